@@ -68,6 +68,21 @@ pub struct ClientSession {
     pub charge: Charge,
 }
 
+/// A new connection that asks for its session.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// The identity of the session.
+    pub key: &'a SessionKey,
+    /// The login of the connection.
+    pub auth_context: &'a Arc<AuthContext>,
+    /// True if a session of before ends.
+    pub clean_start: bool,
+    /// The quota of the principal.
+    pub quota: &'a PrincipalQuota,
+    /// The memory of the will.
+    pub will_bytes: usize,
+}
+
 /// A session that a connection owns.
 #[derive(Debug)]
 pub struct Attached {
@@ -197,8 +212,8 @@ impl Sessions {
         Self { table: Mutex::default(), max, timers_changed: Notify::new() }
     }
 
-    /// Attaches the session of `key` to a new connection authenticated by `auth_context`, or a new session from `make`. The
-    /// principal has `quota`.
+    /// Attaches the session of `key` to the new connection that `arrival` describes, or a new session from `make`, and
+    /// charges both with the will to the principal.
     ///
     /// A connection that owns the session is ended first. Rights are evaluated when the session is attached, since the
     /// client's token may have expired, or rules may have been reloaded, while it waited. From then on
@@ -209,15 +224,12 @@ impl Sessions {
     /// [`NotAttached`]. Nothing is changed then, except that a previous connection may have ended, and sessions of others.
     pub async fn attach(
         &self,
-        key: &SessionKey,
-        auth_context: &Arc<AuthContext>,
-        clean_start: bool,
-        quota: &PrincipalQuota,
+        arrival: &Arrival<'_>,
         authority: &Authority,
         make: impl Fn(&Access) -> ClientSession,
     ) -> Result<Attached, NotAttached> {
         loop {
-            match self.try_attach(key, auth_context, clean_start, quota, authority, &make)? {
+            match self.try_attach(arrival, authority, &make)? {
                 AttachAttempt::Attached(attached) => return Ok(*attached),
                 AttachAttempt::InUse(released) => released.await,
             }
@@ -355,13 +367,11 @@ impl Sessions {
 
     fn try_attach(
         &self,
-        key: &SessionKey,
-        auth_context: &Arc<AuthContext>,
-        clean_start: bool,
-        quota: &PrincipalQuota,
+        arrival: &Arrival<'_>,
         authority: &Authority,
         make: impl Fn(&Access) -> ClientSession,
     ) -> Result<AttachAttempt, NotAttached> {
+        let Arrival { key, auth_context, clean_start, will_bytes, .. } = *arrival;
         let mut table = self.table.lock();
         if table.closing {
             return Err(Refusal::Closing.into());
@@ -371,13 +381,10 @@ impl Sessions {
             return Ok(AttachAttempt::InUse(released));
         }
         let mut ended = Vec::new();
-        // A client that comes back to its session takes up no more place, and it frees what waits for it.
-        if !table.entries.contains_key(key)
-            && let Err(cause) = table.make_room(key, quota, self.max, &mut ended)
-        {
+        if let Err(cause) = table.make_room(arrival, self.max, &mut ended) {
             return Err(NotAttached { refusal: Refusal::Quota(cause), ended });
         }
-        let (client, present) = match table.take_disconnected(key) {
+        let (mut client, present) = match table.take_disconnected(key) {
             None => (make(&access), false),
             // The session ends here, and with it any delay of its will. [MQTT-3.1.2-8]
             Some(disconnected) if clean_start => {
@@ -389,6 +396,7 @@ impl Sessions {
                 (disconnected.client, true)
             }
         };
+        client.charge(CONNECTION_BYTES + will_bytes);
         let disconnect_signal = table.connect(key, auth_context, &client);
         Ok(AttachAttempt::Attached(Box::new(Attached { client, present, disconnect_signal, ended })))
     }

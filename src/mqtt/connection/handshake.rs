@@ -20,7 +20,7 @@ use crate::{
     mqtt::{
         broker::{
             Broker, presence, rights,
-            sessions::{Attached, CONNECTION_BYTES, NotAttached, Refusal, SessionKey},
+            sessions::{Arrival, Attached, NotAttached, Refusal, SessionKey},
         },
         connection::{
             Connection, GRACEFUL_CLOSE_TIMEOUT, Intake,
@@ -156,7 +156,14 @@ async fn admit(
     let quota = broker.quota(&access);
     wait_for_work(&quota, broker).await?;
     let key = SessionKey { principal: auth_context.identity.principal.clone(), client_id };
-    let mut attached = attach(&key, &auth_context, connect.clean_start, &quota, broker).await?;
+    let arrival = Arrival {
+        key: &key,
+        auth_context: &auth_context,
+        clean_start: connect.clean_start,
+        quota: &quota,
+        will_bytes: connect.will.as_ref().map_or(0, Will::bytes),
+    };
+    let mut attached = attach(&arrival, broker).await?;
     let ended = mem::take(&mut attached.ended);
     if ended.is_empty() {
         return Ok(AcceptedClient { auth_context, key, attached });
@@ -213,29 +220,23 @@ async fn wait_for_work(quota: &PrincipalQuota, broker: &Broker) -> Result<(), Co
 }
 
 /// Returns the client's session, once no other connection has it.
-async fn attach(
-    key: &SessionKey,
-    auth_context: &Arc<AuthContext>,
-    clean_start: bool,
-    quota: &PrincipalQuota,
-    broker: &Arc<Broker>,
-) -> Result<Attached, ConnectRefused> {
+async fn attach(arrival: &Arrival<'_>, broker: &Arc<Broker>) -> Result<Attached, ConnectRefused> {
     let make = |access: &Access| broker.new_session(access);
-    let attached = broker.sessions.attach(key, auth_context, clean_start, quota, &broker.authority, make);
+    let attached = broker.sessions.attach(arrival, &broker.authority, make);
     let refusal = match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
         Ok(Ok(attached)) => {
             broker.router.narrow_session_again(attached.client.outbox.id()); // its rights may differ from before
             return Ok(attached);
         }
         Ok(Err(NotAttached { refusal, ended })) => {
-            broker.dispose_for(key, ended);
+            broker.dispose_for(arrival.key, ended);
             Ok(refusal)
         }
         Err(elapsed) => Err(elapsed),
     };
     match refusal {
         Ok(Refusal::Quota(cause)) => {
-            broker.service.quotas().count_for(cause, quota.name());
+            broker.service.quotas().count_for(cause, arrival.quota.name());
             Err(ConnectRefused(Reason::QUOTA_EXCEEDED, cause.full().into()))
         }
         Ok(Refusal::NoRights) => {
@@ -280,7 +281,6 @@ where
     attached.client.outbox.attach(attached.client.session.window());
     peer.preauth_permit.know(attached.client.filters.quota());
     let pace = ConnectionRateLimit::new(attached.client.filters.quota().clone(), now);
-    attached.client.charge(CONNECTION_BYTES + connect.will.as_ref().map_or(0, Will::bytes));
     Connection {
         transport,
         key,

@@ -25,7 +25,11 @@ use crate::{
     config::Config,
     engine::Service,
     mqtt::{
-        broker::{outbox::SessionId, router::Router, sessions::ClosedSession},
+        broker::{
+            outbox::SessionId,
+            router::Router,
+            sessions::{Arrival, ClosedSession},
+        },
         connection::handshake,
         protocol::{packet::QoS, topic::TopicName},
         shadow::fan_out::Events,
@@ -188,6 +192,49 @@ async fn limits_sessions_per_principal() {
     assert_eq!((broker.sessions.count(), refused), (3, 2), "b and c, and the one of q");
 }
 
+/// A will was charged only after its session had been let in, so that its principal exceeded its memory, and another of its
+/// sessions ended for that.
+#[tokio::test]
+async fn a_will_counts_before_its_session_is_let_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.roles.iter_mut().for_each(|role| role.limits.memory = 40 << 10);
+    let broker = broker_with(directory.path(), config);
+    let connect = async |client: u8, will: usize| {
+        let mut body = [&b"\x00\x04MQTT\x04\x04\x00\x00\x00\x01"[..], &[client], b"\x00\x0fshadow/p/update"].concat();
+        body.extend(u16::try_from(will).unwrap().to_be_bytes());
+        body.resize(body.len() + will, b'w');
+        let length = body.len();
+        let length =
+            [length & 127 | 128, length >> 7 & 127 | 128, length >> 14].map(|byte| u8::try_from(byte).unwrap());
+        let packet = [&[0x10][..], &length, &body].concat();
+        let (near, answer) = connect_with(&broker, verified("p", &Arc::default()), &packet).await;
+        (near, (answer[2], answer[3]))
+    };
+    let disconnect = async |mut near: DuplexStream| {
+        near.write_all(b"\xe0\x00").await.unwrap();
+        assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
+    };
+    let used = || broker.service.quotas().principals.memory().used();
+    let (new, resumed, refused) = ((0, 0), (1, 0), (0, 3));
+    let (a, code) = connect(b'a', 1).await;
+    assert_eq!(code, new);
+    disconnect(a).await;
+    assert_eq!(connect(b'b', 45_000).await.1, refused, "more than all of its memory");
+    let (a, code) = connect(b'a', 20_000).await;
+    assert_eq!(code, resumed, "a is still there");
+    assert_eq!(connect(b'b', 20_000).await.1, refused);
+    disconnect(a).await;
+    assert_eq!(connect(b'a', 45_000).await.1, refused, "also for a session that is there");
+    let (b, code) = connect(b'b', 30_000).await;
+    assert_eq!((code, broker.sessions.count()), (new, 1), "a ends for its memory");
+    assert!(used() <= 40 << 10, "{}", used());
+    disconnect(b).await;
+    let (b, code) = connect(b'b', 30_000).await;
+    assert_eq!(code, resumed, "it does not end for itself");
+    disconnect(b).await;
+}
+
 /// A client that sends CONNECT, then one packet for each read, `packets` times, and accepts all output.
 struct Busy {
     connect: &'static [u8],
@@ -314,7 +361,9 @@ async fn refuses_a_login_that_expires_before_its_connack() {
         let key = SessionKey { principal: principal.clone(), client_id: "c".into() };
         let make = |access: &Access| broker.new_session(access);
         let quota = PrincipalQuota::unlimited("p");
-        let held = broker.sessions.attach(&key, &auth_context, true, &quota, &broker.authority, make).await.unwrap();
+        let (key, auth_context) = (&key, &auth_context);
+        let arrival = Arrival { key, auth_context, clean_start: true, quota: &quota, will_bytes: 0 };
+        let held = broker.sessions.attach(&arrival, &broker.authority, make).await.unwrap();
         let (mut near, far) = tokio::io::duplex(4096);
         let peer = Peer { signed_in: Some(auth_context.clone()), ..peer(PeerCertificate::None, &broker) };
         tokio::spawn(handshake::serve(far, peer, broker.clone(), Instant::now() + Duration::from_secs(60)));
@@ -323,7 +372,7 @@ async fn refuses_a_login_that_expires_before_its_connack() {
         near.write_all(&connect).await.unwrap();
         assert_eq!(held.disconnect_signal.await, Ok(Reason::SESSION_TAKEN_OVER), "it is authenticated and waits");
         hand.set(Duration::from_secs(at));
-        broker.sessions.release(&key, held.client, kept, None, &broker.authority);
+        broker.sessions.release(key, held.client, kept, None, &broker.authority);
         assert_eq!(read(&mut near).await, [0x20, 2, connack[0], connack[1]], "at {at}, kept for {kept}");
         let _fails_if_refused = near.write_all(b"\xe0\x00").await;
         assert_eq!(near.read(&mut [0]).await.unwrap(), 0);

@@ -46,6 +46,14 @@ impl AwaySessions {
         Some(SessionKey { principal: principal.clone(), client_id: client_id.clone() })
     }
 
+    /// Returns the session that is away for longest among the others of the principal of `key`.
+    pub(super) fn longest_beside(&self, key: &SessionKey) -> Option<SessionKey> {
+        let SessionKey { principal, client_id } = key;
+        let all = (principal.clone(), AwayNumber(0))..=(principal.clone(), AwayNumber(u64::MAX));
+        let (_, client_id) = self.by_principal.range(all).find(|(_, other)| *other != client_id)?;
+        Some(SessionKey { principal: principal.clone(), client_id: client_id.clone() })
+    }
+
     /// Returns the session of an anonymous client that is away for longest.
     pub(super) fn longest_anonymous(&self) -> Option<SessionKey> {
         let ((known, _), key) = self.by_age.first_key_value()?;

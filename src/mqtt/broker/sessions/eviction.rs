@@ -1,9 +1,11 @@
 //! The end of disconnected sessions for others: when a new session needs a place or memory, or when memory is short.
 
 use crate::{
-    admission::{PrincipalQuota, QuotaKind},
+    admission::QuotaKind,
     auth::Principal,
-    mqtt::broker::sessions::{CONNECTION_BYTES, ClosedSession, SESSION_BYTES, SessionKey, SessionTable, Sessions},
+    mqtt::broker::sessions::{
+        Arrival, CONNECTION_BYTES, ClosedSession, SESSION_BYTES, SessionKey, SessionTable, Sessions,
+    },
 };
 
 impl Sessions {
@@ -20,14 +22,19 @@ impl Sessions {
 }
 
 impl SessionTable {
-    /// Makes place and memory for a new session of `key`. Sessions that are away end for it and are added to `ended`.
+    /// Makes place and memory for the session and the will of `arrival`. Sessions that are away end for it and are added
+    /// to `ended`. A client that comes back to its session takes up no more place, and it frees what waits for it: it
+    /// needs memory for its will only.
     pub(super) fn make_room(
         &mut self,
-        key: &SessionKey,
-        quota: &PrincipalQuota,
+        arrival: &Arrival<'_>,
         max: usize,
         ended: &mut Vec<ClosedSession>,
     ) -> Result<(), QuotaKind> {
+        let Arrival { key, quota, will_bytes, .. } = *arrival;
+        if self.entries.contains_key(key) {
+            return if will_bytes > 0 { self.make_memory(arrival, will_bytes, ended) } else { Ok(()) };
+        }
         if self.session_counts.of(&key.principal).sessions >= quota.limits().sessions {
             let longest = self.away.longest_of(&key.principal).ok_or(QuotaKind::PrincipalSessions)?;
             ended.extend(self.evict(longest));
@@ -36,11 +43,25 @@ impl SessionTable {
             let longest = self.away.longest_for(&key.principal).ok_or(QuotaKind::Sessions)?;
             ended.extend(self.evict(longest));
         }
-        while let Err(cause) = quota.check_memory(SESSION_BYTES + CONNECTION_BYTES) {
-            let own = self.away.longest_of(&key.principal);
+        self.make_memory(arrival, SESSION_BYTES + CONNECTION_BYTES + will_bytes, ended)
+    }
+
+    /// Makes memory of `bytes`. The session that the client comes back to does not end for it.
+    fn make_memory(
+        &mut self,
+        arrival: &Arrival<'_>,
+        bytes: usize,
+        ended: &mut Vec<ClosedSession>,
+    ) -> Result<(), QuotaKind> {
+        let key = arrival.key;
+        if bytes > arrival.quota.limits().memory {
+            return Err(QuotaKind::PrincipalMemory); // no session needs to end
+        }
+        while let Err(cause) = arrival.quota.check_memory(bytes) {
+            let own = self.away.longest_beside(key);
             let longest = match cause {
                 QuotaKind::PrincipalMemory => own,
-                _ => self.away.longest_anonymous().or(own),
+                _ => self.away.longest_anonymous().filter(|longest| longest != key).or(own),
             };
             let longest = longest.filter(|_| ended.len() < EVICTED_AT_ONCE).ok_or(cause)?;
             ended.extend(self.evict(longest));

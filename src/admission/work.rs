@@ -15,6 +15,8 @@ use crate::rate::{Gcra, Rate};
 pub const PACKET: u64 = 2;
 /// Received bytes per unit.
 pub const BYTES_PER_UNIT: u64 = 128;
+/// Rendered bytes of JSON per unit.
+pub const RENDERED_BYTES_PER_UNIT: u64 = 512;
 /// Cost of a CONNECT: authentication, session, CONNACK.
 pub const CONNECT: u64 = 100;
 /// Cost of a filter that is added or removed, with the search for what it selects.
@@ -39,6 +41,12 @@ pub const STEPS_PER_UNIT: u64 = 8;
 #[must_use]
 pub fn bytes(received: usize) -> u64 {
     u64::try_from(received).unwrap_or(u64::MAX).div_ceil(BYTES_PER_UNIT)
+}
+
+/// Returns the cost of a response that was rendered.
+#[must_use]
+pub fn rendered(bytes: u64) -> u64 {
+    bytes / RENDERED_BYTES_PER_UNIT
 }
 
 /// Returns the cost of `count` things that cost `each`.

@@ -10,6 +10,7 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use crate::{
+    admission::PrincipalQuota,
     auth::DeviceRange,
     engine::{Service, rejection, submission::PendingReply},
     observability::request_id::RequestId,
@@ -46,6 +47,21 @@ impl Service {
         }
         let key = key.clone();
         self.blocking(move |store| store.read(&key)).await
+    }
+
+    /// Returns the same as [`Service::read`] for a client with this quota. Its reads from disk take turns, so that they
+    /// leave room for those of others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn read_for(&self, key: &ShadowKey, quota: &Arc<PrincipalQuota>) -> Result<StoredShadow, Rejection> {
+        if let Some(stored) = self.cached(key) {
+            return Ok(stored);
+        }
+        let turn = self.quotas().principals.reading(quota).await;
+        let key = key.clone();
+        self.blocking(move |store| during(turn, || store.read(&key))).await
     }
 
     /// Returns the same as [`Service::read`], but `None` for a damaged record, which no retry can read.

@@ -204,6 +204,28 @@ async fn a_walk_keeps_its_turn_until_it_ends() {
     service.close();
 }
 
+/// Reads over HTTP took no turns, so one principal could keep all threads that read busy.
+#[tokio::test]
+async fn reads_of_a_principal_wait_for_its_turn() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = StoreOptions { document_cache_bytes: 0, ..StoreOptions::new(directory.path().join("store")) };
+    let quotas = Arc::new(Quotas::new(&Limits::default()));
+    let (service, _decided) = Service::open(options, quotas.clone(), Clock::system()).unwrap();
+    let key = ShadowKey::classic(DeviceId::new("lamp").unwrap());
+    let [greedy, other] =
+        ["greedy", "other"].map(|name| quotas.principals.of(&name.into(), &RoleLimits::UNLIMITED, Instant::now()));
+    let turns: Vec<_> = std::iter::from_fn(|| quotas.principals.reading(&greedy).now_or_never()).collect();
+    let mut waits = Box::pin(service.read_for(&key, &greedy));
+    assert!((&mut waits).now_or_never().is_none());
+    for _ in 0..50 {
+        assert!(service.read_for(&key, &other).await.is_ok(), "another principal has its own");
+    }
+    assert!((&mut waits).now_or_never().is_none(), "{} others of its own read", turns.len());
+    drop(turns);
+    assert!(waits.await.is_ok());
+    service.close();
+}
+
 /// A login that is revoked at some time.
 #[derive(Default)]
 struct Login(AtomicBool);

@@ -46,6 +46,28 @@ fn streams_and_waits_of_one_principal() {
     assert_met(&mut server, &["principal_streams"]);
 }
 
+/// A document of a megabyte cost as little as an empty one, so that reading it again and again kept a processor busy.
+#[test]
+fn reads_are_work_by_their_size() {
+    let mut server =
+        web("requests_rate = \"1000/s burst 1000\"\ndocument_bytes_max = \"1 MiB\"\npacket_bytes_max = \"3 MiB\"\n\
+         [[role]]\nrole = \"admin\"\nwork = 100");
+    let update = json!({"state": {"desired": {"a": "x".repeat(1_000_000)}}}).to_string();
+    let head = "PUT /v1/devices/lamp/shadow HTTP/1.1\nUmbra-Client: owner\nContent-Type: application/json";
+    let written = Http::connect(server.address_of("web")).send(head, update.as_bytes());
+    assert!(matches!(written.status, 200 | 201), "{written:?}");
+    // A thousand units at once are a dozen small reads; the large one takes ten seconds and more to be paid.
+    let is_refused = |client: &str, path: &str| {
+        let replies = (0..5).map(|_| ask(&server, client, path).1.status);
+        replies.collect::<Vec<_>>().contains(&429)
+    };
+    assert!(!is_refused("small", "/v1/devices/other/shadow"), "five small reads are within the burst");
+    for path in ["/v1/devices/lamp/shadow", "/things/lamp/shadow"] {
+        assert!(is_refused(&format!("reader-of-{}", path.len()), path), "{path}");
+    }
+    assert_met(&mut server, &["principal_work"]);
+}
+
 /// Requests with their bodies, lists and streams are work, and what comes above the rate is refused.
 #[test]
 fn requests_are_work() {

@@ -53,11 +53,13 @@ pub(in crate::http) async fn get(State(api): State<Arc<Api>>, request: HttpReque
     let refused = |rejection: Rejection| rejected(&rejection, &key, &api, None);
     let projection = projection(&caller, &key).ok_or_else(|| refused(Rejection::NotFound))?;
     let _admitted = api.service.admit(&caller.quota(&api), &key).map_err(refused)?;
-    let document = api.service.read(&key).await.map_err(refused)?.document;
-    match document.exists() {
-        true => Ok(answer(aws::get_accepted(&document, &projection, api.now(), None))),
-        false => Err(refused(Rejection::NotFound)),
+    let document = caller.read(&key, &api).await.map_err(refused)?.document;
+    if !document.exists() {
+        return Err(refused(Rejection::NotFound));
     }
+    let response = answer(aws::get_accepted(&document, &projection, api.now(), None));
+    caller.charge_rendered(&response, &api);
+    Ok(response)
 }
 
 /// `POST /things/{id}/shadow`

@@ -76,6 +76,7 @@ pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, u
         false => api.cursors.seal(device, caller.principal()),
     });
     let mut response = no_store(wire::devices(&page.found, cursor.as_deref()));
+    caller.charge_rendered(&response, &api);
     if let Some(cursor) = cursor {
         link(&mut response, &format!("{}?{next}cursor={cursor}", uri.path()));
     }
@@ -99,6 +100,7 @@ pub(in crate::http) async fn shadows(
     let (entries, more) = found.map_err(|rejection| failed(&rejection, &api))?;
     let last = next_cursor(&entries, more);
     let mut response = no_store(wire::shadows(&entries, last));
+    caller.charge_rendered(&response, &api);
     if let Some(last) = last {
         link(&mut response, &format!("{}?limit={limit}&cursor={last}", uri.path()));
     }

@@ -49,8 +49,9 @@ pub(in crate::http) async fn get(
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
     let HistoryPage { from, before, limit } = HistoryPage::read(&uri).map_err(invalid)?;
     let refused = |rejection: Rejection| caller.refused(&rejection, &key, &api);
+    caller.admit(work::PAGE, &api)?;
     let _admitted = api.service.admit(&caller.quota(&api), &key).map_err(refused)?;
-    let stored = api.service.read(&key).await.map_err(refused)?;
+    let stored = caller.read(&key, &api).await.map_err(refused)?;
     if !stored.is_recorded() {
         return Err(refused(Rejection::NotFound));
     }
@@ -64,6 +65,7 @@ pub(in crate::http) async fn get(
         HistoryEnd::Gone => (wire::HistoryEnd::Gone, None),
     };
     let mut response = no_store(wire::history(history.entries.iter().map(entry), end, next.as_deref(), &projection));
+    caller.charge_rendered(&response, &api);
     if let Some(next) = next {
         link(&mut response, &format!("{}?cursor={next}&limit={limit}", uri.path()));
     }

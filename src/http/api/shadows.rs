@@ -63,7 +63,7 @@ pub(in crate::http) async fn get(
     let admitted = api.service.admit(&caller.quota(&api), &key).map_err(|rejection| refused(&caller, rejection))?;
     let (document, met) = match (read.wait, read.version) {
         (None, None) => {
-            let stored = api.service.read(&key).await.map_err(|rejection| refused(&caller, rejection))?;
+            let stored = caller.read(&key, &api).await.map_err(|rejection| refused(&caller, rejection))?;
             (stored.document, None)
         }
         (None, Some(version)) => {
@@ -90,6 +90,7 @@ pub(in crate::http) async fn get(
     let etag = projection.etag(&document);
     let conflict = || conflict(&api, &key, &document, &projection, &conditions);
     let mut response = answer(&document, etag, &conditions, render, conflict);
+    caller.charge_rendered(&response, &api);
     if let Some(met) = met {
         let result = if met { "met" } else { "timeout" };
         response.headers_mut().insert("umbra-wait", HeaderValue::from_static(result));
@@ -137,7 +138,7 @@ async fn read_version(
     read_projection: Projection,
 ) -> Result<(Arc<Document>, Projection), Problem> {
     let refused = |rejection: Rejection| caller.refused(&rejection, key, api);
-    let current = api.service.read(key).await.map_err(refused)?.document.version;
+    let current = caller.read(key, api).await.map_err(refused)?.document.version;
     let projection = if version < current { caller.history_projection(key, api)? } else { read_projection };
     let permit = api.read_turn(caller).await;
     let now = api.now();

@@ -89,7 +89,7 @@ impl Wait {
         let filter = FeedFilter { device: Some(key.device.clone()), name: Some(key.name.clone()), paths: Vec::new() };
         // Followed before the document is read, so that no change is missed in between.
         let following = api.changes.follow(filter, None, QueueContent::Newest);
-        let stored = api.service.read(key).await;
+        let stored = caller.read(key, api).await;
         let mut document = stored.map_err(|rejection| caller.refused(&rejection, key, api))?.document;
         let mut ended = false;
         loop {

@@ -12,8 +12,10 @@ use std::{
 };
 
 use axum::{
+    body::HttpBody,
     extract::FromRequestParts,
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::Response,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use parking_lot::Mutex;
@@ -37,6 +39,7 @@ use crate::{
     },
     net::Peer,
     shadow::{Command, DeviceId, Rejection, Sender, ShadowKey},
+    store::StoredShadow,
     wire::Via,
 };
 
@@ -169,6 +172,17 @@ impl Caller {
     /// Charges `units` of work as [`Self::admit`] does.
     pub(in crate::http) fn charge(&self, units: u64, api: &Api) -> Result<(), Rejection> {
         api.service.quotas().admit_http(&self.quota(api), units, Instant::now())
+    }
+
+    /// Reads `key`. Reads from disk take turns with the principal's other ones.
+    pub(in crate::http) async fn read(&self, key: &ShadowKey, api: &Api) -> Result<StoredShadow, Rejection> {
+        api.service.read_for(key, &self.quota(api)).await
+    }
+
+    /// Charges the work of rendering `response` to the principal.
+    pub(in crate::http) fn charge_rendered(&self, response: &Response, api: &Api) {
+        let bytes = response.body().size_hint().lower();
+        let _delays_the_next = self.quota(api).charge_work(work::rendered(bytes), Instant::now());
     }
 
     /// Returns the rights.

@@ -133,9 +133,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn get_from_disk(&mut self, received: ReceivedRequest, _admitted: Admitted, now: Timestamp) {
         let request = &received.request;
-        let principals = &self.broker.service.quotas().principals;
-        let _turn = principals.reading(self.client.filters.quota()).await;
-        match request.id.scope(self.broker.service.read(&request.key)).await {
+        let read = self.broker.service.read_for(&request.key, self.client.filters.quota());
+        match request.id.scope(read).await {
             Ok(stored) => received.request.got(&stored.document, now),
             Err(refusal) => self.refuse(RefusedRequest { request: received, refusal, is_over_quota: false }),
         }

@@ -104,32 +104,12 @@ const LEVELS_MAX: usize = 64;
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
 
-    use std::sync::Arc;
-
     use super::*;
-    use crate::{
-        auth::{Method, Policy, Principal},
-        config::RuleConfig,
-        mqtt::protocol::topic::TopicName,
-    };
-
-    fn access(devices: &[&str], subscribe: &[&str]) -> Access {
-        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        let rule = RuleConfig {
-            role: "r".into(),
-            devices: texts(devices),
-            names: texts(&["*"]),
-            operations: Some(texts(&["subscribe"])),
-            read: texts(&["/reported"]),
-            subscribe: texts(subscribe),
-            ..RuleConfig::default()
-        };
-        let policy = Policy::read(&[rule], &[]).unwrap();
-        policy.access(&Principal::named("d1").unwrap(), Method::Certificate, Some("r"), &Arc::from("c"))
-    }
+    use crate::mqtt::{broker::rights::tests::access, protocol::topic::TopicName};
 
     #[test]
     fn filters_are_narrowed_to_what_rights_allow() {
+        let access = |devices: &[&str], subscribe: &[&str]| access(devices, &["*"], subscribe);
         let own = access(&["{principal}"], &["chat/{principal}/#", "news", "s-*/t"]);
         let two = access(&["d1", "d2"], &["#"]);
         let many: Vec<String> = (0..17).map(|number| format!("d{number}")).collect();

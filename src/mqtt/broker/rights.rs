@@ -70,7 +70,7 @@ fn selected<'f>(filter: &'f str, shape: &[topics::Level]) -> Option<(NameFilter<
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
 
     use std::sync::Arc;
@@ -81,7 +81,8 @@ mod tests {
         config::RuleConfig,
     };
 
-    fn access(devices: &[&str], names: &[&str], subscribe: &[&str]) -> Access {
+    /// Returns the rights of the principal `d1` under one rule that allows to subscribe.
+    pub(in crate::mqtt::broker) fn access(devices: &[&str], names: &[&str], subscribe: &[&str]) -> Access {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let rule = RuleConfig {
             role: "r".into(),

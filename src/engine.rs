@@ -50,7 +50,7 @@ use crate::{
         request_id::RequestId,
     },
     shadow::{Rejection, ShadowKey, Timestamp},
-    store::{self, CopyError, Health, Seq, Store, StoreError, StoreOptions},
+    store::{self, CopyError, Health, PurgedTombstones, Seq, Store, StoreError, StoreOptions},
     wire::{RefusedEntry, Via},
 };
 
@@ -161,6 +161,15 @@ impl Service {
     /// As [`Store::back_up`].
     pub fn back_up(&self, out: impl io::Write) -> Result<(), CopyError> {
         self.store.back_up(out)
+    }
+
+    /// Removes those of `keys` that are tombstones on which nothing else depends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::purge`].
+    pub async fn purge_tombstones(&self, keys: Vec<ShadowKey>, dry_run: bool) -> Result<PurgedTombstones, Rejection> {
+        self.store.purge(keys, dry_run).await
     }
 
     /// Returns the counters of decided commands by outcome.

@@ -21,6 +21,7 @@
 mod addresses;
 mod cause;
 mod counter;
+mod day_count;
 pub(crate) mod login_throttle;
 pub mod memory;
 mod preauth_budget;

@@ -19,6 +19,7 @@ use crate::{
     admission::{
         cause::QuotaKind,
         counter::{Counter, Permit},
+        day_count::{DAY, DayCount},
         memory::{Account, Charge, Memory},
         preauth_budget::{Budget, Budgets},
         rate_table::{RateEntry, RateTable},
@@ -52,6 +53,8 @@ pub struct PrincipalQuota {
     filters: AtomicUsize,
     streams: AtomicUsize,
     new_shadows: Mutex<Gcra>,
+    /// The shadows that it created, whether they are limited or not.
+    created: Mutex<DayCount>,
     /// Waits and refusals for work and memory, for the metrics.
     throttled: AtomicUsize,
     reads: Arc<Semaphore>,
@@ -77,6 +80,8 @@ pub struct PrincipalUsage {
     pub throttled: usize,
     /// Filters of all its sessions.
     pub filters: usize,
+    /// Shadows that it created in the last 24 hours.
+    pub new_shadows: usize,
     /// Event streams and waits over HTTP.
     pub streams: usize,
     /// Most of them.
@@ -131,6 +136,12 @@ impl Principals {
     #[must_use]
     pub fn most_throttled(&self, count: usize, now: Instant) -> Vec<PrincipalUsage> {
         self.top(count, |quota| quota.throttled.load(Ordering::Relaxed), now)
+    }
+
+    /// Returns the usage of the `count` principals with the most new shadows, most first.
+    #[must_use]
+    pub fn most_new_shadows(&self, count: usize, now: Instant) -> Vec<PrincipalUsage> {
+        self.top(count, |quota| quota.new_shadows_used(now), now)
     }
 
     /// Returns the usage of the `count` principals with the largest amount that is not zero.
@@ -193,6 +204,7 @@ impl PrincipalQuota {
             filters: none(),
             streams: none(),
             new_shadows: Mutex::new(Gcra::new(now)),
+            created: Mutex::new(DayCount::new(now)),
             throttled: none(),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             queue: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
@@ -238,6 +250,7 @@ impl PrincipalQuota {
             throttled_for: self.work.lock().excess(limits.work, now).unwrap_or_default(),
             throttled: self.throttled.load(Ordering::Relaxed),
             filters: self.filters.load(Ordering::Relaxed),
+            new_shadows: self.new_shadows_used(now),
             streams: self.streams.load(Ordering::Relaxed),
             streams_max: self.streams_max(),
         }
@@ -302,9 +315,14 @@ impl PrincipalQuota {
 
     /// Counts a shadow that the principal created.
     pub fn count_new_shadow(&self, now: Instant) {
+        self.created.lock().add(now);
         if let Some(rate) = self.new_shadows_rate() {
             self.new_shadows.lock().charge(rate, 1, now);
         }
+    }
+
+    fn new_shadows_used(&self, now: Instant) -> usize {
+        self.created.lock().get(now)
     }
 
     /// `None`: the principal may create none.
@@ -385,6 +403,7 @@ impl RateEntry for Arc<PrincipalQuota> {
             && Arc::strong_count(&self.input) == 1
             && self.work.lock().is_idle(now)
             && self.new_shadows.lock().is_idle(now)
+            && self.new_shadows_used(now) == 0
     }
 }
 
@@ -402,7 +421,6 @@ const QUEUE_BYTES_MAX: u32 = 16 << 20;
 const STREAMS_MAX: usize = crate::config::limits::STREAMS_MAX as usize / 8;
 /// The memory of an event stream with its buffers.
 const STREAM_BYTES: usize = 32 << 10;
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn queue_share(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX).min(QUEUE_BYTES_MAX)
@@ -454,6 +472,9 @@ mod tests {
                 own.count_new_shadow(now);
             }
         }
+        let used = |later| own.usage(now + later).new_shadows;
+        assert_eq!([Duration::ZERO, 3 * DAY / 2, 2 * DAY].map(used), [2, 1, 0]);
+        assert_eq!(principals.most_new_shadows(1, now).first().map(|usage| usage.new_shadows), Some(2));
         assert!(own.may_create_shadow(now + DAY / 2));
         own.set_limits(&RoleLimits::NONE);
         assert!(!own.may_create_shadow(now + DAY), "a role without new shadows");

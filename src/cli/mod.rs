@@ -25,6 +25,7 @@ mod manual;
 mod output;
 mod part;
 mod passwd;
+mod purge;
 mod request;
 mod serve;
 mod shadow_args;
@@ -69,6 +70,7 @@ enum Command {
     List(list::List),
     History(list::History),
     Kick(kick::Kick),
+    Purge(purge::Purge),
     Pub(topics::Publish),
     Sub(topics::Subscribe),
     Context(context::Context),
@@ -110,6 +112,7 @@ impl Cli {
             Command::List(list) => list.run().await,
             Command::History(history) => history.run().await,
             Command::Kick(kick) => kick.run().await,
+            Command::Purge(purge) => purge.run().await,
             Command::Pub(publish) => publish.run().await,
             Command::Sub(subscribe) => subscribe.run().await,
             Command::Context(context) => context.run(),

@@ -12,6 +12,7 @@ pub(super) mod operating;
 pub(super) mod payload;
 pub(super) mod principals;
 pub(super) mod problem;
+pub(super) mod purge;
 pub(super) mod query;
 pub(super) mod shadows;
 pub(super) mod submit;

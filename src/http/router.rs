@@ -13,7 +13,8 @@ use axum::{
 use crate::{
     http::{
         api::{
-            Api, aws, aws_topics, device, devices, history, operating, principals, problem::Problem, shadows, writes,
+            Api, aws, aws_topics, device, devices, history, operating, principals, problem::Problem, purge, shadows,
+            writes,
         },
         auth::sign_in,
         dashboard, openapi,
@@ -34,8 +35,11 @@ pub fn router(api: Arc<Api>) -> Router {
         router = router.route(route.path, methods(route));
     }
     let session = get(sign_in::get).post(sign_in::begin).delete(sign_in::end);
-    router =
-        dashboard::routes(router).route("/session", session).merge(operating::router()).merge(principals::router());
+    router = dashboard::routes(router)
+        .route("/session", session)
+        .merge(operating::router())
+        .merge(principals::router())
+        .merge(purge::router());
     router.fallback(no_such_path).with_state(api)
 }
 

@@ -218,6 +218,13 @@ impl Telemetry {
         for usage in principals.largest(TOP, now) {
             largest.sample(&[("principal", &shortened(&usage.name))], usage.memory);
         }
+        let mut new_shadows = page.gauges(
+            "umbra_principal_new_shadows",
+            "Shadows that a principal created in the last 24 hours; the ten with the most.",
+        );
+        for usage in principals.most_new_shadows(TOP, now) {
+            new_shadows.sample(&[("principal", &shortened(&usage.name))], usage.new_shadows);
+        }
         let mut throttled = page.counters(
             "umbra_principal_throttled_total",
             "Number of times a principal was throttled or refused for work or memory; the ten with the most.",
@@ -268,6 +275,15 @@ impl Telemetry {
             "Damaged pages of the store file; shadows and changes in them are out of service.",
             damaged,
         );
+        let mut shadows = page.gauges(
+            "umbra_shadows",
+            "Shadows in the store, by state; deleted ones keep their version. Absent until the pages of the store were \
+             verified.",
+        );
+        if let Some(counts) = health.shadows {
+            shadows.sample(&[("state", "live")], counts.live);
+            shadows.sample(&[("state", "deleted")], counts.deleted);
+        }
         page.gauge("umbra_store_file_bytes", "Bytes of the store file.", health.file_bytes);
         if let Some(free) = health.free_disk {
             page.gauge("umbra_store_free_disk_bytes", "Free bytes on the disk of the store.", free);

@@ -23,6 +23,7 @@ use crate::{
         journal::entry::{NewJournalEntry, Seq},
         reader::Shared,
         schema::JournalPosition,
+        shadow_counts::CountChange,
         state::{
             dirty_set::DirtySet,
             names::{Admission, NameCounts},
@@ -128,6 +129,8 @@ pub(super) struct Batch<C> {
     pub(super) touched: HashMap<ShadowKey, TouchedShadow>,
     /// The tombstones to purge, by device.
     pub(super) purged: HashMap<DeviceId, Purge>,
+    /// The change of the numbers of shadows.
+    pub(super) counts: CountChange,
     pub(super) outcomes: Vec<Outcome<C>>,
 }
 
@@ -138,6 +141,7 @@ impl<C> Batch<C> {
             entries: Vec::with_capacity(queue),
             touched: HashMap::with_capacity(queue),
             purged: HashMap::new(),
+            counts: CountChange::default(),
             outcomes: Vec::with_capacity(queue),
         }
     }
@@ -261,6 +265,7 @@ impl<C> Batch<C> {
     fn admit(&mut self, key: &ShadowKey, admission: Admission, names: &mut NameCounts) {
         let Admission::Purge(purge) = admission else { return names.add(key, 0) };
         names.add(key, purge.keys.len());
+        self.counts.purged(purge.keys.len());
         let absent = StoredShadow::absent_at(purge.floor.version);
         for (other, touched) in &mut self.touched {
             if other.device == key.device && !touched.stored.is_recorded() {
@@ -300,6 +305,8 @@ impl<C> Batch<C> {
         let framed = entry.encode();
         self.head = self.head.next(framed.len());
         self.entries.push((seq, framed));
+        let before = touched.stored.is_recorded().then_some(touched.stored.document.deleted);
+        self.counts.written(before, applied.after.deleted);
         touched.stored.document = Arc::clone(&applied.after);
         touched.stored.last_entry = seq;
         touched.changed = true;

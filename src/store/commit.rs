@@ -46,6 +46,7 @@ impl<C> Writer<C> {
         let mut flushed = self.dirty_set.take(due, &mut progress);
         flushed.append(&mut out_of_turn);
         self.commit(progress, &batch.entries, &flushed, &batch.purged)?;
+        self.shared.counter.lock().add(batch.counts);
         self.remove_purged(&batch.purged);
         self.publish(touched, &flushed);
         Ok(())
@@ -63,7 +64,7 @@ impl<C> Writer<C> {
 
     /// Commits `entries`, the flushed documents and the purges. Afterwards journal and state table stand at `progress`,
     /// or beyond it by retention.
-    fn commit(
+    pub(super) fn commit(
         &mut self,
         mut progress: Checkpoint,
         entries: &[(Seq, Vec<u8>)],
@@ -110,7 +111,7 @@ impl<C> Writer<C> {
     }
 
     /// Removes the purged tombstones from the cache.
-    fn remove_purged(&self, purged: &HashMap<DeviceId, Purge>) {
+    pub(super) fn remove_purged(&self, purged: &HashMap<DeviceId, Purge>) {
         for (device, purge) in purged {
             purge.keys.iter().for_each(|key| self.shared.cache.remove(key));
             let (device, names, floor) = (device.as_str(), purge.keys.len(), purge.floor.version.0);

@@ -19,7 +19,10 @@ use std::{
     },
 };
 
-use redb::{Builder, Durability, ReadTransaction, ReadableDatabase, WriteTransaction, backends::FileBackend};
+use redb::{
+    Builder, Durability, ReadTransaction, ReadableDatabase, ReadableTableMetadata, WriteTransaction,
+    backends::FileBackend,
+};
 
 use crate::store::{
     error::StoreError,
@@ -29,6 +32,8 @@ use crate::store::{
         AGES_KEY, CREATED_KEY, Checkpoint, Created, FILE_FORMAT, JOURNAL_TABLE, META, META_TABLE, PROGRESS_KEY,
         STATE_TABLE,
     },
+    shadow_counts::ShadowCounts,
+    state::record,
     store_clock::AgeRecord,
 };
 
@@ -220,6 +225,22 @@ impl Database {
                 Err(StoreError::Corrupt { path: self.path.clone(), detail })
             }
         }
+    }
+
+    /// Returns the number of records in the state table.
+    pub(super) fn records(&self) -> Result<u64, StoreError> {
+        self.read(|transaction| Ok(transaction.open_table(STATE_TABLE)?.len()?))
+    }
+
+    /// Counts the records of a small file.
+    pub(super) fn count_records(&self) -> Result<ShadowCounts, StoreError> {
+        self.read(|transaction| {
+            let mut counts = ShadowCounts::default();
+            for item in transaction.open_table(STATE_TABLE)?.range::<&[u8]>(..)? {
+                counts.add(record::may_be_deleted(item?.1.value()));
+            }
+            Ok(counts)
+        })
     }
 
     fn open_file(options: &StoreOptions) -> Result<Self, StoreError> {

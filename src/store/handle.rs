@@ -11,11 +11,12 @@ use parking_lot::Mutex;
 use tokio::sync::{
     OwnedSemaphorePermit, Semaphore,
     mpsc::{self, UnboundedSender},
+    oneshot,
 };
 
 use crate::{
     observability::metrics::CommitMetrics,
-    shadow::{DeviceId, Document, ShadowKey, ShadowName, Version},
+    shadow::{DeviceId, Document, Rejection, ShadowKey, ShadowName, Version},
     store::{
         backup::copy::CopyError,
         batch::{Outcome, QueuedCommand},
@@ -27,7 +28,9 @@ use crate::{
         journal::{entry::Seq, recovery, retention::Retention},
         options::{COMMAND_OVERHEAD_BYTES, StoreOptions},
         pages::verifier::Verifier,
+        purging::{PurgeOrder, PurgedTombstones},
         reader::{History, HistoryReader, JournalPage, Listed, Shared},
+        shadow_counts::ShadowCounter,
         slot::DatabaseSlot,
         state::{
             cache::DocumentCache,
@@ -108,7 +111,9 @@ pub(super) fn assemble<C: Send + 'static>(
     let progress = database.progress()?;
     let clock = StoreClock::open(clock, database.ages()?, options.journal_age_max);
     let recovered = recovery::recover(&database, &progress, options.document.path_tombstones_max)?;
+    let counter = Mutex::new(ShadowCounter::open(&database, recovered.counts)?);
     let shared = Shared {
+        counter,
         database: Arc::new(DatabaseSlot::new(database, options.path.clone())),
         cache: DocumentCache::new(options.document_cache_bytes),
         fresh: Default::default(),
@@ -252,6 +257,25 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.resume(&keys, after)
     }
 
+    /// Removes those of `keys` that are tombstones on which nothing else depends, in one commit after the commands that were
+    /// sent before; only counts them if `dry_run` is set. The next version of such a shadow is above all purged ones of its
+    /// device.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::Unavailable`]: the store is not writable, or not all of its pages are known to be sound.
+    /// [`Rejection::OutcomeUnknown`], [`Rejection::Internal`]: the commit failed.
+    pub async fn purge(&self, keys: Vec<ShadowKey>, dry_run: bool) -> Result<PurgedTombstones, Rejection> {
+        let closed = || Rejection::Unavailable("the store is being closed".to_owned());
+        let bytes = keys.len().saturating_mul(size_of::<ShadowKey>());
+        let room = Arc::clone(&self.inner.room).acquire_many_owned(self.inner.share(bytes)).await;
+        let (answer, purged) = oneshot::channel();
+        let order = PurgeOrder { keys, dry_run, answer };
+        let sent = self.inner.queue.send(Message::Purge(order, room.map_err(|_| closed())?));
+        sent.map_err(|_| closed())?;
+        purged.await.unwrap_or_else(|_| Err(closed()))
+    }
+
     /// Returns a reader of the past of documents, which does not keep the store open.
     #[must_use]
     pub fn past(&self) -> HistoryReader {
@@ -299,6 +323,7 @@ impl<C: Send + 'static> Store<C> {
             health.free_disk = disk.free();
         }
         health.pages = self.inner.shared.database.pages().map_or(Pages::Sound, |pages| pages.health());
+        health.shadows = self.inner.shared.counter.lock().counts();
         health.file_bytes = self.inner.shared.database.file_bytes();
         health
     }
@@ -358,7 +383,7 @@ impl<C> Permit<C> {
     pub fn send(self, queued: QueuedCommand<C>) -> Result<(), Box<QueuedCommand<C>>> {
         self.queue.send(Message::QueuedCommand(Box::new(queued), self.room)).map_err(|unsent| match unsent.0 {
             Message::QueuedCommand(queued, _) => queued,
-            Message::Close => unreachable!("a command was sent"),
+            Message::Purge(..) | Message::Close => unreachable!("a command was sent"),
         })
     }
 }

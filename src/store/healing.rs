@@ -27,6 +27,7 @@ use crate::store::{
     health::State,
     journal::recovery,
     schema::{Checkpoint, JournalPosition, META_TABLE, PROGRESS_KEY},
+    shadow_counts::CountChange,
     slot::DatabaseSlot,
     state::{dirty_set::DirtySet, names::NameCounts},
     writer::{QueueReservation, Writer},
@@ -55,8 +56,16 @@ pub(super) struct Healer {
     healed_at: Option<Instant>,
     pause: Duration,
     attempts: u64,
-    /// The end of the journal with the failed commit, and its changes.
-    unknown: Option<(JournalPosition, Vec<(Envelope, Applied)>)>,
+    unknown: Option<UnknownCommit>,
+}
+
+/// A commit that may be on the disk.
+pub(super) struct UnknownCommit {
+    /// The end of the journal with it.
+    pub(super) head: JournalPosition,
+    pub(super) changes: Vec<(Envelope, Applied)>,
+    /// The change of the numbers of shadows.
+    pub(super) counts: CountChange,
 }
 
 impl Healer {
@@ -87,9 +96,9 @@ impl Healer {
         }
     }
 
-    /// Keeps the changes of a commit whose outcome is unknown. They end the journal at `head` if they are on the disk.
-    pub(super) fn keep_unknown(&mut self, head: JournalPosition, changes: Vec<(Envelope, Applied)>) {
-        self.unknown = Some((head, changes));
+    /// Keeps a commit whose outcome is unknown.
+    pub(super) fn keep_unknown(&mut self, unknown: UnknownCommit) {
+        self.unknown = Some(unknown);
     }
 
     /// Returns the time of the next attempt; `None` while the store is open.
@@ -120,7 +129,7 @@ impl Healer {
     fn has_landed(&self, head: JournalPosition, found: JournalPosition) -> Result<bool, String> {
         match &self.unknown {
             _ if found == head => Ok(false),
-            Some((expected, _)) if found == *expected => Ok(true),
+            Some(unknown) if found == unknown.head => Ok(true),
             _ => Err(format!("its journal ends at {}, and should at {}", found.seq, head.seq)),
         }
     }
@@ -163,6 +172,9 @@ impl<C> Writer<C> {
         let recovered = recovery::recover(&database, &progress, self.options.document.path_tombstones_max)?;
         confirm(&database, &progress).map_err(CommitFailure::into_error)?;
 
+        let unknown = self.healer.unknown.as_ref().filter(|_| landed).map(|unknown| unknown.counts);
+        let (landed_counts, fresh) = (unknown.unwrap_or_default(), recovered.fresh.len());
+        self.shared.counter.lock().reopen(&database, recovered.counts, landed_counts, fresh)?;
         self.shared.cache.reset(&recovered.dirty);
         *self.shared.fresh.write() = recovered.fresh;
         self.shared.database.set(database);
@@ -180,7 +192,7 @@ impl<C> Writer<C> {
         healer.healed_at = Some(Instant::now());
         let attempts = healer.attempts;
         let after = healer.failed_at.map(|at| at.elapsed()).unwrap_or_default();
-        let unknown = healer.unknown.take().map(|(_, changes)| changes).unwrap_or_default();
+        let unknown = healer.unknown.take().map(|unknown| unknown.changes).unwrap_or_default();
         self.shared.commits.reopened.add(1);
         tracing::info!(attempts, ?after, landed, "the store is open again: commands are accepted");
         self.state = State::Writable;

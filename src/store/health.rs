@@ -1,6 +1,6 @@
 //! The health of the store, for readiness and metrics.
 
-use crate::store::{disk::DiskLow, journal::entry::Seq};
+use crate::store::{disk::DiskLow, journal::entry::Seq, shadow_counts::ShadowCounts};
 
 /// The state of the store with respect to commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct Health {
     pub cached_bytes: usize,
     /// The state of the pages of the file.
     pub pages: Pages,
+    /// The numbers of shadows and tombstones; `None` until they are known.
+    pub shadows: Option<ShadowCounts>,
     /// The bytes of the file; 0 if unknown.
     pub file_bytes: u64,
     /// The free bytes of its disk as of the last probe; `None` if unknown.

@@ -26,6 +26,7 @@ use crate::{
         journal::entry::{JOURNAL, JournalEntry, Seq},
         pages::check::CheckedTable,
         schema::{self, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
+        shadow_counts::ShadowCounter,
         slot::DatabaseSlot,
         state::{
             cache::DocumentCache,
@@ -57,6 +58,8 @@ pub(super) struct Shared {
     pub(super) disk: Mutex<FreeDisk>,
     /// The health as of the last commit, set by the writer.
     pub(super) health: Mutex<Health>,
+    /// The numbers of shadows, updated by the writer.
+    pub(super) counter: Mutex<ShadowCounter>,
     /// The metrics of the commits, updated by the writer.
     pub(super) commits: CommitMetrics,
     /// The document of every shadow before its first write.

@@ -27,10 +27,11 @@ use crate::{
     store::{
         batch::{Batch, DecideContext, Outcome, QueuedCommand},
         database::CommitFailure,
-        healing::Healer,
+        healing::{Healer, UnknownCommit},
         health::State,
         journal::{entry::Seq, retention::Retention},
         options::StoreOptions,
+        purging::PurgeOrder,
         reader::Shared,
         schema::Checkpoint,
         state::{dirty_set::DirtySet, names::NameCounts, record::RecordEncoder},
@@ -42,6 +43,8 @@ use crate::{
 pub(super) enum Message<C> {
     /// A command with its reservation in the queue.
     QueuedCommand(Box<QueuedCommand<C>>, OwnedSemaphorePermit),
+    /// An order to purge tombstones, with its reservation in the queue.
+    Purge(PurgeOrder, OwnedSemaphorePermit),
     /// A request to close the queue and finish the commands in it.
     Close,
 }
@@ -150,11 +153,13 @@ impl<C> Writer<C> {
     }
 
     fn process(&mut self, messages: Vec<Message<C>>) {
+        let mut orders = Vec::new();
         let mut room: Option<OwnedSemaphorePermit> = None;
         let mut queue = Vec::with_capacity(messages.len());
         for message in messages {
             match message {
                 Message::Close => self.queue.close(),
+                Message::Purge(order, permit) => orders.push((order, permit)),
                 Message::QueuedCommand(queued, permit) => {
                     queue.push(*queued);
                     match &mut room {
@@ -164,7 +169,16 @@ impl<C> Writer<C> {
                 }
             }
         }
-        let room = QueueReservation(room);
+        if !queue.is_empty() {
+            self.apply(queue, QueueReservation(room));
+        }
+        for (order, _permit) in orders {
+            self.purge(order);
+        }
+    }
+
+    /// Decides, commits and reports `queue` as one batch.
+    fn apply(&mut self, queue: Vec<QueuedCommand<C>>, room: QueueReservation) {
         if let Some(refusal) = self.refusal() {
             return self.refuse(queue, room, &refusal);
         }
@@ -174,7 +188,7 @@ impl<C> Writer<C> {
     }
 
     /// Returns the reason for refusing all commands at the moment.
-    fn refusal(&mut self) -> Option<Rejection> {
+    pub(super) fn refusal(&mut self) -> Option<Rejection> {
         if self.is_failed() {
             return Some(Rejection::Unavailable(
                 "the store is being reopened after a failed write; try again in a moment".to_owned(),
@@ -229,7 +243,7 @@ impl<C> Writer<C> {
                     changes.extend(change.map(|applied| (outcome.envelope.clone(), applied)));
                 }
                 if rejection == Rejection::OutcomeUnknown {
-                    self.healer.keep_unknown(batch.head, changes);
+                    self.healer.keep_unknown(UnknownCommit { head: batch.head, changes, counts: batch.counts });
                 }
             }
         } else {

@@ -95,6 +95,8 @@ assert "umbra_" in call("get_metrics")
 assert call("take_backup").payload.read()
 assert call("get_principal", call("get_session").principal).work_per_second > 0
 assert call("end_connections", "nobody").sessions == 0
+assert call("purge_shadows", pattern="lamp*", dry_run=True).purged == 0
+assert call("purge_shadows", deleted=True).kept > 0
 assert call("get_description").to_dict()["openapi"] == "3.1.0"
 
 # An endless stream, which no generated call reads.

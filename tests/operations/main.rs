@@ -12,6 +12,7 @@ mod health;
 mod log;
 mod metrics;
 mod presence;
+mod purge;
 mod request_ids;
 mod site;
 mod start;

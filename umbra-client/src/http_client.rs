@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 pub use listing::{
     DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, HistoryEntry, HistoryQuery, Pages, PathChange,
-    ShadowEntry,
+    PurgeQuery, PurgeStep, ShadowEntry,
 };
 pub use transport::Body;
 
@@ -256,6 +256,38 @@ impl HttpClient {
         let name = utf8_percent_encode(principal, NON_ALPHANUMERIC);
         let path = format!("/v1/principals/{name}/connections?keep_sessions={keep_sessions}");
         let body = transport::send(&self.settings, hyper::Method::DELETE, &path).await?.collect().await?;
+        serde_json::from_slice(&body).map_err(Error::unreadable)
+    }
+
+    /// Purges a part of the shadows that `query` selects. Call it again with [`PurgeQuery::cursor`] set to the `next` of the
+    /// result until there is none.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Rejected`]: the client has not all rights, the query is invalid, or the store takes no writes.
+    /// - [`Error::Http`]: there was no response. A part of the shadows may have been purged.
+    ///
+    /// ```no_run
+    /// use umbra_client::PurgeQuery;
+    ///
+    /// # async fn example(http: umbra_client::HttpClient) -> Result<(), umbra_client::Error> {
+    /// let mut query = PurgeQuery::shadows("junk-*").dry_run(true);
+    /// let mut count = 0;
+    /// loop {
+    ///     let step = http.purge(&query).await?;
+    ///     count += step.purged;
+    ///     query.cursor = step.next;
+    ///     if query.cursor.is_none() {
+    ///         break;
+    ///     }
+    /// }
+    /// println!("{count} shadows would be deleted");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn purge(&self, query: &PurgeQuery) -> Result<PurgeStep, Error> {
+        let path = format!("/v1/purge?{}", query.parameters());
+        let body = transport::send(&self.settings, hyper::Method::POST, &path).await?.collect().await?;
         serde_json::from_slice(&body).map_err(Error::unreadable)
     }
 

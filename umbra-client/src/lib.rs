@@ -77,7 +77,7 @@ pub use equality::same_value;
 pub use error::{ConnectionError, Error, ErrorKind};
 pub use http_client::{
     Body, DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, HistoryEntry, HistoryQuery, HttpClient, Pages,
-    PathChange, ShadowEntry,
+    PathChange, PurgeQuery, PurgeStep, ShadowEntry,
 };
 pub use merge::{Collision, merge};
 pub use messages::{Message, Messages, Qos};

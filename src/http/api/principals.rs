@@ -71,7 +71,7 @@ async fn principal(State(api): State<Arc<Api>>, caller: Caller, Path(name): Path
         connected,
         filters: used(usage.filters, limits.filters),
         streams: used(usage.streams, usage.streams_max),
-        new_shadows_per_day: limits.new_shadows_per_day,
+        new_shadows: used(usage.new_shadows, usize::try_from(limits.new_shadows_per_day).unwrap_or(usize::MAX)),
     })))
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::http::api::principals::KEEP_SESSIONS;
+use crate::http::api::{principals::KEEP_SESSIONS, purge};
 
 /// Returns the paths with their operations.
 pub(super) fn paths() -> Map<String, Value> {
@@ -41,6 +41,7 @@ pub(super) fn paths() -> Map<String, Value> {
         ("/readyz", ready),
         ("/metrics", metrics),
         ("/v1/backup", backup),
+        ("/v1/purge", purge_shadows()),
         ("/v1/principals/{name}", principal()),
         ("/v1/principals/{name}/connections", connections()),
     ];
@@ -96,6 +97,26 @@ fn connections() -> Value {
             },
         },
     })
+}
+
+/// Returns the operation that purges shadows.
+fn purge_shadows() -> Value {
+    let problem = |about: &str| answer(about, "application/problem+json", reference("Problem"));
+    let parameters: Vec<_> = purge::PARAMETERS.iter().map(|parameter| super::parameter(parameter)).collect();
+    json!({ "post": {
+        "operationId": "purgeShadows",
+        "summary": "Delete the shadows of some devices, or drop tombstones: a part, and the cursor of the next; needs all rights",
+        "parameters": parameters,
+        "responses": {
+            "200": answer("The numbers of this part", "application/json", reference("PurgeStep")),
+            "400": problem("A parameter is invalid"),
+            "401": problem("Not authenticated"),
+            "403": problem("Not allowed"),
+            "429": problem("Too many requests"),
+            "500": problem("A shadow cannot be read or written"),
+            "503": problem("The store takes no writes, or not all of its pages are known to be sound"),
+        },
+    } })
 }
 
 /// Returns the operations of browser sessions, which a cookie identifies.

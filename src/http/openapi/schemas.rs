@@ -219,11 +219,13 @@ fn sessions(schemas: &mut Map<String, Value>) {
     put(schemas, "Session", closed(session, &["principal", "method", "roles"]));
     let names = ["connections", "sessions", "streams", "signIns"];
     let count = json!({ "type": "integer", "minimum": 0 });
+    let step = [("purged", count.clone()), ("kept", count.clone()), ("next", json!({ "type": "string" }))];
+    put(schemas, "PurgeStep", closed(step, &["purged", "kept"]));
     put(schemas, "EndedConnections", closed(names.map(|name| (name, count.clone())), &names));
     let used = ["used", "limit"];
     put(schemas, "Used", closed(used.map(|name| (name, count.clone())), &used));
-    let counts = ["workPerSecond", "throttledForMs", "throttled", "connected", "newShadowsPerDay"];
-    let amounts = ["memory", "sessions", "filters", "streams"];
+    let counts = ["workPerSecond", "throttledForMs", "throttled", "connected"];
+    let amounts = ["memory", "sessions", "filters", "streams", "newShadows"];
     let members = counts.map(|name| (name, count.clone())).into_iter();
     let members = members.chain(amounts.map(|name| (name, reference("Used"))));
     let members = members.chain([("principal", json!({ "type": "string" }))]);

@@ -21,6 +21,7 @@ use crate::{
         journal::entry::{JournalEntry, Seq},
         reader::{self, entry},
         schema::{Checkpoint, JOURNAL_TABLE},
+        shadow_counts::CountChange,
         state::record::StoredShadow,
     },
 };
@@ -34,6 +35,8 @@ pub(in crate::store) struct Recovered {
     pub(in crate::store) dirty: BTreeMap<ShadowKey, StoredShadow>,
     /// The dirty documents whose shadow the state table lacks.
     pub(in crate::store) fresh: BTreeSet<ShadowKey>,
+    /// The change of the numbers of shadows.
+    pub(in crate::store) counts: CountChange,
     /// The number of entries replayed.
     pub(in crate::store) entries: u64,
 }
@@ -44,6 +47,7 @@ struct Replay {
     /// The documents by key; `None` if the record is damaged.
     documents: HashMap<ShadowKey, Option<StoredShadow>>,
     fresh: BTreeSet<ShadowKey>,
+    counts: CountChange,
     /// The running time of the store, which idempotency keys in the entries get; `None` in files of older programs.
     decided: Option<Timestamp>,
 }
@@ -56,7 +60,7 @@ pub(in crate::store) fn recover(
 ) -> Result<Recovered, StoreError> {
     let started = Instant::now();
     let decided = database.ages()?.map(|ages| ages.running());
-    let Replay { documents, fresh, .. } = database.read(|transaction| {
+    let Replay { documents, fresh, counts, .. } = database.read(|transaction| {
         check_head(transaction, progress)?;
         let replay = Replay { decided, ..Replay::default() };
         replay.run(database, transaction, progress, tombstones_max)
@@ -74,7 +78,7 @@ pub(in crate::store) fn recover(
         ),
     }
     let dirty = documents.into_iter().filter_map(|(key, stored)| Some((key, stored?))).collect();
-    Ok(Recovered { dirty, fresh, entries })
+    Ok(Recovered { dirty, fresh, counts, entries })
 }
 
 /// Checks that the journal ends where the last commit recorded.
@@ -138,6 +142,7 @@ impl Replay {
                     tracing::warn!(seq = entry.seq.0, key = %entry.key, "no room for an idempotency key");
                     stored.remembered.clone()
                 });
+            self.counts.written(stored.is_recorded().then_some(stored.document.deleted), document.deleted);
             *stored = StoredShadow { document, last_entry: entry.seq, remembered };
         }
         Ok(())

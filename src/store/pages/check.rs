@@ -33,6 +33,8 @@ use crate::store::{
         links::{self, Links},
         tree::{KeyOrder, KeyRange, Tree, Visited},
     },
+    shadow_counts::ShadowCounts,
+    state::record,
 };
 
 /// Pages verified between two pauses of a background walk.
@@ -56,6 +58,8 @@ pub(in crate::store) struct PageCheck {
     checkpoint: Seq,
     /// True if the pages of redb's own tables are sound.
     is_system_sound: bool,
+    /// The numbers of records in the state table, without those in damaged pages; set before `TableCheck::damaged`.
+    records: OnceLock<ShadowCounts>,
 }
 
 /// The check of one table.
@@ -122,7 +126,14 @@ impl PageCheck {
             let order = if table == CheckedTable::Journal { KeyOrder::Number } else { KeyOrder::Bytes };
             TableCheck { tree: Tree { order, ..tree }, damaged: OnceLock::new() }
         });
-        Ok(Ok(Self { file, snapshot: RwLock::new(Some(snapshot)), tables, checkpoint, is_system_sound }))
+        Ok(Ok(Self {
+            file,
+            snapshot: RwLock::new(Some(snapshot)),
+            tables,
+            checkpoint,
+            is_system_sound,
+            records: OnceLock::new(),
+        }))
     }
 
     /// Returns the bytes of the file when the check began.
@@ -154,6 +165,16 @@ impl PageCheck {
     pub(in crate::store) fn damaged(&self) -> impl Iterator<Item = (CheckedTable, &KeyRange)> {
         let of = |table| self.table(table).damaged.get().into_iter().flatten().map(move |range| (table, range));
         CheckedTable::ALL.into_iter().flat_map(of)
+    }
+
+    /// Returns the numbers of records in the state table that are not in damaged pages, once it was walked.
+    pub(in crate::store) fn records(&self) -> Option<ShadowCounts> {
+        self.records.get().copied()
+    }
+
+    /// Returns the number of records in the state table, as the page with its root says.
+    pub(in crate::store) fn state_records(&self) -> u64 {
+        self.table(CheckedTable::State).tree.root.map_or(0, |root| root.pairs)
     }
 
     /// Returns the state for health checks.
@@ -244,9 +265,10 @@ impl PageCheck {
             return;
         }
         let mut links = Links::new(self.checkpoint);
+        let mut records = ShadowCounts::default();
         let mut walked = Vec::new();
         for table in CheckedTable::ALL {
-            match self.walk_table(table, &mut links, &mut pause) {
+            match self.walk_table(table, &mut links, &mut records, &mut pause) {
                 Some(damaged) => walked.push((table, damaged)),
                 None => return,
             }
@@ -255,6 +277,7 @@ impl PageCheck {
         if self.pinned().is_none() {
             return;
         }
+        let _ = self.records.set(records);
         for (table, mut damaged) in walked {
             if table == CheckedTable::State {
                 self.add_lost(&mut damaged, std::mem::take(&mut links.lost));
@@ -269,6 +292,7 @@ impl PageCheck {
         &self,
         table: CheckedTable,
         links: &mut Links,
+        records: &mut ShadowCounts,
         pause: &mut dyn FnMut(Duration) -> bool,
     ) -> Option<Vec<KeyRange>> {
         let tree = &self.table(table).tree;
@@ -282,7 +306,10 @@ impl PageCheck {
                     pairs += leaf.pairs() as u64;
                     for (key, value) in (0..leaf.pairs()).filter_map(|n| leaf.pair(n)) {
                         match table {
-                            CheckedTable::State => links.state(key, value),
+                            CheckedTable::State => {
+                                records.add(record::may_be_deleted(value));
+                                links.state(key, value);
+                            }
                             CheckedTable::Journal => links.journal(key, value),
                             CheckedTable::Floors => {}
                         }

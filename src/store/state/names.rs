@@ -92,6 +92,11 @@ impl NameCounts {
         Ok(if room { Admission::Purge(purge) } else { Admission::Full })
     }
 
+    /// Drops the count of `device`, whose tombstones were purged between batches.
+    pub(in crate::store) fn forget(&mut self, device: &DeviceId) {
+        self.known.remove(device);
+    }
+
     /// Counts one more shadow, and `purged` fewer, for the device of `key`.
     pub(in crate::store) fn add(&mut self, key: &ShadowKey, purged: usize) {
         if let Some(names) = self.known.get_mut(&key.device)

@@ -206,7 +206,7 @@ pub(in crate::store) fn decode_last_entry(key: &[u8], framed: &[u8]) -> Result<S
     Ok(Seq(payload.u64()?))
 }
 
-/// Returns false if the record is certainly not that of a deleted shadow. Does not compute the checksum.
+/// Returns true if the record is that of a deleted shadow, unless it is damaged. Does not compute the checksum.
 pub(in crate::store) fn may_be_deleted(framed: &[u8]) -> bool {
     // The flags follow the format byte.
     framed.get(1).is_some_and(|flags| flags & DELETED != 0)

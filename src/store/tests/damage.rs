@@ -12,8 +12,8 @@ use super::{Random, Running, count, key, options, queued, update};
 use crate::{
     shadow::{Document, Rejection, ShadowKey},
     store::{
-        CopyError, Listed, Pages, Store, StoreError, StoreOptions, database::Database, pages::check::CheckedTable,
-        schema,
+        CopyError, Listed, Pages, ShadowCounts, Store, StoreError, StoreOptions, database::Database,
+        pages::check::CheckedTable, schema,
     },
 };
 
@@ -107,8 +107,23 @@ impl Sound {
             }
         }
         check_list(store, &is_sound, about);
+        check_counts(store, &is_sound, about);
         is_sound.iter().filter(|sound| !**sound).count()
     }
+}
+
+/// Checks that the sound shadows are counted.
+fn check_counts(store: &Store<u64>, is_sound: &[bool], about: &str) {
+    let until = Instant::now() + Duration::from_secs(60);
+    let counts = loop {
+        if let Some(counts) = store.health().shadows {
+            break counts;
+        }
+        assert!(Instant::now() < until, "{about}: the shadows are never counted");
+        thread::yield_now();
+    };
+    let live = is_sound.iter().filter(|sound| **sound).count() as u64;
+    assert_eq!(counts, ShadowCounts { live, deleted: 0 }, "{about}");
 }
 
 /// Returns what `list` finds, and its end.

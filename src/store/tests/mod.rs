@@ -5,6 +5,7 @@
 
 mod ages;
 mod copies;
+mod counts;
 mod damage;
 mod faults;
 mod files;
@@ -15,6 +16,7 @@ mod keys;
 mod model;
 mod names;
 mod patches;
+mod purging;
 mod reading;
 mod sim_disk;
 mod stepped;

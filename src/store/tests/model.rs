@@ -10,7 +10,7 @@ use crate::{
         self, Command, Decision, Delete, Disposition, Document, DocumentLimits, IdempotencyKey, Keyed, Rejection,
         ShadowKey, Stamp, Timestamp, Update, Version,
     },
-    store::{Applied, JournalEntry, Outcome, QueuedCommand, Seq, StoreOptions},
+    store::{Applied, JournalEntry, Outcome, QueuedCommand, Seq, ShadowCounts, StoreOptions},
 };
 
 /// The documents by key, without absent ones.
@@ -80,6 +80,9 @@ impl Model {
             store.list(None, 1000).unwrap().into_iter().map(|listed| (listed.key, listed.deleted)).collect();
         let expected: Vec<_> = self.documents.iter().map(|(key, document)| (key.clone(), document.deleted)).collect();
         assert_eq!(listed, expected, "{about}: the list");
+        let deleted = expected.iter().filter(|(_, deleted)| *deleted).count() as u64;
+        let counts = ShadowCounts { live: expected.len() as u64 - deleted, deleted };
+        assert_eq!(store.health().shadows, Some(counts), "{about}: the numbers");
         self.check_journal(&whole_journal(stepped), about);
     }
 

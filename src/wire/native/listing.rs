@@ -172,6 +172,29 @@ pub fn ended_connections(ended: &EndedConnections) -> Bytes {
     })
 }
 
+/// A part of a purge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PurgeStep<'a> {
+    /// Shadows that were deleted or tombstones that were dropped; in a dry run, those that would be.
+    pub purged: usize,
+    /// Shadows that changed in between, or tombstones that cannot be dropped yet.
+    pub kept: usize,
+    /// The cursor of the next part; `None` after the last one.
+    pub next: Option<&'a str>,
+}
+
+/// Renders a part of a purge.
+#[must_use]
+pub fn purge_step(step: &PurgeStep<'_>) -> Bytes {
+    message(|envelope| {
+        envelope.member("purged", &step.purged);
+        envelope.member("kept", &step.kept);
+        if let Some(next) = step.next {
+            envelope.text("next", next);
+        }
+    })
+}
+
 /// An amount in use, and its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Used {
@@ -202,8 +225,8 @@ pub struct PrincipalUse<'a> {
     pub filters: Used,
     /// Event streams and waits.
     pub streams: Used,
-    /// Shadows that it may create in 24 hours.
-    pub new_shadows_per_day: u32,
+    /// Shadows that it created in the last 24 hours, and may create in them.
+    pub new_shadows: Used,
 }
 
 /// Renders the use that a principal makes of its limits.
@@ -219,7 +242,7 @@ pub fn principal_use(of: &PrincipalUse<'_>) -> Bytes {
         envelope.member("connected", &of.connected);
         envelope.member("filters", &of.filters);
         envelope.member("streams", &of.streams);
-        envelope.member("newShadowsPerDay", &of.new_shadows_per_day);
+        envelope.member("newShadows", &of.new_shadows);
     })
 }
 

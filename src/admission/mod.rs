@@ -165,6 +165,23 @@ impl Quotas {
         })
     }
 
+    /// Charges the memory of an HTTP connection to the principal with this quota, until the charge is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Quotas::admit`].
+    pub fn admit_http_connection(&self, principal: &Arc<PrincipalQuota>) -> Result<Charge, Rejection> {
+        match principal.check_memory(HTTP_CONNECTION_BYTES) {
+            Ok(()) => Ok(Charge::new(principal.clone(), HTTP_CONNECTION_BYTES)),
+            Err(cause) => {
+                let own = cause == QuotaKind::PrincipalMemory;
+                let max = if own { principal.limits().memory } else { self.principals.memory().limit() };
+                self.count_for(cause, principal.name());
+                Err(refusal(cause, u64::try_from(max).unwrap_or(u64::MAX), STREAM_WAIT))
+            }
+        }
+    }
+
     /// Counts a refusal or throttling of `principal`, and logs a few lines a minute that name it.
     pub fn count_for(&self, cause: QuotaKind, principal: &str) {
         self.counters.add(cause);
@@ -198,6 +215,8 @@ fn refusal(cause: QuotaKind, max: u64, wait: Duration) -> Rejection {
 
 /// The time after which a client may retry to open a stream. It is a guess: a stream ends at any time.
 const STREAM_WAIT: Duration = Duration::from_secs(1);
+/// The memory of an HTTP connection with its buffers.
+const HTTP_CONNECTION_BYTES: usize = 40 << 10;
 /// Entries of a table beyond one for each session. An entry of any table takes 200 to 300 bytes, including its names.
 const ENTRIES_SPARE: usize = 1 << 16;
 

@@ -46,15 +46,35 @@ fn streams_and_waits_of_one_principal() {
     assert_met(&mut server, &["principal_streams"]);
 }
 
+/// The connections of one principal that are kept open were nobody's memory.
+#[test]
+fn connections_are_memory() {
+    let mut server = web("[[role]]\nrole = \"admin\"\nmemory = \"200 KiB\"");
+    let path = "/v1/devices/lamp/shadow";
+    let mut kept = Vec::new();
+    let refused = (0..20).map(|_| ask(&server, "greedy", path)).find_map(|(http, reply)| {
+        kept.push(http);
+        (reply.status == 429).then_some(reply)
+    });
+    let refused = refused.expect("20 connections are more than its memory");
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    assert!(kept.len() > 2, "{}", kept.len());
+    assert_eq!(ask(&server, "other", path).1.status, 404, "another principal has its own");
+    drop(kept);
+    eventually("the memory of those that ended", || (ask(&server, "greedy", path).1.status == 404).then_some(()));
+    assert_met(&mut server, &["principal_memory"]);
+}
+
 /// A document of a megabyte cost as little as an empty one, so that reading it again and again kept a processor busy.
 #[test]
 fn reads_are_work_by_their_size() {
     let mut server =
         web("requests_rate = \"1000/s burst 1000\"\ndocument_bytes_max = \"1 MiB\"\npacket_bytes_max = \"3 MiB\"\n\
          [[role]]\nrole = \"admin\"\nwork = 100");
-    let update = json!({"state": {"desired": {"a": "x".repeat(1_000_000)}}}).to_string();
-    let head = "PUT /v1/devices/lamp/shadow HTTP/1.1\nUmbra-Client: owner\nContent-Type: application/json";
-    let written = Http::connect(server.address_of("web")).send(head, update.as_bytes());
+    let document = json!({"desired": {"a": "x".repeat(1_000_000)}}).to_string();
+    let head =
+        "PUT /v1/devices/lamp/shadow HTTP/1.1\nUmbra-Client: owner\nIf-None-Match: *\nContent-Type: application/json";
+    let written = Http::connect(server.address_of("web")).send(head, document.as_bytes());
     assert!(matches!(written.status, 200 | 201), "{written:?}");
     // A thousand units at once are a dozen small reads; the large one takes ten seconds and more to be paid.
     let is_refused = |client: &str, path: &str| {

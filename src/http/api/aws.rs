@@ -190,7 +190,7 @@ pub(in crate::http) async fn caller(
                 rejected(&Rejection::Forbidden { what: error.to_string() }, key, api, None)
             };
             let caller = signed_in.map_err(forbidden)?;
-            caller.charge(work::HTTP_REQUEST, api).map_err(over)?;
+            caller.admit_request(&parts.extensions, api).map_err(over)?;
             return Ok((caller, body));
         }
         Some(Err(error @ SignatureError::UnknownKey)) => unverified(error),
@@ -201,7 +201,7 @@ pub(in crate::http) async fn caller(
         }
     };
     let caller = Caller::known(parts, api).await.map_err(|_| otherwise)?;
-    caller.charge(work::HTTP_REQUEST, api).map_err(over)?;
+    caller.admit_request(&parts.extensions, api).map_err(over)?;
     let body = read(api, parts, body, key).await?;
     Ok((caller, body))
 }

@@ -14,14 +14,14 @@ use std::{
 use axum::{
     body::HttpBody,
     extract::FromRequestParts,
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{Extensions, HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::Response,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use parking_lot::Mutex;
 
 use crate::{
-    admission::{PrincipalQuota, work},
+    admission::{Charge, PrincipalQuota, work},
     auth::{
         self, Access, AuthContext, LoginRequest, Method, Principal, Projection,
         authn::{
@@ -60,10 +60,15 @@ pub(in crate::http) struct Caller {
 
 /// The caller of a connection's last request. The server adds it to the extensions of all requests of a connection.
 #[derive(Clone, Debug, Default)]
-pub(in crate::http) struct LastCaller(Arc<Mutex<Option<Last>>>);
+pub(in crate::http) struct LastCaller(Arc<Mutex<Last>>);
 
-/// The value of `Authorization` and its caller.
-type Last = (Option<HeaderValue>, Caller);
+#[derive(Debug, Default)]
+struct Last {
+    /// The value of `Authorization` and its caller.
+    caller: Option<(Option<HeaderValue>, Caller)>,
+    /// The memory of the connection, charged to the principal of the last request.
+    charge: Option<Charge>,
+}
 
 /// The header with the client's name for histories, which also distinguishes anonymous clients. It proves nothing.
 pub(in crate::http) const CLIENT_HEADER: &str = "umbra-client";
@@ -162,6 +167,14 @@ impl Caller {
     pub(in crate::http) fn quota(&self, api: &Api) -> Arc<PrincipalQuota> {
         let principals = &api.service.quotas().principals;
         principals.of(self.principal().name(), self.access.limits(), Instant::now())
+    }
+
+    /// Charges the work of a request with these `extensions`, and the memory of its connection, to the principal.
+    pub(in crate::http) fn admit_request(&self, extensions: &Extensions, api: &Api) -> Result<(), Rejection> {
+        if let Some(last) = extensions.get::<LastCaller>() {
+            last.charge(&self.quota(api), api)?;
+        }
+        self.charge(work::HTTP_REQUEST, api)
     }
 
     /// Charges `units` of work to the principal. The error is the response if it is above its rate.
@@ -307,13 +320,23 @@ impl LastCaller {
     /// Returns the last caller if `authorization` and client are the same and it still has rights.
     fn get(&self, authorization: Option<&HeaderValue>, client: &str, api: &Api) -> Option<Caller> {
         let mut last = self.0.lock();
-        let (last_authorization, caller) = last.as_mut()?;
+        let (last_authorization, caller) = last.caller.as_mut()?;
         let same = last_authorization.as_ref() == authorization && *caller.client == *client;
         (same && caller.renew(api)).then(|| caller.clone())
     }
 
     fn keep(&self, authorization: Option<HeaderValue>, caller: &Caller) {
-        *self.0.lock() = Some((authorization, caller.clone()));
+        self.0.lock().caller = Some((authorization, caller.clone()));
+    }
+
+    /// Charges the memory of the connection to the principal with `quota`.
+    fn charge(&self, quota: &Arc<PrincipalQuota>, api: &Api) -> Result<(), Rejection> {
+        let charge = &mut self.0.lock().charge;
+        if !charge.as_ref().is_some_and(|charge| Arc::ptr_eq(charge.quota(), quota)) {
+            *charge = None;
+            *charge = Some(api.service.quotas().admit_http_connection(quota)?);
+        }
+        Ok(())
     }
 }
 
@@ -322,7 +345,8 @@ impl FromRequestParts<Arc<Api>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let caller = Self::known(parts, api).await?;
-        caller.admit(work::HTTP_REQUEST, api)?;
+        let admitted = caller.admit_request(&parts.extensions, api);
+        admitted.map_err(|rejection| Problem::general(&rejection, api.now()))?;
         Ok(caller)
     }
 }

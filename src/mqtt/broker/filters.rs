@@ -70,6 +70,12 @@ impl Filters {
         self.bytes
     }
 
+    /// Returns the number of filters.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.filters.len()
+    }
+
     /// Iterates over the filters, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &TopicFilter> {
         self.filters.iter()

@@ -164,6 +164,8 @@ async fn admit(
         will_bytes: connect.will.as_ref().map_or(0, Will::bytes),
     };
     let mut attached = attach(&arrival, broker).await?;
+    let marks = work::times(attached.client.filters.count(), work::FILTER_MARK);
+    let _delays_its_packets = quota.charge_work(marks, Instant::now());
     let ended = mem::take(&mut attached.ended);
     if ended.is_empty() {
         return Ok(AcceptedClient { auth_context, key, attached });

@@ -151,8 +151,13 @@ fn retained_messages_are_bounded() {
     assert_eq!(sender.publish_message(&keep("many/11", 12 << 10), 1).code, 0);
     live.message();
     let mut late = Client::connect(&server, V4, "late");
-    let kept = brought(&mut late, &mut sender, "many/#", 1);
-    assert_eq!(kept.len(), 5, "{kept:?}");
+    late.subscribe(&[("many/#", 1)]);
+    // No marker is sent before: a connection that waits for its client to read may send it ahead of large messages.
+    let mut kept: Vec<_> = (0..5).map(|_| late.message().topic).collect();
+    kept.sort();
+    assert_eq!(kept, ["many/0", "many/1", "many/11", "many/2", "many/3"]);
+    sender.publish("many/end", "", 1);
+    assert_eq!(late.message().topic, "many/end");
     let log = server.stop().log;
     assert!(log.contains("principal_memory=3"), "{log}");
 }

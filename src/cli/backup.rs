@@ -25,7 +25,7 @@ use super::{
 use crate::{
     config::{self, Arguments},
     server::store_options,
-    store::{self, BackupError, CopyError, Report, StoreError, StoreOptions},
+    store::{self, BackupError, CopyError, Lost, Report, StoreError, StoreOptions},
 };
 
 /// Take a backup of the running server, which continues, or of a store that no server has open. It has every update
@@ -40,6 +40,10 @@ pub(super) struct Backup {
     /// Store file to back up instead of a running server.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["ConnectOptions", "context"])]
     store: Option<PathBuf>,
+    /// Back up what can be read of a damaged store, without its history. A store restored from it is sound and lacks the
+    /// shadows in damaged pages, which are listed. Keep a copy of the damaged file.
+    #[arg(long, requires = "store")]
+    readable_part: bool,
     /// Space to leave free on the disk of the backup, such as "1 GiB"; the backup is given up before. Not applied if
     /// --store names a store on another disk. A server refuses updates below its store.free_disk_min.
     #[arg(long, value_name = "SIZE", default_value = "320 MiB", value_parser = size)]
@@ -69,7 +73,10 @@ pub(super) struct Check {
 impl Backup {
     pub(super) async fn run(self) -> Exit {
         match self.take().await {
-            Ok(report) => print_report(&report, Some(&self.to), "the store is damaged, and so is its backup"),
+            Ok((report, lost)) => {
+                let printed = print_report(&report, Some(&self.to), "the store is damaged, and so is its backup");
+                if lost.is_nothing() { printed } else { print_lost(&lost) }
+            }
             Err(failure) => {
                 let text = match &failure {
                     BackupFailure::Write(_) => format!("{}: {failure}", self.to.display()),
@@ -80,7 +87,7 @@ impl Backup {
         }
     }
 
-    async fn take(&self) -> Result<Report, BackupFailure> {
+    async fn take(&self) -> Result<(Report, Lost), BackupFailure> {
         // It holds every shadow and the name of everybody: for its owner alone.
         let part = Part::begin(&self.to).map_err(BackupFailure::Write)?;
         let taken = self.fill(&part).await;
@@ -90,12 +97,14 @@ impl Backup {
         taken
     }
 
-    async fn fill(&self, part: &Part) -> Result<Report, BackupFailure> {
+    async fn fill(&self, part: &Part) -> Result<(Report, Lost), BackupFailure> {
         let keep_free = if self.is_on_another_disk(part) { 0 } else { self.keep_free };
         let out = BufWriter::new(part.file());
         let mut out = LeavesSpace::new(out, keep_free, || free_space::of(part.file()));
+        let mut lost = Lost::default();
         match &self.store {
             None => self.download(&mut out).await?,
+            Some(store) if self.readable_part => lost = store::back_up_readable(&StoreOptions::new(store), &mut out)?,
             Some(store) => store::back_up(&StoreOptions::new(store), &mut out)?,
         }
         let written =
@@ -103,7 +112,7 @@ impl Backup {
         written.map_err(BackupFailure::Write)?;
         let report = store::check_backup(&StoreOptions::new(part.path()))?;
         part.keep(&self.to).map_err(BackupFailure::Write)?;
-        Ok(report)
+        Ok((report, lost))
     }
 
     /// Returns true if the backup cannot take the space of the store.
@@ -199,6 +208,17 @@ impl From<CopyError> for BackupFailure {
             error => Self::Store(error),
         }
     }
+}
+
+/// Lists what a backup lacks.
+fn print_lost(lost: &Lost) -> Exit {
+    for part in &lost.parts {
+        complain(&format!("lost: {part}"), Exit::Partial);
+    }
+    for shadow in &lost.shadows {
+        complain(&format!("lost: shadow {shadow}"), Exit::Partial);
+    }
+    complain(&"the backup has the readable part of the store; what is lost is listed above", Exit::Partial)
 }
 
 /// Prints the report, and the absolute path of the file that was `written`. `damaged` is the message if there are

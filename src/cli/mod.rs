@@ -44,7 +44,8 @@ const EXIT_CODES: &str = "Exit codes:
   1  failed: no connection, no reply in time, a file cannot be used, or the server ended on an error
   2  usage: arguments, configuration, or a file of users, keys or TLS that it names are wrong
   3  the service rejected the request; standard error says why. auth explain: not allowed
-  4  the store or backup cannot be used: unknown format, damaged, or in use";
+  4  the store or backup cannot be used: unknown format, damaged, or in use
+  5  backup --readable-part: the backup was written, and lacks what is damaged; standard error lists it";
 
 /// A self-hosted MQTT broker that keeps the shadow of every device under optimistic concurrency.
 #[derive(Debug, Parser)]
@@ -92,6 +93,8 @@ pub enum Exit {
     Rejected = 3,
     /// The store cannot be opened.
     Store = 4,
+    /// A backup lacks the damaged part of its store.
+    Partial = 5,
 }
 
 impl Cli {

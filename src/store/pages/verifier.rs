@@ -99,8 +99,8 @@ fn report(pages: &PageCheck, elapsed: Duration) {
     );
 }
 
-/// Returns the bounds of a damaged range for the log.
-fn text(table: CheckedTable, range: &KeyRange) -> (String, String) {
+/// Returns the bounds of a damaged range as text.
+pub(in crate::store) fn text(table: CheckedTable, range: &KeyRange) -> (String, String) {
     let text = |key: &Option<Vec<u8>>, end: &str| match (key, table) {
         (None, _) => end.to_owned(),
         (Some(key), CheckedTable::Journal) => {

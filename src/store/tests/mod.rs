@@ -17,6 +17,7 @@ mod model;
 mod names;
 mod patches;
 mod purging;
+mod readable;
 mod reading;
 mod sim_disk;
 mod stepped;

@@ -121,7 +121,11 @@ impl StoreClock {
         let expected = Timestamp(last.date.0.saturating_add(elapsed.as_secs()));
         if now.date.0.abs_diff(expected.0) > JUMP_MIN {
             let (expected, now) = (expected.0, now.date.0);
-            tracing::warn!(expected, now, "the date has jumped; nothing is removed by the date");
+            tracing::warn!(
+                expected,
+                now,
+                "the date has jumped; nothing is removed by the date, but tokens and certificates are judged by it"
+            );
         }
         self.rest += elapsed;
         self.running.0 = self.running.0.saturating_add(self.rest.as_secs());

@@ -159,6 +159,42 @@ fn damaged_backups_are_refused() {
     run(&["check", text(&store)], 4);
 }
 
+/// The part of a damaged store that can be read, with an exit code of its own.
+#[test]
+fn the_readable_part_of_a_damaged_store_is_backed_up() {
+    let mut server = start();
+    let sound = 200;
+    for n in 0..sound {
+        let mut client = Requester::new(&server, V5, &format!("setter-{n}"), &format!("shadow/lamp-{n:03}"));
+        client.update(json!({"state": {"desired": {"text": format!("{n:0900}")}}}));
+    }
+    let mut lost = Requester::new(&server, V5, "setter", "shadow/zzz");
+    lost.update(json!({"state": {"desired": {"text": "easily found"}}}));
+    server.stop();
+    let store = store_path(server.directory());
+    let [copy, target] = ["copy", "target"].map(|name| server.directory().join(name));
+    let back_up = |code| run(&["backup", "--readable-part", "--to", text(&copy), "--store", text(&store)], code);
+    let (whole, _) = back_up(0);
+    let whole: Value = serde_json::from_str(&whole).unwrap();
+    assert_eq!((&whole["shadows"], &whole["entries"]), (&json!(sound + 1), &json!(sound + 1)), "nothing is damaged");
+    let mut image = fs::read(&store).unwrap();
+    let places: Vec<_> = (0..image.len() - 12).filter(|place| image[*place..].starts_with(b"easily found")).collect();
+    for place in places {
+        image[place] ^= 1;
+    }
+    fs::write(&store, &image).unwrap();
+    let (_, refused) = run(&["backup", "--to", text(&copy), "--store", text(&store)], 4);
+    assert!(refused.contains("damaged"), "{refused}");
+    let (part, text_of_lost) = back_up(5);
+    assert!(text_of_lost.contains("lost: state: a page is damaged"), "{text_of_lost}");
+    let part: Value = serde_json::from_str(&part).unwrap();
+    let shadows = part["shadows"].as_u64().unwrap();
+    assert!((sound / 2..=sound).contains(&shadows), "{part}");
+    run(&["restore", text(&copy), "--store", text(&target)], 0);
+    run(&["check", text(&target)], 0);
+    run(&["backup", "--readable-part", "--to", text(&copy)], 2);
+}
+
 /// What lay at FILE.part was written to as it was: through a link, readable by all, or while another backup wrote it.
 #[test]
 fn an_unfinished_backup_is_readable_by_its_owner_only() {

@@ -34,9 +34,9 @@ pub(super) struct ShadowCounter {
 
 /// The numbers as of the commit with which the file was opened.
 enum CountBase {
-    /// Those of the check of its pages, once it has ended.
+    /// The numbers of the check of its pages, once it has ended.
     Checked(Arc<PageCheck>),
-    /// Those of a file in memory.
+    /// The numbers of a file in memory.
     Known(ShadowCounts),
 }
 

@@ -335,8 +335,13 @@ impl NotifierThread {
 
 impl Files {
     fn read(config: &Config, policy: Policy) -> Result<Self, ServeError> {
-        let authority = Authority::open(config, policy, Clock::system()).map_err(ServeError::Login)?;
-        let tls = config.listeners.iter().map(open_tls).collect::<Result<_, _>>()?;
+        let mut authority = Authority::open(config, policy, Clock::system()).map_err(ServeError::Login)?;
+        let tls = config.listeners.iter().map(open_tls).collect::<Result<Vec<_>, _>>()?;
+        for (listener, tls) in config.listeners.iter().zip(&tls) {
+            if let Some(tls) = tls {
+                authority.set_certificate_trust(&listener.name, tls.clone());
+            }
+        }
         Ok(Self { authority, tls })
     }
 }

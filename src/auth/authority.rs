@@ -8,6 +8,7 @@
 //! or has no role left. Its sessions, wills, streams and queued commands ([`login_state`]) end with it. A token that
 //! expires is not revoked: only its connection ends.
 
+mod login_record;
 mod login_state;
 
 use std::{
@@ -24,13 +25,14 @@ use std::{
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+pub use self::login_record::LoginRecord;
 use self::login_state::LoginState;
 use crate::{
     auth::{
         Access, FileError, Method, Policy, Principal,
         authn::{
             access_keys::{AccessKey, AccessKeys},
-            certificate::PeerCertificate,
+            certificate::{CertificateTrust, PeerCertificate},
             identity::CredentialOrigin,
             login::{AuthenticationError, Credentials, Identity, Login, LoginError},
         },
@@ -45,6 +47,8 @@ pub struct Authority {
     state: Arc<AuthorityState>,
     access_keys_file: Option<PathBuf>,
     bans_file: Option<PathBuf>,
+    /// The authorities for client certificates of each listener that has them, by the listener's name.
+    certificate_trust: HashMap<String, Arc<dyn CertificateTrust>>,
     /// The number of reloads, for tasks that wait for one.
     reloads: watch::Sender<u64>,
 }
@@ -161,7 +165,14 @@ impl Authority {
             bans: RwLock::new(Arc::new(bans)),
             generation: AtomicU64::new(0),
         };
-        Ok(Self { state: Arc::new(state), access_keys_file, bans_file, reloads: watch::Sender::new(0) })
+        let (certificate_trust, reloads) = (HashMap::new(), watch::Sender::new(0));
+        Ok(Self { state: Arc::new(state), access_keys_file, bans_file, certificate_trust, reloads })
+    }
+
+    /// Sets the authorities for client certificates of `listener`, which verify restored logins
+    /// ([`Authority::restore`]).
+    pub fn set_certificate_trust(&mut self, listener: &str, trust: Arc<dyn CertificateTrust>) {
+        self.certificate_trust.insert(listener.to_owned(), trust);
     }
 
     /// Replaces the roles and grants by the policy of `config`, if given, and the policies of existing listeners. Reads

@@ -24,6 +24,6 @@ pub use crate::auth::authz::policy::Policy;
 pub use crate::auth::authz::projection::Projection;
 pub use crate::auth::authz::rule::Operation;
 pub use crate::auth::authz::topics::is_reserved;
-pub use authority::{AuthContext, Authority, LoginRequest};
+pub use authority::{AuthContext, Authority, LoginRecord, LoginRequest};
 pub use file_error::FileError;
 pub use principal::{NameError, Principal};

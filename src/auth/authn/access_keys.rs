@@ -6,6 +6,9 @@
 
 use std::{collections::HashMap, fmt, fs, path::Path, sync::Arc};
 
+use ring::digest;
+use zeroize::Zeroizing;
+
 use crate::auth::{FileError, Principal};
 use crate::private_file;
 
@@ -24,6 +27,8 @@ pub struct AccessKey {
     pub principal: Principal,
 }
 
+/// Fewest bytes of a secret that cannot be guessed from a digest of it.
+const SECRET_BYTES_MIN: usize = 20;
 /// Most bytes of the file.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
@@ -71,6 +76,17 @@ impl AccessKeys {
         let key = AccessKey { id: id.to_owned(), secret: secret.to_owned(), principal };
         self.0.insert(id.to_owned(), Arc::new(key));
         self
+    }
+}
+
+impl AccessKey {
+    /// Returns a digest of the id and the secret, by which the key is recognized after a restart. `None` if the secret is
+    /// shorter than 20 bytes, as it could be guessed from its digest.
+    pub(in crate::auth) fn digest(&self) -> Option<digest::Digest> {
+        let Self { id, secret, .. } = self;
+        // An id holds no blank.
+        let content = (secret.len() >= SECRET_BYTES_MIN).then(|| Zeroizing::new(format!("{id} {secret}")))?;
+        Some(digest::digest(&digest::SHA256, content.as_bytes()))
     }
 }
 

@@ -21,6 +21,9 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::auth::Principal;
 
+/// The value of [`VerifiedCertificate::verified`] for a generation that no files have.
+const NEVER_VERIFIED: u64 = u64::MAX;
+
 /// The identity of a client by its certificate.
 #[derive(Clone, Debug)]
 pub enum PeerCertificate {
@@ -58,15 +61,38 @@ impl PeerCertificate {
     /// `generation`. The chain is empty if the client sent none.
     #[must_use]
     pub fn of(chain: &[CertificateDer<'_>], trust: Arc<dyn CertificateTrust>, generation: u64) -> Self {
-        let Some(own) = chain.first() else { return Self::None };
-        let Some((principal, expires)) = principal(own).zip(expiry(own)) else { return Self::Unusable };
+        if chain.is_empty() {
+            return Self::None;
+        }
         let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        let verified = AtomicU64::new(generation << 1);
-        Self::Certificate(Arc::new(VerifiedCertificate { principal, expires, chain, trust, verified }))
+        match VerifiedCertificate::new(chain, trust, generation << 1) {
+            Some(certificate) => Self::Certificate(Arc::new(certificate)),
+            None => Self::Unusable,
+        }
     }
 }
 
 impl VerifiedCertificate {
+    fn new(chain: Vec<CertificateDer<'static>>, trust: Arc<dyn CertificateTrust>, verified: u64) -> Option<Self> {
+        let own = chain.first()?;
+        let (principal, expires) = principal(own).zip(expiry(own))?;
+        Some(Self { principal, expires, chain, trust, verified: AtomicU64::new(verified) })
+    }
+
+    /// Returns the certificate of a `chain` that an earlier run of the server accepted. `trust` verifies it when
+    /// [`Self::is_trusted`] is called first. `None` if it names no principal.
+    pub(in crate::auth) fn restored(
+        chain: Vec<CertificateDer<'static>>,
+        trust: Arc<dyn CertificateTrust>,
+    ) -> Option<Self> {
+        Self::new(chain, trust, NEVER_VERIFIED)
+    }
+
+    /// Returns the chain, the client's own certificate first.
+    pub(in crate::auth) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
     /// Returns the bytes of the chain.
     #[must_use]
     pub fn chain_bytes(&self) -> usize {

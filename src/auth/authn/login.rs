@@ -37,12 +37,13 @@ use crate::{
 use crate::{
     admission::login_throttle::LoginThrottle,
     auth::{
-        FileError, Principal,
+        FileError, PasswordHash, Principal,
         authn::{
             access_keys::AccessKeys,
             certificate::PeerCertificate,
             identity::CredentialOrigin,
             passwords::{Passwords, PasswordsError, VerifiedUser},
+            token_keys::TokenKey,
             tokens::{Token, Tokens, is_like_token},
         },
     },
@@ -164,6 +165,21 @@ impl Login {
     #[must_use]
     pub fn is_expired(&self, identity: &Identity) -> bool {
         identity.until.is_some_and(|until| until.is_past(&self.clock, Instant::now()))
+    }
+
+    /// Returns the present password hash of a user.
+    pub(in crate::auth) fn hash_of(&self, user: &Principal) -> Option<Arc<PasswordHash>> {
+        self.passwords.as_ref()?.hash_of(user)
+    }
+
+    /// Returns the present token key with this fingerprint.
+    pub(in crate::auth) fn token_key(&self, fingerprint: &[u8]) -> Option<Arc<TokenKey>> {
+        self.tokens.as_ref()?.key(fingerprint)
+    }
+
+    /// Returns the clock by which logins expire.
+    pub(in crate::auth) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Returns the counters of checks and refusals.

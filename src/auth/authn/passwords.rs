@@ -94,6 +94,11 @@ impl Passwords {
         self.users.read().get(user).is_some_and(|now| **now == *hash)
     }
 
+    /// Returns the password hash of `user`.
+    pub(in crate::auth) fn hash_of(&self, user: &Principal) -> Option<Arc<PasswordHash>> {
+        self.users.read().get(user).cloned()
+    }
+
     /// Verifies a login.
     pub(in crate::auth) async fn verify(
         &self,

@@ -31,7 +31,8 @@ pub(in crate::auth) struct TokenKey {
     pub(in crate::auth) key: DecodingKey,
     /// The algorithms; at least one.
     algorithms: Vec<Algorithm>,
-    /// A digest of the key and its id, by which it is recognized after a reload.
+    /// A digest of the key and its id, by which it is recognized after a reload or a restart. Another way to compute it
+    /// ends the sessions that tokens opened.
     fingerprint: Vec<u8>,
 }
 
@@ -70,7 +71,12 @@ impl TokenKeys {
 
     /// Returns true if `key` is in the set.
     pub(in crate::auth) fn has(&self, key: &TokenKey) -> bool {
-        self.0.iter().any(|other| other.fingerprint == key.fingerprint)
+        self.get(&key.fingerprint).is_some()
+    }
+
+    /// Returns the key with this fingerprint.
+    pub(in crate::auth) fn get(&self, fingerprint: &[u8]) -> Option<&Arc<TokenKey>> {
+        self.0.iter().find(|key| key.fingerprint == fingerprint)
     }
 
     /// Returns the number of keys.
@@ -102,6 +108,11 @@ impl TokenKey {
         }
         let fingerprint = context.finish().as_ref().to_vec();
         Self { id, key, algorithms, fingerprint }
+    }
+
+    /// Returns a digest of the key and its id.
+    pub(in crate::auth) fn fingerprint(&self) -> &[u8] {
+        &self.fingerprint
     }
 }
 

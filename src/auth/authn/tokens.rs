@@ -108,6 +108,11 @@ impl Tokens {
         self.keys.read().has(key)
     }
 
+    /// Returns the key with this fingerprint, if it is in use.
+    pub(in crate::auth) fn key(&self, fingerprint: &[u8]) -> Option<Arc<TokenKey>> {
+        self.keys.read().get(fingerprint).cloned()
+    }
+
     /// Verifies a token.
     pub(in crate::auth) fn verify(&self, token: &str) -> Result<Token, TokenFault> {
         if token.len() > TOKEN_BYTES_MAX {

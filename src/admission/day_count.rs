@@ -1,6 +1,6 @@
 //! A count of events in the last 24 hours, in constant space.
 //!
-//! The events of the period before the current one are taken to be spread evenly, so the count may be off by some of them.
+//! The events of the period before the current one count as evenly spread, so the result may be off by some of them.
 
 use std::time::{Duration, Instant};
 

@@ -34,9 +34,9 @@ pub(super) struct ShadowCounter {
 
 /// The numbers as of the commit with which the file was opened.
 enum CountBase {
-    /// The numbers of the check of its pages, once it has ended.
+    /// Numbers from the check of its pages, once it has ended.
     Checked(Arc<PageCheck>),
-    /// The numbers of a file in memory.
+    /// Numbers of a file in memory.
     Known(ShadowCounts),
 }
 

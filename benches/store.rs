@@ -120,7 +120,7 @@ impl Running {
             ..StoreOptions::new(directory.path().join("store.redb"))
         };
         let (sender, reported) = mpsc::channel();
-        let report = move |outcomes, _| drop(sender.send(outcomes));
+        let report = move |report: store::CommitReport<()>| drop(sender.send(report.outcomes));
         Self {
             store: store::open(options, umbrad::store::Moment::default, report).unwrap(),
             reported,

@@ -27,6 +27,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 pub(crate) use self::{accepted::accepted, submission::log_refusal};
@@ -50,7 +51,10 @@ use crate::{
         request_id::RequestId,
     },
     shadow::{Rejection, ShadowKey, Timestamp},
-    store::{self, CopyError, Health, PurgedTombstones, Seq, Store, StoreError, StoreOptions},
+    store::{
+        self, CopyError, Health, OnDurable, PurgedTombstones, RowEdit, RowKey, RowRefusal, Seq, Store, StoreError,
+        StoreOptions,
+    },
     wire::{RefusedEntry, Via},
 };
 
@@ -78,7 +82,7 @@ impl Service {
         let store = store::open(
             options,
             move || store::Moment { date: time.now(), running: time.running() },
-            move |batch, reservation| drop(sender.send((batch, reservation))),
+            move |report| drop(sender.send(report)),
         )?;
         let refusals = Arc::<Refusals>::default();
         let outcomes = Arc::<OutcomeCounters>::default();
@@ -170,6 +174,26 @@ impl Service {
     /// As [`Store::purge`].
     pub async fn purge_tombstones(&self, keys: Vec<ShadowKey>, dry_run: bool) -> Result<PurgedTombstones, Rejection> {
         self.store.purge(keys, dry_run).await
+    }
+
+    /// Writes `edits` of the broker's rows, as [`Store::write_rows`] does. Does nothing once the service is closed.
+    pub fn write_rows(&self, edits: Vec<RowEdit>, on_durable: Option<OnDurable>) {
+        let _ = self.store.write_rows(edits, on_durable);
+    }
+
+    /// Returns the reason why no rows should be added now, as [`Store::row_refusal`] does.
+    #[must_use]
+    pub fn row_refusal(&self) -> Option<RowRefusal> {
+        self.store.row_refusal()
+    }
+
+    /// Returns the broker's rows as they were when the store was opened.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::rows`].
+    pub fn rows(&self) -> Result<Vec<(RowKey, Bytes)>, StoreError> {
+        self.store.rows()
     }
 
     /// Returns the counters of decided commands by outcome.

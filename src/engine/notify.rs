@@ -15,7 +15,7 @@ use crate::{
     },
     observability::metrics::{Label, OutcomeCounters},
     shadow::{Command, Disposition, Rejection, Timestamp},
-    store::{self, Applied, Envelope, HistoryReader, QueueReservation},
+    store::{self, Applied, CommitReport, Envelope, HistoryReader},
     wire::ClientToken,
 };
 
@@ -42,8 +42,8 @@ pub struct Outcome<'a> {
     pub result: Result<&'a Applied, &'a Rejection>,
 }
 
-/// The outcomes of one commit, and their reserved queue memory.
-pub(super) type Batch = (Vec<store::Outcome<PendingReply>>, QueueReservation);
+/// The results of one commit.
+pub(super) type Batch = CommitReport<PendingReply>;
 
 /// Decided commands on their way to the notifier.
 pub struct Outcomes {
@@ -61,8 +61,9 @@ impl Outcomes {
         thread::scope(|scope| {
             let conflict_base = ConflictBaseLookup::start(scope, &past, &clock);
             // The queue memory of a batch is released after its outcomes are delivered.
-            for (batch, _reservation) in batches {
+            for CommitReport { outcomes: batch, durable, reservation: _reservation } in batches {
                 let now = clock.now();
+                durable.into_iter().for_each(|on_durable| on_durable());
                 let answered = batch.iter().filter(|outcome| outcome.context.is_some());
                 outcomes.count(&answered.map(label).collect::<Vec<_>>());
                 for store::Outcome { envelope, context, result, against } in batch {

@@ -26,7 +26,7 @@ use crate::{
         Command, Delete, DeviceId, Disposition, Document, Revocable, Sender, SenderLogin, Update, Version,
         tests::sender,
     },
-    store::{Applied, QueueReservation},
+    store::{Applied, CommitReport, QueueReservation},
     wire::ClientToken,
 };
 
@@ -166,7 +166,8 @@ fn a_change_without_requester_is_published() {
         manner: Disposition::Applied,
     };
     let found = store::Outcome { envelope: deletion(), context: None, result: Ok(applied), against: None };
-    sender.send((vec![found], QueueReservation::none())).unwrap();
+    let reservation = QueueReservation::none();
+    sender.send(CommitReport { outcomes: vec![found], durable: Vec::new(), reservation }).unwrap();
     drop(sender);
     let outcomes = decided.outcomes.clone();
     Outcomes { batches, ..decided }.announce(changes.clone());

@@ -14,12 +14,13 @@ use crate::{
         database::AbortCause,
         journal::entry::Seq,
         pages::check::CheckedTable,
+        rows::{pending::RowBatch, tables::RowsCommit},
         schema::{self, AGES_KEY, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
         state::{
             purge::{self, Purge},
             record::StoredShadow,
         },
-        writer::Writer,
+        writer::{QueueReservation, Writer},
     },
 };
 
@@ -60,6 +61,9 @@ impl<C> Writer<C> {
             self.release(&flushed);
         }
         self.report();
+        if !self.durable.is_empty() {
+            self.deliver(Vec::new(), QueueReservation::none());
+        }
     }
 
     /// Commits `entries`, the flushed documents and the purges. Afterwards journal and state table stand at `progress`,
@@ -75,6 +79,7 @@ impl<C> Writer<C> {
         let now = self.clock.now();
         let too_old = self.clock.begin_commit(now, self.progress.head.seq, !entries.is_empty());
         let ages = self.clock.record(now);
+        let rows = self.rows_commit(&mut progress);
         // A removal may merge pages, and must not merge damaged ones.
         let may_trim = self.shared.database.is_sound(CheckedTable::Journal);
         let Self { shared, retention, encoder, .. } = self;
@@ -93,6 +98,7 @@ impl<C> Writer<C> {
                 let key = schema::state_key(key);
                 state.insert(key.as_slice(), encoder.encode(&key, stored))?;
             }
+            rows.write(transaction, &mut progress.rows)?;
             let mut meta = transaction.open_table(META_TABLE)?;
             meta.insert(PROGRESS_KEY, progress.encode().as_slice())?;
             if let Some(ages) = &ages {
@@ -104,10 +110,38 @@ impl<C> Writer<C> {
             Ok(progress) => {
                 self.shared.commits.durations.observe_duration(started.elapsed());
                 self.progress = progress;
+                self.rows_committed();
                 Ok(())
             }
             Err(failure) => Err(self.fail(failure)),
         }
+    }
+
+    /// Returns the rows of the next commit, and moves the head and checkpoint of `progress` accordingly.
+    fn rows_commit(&mut self, progress: &mut Checkpoint) -> RowsCommit {
+        let mut rows = progress.rows;
+        let log = self.pending_rows.records(&mut rows);
+        let bytes = rows.head.bytes - progress.rows.head.bytes;
+        let flushed = self.dirty_rows.take(&mut progress.rows, bytes);
+        progress.rows.head = rows.head;
+        RowsCommit { log, flushed }
+    }
+
+    /// Applies the edits that were committed, and keeps the calls of those who wait for them.
+    pub(super) fn rows_committed(&mut self) {
+        for batch in self.pending_rows.take() {
+            self.shared.row_backlog.fetch_sub(batch.bytes(), Ordering::Relaxed);
+            let RowBatch { edits, on_durable } = batch;
+            edits.into_iter().for_each(|edit| self.dirty_rows.apply(edit));
+            self.durable.extend(on_durable);
+        }
+    }
+
+    /// Commits pending edits of rows alone.
+    pub(super) fn commit_rows(&mut self) {
+        let _failed_ones_stay_pending = self.commit(self.progress, &[], &[], &HashMap::new());
+        self.report();
+        self.deliver(Vec::new(), QueueReservation::none());
     }
 
     /// Removes the purged tombstones from the cache.

@@ -209,6 +209,11 @@ impl Database {
         if self.pages.as_ref().is_some_and(|pages| !pages.is_system_sound()) {
             return Err(corrupt("a page with the list of free pages is damaged, so nothing can be written safely"));
         }
+        if self.pages.as_ref().is_some_and(|pages| !pages.is_rows_sound()) {
+            return Err(corrupt(
+                "a page with sessions or messages of the broker is damaged, and some of them may be lost",
+            ));
+        }
         let end = self.check_key(CheckedTable::Journal, &u64::MAX.to_le_bytes());
         end.map_err(|_| corrupt("a page at the end of the journal is damaged, so nothing can be written safely"))
     }
@@ -219,6 +224,10 @@ impl Database {
         pages.walk(|_| self.is_retired());
         match pages.damaged().count() {
             _ if !pages.is_finished() => Err(StoreError::Reopening),
+            0 if !pages.is_rows_sound() => {
+                let detail = "a page with sessions or messages of the broker is damaged".to_owned();
+                Err(StoreError::Corrupt { path: self.path.clone(), detail })
+            }
             0 => Ok(()),
             damaged => {
                 let detail = format!("{damaged} pages are damaged, and with them an unknown number of records");

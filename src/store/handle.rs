@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{
     OwnedSemaphorePermit, Semaphore,
@@ -19,7 +20,7 @@ use crate::{
     shadow::{DeviceId, Document, Rejection, ShadowKey, ShadowName, Version},
     store::{
         backup::copy::CopyError,
-        batch::{Outcome, QueuedCommand},
+        batch::QueuedCommand,
         database::Database,
         disk::FreeDisk,
         error::StoreError,
@@ -30,6 +31,11 @@ use crate::{
         pages::verifier::Verifier,
         purging::{PurgeOrder, PurgedTombstones},
         reader::{History, HistoryReader, JournalPage, Listed, Shared},
+        rows::{
+            edit::{RowEdit, RowKey},
+            pending::{BACKLOG_BYTES_MAX, OnDurable, PendingRows, RowBatch, RowRefusal},
+            tables,
+        },
         shadow_counts::ShadowCounter,
         slot::DatabaseSlot,
         state::{
@@ -39,7 +45,7 @@ use crate::{
             record::{RecordEncoder, StoredShadow},
         },
         store_clock::{Moment, Source, StoreClock},
-        writer::{Message, QueueReservation, Writer},
+        writer::{CommitReport, Deliver, Message, Writer},
     },
 };
 
@@ -67,8 +73,8 @@ pub struct Permit<C> {
 
 /// Opens the store of `options`, or creates it if there is no file, and starts its writer.
 ///
-/// `clock` is called a few times per batch. `deliver` is called on the writer thread with the outcomes of each batch, in the
-/// order in which the commands were sent. After a failed commit that is found on the disk, `deliver` is called with its
+/// `clock` is called a few times per batch. `deliver` is called on the writer thread with the results of each batch. After a
+/// failed commit that is found on the disk, it is called with its
 /// changes again, without context. Its second argument holds their queue bytes until it is dropped. The writer
 /// waits for `deliver`, so it should only hand the outcomes on.
 ///
@@ -82,7 +88,7 @@ pub struct Permit<C> {
 pub fn open<C: Send + 'static>(
     options: StoreOptions,
     clock: impl Fn() -> Moment + Send + 'static,
-    deliver: impl FnMut(Vec<Outcome<C>>, QueueReservation) + Send + 'static,
+    deliver: impl FnMut(CommitReport<C>) + Send + 'static,
 ) -> Result<Store<C>, StoreError> {
     let database = Database::open(&options)?;
     let disk = FreeDisk::of(options.path.clone(), options.free_disk_min);
@@ -105,11 +111,12 @@ pub(super) fn assemble<C: Send + 'static>(
     disk: FreeDisk,
     options: StoreOptions,
     clock: Source,
-    deliver: Box<dyn FnMut(Vec<Outcome<C>>, QueueReservation) + Send>,
+    deliver: Deliver<C>,
 ) -> Result<(Store<C>, Writer<C>), StoreError> {
     database.check_writable()?;
     let progress = database.progress()?;
     let clock = StoreClock::open(clock, database.ages()?, options.journal_age_max);
+    let dirty_rows = tables::recover(&database, &progress.rows, options.row_lag_bytes_max)?;
     let recovered = recovery::recover(&database, &progress, options.document.path_tombstones_max)?;
     let counter = Mutex::new(ShadowCounter::open(&database, recovered.counts)?);
     let shared = Shared {
@@ -119,6 +126,7 @@ pub(super) fn assemble<C: Send + 'static>(
         fresh: Default::default(),
         head: AtomicU64::new(progress.head.seq.0),
         disk: Mutex::new(disk),
+        row_backlog: Default::default(),
         health: Default::default(),
         commits: CommitMetrics::default(),
         absent: Arc::new(Document::absent()),
@@ -140,6 +148,9 @@ pub(super) fn assemble<C: Send + 'static>(
         clock,
         deliver,
         dirty_set: DirtySet::new(recovered.dirty, &progress, &options),
+        dirty_rows,
+        pending_rows: PendingRows::default(),
+        durable: Vec::new(),
         progress,
         names: NameCounts::new(options.shadow_names_max),
         retention: Retention::new(&options),
@@ -282,6 +293,42 @@ impl<C: Send + 'static> Store<C> {
         HistoryReader(Arc::clone(&self.inner.shared))
     }
 
+    /// Writes `edits` of the broker's rows after all edits sent before. `on_durable` is called among the results of the
+    /// commit that has them, which is made at once then; otherwise they are committed with the next edits or commands that
+    /// are, or within half a second. After a failed commit they are written again. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Closed`]; nothing is written then, nor `on_durable` called.
+    pub fn write_rows(&self, edits: Vec<RowEdit>, on_durable: Option<OnDurable>) -> Result<(), StoreError> {
+        let batch = RowBatch { edits, on_durable };
+        self.inner.shared.row_backlog.fetch_add(batch.bytes(), Ordering::Relaxed);
+        self.inner.queue.send(Message::Rows(batch)).map_err(|_| StoreError::Closed)
+    }
+
+    /// Returns the reason why the caller should add no rows now, if there is one. Edits are taken all the same: those that
+    /// remove rows make room.
+    #[must_use]
+    pub fn row_refusal(&self) -> Option<RowRefusal> {
+        let shared = &self.inner.shared;
+        if shared.row_backlog.load(Ordering::Relaxed) > BACKLOG_BYTES_MAX {
+            return Some(RowRefusal::Backlog);
+        }
+        shared.disk.lock().low(Instant::now()).map(|_| RowRefusal::DiskLow)
+    }
+
+    /// Returns the broker's rows as they were when the store was opened, in the order of their keys. Reads all of them
+    /// from the disk. To be called before the first [`Store::write_rows`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::read`].
+    pub fn rows(&self) -> Result<Vec<(RowKey, Bytes)>, StoreError> {
+        let database = self.inner.shared.database.get()?;
+        let rows = database.progress()?.rows;
+        tables::load(&database, &tables::recover(&database, &rows, 0)?)
+    }
+
     /// Returns the newest entry. Documents read from now on are at least as new.
     #[must_use]
     pub fn head(&self) -> Seq {
@@ -383,7 +430,7 @@ impl<C> Permit<C> {
     pub fn send(self, queued: QueuedCommand<C>) -> Result<(), Box<QueuedCommand<C>>> {
         self.queue.send(Message::QueuedCommand(Box::new(queued), self.room)).map_err(|unsent| match unsent.0 {
             Message::QueuedCommand(queued, _) => queued,
-            Message::Purge(..) | Message::Close => unreachable!("a command was sent"),
+            Message::Purge(..) | Message::Rows(_) | Message::Close => unreachable!("a command was sent"),
         })
     }
 }

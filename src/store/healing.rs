@@ -9,6 +9,7 @@
 //!    it on the disk, and shows that the disk takes writes again;
 //! 5. publishes the documents, and reports the changes of the failed commit if they are there. Their requesters
 //!    received `outcome-unknown`; subscribers and event streams get them now, before any later change.
+//! 6. writes the edits of rows of the failed commit again ([`super::rows`]), and nobody was notified of the failure.
 //!
 //! If a step fails, the writer pauses and begins again, without end. Commands are refused meanwhile, and reads are
 //! answered from memory. The pause doubles up to [`PAUSE_MAX`]. A store that fails again soon after it was reopened
@@ -26,6 +27,7 @@ use crate::store::{
     error::StoreError,
     health::State,
     journal::recovery,
+    rows::tables,
     schema::{Checkpoint, JournalPosition, META_TABLE, PROGRESS_KEY},
     shadow_counts::CountChange,
     slot::DatabaseSlot,
@@ -170,6 +172,7 @@ impl<C> Writer<C> {
         let path = || self.options.path.clone();
         let landed = landed.map_err(|detail| StoreError::Corrupt { path: path(), detail })?;
         let recovered = recovery::recover(&database, &progress, self.options.document.path_tombstones_max)?;
+        let dirty_rows = tables::recover(&database, &progress.rows, self.options.row_lag_bytes_max)?;
         confirm(&database, &progress).map_err(CommitFailure::into_error)?;
 
         let unknown = self.healer.unknown.as_ref().filter(|_| landed).map(|unknown| unknown.counts);
@@ -178,6 +181,7 @@ impl<C> Writer<C> {
         self.shared.cache.reset(&recovered.dirty);
         *self.shared.fresh.write() = recovered.fresh;
         self.shared.database.set(database);
+        self.dirty_rows = dirty_rows;
         self.dirty_set = DirtySet::new(recovered.dirty, &progress, &self.options);
         self.names = NameCounts::new(self.options.shadow_names_max);
         self.progress = progress;
@@ -201,9 +205,7 @@ impl<C> Writer<C> {
         let outcomes: Vec<_> = changes
             .map(|(envelope, applied)| Outcome { envelope, context: None, result: Ok(applied), against: None })
             .collect();
-        if !outcomes.is_empty() {
-            (self.deliver)(outcomes, QueueReservation::none());
-        }
+        self.deliver(outcomes, QueueReservation::none());
     }
 }
 

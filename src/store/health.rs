@@ -47,6 +47,12 @@ pub struct Health {
     pub journal_bytes: u64,
     /// The number of documents in the dirty set.
     pub backlog_documents: usize,
+    /// The number of rows of the broker in their table.
+    pub rows: u64,
+    /// The bytes of these rows.
+    pub row_bytes: u64,
+    /// The bytes of the edits of rows that are not in the table yet.
+    pub row_log_bytes: u64,
     /// The number of documents in memory.
     pub cached_documents: usize,
     /// The approximate bytes of these documents.

@@ -9,6 +9,8 @@
 //! *Invariant:* an outcome is reported only after the commit that contains it, and everything it was decided against,
 //! is on disk.
 //!
+//! The broker's sessions and messages are rows ([`rows`]), written in the same commits.
+//!
 //! *Invariant:* a shadow under a damaged page is neither absent nor written ([`pages`]).
 //!
 //! *Invariant:* after a failed commit nothing is committed until the file was opened again ([`healing`]).
@@ -35,6 +37,7 @@ mod options;
 mod pages;
 mod purging;
 mod reader;
+mod rows;
 mod schema;
 mod shadow_counts;
 mod slot;
@@ -59,6 +62,10 @@ pub use health::{Health, Pages, State};
 pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
 pub use purging::PurgedTombstones;
 pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
+pub use rows::{
+    edit::{RowEdit, RowKey},
+    pending::{OnDurable, RowRefusal},
+};
 pub use shadow_counts::ShadowCounts;
 pub use store_clock::Moment;
-pub use writer::QueueReservation;
+pub use writer::{CommitReport, QueueReservation};

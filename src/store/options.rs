@@ -34,6 +34,8 @@ pub struct StoreOptions {
     pub lag_entries_max: u64,
     /// Most bytes of such entries. One batch may exceed both limits by its own size.
     pub lag_bytes_max: u64,
+    /// Most bytes of edits of the broker's rows that are not yet in their table, hence most that a start has to replay.
+    pub row_lag_bytes_max: u64,
     /// Fewest documents flushed with each commit, while any are dirty.
     pub flush_documents_min: usize,
     /// Documents flushed per commit while no command is queued.
@@ -66,6 +68,7 @@ impl StoreOptions {
             journal_age_max: Duration::from_secs(7 * 24 * 3600),
             lag_entries_max: 100_000,
             lag_bytes_max: 64 << 20,
+            row_lag_bytes_max: 16 << 20,
             flush_documents_min: 8,
             flush_documents_idle: 256,
             free_disk_min: 256 << 20,

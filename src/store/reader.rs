@@ -8,7 +8,7 @@ use std::{
     ops::Bound,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -56,6 +56,8 @@ pub(super) struct Shared {
     pub(super) head: AtomicU64,
     /// The disk monitor, used by the writer before each batch and by health checks.
     pub(super) disk: Mutex<FreeDisk>,
+    /// The bytes of edits of rows that wait for a commit.
+    pub(super) row_backlog: AtomicUsize,
     /// The health as of the last commit, set by the writer.
     pub(super) health: Mutex<Health>,
     /// The numbers of shadows, updated by the writer.

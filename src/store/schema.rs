@@ -8,6 +8,7 @@
 //! | `state` | device, NUL, shadow name | a document, `record` |
 //! | `journal` | sequence | a change, `entry` |
 //! | `floors` | device | the floor of its versions, `floor`; the table exists once a name was purged |
+//! | `rows`, `row_log` | | the state of the broker, [`crate::store::rows`] |
 //!
 //! *Invariant:* keys of `state` sort as [`ShadowKey`] does. NUL is below every byte of a name, so the shadows of a
 //! device are adjacent, the classic one first.
@@ -20,7 +21,7 @@ use crate::{
         name::{DeviceId, ShadowName},
     },
     store::{
-        codec::{DecodeError, put_str, put_u64},
+        codec::{DecodeError, Decoder, put_str, put_u64},
         frame,
         journal::entry::Seq,
     },
@@ -78,10 +79,27 @@ pub(super) struct Checkpoint {
     pub(super) removed: JournalPosition,
     /// The number of records in the table of floors.
     pub(super) floors: u64,
+    /// The positions of the rows of the broker.
+    pub(super) rows: RowsCheckpoint,
+}
+
+/// The positions of row log and table of rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RowsCheckpoint {
+    /// The newest record of the log.
+    pub(super) head: JournalPosition,
+    /// Every record up to this one is in the table.
+    pub(super) checkpoint: JournalPosition,
+    /// The number of rows in the table.
+    pub(super) rows: u64,
+    /// The bytes of these rows.
+    pub(super) bytes: u64,
 }
 
 /// The tag of the extension of [`Checkpoint`] with the number of floors. Programs that do not know floors refuse it.
 const FLOORS_TAG: u64 = 1;
+/// The tag of the extension with [`RowsCheckpoint`]. Programs that do not know rows refuse it.
+const ROWS_TAG: u64 = 2;
 
 impl JournalPosition {
     /// Returns the position after one more entry of `bytes`.
@@ -112,6 +130,9 @@ impl Checkpoint {
         if self.floors > 0 {
             frame::put_extension(&mut out, FLOORS_TAG, |out| put_u64(out, self.floors));
         }
+        if self.rows.head.seq > Seq(0) {
+            frame::put_extension(&mut out, ROWS_TAG, |out| self.rows.put_into(out));
+        }
         frame::finish(&mut out, META, PROGRESS_KEY.as_bytes());
         out
     }
@@ -120,11 +141,15 @@ impl Checkpoint {
     pub(super) fn decode(framed: &[u8]) -> Result<Self, DecodeError> {
         let mut payload = frame::open(framed, META, PROGRESS_KEY.as_bytes())?;
         let mut mark = || Ok(JournalPosition { seq: Seq(payload.u64()?), bytes: payload.u64()? });
-        let mut progress = Self { head: mark()?, checkpoint: mark()?, removed: mark()?, floors: 0 };
+        let mut progress = Self { head: mark()?, checkpoint: mark()?, removed: mark()?, ..Self::default() };
         frame::extensions(payload, |tag, mut extension| match tag {
             FLOORS_TAG => {
                 progress.floors = extension.u64()?;
                 extension.finish().map(|()| true)
+            }
+            ROWS_TAG => {
+                progress.rows = RowsCheckpoint::decode(extension)?;
+                Ok(true)
             }
             _ => Ok(false),
         })?;
@@ -132,6 +157,33 @@ impl Checkpoint {
             Ok(progress)
         } else {
             Err(DecodeError::Invalid("the order of head, checkpoint and removed"))
+        }
+    }
+}
+
+impl RowsCheckpoint {
+    /// Returns the records and bytes of the log that a start would have to replay.
+    pub(super) fn lag(&self) -> (u64, u64) {
+        (self.head.seq.0.saturating_sub(self.checkpoint.seq.0), self.head.bytes.saturating_sub(self.checkpoint.bytes))
+    }
+
+    fn put_into(&self, out: &mut Vec<u8>) {
+        for mark in [self.head, self.checkpoint] {
+            put_u64(out, mark.seq.0);
+            put_u64(out, mark.bytes);
+        }
+        put_u64(out, self.rows);
+        put_u64(out, self.bytes);
+    }
+
+    fn decode(mut payload: Decoder<'_>) -> Result<Self, DecodeError> {
+        let mut mark = || Ok(JournalPosition { seq: Seq(payload.u64()?), bytes: payload.u64()? });
+        let (head, checkpoint) = (mark()?, mark()?);
+        let rows = Self { head, checkpoint, rows: payload.u64()?, bytes: payload.u64()? };
+        payload.finish()?;
+        match rows.checkpoint.seq <= rows.head.seq {
+            true => Ok(rows),
+            false => Err(DecodeError::Invalid("the order of head and checkpoint of the rows")),
         }
     }
 }
@@ -222,11 +274,14 @@ mod tests {
     #[test]
     fn progress_comes_back_and_must_be_in_order() {
         let mark = |seq| JournalPosition { seq: Seq(seq), bytes: seq * 100 };
-        let sound = Checkpoint { head: mark(9), checkpoint: mark(7), removed: mark(2), floors: 0 };
-        for progress in [sound, Checkpoint { floors: 300, ..sound }] {
+        let sound = Checkpoint { head: mark(9), checkpoint: mark(7), removed: mark(2), ..Checkpoint::default() };
+        let rows = RowsCheckpoint { head: mark(5), checkpoint: mark(5), rows: 3, bytes: 900 };
+        for progress in [sound, Checkpoint { floors: 300, ..sound }, Checkpoint { floors: 1, rows, ..sound }] {
             assert_eq!(Checkpoint::decode(&progress.encode()), Ok(progress));
         }
-        for wrong in [Checkpoint { checkpoint: mark(10), ..sound }, Checkpoint { removed: mark(8), ..sound }] {
+        let rows = RowsCheckpoint { checkpoint: mark(6), ..rows };
+        let late = Checkpoint { checkpoint: mark(10), ..sound };
+        for wrong in [late, Checkpoint { removed: mark(8), ..sound }, Checkpoint { rows, ..sound }] {
             assert!(Checkpoint::decode(&wrong.encode()).is_err(), "{wrong:?}");
         }
     }

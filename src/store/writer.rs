@@ -33,6 +33,10 @@ use crate::{
         options::StoreOptions,
         purging::PurgeOrder,
         reader::Shared,
+        rows::{
+            dirty_rows::DirtyRows,
+            pending::{OnDurable, PendingRows, RowBatch},
+        },
         schema::Checkpoint,
         state::{dirty_set::DirtySet, names::NameCounts, record::RecordEncoder},
         store_clock::StoreClock,
@@ -45,6 +49,8 @@ pub(super) enum Message<C> {
     QueuedCommand(Box<QueuedCommand<C>>, OwnedSemaphorePermit),
     /// An order to purge tombstones, with its reservation in the queue.
     Purge(PurgeOrder, OwnedSemaphorePermit),
+    /// Edits of rows of the broker.
+    Rows(RowBatch),
     /// A request to close the queue and finish the commands in it.
     Close,
 }
@@ -59,6 +65,19 @@ impl QueueReservation {
     }
 }
 
+/// The results of one batch, for those who wait for them.
+pub struct CommitReport<C> {
+    /// The outcomes of commands, in the order in which they were sent.
+    pub outcomes: Vec<Outcome<C>>,
+    /// The calls for edits of rows that are on disk now.
+    pub durable: Vec<OnDurable>,
+    /// The queue bytes of the commands.
+    pub reservation: QueueReservation,
+}
+
+/// The receiver of the results.
+pub(super) type Deliver<C> = Box<dyn FnMut(CommitReport<C>) + Send>;
+
 /// The state of the writer; see the module.
 pub(super) struct Writer<C> {
     pub(super) options: StoreOptions,
@@ -67,9 +86,13 @@ pub(super) struct Writer<C> {
     /// The free bytes of the queue; closed when the writer ends.
     pub(super) room: Arc<Semaphore>,
     pub(super) clock: StoreClock,
-    pub(super) deliver: Box<dyn FnMut(Vec<Outcome<C>>, QueueReservation) + Send>,
+    pub(super) deliver: Deliver<C>,
     pub(super) progress: Checkpoint,
     pub(super) dirty_set: DirtySet,
+    pub(super) dirty_rows: DirtyRows,
+    pub(super) pending_rows: PendingRows,
+    /// The calls for edits of rows that were committed since the last report.
+    pub(super) durable: Vec<OnDurable>,
     pub(super) names: NameCounts,
     pub(super) retention: Retention,
     pub(super) encoder: RecordEncoder,
@@ -93,6 +116,9 @@ impl<C> Writer<C> {
         while !self.dirty_set.is_empty() && !self.is_failed() {
             self.flush_some();
         }
+        if !self.pending_rows.is_empty() && !self.is_failed() {
+            self.commit_rows();
+        }
         if !self.is_failed() {
             self.state = State::Closed;
         }
@@ -104,12 +130,14 @@ impl<C> Writer<C> {
         self.heal_if_due();
         let mut messages = Vec::new();
         self.take(&mut messages)?;
-        if messages.is_empty() {
-            if !self.is_failed() {
-                self.flush_some();
-            }
-        } else {
+        if !messages.is_empty() {
             self.process(messages);
+        } else if self.is_failed() {
+            // The next attempt is not due.
+        } else if !self.dirty_set.is_empty() {
+            self.flush_some();
+        } else if self.pending_rows.is_due() {
+            self.commit_rows();
         }
         ControlFlow::Continue(())
     }
@@ -121,6 +149,9 @@ impl<C> Writer<C> {
             return self.take_until(messages, most, until);
         }
         if self.dirty_set.is_empty() {
+            if let Some(until) = self.pending_rows.due() {
+                return self.take_until(messages, most, until);
+            }
             return match self.queue.blocking_recv_many(messages, most) {
                 0 => ControlFlow::Break(()),
                 _ => ControlFlow::Continue(()),
@@ -136,7 +167,7 @@ impl<C> Writer<C> {
         ControlFlow::Continue(())
     }
 
-    /// Waits for messages until `until`, the time of the next attempt to reopen the store.
+    /// Waits for messages until `until`.
     fn take_until(&mut self, messages: &mut Vec<Message<C>>, most: usize, until: Instant) -> ControlFlow<()> {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
@@ -160,6 +191,7 @@ impl<C> Writer<C> {
             match message {
                 Message::Close => self.queue.close(),
                 Message::Purge(order, permit) => orders.push((order, permit)),
+                Message::Rows(rows) => self.pending_rows.add(rows),
                 Message::QueuedCommand(queued, permit) => {
                     queue.push(*queued);
                     match &mut room {
@@ -169,12 +201,19 @@ impl<C> Writer<C> {
                 }
             }
         }
+        if !self.is_failed() && self.pending_rows.has_calls_only() {
+            self.rows_committed();
+        }
         if !queue.is_empty() {
             self.apply(queue, QueueReservation(room));
         }
         for (order, _permit) in orders {
             self.purge(order);
         }
+        if !self.is_failed() && self.pending_rows.is_due() {
+            self.commit_rows();
+        }
+        self.deliver(Vec::new(), QueueReservation::none());
     }
 
     /// Decides, commits and reports `queue` as one batch.
@@ -211,8 +250,14 @@ impl<C> Writer<C> {
             against: None,
         };
         let outcomes: Vec<_> = queue.into_iter().map(refused).collect();
-        if !outcomes.is_empty() {
-            (self.deliver)(outcomes, room);
+        self.deliver(outcomes, room);
+    }
+
+    /// Reports outcomes, and the edits of rows that were committed.
+    pub(super) fn deliver(&mut self, outcomes: Vec<Outcome<C>>, reservation: QueueReservation) {
+        let durable = std::mem::take(&mut self.durable);
+        if !outcomes.is_empty() || !durable.is_empty() {
+            (self.deliver)(CommitReport { outcomes, durable, reservation });
         }
     }
 
@@ -233,7 +278,7 @@ impl<C> Writer<C> {
 
     /// Commits `batch` if it changes anything, publishes it and reports its outcomes.
     fn conclude(&mut self, mut batch: Batch<C>, room: QueueReservation) {
-        if batch.needs_commit() {
+        if batch.needs_commit() || self.pending_rows.is_due() {
             let touched = std::mem::take(&mut batch.touched);
             if let Err(rejection) = self.commit_batch(&batch, touched) {
                 let mut changes = Vec::new();
@@ -250,9 +295,7 @@ impl<C> Writer<C> {
             self.keep_loaded(std::mem::take(&mut batch.touched));
         }
         self.report();
-        if !batch.outcomes.is_empty() {
-            (self.deliver)(batch.outcomes, room);
-        }
+        self.deliver(batch.outcomes, room);
     }
 
     fn is_failed(&self) -> bool {
@@ -287,6 +330,9 @@ impl<C> Writer<C> {
         health.lag_bytes = lag_bytes;
         health.journal_bytes = self.progress.journal_bytes();
         health.backlog_documents = self.dirty_set.len();
+        health.row_log_bytes = self.progress.rows.lag().1;
+        health.rows = self.progress.rows.rows;
+        health.row_bytes = self.progress.rows.bytes;
         health.cached_documents = cached_documents;
         health.cached_bytes = cached_bytes;
     }

@@ -23,7 +23,11 @@ use crate::{
             recovery,
         },
         reader,
-        schema::{self, CREATED_KEY, Checkpoint, Created, FILE_FORMAT, META, PROGRESS_KEY},
+        rows::{
+            edit,
+            tables::{self, ROW_LOG, ROWS},
+        },
+        schema::{self, CREATED_KEY, Checkpoint, Created, FILE_FORMAT, META, PROGRESS_KEY, RowsCheckpoint},
         state::{
             floor::{DeviceFloor, FLOORS},
             record::{self, STATE, StoredShadow},
@@ -59,6 +63,9 @@ pub(in crate::store) struct Audit {
     /// The first entries of shadows that begin above version 1, which need a floor of their device.
     raised: Vec<(Seq, DeviceId, Version)>,
     floors: HashMap<DeviceId, Version>,
+    /// The rows of the broker, and the last record of their log.
+    rows: u64,
+    rows_at: u64,
     tombstones_max: usize,
     report: Report,
 }
@@ -119,6 +126,11 @@ impl Audit {
                 self.end_journal();
                 self.floor(key, value)
             }
+            BackupTable::Rows => {
+                self.rows += 1;
+                tables::value(key, value).map(drop)
+            }
+            BackupTable::RowLog => self.row_edits(key, value),
         };
         if let Err(error) = taken {
             self.report.add(error.to_string());
@@ -132,6 +144,7 @@ impl Audit {
             self.report.add(format!("{META}/{CREATED_KEY} is missing"));
         }
         self.check_floors();
+        self.check_rows();
         for (key, chain) in std::mem::take(&mut self.chains) {
             if chain.stored {
                 continue;
@@ -149,6 +162,30 @@ impl Audit {
             }
         }
         self.report
+    }
+
+    /// Checks the record at `key` of the row log.
+    fn row_edits(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let broken = |error: DecodeError| StoreError::record(ROW_LOG, key.escape_ascii(), &error);
+        let seq = key.try_into().map(u64::from_le_bytes).map_err(|_| broken(DecodeError::Invalid("the key")))?;
+        if self.rows_at != 0 && seq != self.rows_at + 1 {
+            self.report.add(format!("{ROW_LOG}/{} is missing", self.rows_at + 1));
+        }
+        self.rows_at = seq;
+        edit::decode(seq, value).map(drop).map_err(broken)
+    }
+
+    /// Compares the numbers of rows and of their log with the recorded ones.
+    fn check_rows(&mut self) {
+        let Some(RowsCheckpoint { head, checkpoint, rows, .. }) = self.progress.map(|progress| progress.rows) else {
+            return;
+        };
+        if self.rows != rows {
+            self.report.add(format!("{ROWS}: {} rows are there, and {rows} should be", self.rows));
+        }
+        if self.rows_at != head.seq.0 && (self.rows_at != 0 || checkpoint.seq != head.seq) {
+            self.report.add(format!("{ROW_LOG}: it ends at {}, and should at {}", self.rows_at, head.seq.0));
+        }
     }
 
     fn meta(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {

@@ -23,6 +23,7 @@ use crate::store::{
     error::StoreError,
     journal::entry::JOURNAL,
     options::StoreOptions,
+    rows::tables::{self, ROW_LOG, ROW_LOG_TABLE, ROWS_TABLE},
     schema::{FLOORS_TABLE, JOURNAL_TABLE, META, META_TABLE, STATE_TABLE},
     state::floor::{self, FLOORS},
 };
@@ -60,8 +61,12 @@ impl Database {
     pub(in crate::store) fn back_up(&self, out: impl Write) -> Result<(), CopyError> {
         self.verify()?;
         let copied = self.read(|transaction| {
-            let has_floors = floor::table(transaction)?.is_some();
-            match BackupWriter::begin(out, has_floors) {
+            let last = match floor::table(transaction)? {
+                _ if tables::exist(transaction)? => BackupTable::RowLog,
+                Some(_) => BackupTable::Floors,
+                None => BackupTable::State,
+            };
+            match BackupWriter::begin(out, last) {
                 Err(error) => Ok(Err(error)),
                 Ok(mut writer) => {
                     let copied = each(transaction, |table, key, value| match self.is_retired() {
@@ -106,6 +111,15 @@ impl Database {
                         let device = str::from_utf8(key).map_err(|_| wrong_key(FLOORS, key))?;
                         let mut floors = transaction.open_table(FLOORS_TABLE)?;
                         drop(floors.insert(device, value.as_slice())?);
+                    }
+                    BackupTable::Rows => {
+                        let mut rows = transaction.open_table(ROWS_TABLE)?;
+                        drop(rows.insert(key.as_slice(), value.as_slice())?);
+                    }
+                    BackupTable::RowLog => {
+                        let seq = key.as_slice().try_into().map_err(|_| wrong_key(ROW_LOG, key))?;
+                        let mut log = transaction.open_table(ROW_LOG_TABLE)?;
+                        drop(log.insert(u64::from_le_bytes(seq), value.as_slice())?);
                     }
                 }
             }
@@ -228,12 +242,15 @@ fn each<E>(
             return Ok(Err(error));
         }
     }
-    let Some(floors) = floor::table(transaction)? else { return Ok(Ok(())) };
-    for item in floors.iter()? {
-        let (key, value) = item?;
-        if let Err(error) = take(BackupTable::Floors, key.value().as_bytes(), value.value()) {
-            return Ok(Err(error));
+    if let Some(floors) = floor::table(transaction)? {
+        for item in floors.iter()? {
+            let (key, value) = item?;
+            if let Err(error) = take(BackupTable::Floors, key.value().as_bytes(), value.value()) {
+                return Ok(Err(error));
+            }
         }
     }
-    Ok(Ok(()))
+    tables::each_record(transaction, |is_log, key, value| {
+        take(if is_log { BackupTable::RowLog } else { BackupTable::Rows }, key, value)
+    })
 }

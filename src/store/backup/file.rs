@@ -1,8 +1,8 @@
 //! The backup file: the records of one commit in order, with a digest at the end.
 //!
 //! ```text
-//! "UMBRABAK" · format (1 byte: 2 if there is a floor, otherwise 1)
-//! table (1 byte: 1 meta, 2 journal, 3 state, 4 floors) · key length · key · value length · value
+//! "UMBRABAK" · format (1 byte: 3 if there are rows of the broker, else 2 if there is a floor, else 1)
+//! table (1 byte: 1 meta, 2 journal, 3 state, 4 floors, 5 rows, 6 row log) · key length · key · value length · value
 //! …    in the order of tables and keys
 //! 0 (1 byte) · number of records (8 bytes) · SHA-256 of all before it (32 bytes)
 //! ```
@@ -31,6 +31,8 @@ pub(in crate::store) enum BackupTable {
     Journal = 2,
     State = 3,
     Floors = 4,
+    Rows = 5,
+    RowLog = 6,
 }
 
 /// A reason why a file is not a complete backup.
@@ -69,19 +71,22 @@ pub(in crate::store) struct BackupReader<R> {
 }
 
 const MAGIC: &[u8; 8] = b"UMBRABAK";
-/// The newest format, which has [`BackupTable::Floors`].
-const FORMAT: u8 = 2;
-const FORMAT_WITHOUT_FLOORS: u8 = 1;
+/// The newest format, which has [`BackupTable::Rows`].
+const FORMAT: u8 = 3;
 const END: u8 = 0;
 /// A limit above the length of any key in the store.
-const KEY_BYTES_MAX: u32 = 1024;
+const KEY_BYTES_MAX: u32 = 256 << 10;
 
 impl<W: Write> BackupWriter<W> {
-    /// Begins a backup in `out`. Without floors, older programs can read it.
-    pub(in crate::store) fn begin(out: W, has_floors: bool) -> io::Result<Self> {
+    /// Begins a backup in `out` whose last table is `last`. Without newer tables, older programs can read it.
+    pub(in crate::store) fn begin(out: W, last: BackupTable) -> io::Result<Self> {
         let mut writer = Self { out, digest: Sha256::new(), records: 0 };
         writer.put(MAGIC)?;
-        writer.put(&[if has_floors { FORMAT } else { FORMAT_WITHOUT_FLOORS }])?;
+        writer.put(&[match last {
+            BackupTable::Meta | BackupTable::Journal | BackupTable::State => 1,
+            BackupTable::Floors => 2,
+            BackupTable::Rows | BackupTable::RowLog => FORMAT,
+        }])?;
         Ok(writer)
     }
 
@@ -127,7 +132,7 @@ impl<R: Read> BackupReader<R> {
             Err(error) => return Err(error),
         }
         match reader.array()? {
-            [FORMAT | FORMAT_WITHOUT_FLOORS] => Ok(reader),
+            [1..=FORMAT] => Ok(reader),
             [format] => Err(BackupError::Format(format)),
         }
     }
@@ -140,6 +145,8 @@ impl<R: Read> BackupReader<R> {
             [2] => BackupTable::Journal,
             [3] => BackupTable::State,
             [4] => BackupTable::Floors,
+            [5] => BackupTable::Rows,
+            [6] => BackupTable::RowLog,
             _ => return Err(BackupError::Damaged("there is no such table")),
         };
         if table < self.last {
@@ -199,7 +206,7 @@ mod tests {
     use super::*;
 
     fn backup() -> Vec<u8> {
-        let mut writer = BackupWriter::begin(Vec::new(), false).unwrap();
+        let mut writer = BackupWriter::begin(Vec::new(), BackupTable::State).unwrap();
         writer.record(BackupTable::Meta, b"store", b"one").unwrap();
         writer.record(BackupTable::Journal, &7u64.to_le_bytes(), b"an entry").unwrap();
         writer.record(BackupTable::State, b"d\0", b"").unwrap();

@@ -10,6 +10,8 @@ use std::{
     ops::Bound,
 };
 
+use bytes::Bytes;
+
 use crate::store::{
     backup::{
         copy::CopyError,
@@ -27,7 +29,13 @@ use crate::store::{
         check::{CheckedTable, PageCheck},
         verifier,
     },
-    schema::{self, CREATED_KEY, Checkpoint, Created, FLOORS_TABLE, JOURNAL_TABLE, PROGRESS_KEY, STATE_TABLE},
+    rows::{
+        edit::RowKey,
+        tables::{self, ROWS},
+    },
+    schema::{
+        self, CREATED_KEY, Checkpoint, Created, FLOORS_TABLE, JOURNAL_TABLE, PROGRESS_KEY, RowsCheckpoint, STATE_TABLE,
+    },
     state::{
         floor::{self, DeviceFloor, FLOORS},
         record::{self, RecordEncoder, STATE, StoredShadow},
@@ -57,6 +65,8 @@ struct Readable {
     /// The documents that the state table lacks, by its keys.
     newest: BTreeMap<Vec<u8>, StoredShadow>,
     floors: BTreeMap<String, DeviceFloor>,
+    /// The rows of the broker, all or none.
+    rows: Vec<(RowKey, Bytes)>,
     lost: Lost,
 }
 
@@ -89,6 +99,7 @@ pub(in crate::store) fn write_readable(
     readable.lost.parts.extend(database.pages().into_iter().flat_map(|pages| damage(pages)));
     readable.read_end(database, &progress, tombstones_max);
     readable.read_floors(database)?;
+    readable.read_rows(database, &progress);
     if let Some(pages) = database.pages() {
         readable.name_lost(database, pages)?;
     }
@@ -118,6 +129,18 @@ impl Readable {
             Ok(())
         })?;
         Ok(())
+    }
+
+    fn read_rows(&mut self, database: &Database, progress: &Checkpoint) {
+        let is_sound = database.pages().is_none_or(|pages| pages.is_rows_sound());
+        let rows = match is_sound {
+            true => tables::recover(database, &progress.rows, 0).and_then(|dirty| tables::load(database, &dirty)),
+            false => Err(StoreError::record(ROWS, "*", &DecodeError::Invalid("a page"))),
+        };
+        match rows {
+            Ok(rows) => self.rows = rows,
+            Err(error) => self.lost.parts.push(format!("all sessions and messages of the broker: {error}")),
+        }
     }
 
     /// Replays the changes that the state table lacks.
@@ -180,6 +203,9 @@ impl Readable {
             for (device, floor) in &self.floors {
                 writer.record(BackupTable::Floors, device.as_bytes(), &floor.encode(device.as_bytes()))?;
             }
+            for (key, value) in &self.rows {
+                writer.record(BackupTable::Rows, key, &tables::framed(key, value))?;
+            }
             Ok(())
         };
         rest(&mut writer).and_then(|()| writer.finish().map(drop)).map_err(CopyError::Write)
@@ -188,8 +214,18 @@ impl Readable {
     /// Begins the backup with the facts about the store, whose journal is empty.
     fn begin<W: Write>(&self, progress: &Checkpoint, out: W) -> io::Result<BackupWriter<W>> {
         let head = progress.head;
-        let progress = Checkpoint { head, checkpoint: head, removed: head, floors: self.floors.len() as u64 };
-        let mut writer = BackupWriter::begin(out, !self.floors.is_empty())?;
+        // The rows are complete, so their log is empty.
+        let count = self.rows.len() as u64;
+        let bytes = self.rows.iter().map(|(key, value)| (key.len() + tables::framed(key, value).len()) as u64).sum();
+        let rows = RowsCheckpoint { checkpoint: progress.rows.head, rows: count, bytes, ..progress.rows };
+        let floors = self.floors.len() as u64;
+        let progress = Checkpoint { head, checkpoint: head, removed: head, floors, rows };
+        let last = match (progress.rows.head.seq > Seq(0), self.floors.is_empty()) {
+            (true, _) => BackupTable::RowLog,
+            (false, false) => BackupTable::Floors,
+            (false, true) => BackupTable::State,
+        };
+        let mut writer = BackupWriter::begin(out, last)?;
         writer.record(BackupTable::Meta, PROGRESS_KEY.as_bytes(), &progress.encode())?;
         writer.record(BackupTable::Meta, CREATED_KEY.as_bytes(), &Created::now().encode())?;
         Ok(writer)

@@ -33,6 +33,7 @@ use crate::store::{
         links::{self, Links},
         tree::{KeyOrder, KeyRange, Tree, Visited},
     },
+    rows::tables as rows,
     shadow_counts::ShadowCounts,
     state::record,
 };
@@ -58,6 +59,8 @@ pub(in crate::store) struct PageCheck {
     checkpoint: Seq,
     /// True if the pages of redb's own tables are sound.
     is_system_sound: bool,
+    /// True if the pages with the rows of the broker are sound.
+    is_rows_sound: bool,
     /// The numbers of records in the state table, without those in damaged pages; set before `TableCheck::damaged`.
     records: OnceLock<ShadowCounts>,
 }
@@ -119,6 +122,8 @@ impl PageCheck {
         if !tree(crate::store::schema::META).is_some_and(|meta| meta.is_sound(&file)) {
             return Ok(Err("a page with facts about the file is damaged"));
         }
+        // They are read as a whole at the start.
+        let is_rows_sound = [rows::ROWS, rows::ROW_LOG].map(tree).iter().flatten().all(|rows| rows.is_sound(&file));
         let system = of_root(system).tables(&file);
         let is_system_sound = system.is_some_and(|tables| tables.iter().all(|(_, tree)| tree.is_sound(&file)));
         let tables = CheckedTable::ALL.map(|table| {
@@ -132,6 +137,7 @@ impl PageCheck {
             tables,
             checkpoint,
             is_system_sound,
+            is_rows_sound,
             records: OnceLock::new(),
         }))
     }
@@ -144,6 +150,11 @@ impl PageCheck {
     /// Returns true if nothing can go wrong with redb's own tables.
     pub(in crate::store) fn is_system_sound(&self) -> bool {
         self.is_system_sound
+    }
+
+    /// Returns true if the pages with the rows of the broker are sound.
+    pub(in crate::store) fn is_rows_sound(&self) -> bool {
+        self.is_rows_sound
     }
 
     /// Lets redb reuse the pages of the commit, and ends checks.

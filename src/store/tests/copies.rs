@@ -125,7 +125,7 @@ fn a_record_with_a_key_of_another_kind_is_not_restored() {
     for (table, key, name) in
         [(BackupTable::Meta, &b"a\xff"[..], "meta"), (BackupTable::Journal, b"1234567", "journal")]
     {
-        let mut writer = BackupWriter::begin(Vec::new(), false).unwrap();
+        let mut writer = BackupWriter::begin(Vec::new(), BackupTable::State).unwrap();
         writer.record(table, key, b"value").unwrap();
         fs::write(&copy, writer.finish().unwrap()).unwrap();
         let refused = store::restore(&copy, &at(&target)).unwrap_err();

@@ -19,6 +19,7 @@ mod patches;
 mod purging;
 mod readable;
 mod reading;
+mod rows;
 mod sim_disk;
 mod stepped;
 mod threads;
@@ -33,7 +34,7 @@ use crate::{
         Command, Delete, Preconditions, SectionPatch, ShadowKey, ShadowName, Update, Version, name::DeviceId,
         tests::sender,
     },
-    store::{Envelope, Moment, Outcome, QueuedCommand, Store, StoreError, StoreOptions},
+    store::{CommitReport, Envelope, Moment, Outcome, QueuedCommand, Store, StoreError, StoreOptions},
 };
 
 fn device(name: &str) -> DeviceId {
@@ -102,7 +103,7 @@ struct Running {
 impl Running {
     fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let (sender, reported) = mpsc::channel();
-        let report = move |outcomes, _| drop(sender.send(outcomes));
+        let report = move |report: CommitReport<u64>| drop(sender.send(report.outcomes));
         Ok(Self { store: crate::store::open(options, Moment::default, report)?, reported })
     }
 

@@ -13,8 +13,8 @@ use super::sim_disk::SimDisk;
 use crate::{
     shadow::Timestamp,
     store::{
-        Moment, Outcome, QueuedCommand, State, Store, StoreError, StoreOptions, database::Database, disk::FreeDisk,
-        handle, writer::Writer,
+        CommitReport, Moment, Outcome, QueuedCommand, State, Store, StoreError, StoreOptions, database::Database,
+        disk::FreeDisk, handle, writer::Writer,
     },
 };
 
@@ -70,7 +70,10 @@ impl Stepped {
                 let date = Timestamp(now.saturating_add_signed(*ahead.lock()));
                 Moment { date, running: Duration::from_secs(now.saturating_sub(START)) }
             }),
-            Box::new(move |outcomes, _| sink.lock().extend(outcomes)),
+            Box::new(move |report: CommitReport<u64>| {
+                sink.lock().extend(report.outcomes);
+                report.durable.into_iter().for_each(|on_durable| on_durable());
+            }),
         )?;
         Ok(Self { store, writer, now, date_ahead, outcomes })
     }

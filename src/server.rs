@@ -35,7 +35,7 @@ use crate::{
     engine::{Outcomes, Service, changes::Changes},
     http::{self, Api, HttpHandler, HttpOptions, MqttListener},
     mqtt::{
-        broker::{Broker, router::Router},
+        broker::{Broker, durable::Recorder, router::Router},
         connection::handler::{self as mqtt, MqttHandler},
         shadow::fan_out::Events,
     },
@@ -178,11 +178,12 @@ impl ServerParts {
         let limits = &config.limits;
         let (service, decided) = open(config)?;
         let service = Arc::new(service);
-        let router = Arc::<Router>::default();
+        let router = Arc::new(Router::new(Recorder::new(service.clone())));
         let events = Arc::new(Events::new(router.clone(), service.head()));
         let changes = Arc::new(Changes::new(service.head()));
         let notifiers = (events.clone(), changes.clone());
         let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), limits));
+        broker.restore().map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
         let connection_permits = Arc::new(Semaphore::new(limits.connections_max));
         let listeners = Arc::<ListenerCounters>::default();
         let telemetry = Arc::new(Telemetry {
@@ -218,6 +219,7 @@ impl ServerParts {
         }
         tasks.spawn(self.broker.clone().watch_sessions());
         tasks.spawn(self.broker.clone().watch_memory());
+        tasks.spawn(self.broker.clone().watch_clock());
         Ok(RunningTasks { tasks, notifier })
     }
 

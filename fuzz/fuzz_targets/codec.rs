@@ -143,7 +143,7 @@ fn delivered(protocol: Protocol, publish: &Publish) -> (Vec<u8>, Publish) {
     let topic = topic.unwrap_or_else(|| TopicName::new("t").expect("valid"));
     let now = Instant::now();
     let message = Message::new(topic.clone(), payload.clone(), qos, retain, properties.clone(), now);
-    let delivery = Delivery { message: Arc::new(message), qos, retain, subscription_ids: Box::default(), share: None };
+    let delivery = Delivery { retain, ..Delivery::new(Arc::new(message), qos) };
     let mut written = Vec::new();
     assert!(delivery.write(protocol, id, dup, now, usize::MAX, &mut written));
     let properties: Option<Box<Properties>> = properties.filter(|_| protocol == Protocol::V5);

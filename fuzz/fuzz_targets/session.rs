@@ -205,8 +205,7 @@ impl World {
         let topic = TopicName::new(TOPIC).expect("valid");
         let message = Message::new(topic, Bytes::from(payload.clone()), qos, false, properties, self.now);
         let (expired, expires) = (message.is_expired(self.now), message.expires_at.is_some());
-        let delivery =
-            Delivery { message: Arc::new(message), qos, retain: false, subscription_ids: Box::default(), share: None };
+        let delivery = Delivery::new(Arc::new(message), qos);
 
         let mut out = Vec::new();
         let delivered = self.session.deliver(delivery, self.now, &mut out);

@@ -375,6 +375,11 @@ impl PrincipalQuota {
         self.filters.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
+    /// Counts one more filter, whatever the limit is.
+    pub fn restore_filter(&self) {
+        self.filters.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Releases `count` filters.
     pub fn remove_filters(&self, count: usize) {
         self.filters.fetch_sub(count, Ordering::Relaxed);

@@ -29,6 +29,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
@@ -114,16 +115,18 @@ pub enum NotPublished {
     Forbidden,
     /// The named quota is exceeded.
     Quota(String),
+    /// The disk did not take the message in time; it may have been published and retained.
+    Unknown,
 }
 
 /// The broker, as far as it handles ordinary messages.
 pub trait MessageBroker: Send + Sync {
-    /// Publishes `message` for a client with `access`.
+    /// Publishes `message` for a client with `access`. Returns when it would be acknowledged over MQTT.
     ///
     /// # Errors
     ///
-    /// A [`NotPublished`]. Nothing was changed.
-    fn publish(&self, access: &Access, message: PublishedMessage) -> Result<(), NotPublished>;
+    /// A [`NotPublished`].
+    fn publish<'a>(&'a self, access: &'a Access, message: PublishedMessage) -> BoxFuture<'a, Result<(), NotPublished>>;
 
     /// Returns the retained message of `topic`. The caller checks the right to receive it.
     fn retained(&self, topic: &str) -> Option<RetainedMessage>;

@@ -2,6 +2,7 @@
 //!
 //! Also here: the publication of wills, and of ordinary messages.
 
+pub mod durable;
 pub mod external;
 pub mod filters;
 pub(super) mod narrowing;
@@ -31,6 +32,7 @@ use crate::{
     engine::{RefusedRequest, Service, Taken},
     mqtt::{
         broker::{
+            durable::Recorder,
             filters::Filters,
             outbox::{Outbox, QueueLimits, SessionId},
             presence::PresenceTable,
@@ -42,7 +44,7 @@ use crate::{
         protocol::{
             codec::FrameLimits,
             message::Message,
-            packet::{ConnAckLimits, Reason, Will},
+            packet::{ConnAckLimits, QoS, Reason, Will},
         },
         session::{Session, SessionLimits},
         shadow::{
@@ -79,6 +81,8 @@ pub struct Broker {
     pub counters: Arc<Counters>,
     /// Counters of undelivered messages.
     pub drops: Arc<DropCounters>,
+    /// The way of the state that survives a restart to the store.
+    pub(super) recorder: Recorder,
     /// Limit on log lines about refusals that carry no reason to the client.
     pub refusals: LineLimit,
     closing: watch::Sender<bool>,
@@ -86,6 +90,15 @@ pub struct Broker {
     wills: Mutex<JoinSet<()>>,
     sessions_made: AtomicU64,
     client_ids: (RandomState, AtomicU64),
+}
+
+/// The result of an ordinary message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Published {
+    /// The number of sessions that it is queued for.
+    pub(super) receivers: usize,
+    /// True if its acknowledgement waits until it is on disk.
+    pub(super) is_kept: bool,
 }
 
 /// The limits of one connection.
@@ -123,10 +136,11 @@ impl Broker {
     ) -> Self {
         Self {
             presence: PresenceTable::new(router.clone(), limits.sessions_max),
+            recorder: router.recorder().clone(),
+            sessions: Sessions::new(limits.sessions_max, router.recorder().clone()),
             router,
             events,
             service,
-            sessions: Sessions::new(limits.sessions_max),
             limits: ConnectionLimits::of(limits),
             authority,
             counters: Arc::default(),
@@ -142,13 +156,24 @@ impl Broker {
     /// Returns a new session for a client with `access`.
     #[must_use]
     pub fn new_session(&self, access: &Access) -> ClientSession {
-        let id = SessionId(self.sessions_made.fetch_add(1, Ordering::Relaxed));
+        self.session_with(SessionId(self.sessions_made.fetch_add(1, Ordering::Relaxed)), access)
+    }
+
+    /// Returns the session `id`, which a row of the store has, for a client with `access`.
+    pub(super) fn restored_session(&self, id: SessionId, access: &Access) -> ClientSession {
+        self.sessions_made.fetch_max(id.0 + 1, Ordering::Relaxed);
+        ClientSession { is_recorded: true, ..self.session_with(id, access) }
+    }
+
+    fn session_with(&self, id: SessionId, access: &Access) -> ClientSession {
         let (quota, charge) = (self.quota(access), |quota: &Arc<_>| Charge::new(Arc::clone(quota), 0));
         let outbox = Outbox::new(id, self.limits.queue, self.drops.clone(), access.clone(), charge(&quota));
+        let outbox = outbox.with_recorder(self.recorder.clone());
         let session = Session::new(self.limits.session);
         let charge = charge(&quota);
         let filters = Filters::new(quota);
-        ClientSession { session, outbox: Arc::new(outbox), filters, resync: Resync::default(), charge }
+        let (outbox, resync) = (Arc::new(outbox), Resync::default());
+        ClientSession { session, outbox, filters, resync, charge, is_recorded: false }
     }
 
     /// Returns the quota of the principal of `access`.
@@ -165,8 +190,7 @@ impl Broker {
         format!("auto-{:016x}{count:x}", seed.hash_one(count))
     }
 
-    /// Publishes an ordinary message of the principal with the quota `by`, and retains it if its retain flag is set. Returns the number of sessions
-    /// that it is queued for.
+    /// Publishes an ordinary message of the principal with the quota `by`, and retains it if its retain flag is set.
     ///
     /// # Errors
     ///
@@ -176,15 +200,23 @@ impl Broker {
         message: Message,
         by: &Arc<PrincipalQuota>,
         from: Option<SessionId>,
-    ) -> Result<usize, QuotaKind> {
+    ) -> Result<Published, QuotaKind> {
         let message = Arc::new(message);
+        let is_acknowledged = message.qos != QoS::AtMostOnce;
+        if is_acknowledged
+            && let Err(cause) = self.recorder.check()
+            && self.router.has_kept_subscriber(message.topic.as_str())
+        {
+            self.service.quotas().count_for(cause, by.name());
+            return Err(cause);
+        }
         if message.retain {
             self.router.retain(&message, by).inspect_err(|cause| self.service.quotas().count_for(*cause, by.name()))?;
         }
         let receivers = self.router.publish(&message, DeliveryKind::Ordinary { from });
         let units = work::MESSAGE + work::times(receivers, work::DELIVERY);
         let _throttles_its_connection = by.charge_work(units, Instant::now());
-        Ok(receivers)
+        Ok(Published { receivers, is_kept: is_acknowledged && (message.retain || message.row.get().is_some()) })
     }
 
     /// Removes the subscriptions of a closed session and publishes its will.
@@ -193,6 +225,7 @@ impl Broker {
     pub fn dispose(self: &Arc<Self>, mut ended: ClosedSession) {
         if let Some(client) = &mut ended.client {
             self.router.remove(client.outbox.id(), client.filters.iter());
+            self.remove_rows(client);
             let unacknowledged = client.session.take_shared().into_iter().chain(client.outbox.take_shared());
             if !*self.closing.borrow() {
                 unacknowledged.for_each(|delivery| self.router.hand_over(&delivery, &ended.access));
@@ -340,12 +373,10 @@ impl Broker {
         self.sessions.close(Reason::SERVER_SHUTTING_DOWN);
     }
 
-    /// Publishes the wills of all disconnected sessions, which end with the process [MQTT-3.1.2-8]. It is called after
-    /// all connections have ended.
+    /// Waits until the engine has every will that was published. It is called after all connections have ended.
     ///
-    /// When it returns, the engine has every will.
+    /// Disconnected sessions and their delayed wills are in the store, and continue with the next start.
     pub async fn finish(self: &Arc<Self>) {
-        self.dispose_all(self.sessions.drain()).await;
         let mut waiting = std::mem::take(&mut *self.wills.lock());
         while waiting.join_next().await.is_some() {}
     }

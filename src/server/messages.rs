@@ -1,8 +1,9 @@
 //! Ordinary messages of the broker for the HTTP front end: AWS's `Publish` and the retained messages.
 
-use std::time::Instant;
+use futures_util::future::BoxFuture;
 
 use crate::{
+    auth::Access,
     http::{self, PublishedMessage, RetainedMessage},
     mqtt::{
         broker::external::{ExternalMessage, NotPublished},
@@ -15,7 +16,27 @@ use crate::{
 };
 
 impl http::MessageBroker for Telemetry {
-    fn publish(&self, access: &crate::auth::Access, message: PublishedMessage) -> Result<(), http::NotPublished> {
+    fn publish<'a>(
+        &'a self,
+        access: &'a Access,
+        message: PublishedMessage,
+    ) -> BoxFuture<'a, Result<(), http::NotPublished>> {
+        Box::pin(self.publish_for(access, message))
+    }
+
+    fn retained(&self, topic: &str) -> Option<RetainedMessage> {
+        let (message, at) = self.broker.router.retained_on(topic)?;
+        Some(self.described(&message, at))
+    }
+
+    fn retained_after(&self, topic: Option<&str>, limit: usize) -> Vec<RetainedMessage> {
+        let found = self.broker.router.retained_after(topic, limit);
+        found.iter().map(|(message, at)| self.described(message, *at)).collect()
+    }
+}
+
+impl Telemetry {
+    async fn publish_for(&self, access: &Access, message: PublishedMessage) -> Result<(), http::NotPublished> {
         let properties = Properties {
             payload_format_indicator: message.payload_is_utf8.map(u8::from),
             message_expiry: message.expiry,
@@ -32,32 +53,20 @@ impl http::MessageBroker for Telemetry {
             properties: (properties != Properties::default()).then(|| Box::new(properties)),
             response_topic: message.response_topic.as_deref(),
         };
-        self.broker.publish_external(access, external).map_err(|error| match error {
+        self.broker.publish_external(access, external).await.map_err(|error| match error {
+            NotPublished::Unknown => http::NotPublished::Unknown,
             NotPublished::Forbidden => http::NotPublished::Forbidden,
             NotPublished::Quota(_) => http::NotPublished::Quota(error.to_string()),
             error => http::NotPublished::Topic(error.to_string()),
         })
     }
 
-    fn retained(&self, topic: &str) -> Option<RetainedMessage> {
-        let (message, at) = self.broker.router.retained_on(topic)?;
-        Some(self.described(&message, at))
-    }
-
-    fn retained_after(&self, topic: Option<&str>, limit: usize) -> Vec<RetainedMessage> {
-        let found = self.broker.router.retained_after(topic, limit);
-        found.iter().map(|(message, at)| self.described(message, *at)).collect()
-    }
-}
-
-impl Telemetry {
-    fn described(&self, message: &Message, at: Instant) -> RetainedMessage {
-        let age = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+    fn described(&self, message: &Message, stored_at_ms: u64) -> RetainedMessage {
         RetainedMessage {
             topic: message.topic.as_str().to_owned(),
             payload: message.payload.clone(),
             qos: message.qos as u8,
-            stored_at_ms: self.service.now_milliseconds().saturating_sub(age),
+            stored_at_ms,
             user: message.properties.as_ref().map(|properties| properties.user.clone()).unwrap_or_default(),
         }
     }

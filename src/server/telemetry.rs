@@ -284,6 +284,17 @@ impl Telemetry {
             shadows.sample(&[("state", "live")], counts.live);
             shadows.sample(&[("state", "deleted")], counts.deleted);
         }
+        page.gauge(
+            "umbra_session_rows",
+            "Rows of sessions, queued and retained messages in their table of the store.",
+            health.rows,
+        );
+        page.gauge("umbra_session_row_bytes", "Bytes of these rows.", health.row_bytes);
+        page.gauge(
+            "umbra_session_log_bytes",
+            "Bytes of changes of sessions and messages that are not in the table yet, which a start replays.",
+            health.row_log_bytes,
+        );
         page.gauge("umbra_store_file_bytes", "Bytes of the store file.", health.file_bytes);
         if let Some(free) = health.free_disk {
             page.gauge("umbra_store_free_disk_bytes", "Free bytes on the disk of the store.", free);

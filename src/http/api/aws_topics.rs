@@ -58,10 +58,11 @@ pub(in crate::http) async fn publish(State(api): State<Arc<Api>>, request: Reque
     caller
         .charge(work::MESSAGE + work::bytes(message.payload.len()), &api)
         .map_err(|rejection| rejected(&rejection, &api))?;
-    match api.messages.publish(caller.access(), message) {
+    match api.messages.publish(caller.access(), message).await {
         Ok(()) => Ok(aws::answer(json!({ "message": "OK" }).to_string().into())),
         Err(NotPublished::Topic(reason)) => Err(aws::invalid(&bad("topic", reason), &api)),
         Err(NotPublished::Forbidden) => Err(forbidden(&api)),
+        Err(NotPublished::Unknown) => Err(rejected(&Rejection::OutcomeUnknown, &api)),
         Err(NotPublished::Quota(quota)) => {
             Err(rejected(&Rejection::TooManyRequests { quota, retry_after_ms: None }, &api))
         }

@@ -50,18 +50,22 @@ pub enum NotPublished {
     /// The publisher lacks the right.
     #[error("may not be published to")]
     Forbidden,
+    /// The disk does not take the message in time, or the server ends before it does.
+    #[error("may or may not be kept: the disk did not take it in time")]
+    Unknown,
     /// There is no memory to retain the message.
     #[error("{}", .0.full())]
     Quota(QuotaKind),
 }
 
 impl Broker {
-    /// Publishes `external` for a client with `access`, as if it had arrived in a PUBLISH.
+    /// Publishes `external` for a client with `access`, as if it had arrived in a PUBLISH. Returns when it would be
+    /// acknowledged.
     ///
     /// # Errors
     ///
     /// Any [`NotPublished`]; nothing is changed.
-    pub fn publish_external(&self, access: &Access, external: ExternalMessage<'_>) -> Result<(), NotPublished> {
+    pub async fn publish_external(&self, access: &Access, external: ExternalMessage<'_>) -> Result<(), NotPublished> {
         let topic = Self::ordinary_topic(external.topic).inspect_err(|_| self.counters.publishes_refused.add(1))?;
         if !access.may_publish(topic.as_str()) {
             self.counters.publishes_refused.add(1);
@@ -73,7 +77,11 @@ impl Broker {
         }
         let payload = Bytes::copy_from_slice(external.payload);
         let message = Message::new(topic, payload, external.qos, external.retain, properties, Instant::now());
-        self.publish(message, &self.quota(access), None).map(|_| ()).map_err(NotPublished::Quota)
+        let published = self.publish(message, &self.quota(access), None).map_err(NotPublished::Quota)?;
+        if published.is_kept {
+            self.recorder.durable().await.then_some(()).ok_or(NotPublished::Unknown)?;
+        }
+        Ok(())
     }
 
     fn ordinary_topic(text: &str) -> Result<TopicName, NotPublished> {

@@ -56,6 +56,14 @@ impl Filters {
         Ok(())
     }
 
+    /// Adds `filter`, which was granted before a restart, whatever the limits are now.
+    pub fn restore(&mut self, filter: &TopicFilter) {
+        if self.filters.insert(filter.clone()) {
+            self.quota.restore_filter();
+            self.bytes += cost(filter);
+        }
+    }
+
     /// Removes `filter` if the session has it.
     pub fn remove(&mut self, filter: &TopicFilter) {
         if self.filters.remove(filter) {

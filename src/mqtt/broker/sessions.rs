@@ -13,6 +13,7 @@
 
 mod away;
 mod eviction;
+mod lost;
 mod revocation;
 mod session_counts;
 
@@ -25,6 +26,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::OwnedNotified, oneshot};
 
+pub(in crate::mqtt::broker) use self::lost::LostConnection;
 pub use self::session_counts::SessionCount;
 use self::{
     away::{AwayNumber, AwaySessions},
@@ -35,6 +37,7 @@ use crate::{
     auth::{Access, AuthContext, Authority, Principal},
     mqtt::{
         broker::{
+            durable::Recorder,
             filters::Filters,
             outbox::{Outbox, SessionId},
         },
@@ -66,6 +69,8 @@ pub struct ClientSession {
     pub(in crate::mqtt) resync: Resync,
     /// The memory of all this, apart from the queue.
     pub charge: Charge,
+    /// True if rows of the store have the session, which must be removed when it ends.
+    pub(in crate::mqtt) is_recorded: bool,
 }
 
 /// A new connection that asks for its session.
@@ -117,6 +122,7 @@ pub struct Sessions {
     table: Mutex<SessionTable>,
     /// Most sessions of all principals, connected or not.
     max: usize,
+    recorder: Recorder,
     timers_changed: Notify,
 }
 
@@ -149,10 +155,7 @@ enum SessionSlot {
 
 #[derive(Debug)]
 struct DisconnectedSession {
-    auth_context: Arc<AuthContext>,
-    client: ClientSession,
-    expires: Instant,
-    will: Option<(Instant, Will)>,
+    lost: LostConnection,
     timer: (Instant, u64),
     away: AwayNumber,
 }
@@ -206,10 +209,10 @@ impl From<Refusal> for NotAttached {
 }
 
 impl Sessions {
-    /// Returns an empty table of at most `max` sessions.
+    /// Returns an empty table of at most `max` sessions, whose changes are kept by `recorder`.
     #[must_use]
-    pub fn new(max: usize) -> Self {
-        Self { table: Mutex::default(), max, timers_changed: Notify::new() }
+    pub fn new(max: usize, recorder: Recorder) -> Self {
+        Self { table: Mutex::default(), max, recorder, timers_changed: Notify::new() }
     }
 
     /// Attaches the session of `key` to the new connection that `arrival` describes, or a new session from `make`, and
@@ -239,7 +242,8 @@ impl Sessions {
     /// Takes back the session of a connection that ended, and keeps it for `expiry` seconds. Returns what has to be
     /// disposed of now.
     ///
-    /// The session ends at once if `expiry` is 0, the server closes, or the login is revoked, and then without a will.
+    /// The session ends at once if `expiry` is 0, or the login is revoked, and then without a will. While the server shuts
+    /// down, only its rows are kept.
     pub fn release(
         &self,
         key: &SessionKey,
@@ -259,7 +263,7 @@ impl Sessions {
         if !stays || !client.outbox.access().is_any() {
             return ClosedSession::session(key.clone(), client, None);
         }
-        if expiry == 0 || table.closing || ends {
+        if expiry == 0 || ends {
             return ClosedSession::session(key.clone(), client, will);
         }
         let expires = now + Duration::from_secs(expiry.into());
@@ -268,15 +272,17 @@ impl Sessions {
             will => (will, None),
         };
         let (access, from) = (client.outbox.access(), client.outbox.id());
-        let will_at = will_later.as_ref().map(|(at, _)| *at);
-        let first = [will_at, auth_context.revoked_at()].into_iter().flatten().fold(expires, Instant::min);
-        let timer = table.set_timer(key, first);
-        client.charge(auth_context.kept_bytes() + will_later.as_ref().map_or(0, |(_, will)| will.bytes()));
-        let _ends_the_longest_away = client.filters.quota().check_memory(0);
-        let away = table.away.add(key);
-        let disconnected = DisconnectedSession { auth_context, client, expires, will: will_later, timer, away };
-        table.session_counts.add(&key.principal, false);
-        table.entries.insert(key.clone(), SessionSlot::Disconnected(Box::new(disconnected)));
+        client.is_recorded = true;
+        let lost = LostConnection {
+            auth_context,
+            client,
+            expiry,
+            expires,
+            will: will_later,
+            at_ms: self.recorder.now().date_ms,
+        };
+        self.recorder.write(vec![lost.row(key, self.recorder.now())]);
+        table.park(key, lost);
         drop(table);
         self.timers_changed.notify_one();
         ClosedSession { key: key.clone(), access, from, client: None, will: will_now }
@@ -319,19 +325,10 @@ impl Sessions {
         self.table.lock().session_counts.of(principal)
     }
 
-    /// Ends every disconnected session and returns them, when the server shuts down. Called after [`Sessions::close`].
-    pub fn drain(&self) -> Vec<ClosedSession> {
-        let mut table = self.table.lock();
-        table.timers.clear();
-        table.away = AwaySessions::default();
-        let SessionTable { entries, session_counts, .. } = &mut *table;
-        let disconnected = entries.extract_if(|_, entry| matches!(entry, SessionSlot::Disconnected(_)));
-        let disconnected = disconnected.inspect(|(key, _)| session_counts.remove(&key.principal, false));
-        let ended = |(key, entry)| match entry {
-            SessionSlot::Disconnected(disconnected) => Some(disconnected.into_closed(key)),
-            SessionSlot::Connected { .. } => None,
-        };
-        disconnected.filter_map(ended).collect()
+    /// Adds a session that lost its connection before the start of the server.
+    pub(super) fn restore(&self, key: &SessionKey, lost: LostConnection) {
+        self.table.lock().park(key, lost);
+        self.timers_changed.notify_one();
     }
 
     /// Counts the sessions and their queued bytes. The outboxes are read without the lock of the table.
@@ -341,7 +338,7 @@ impl Sessions {
             let table = self.table.lock();
             let outboxes = table.entries.values().map(|entry| match entry {
                 SessionSlot::Connected { outbox, .. } => (true, outbox.clone()),
-                SessionSlot::Disconnected(disconnected) => (false, disconnected.client.outbox.clone()),
+                SessionSlot::Disconnected(disconnected) => (false, disconnected.lost.client.outbox.clone()),
             });
             outboxes.collect()
         };
@@ -392,8 +389,8 @@ impl Sessions {
                 (make(&access), false)
             }
             Some(disconnected) => {
-                disconnected.client.outbox.set_access(access);
-                (disconnected.client, true)
+                disconnected.lost.client.outbox.set_access(access);
+                (disconnected.lost.client, true)
             }
         };
         client.charge(CONNECTION_BYTES + will_bytes);
@@ -409,7 +406,7 @@ impl Sessions {
                 break;
             }
             let key = first.remove();
-            due.extend(table.expire(key, now));
+            due.extend(table.expire(key, now, &self.recorder));
         }
         let next = table.timers.first_key_value().map(|((at, _), _)| *at);
         (due, next)
@@ -427,7 +424,7 @@ impl SessionTable {
     fn auth_context(&self, key: &SessionKey) -> Option<Arc<AuthContext>> {
         Some(match self.entries.get(key)? {
             SessionSlot::Connected { auth_context, .. } => auth_context.clone(),
-            SessionSlot::Disconnected(disconnected) => disconnected.auth_context.clone(),
+            SessionSlot::Disconnected(disconnected) => disconnected.lost.auth_context.clone(),
         })
     }
 
@@ -479,23 +476,27 @@ impl SessionTable {
         timer
     }
 
-    fn expire(&mut self, key: SessionKey, now: Instant) -> Option<ClosedSession> {
+    fn expire(&mut self, key: SessionKey, now: Instant, recorder: &Recorder) -> Option<ClosedSession> {
         let Some(SessionSlot::Disconnected(disconnected)) = self.entries.get_mut(&key) else {
             return None;
         };
-        if disconnected.auth_context.revoked_at().is_some_and(|at| at <= now) {
+        if disconnected.lost.auth_context.revoked_at().is_some_and(|at| at <= now) {
             return self.take_disconnected(&key).map(|disconnected| disconnected.into_closed(key).without_will());
         }
-        if disconnected.expires <= now {
+        if disconnected.lost.expires <= now {
             return self.take_disconnected(&key).map(|disconnected| disconnected.into_closed(key));
         }
-        let will = disconnected.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
+        let will = disconnected.lost.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
         if will.is_some() {
-            disconnected.client.charge(disconnected.auth_context.kept_bytes());
+            disconnected.lost.client.charge(disconnected.lost.auth_context.kept_bytes());
+            recorder.write(vec![disconnected.lost.row(&key, recorder.now())]);
         }
-        let next =
-            disconnected.auth_context.revoked_at().map_or(disconnected.expires, |at| at.min(disconnected.expires));
-        let outbox = &disconnected.client.outbox;
+        let next = disconnected
+            .lost
+            .auth_context
+            .revoked_at()
+            .map_or(disconnected.lost.expires, |at| at.min(disconnected.lost.expires));
+        let outbox = &disconnected.lost.client.outbox;
         let (access, from) = (outbox.access(), outbox.id());
         let timer = self.set_timer(&key, next);
         if let Some(SessionSlot::Disconnected(disconnected)) = self.entries.get_mut(&key) {
@@ -514,14 +515,14 @@ impl ClientSession {
 
 impl ClosedSession {
     /// Returns the remains of a session that ended.
-    fn session(key: SessionKey, client: ClientSession, will: Option<Will>) -> Self {
+    pub(super) fn session(key: SessionKey, client: ClientSession, will: Option<Will>) -> Self {
         Self { key, access: client.outbox.access(), from: client.outbox.id(), client: Some(client), will }
     }
 }
 
 impl DisconnectedSession {
     fn into_closed(self, key: SessionKey) -> ClosedSession {
-        ClosedSession::session(key, self.client, self.will.map(|(_, will)| will))
+        ClosedSession::session(key, self.lost.client, self.lost.will.map(|(_, will)| will))
     }
 }
 

@@ -10,8 +10,8 @@ use crate::{
     auth::Access,
     engine::{self, IncomingRequest, Permit, RefusedRequest, Taken},
     mqtt::{
-        broker::{presence, rights},
-        connection::Connection,
+        broker::{Published, durable::subscription_row, presence, rights},
+        connection::{Connection, EndReason},
         protocol::{
             message::Message,
             packet::{PacketId, Protocol, Reason, Subscribe, Subscription},
@@ -65,8 +65,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let retained_topic = inbound.retain.then(|| inbound.topic.clone());
         let message =
             Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, Instant::now());
-        let verdict = match self.broker.publish(message, self.client.filters.quota(), Some(self.client.outbox.id())) {
-            Ok(0) => AckResult { reason: Reason::NO_MATCHING_SUBSCRIBERS, ..AckResult::SUCCESS },
+        let published = self.broker.publish(message, self.client.filters.quota(), Some(self.client.outbox.id()));
+        let verdict = match published {
+            Ok(Published { receivers: 0, .. }) => {
+                AckResult { reason: Reason::NO_MATCHING_SUBSCRIBERS, ..AckResult::SUCCESS }
+            }
             Ok(_) => AckResult::SUCCESS,
             Err(cause) => {
                 let topic = retained_topic.as_ref().map_or("", TopicName::as_str);
@@ -74,7 +77,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 over(cause)
             }
         };
-        self.complete(ack_id, verdict);
+        match ack_id.filter(|_| published.is_ok_and(|published| published.is_kept)) {
+            Some(ack_id) => {
+                let outbox = self.client.outbox.clone();
+                self.broker.recorder.after_commit(move || outbox.push_ack(ack_id, verdict));
+            }
+            None => self.complete(ack_id, verdict),
+        }
     }
 
     async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: RequestKind, dialect: Dialect) {
@@ -187,8 +196,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Handles a SUBSCRIBE. Retained messages follow the SUBACK.
-    pub(in crate::mqtt) fn subscribe(&mut self, subscribe: Subscribe) {
+    /// Handles a SUBSCRIBE. Retained messages follow the SUBACK, which the subscriptions of a session that outlives its
+    /// connection precede on the disk.
+    pub(in crate::mqtt) async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), EndReason> {
         let Subscribe { id, subscription_id, filters } = subscribe;
         self.client.resync.subscribing();
         let reasons: Vec<Reason> = filters
@@ -199,7 +209,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if reasons.contains(&Reason::QUOTA_EXCEEDED) {
             self.pace.refused(&self.broker.limits.pace, Instant::now());
         }
+        self.wait_until_durable().await?;
         self.client.session.subscribed(id, reasons, self.transport.output());
+        Ok(())
+    }
+
+    /// Waits until the changes of a session that outlives its connection are on disk.
+    async fn wait_until_durable(&mut self) -> Result<(), EndReason> {
+        if self.session_expiry == 0 || Box::pin(self.broker.recorder.durable()).await {
+            return Ok(());
+        }
+        Err(EndReason::Server(Reason::IMPLEMENTATION_SPECIFIC))
     }
 
     /// Calls [`Self::subscribe_one`] and logs a refusal to an MQTT 3.1.1 client, which receives no reason.
@@ -238,12 +258,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         };
         let granted = Reason(subscription.qos as u8);
+        if self.session_expiry > 0 {
+            let row = subscription_row::put(self.client.outbox.id(), &subscription, subscription_id);
+            self.broker.recorder.write(vec![row]);
+        }
         self.client.resync.subscribed(subscription, subscription_id, subscribed);
         Ok(granted)
     }
 
     /// Handles an UNSUBSCRIBE.
-    pub(in crate::mqtt) fn unsubscribe(&mut self, id: PacketId, filters: Vec<Result<TopicFilter, Reason>>) {
+    pub(in crate::mqtt) async fn unsubscribe(
+        &mut self,
+        id: PacketId,
+        filters: Vec<Result<TopicFilter, Reason>>,
+    ) -> Result<(), EndReason> {
         let reasons = filters
             .into_iter()
             .map(|filter| match filter {
@@ -251,6 +279,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(filter) => {
                     self.client.filters.remove(&filter);
                     self.client.resync.unsubscribed(&filter);
+                    if self.client.is_recorded {
+                        let row = subscription_row::remove(self.client.outbox.id(), &filter);
+                        self.broker.recorder.write(vec![row]);
+                    }
                     match self.broker.router.unsubscribe(self.client.outbox.id(), &filter) {
                         true => Reason::SUCCESS,
                         false => Reason::NO_SUBSCRIPTION_EXISTED,
@@ -258,7 +290,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             })
             .collect();
+        self.wait_until_durable().await?;
         self.client.session.unsubscribed(id, reasons, self.transport.output());
+        Ok(())
     }
 }
 

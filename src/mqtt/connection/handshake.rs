@@ -20,7 +20,7 @@ use crate::{
     mqtt::{
         broker::{
             Broker, presence, rights,
-            sessions::{Arrival, Attached, NotAttached, Refusal, SessionKey},
+            sessions::{Arrival, Attached, ClosedSession, NotAttached, Refusal, SessionKey},
         },
         connection::{
             Connection, GRACEFUL_CLOSE_TIMEOUT, Intake,
@@ -170,15 +170,18 @@ async fn admit(
     if ended.is_empty() {
         return Ok(AcceptedClient { auth_context, key, attached });
     }
+    let replaces = |ended: &ClosedSession| ended.key == key && ended.client.as_ref().is_some_and(|it| it.is_recorded);
+    let replaces_recorded = ended.iter().any(replaces);
     // No connection owns the session yet, so it must be released here on a panic.
-    match catch_unwind(AssertUnwindSafe(|| broker.dispose_for(&key, ended))) {
-        Ok(()) => Ok(AcceptedClient { auth_context, key, attached }),
-        Err(_panic) => {
-            let closed = broker.sessions.release(&key, attached.client, 0, None, &broker.authority);
-            broker.dispose(closed);
-            Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, "internal error".into()))
-        }
-    }
+    let refusal = match catch_unwind(AssertUnwindSafe(|| broker.dispose_for(&key, ended))) {
+        // After the CONNACK, the former session must not come back, whatever happens to the server.
+        Ok(()) if replaces_recorded && !Box::pin(broker.recorder.durable()).await => "the disk is too slow",
+        Ok(()) => return Ok(AcceptedClient { auth_context, key, attached }),
+        Err(_panic) => "internal error",
+    };
+    let closed = broker.sessions.release(&key, attached.client, 0, None, &broker.authority);
+    broker.dispose(closed);
+    Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, refusal.into()))
 }
 
 /// Authenticates the client and checks its right to leave its will.
@@ -264,6 +267,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let AcceptedClient { auth_context, key, mut attached } = client;
+    let session_expiry = connect.session_expiry.min(broker.limits.session_expiry_max);
+    broker.record_connected(&key, &auth_context, &mut attached.client, session_expiry, connect.will.as_ref());
     let device = presence::device_of(&attached.client.outbox.access());
     if let Some(device) = &device {
         broker.presence.opened(device, peer.address.ip(), connect.protocol, broker.service.now());
@@ -294,7 +299,7 @@ where
         frame: FrameLimits { dup_on_control: connect.is_3_1, ..broker.limits.frame },
         client: attached.client,
         will: connect.will.take(),
-        session_expiry: connect.session_expiry.min(broker.limits.session_expiry_max),
+        session_expiry,
         silence_max: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1500)), // [MQTT-3.1.2-22]
         disconnect_signal: attached.disconnect_signal,
         awaiting_permit: None,

@@ -130,8 +130,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn act(&mut self, action: Action) -> Result<(), EndReason> {
         match action {
             Action::Publish(inbound) => self.publish(inbound).await,
-            Action::Subscribe(subscribe) => self.subscribe(subscribe),
-            Action::Unsubscribe(id, filters) => self.unsubscribe(id, filters),
+            Action::Subscribe(subscribe) => return self.subscribe(subscribe).await,
+            Action::Unsubscribe(id, filters) => return self.unsubscribe(id, filters).await,
             Action::Disconnect { with_will, session_expiry } => {
                 self.session_expiry =
                     session_expiry.unwrap_or(self.session_expiry).min(self.broker.limits.session_expiry_max);

@@ -11,6 +11,7 @@
 //! ([`crate::mqtt::session`]).
 
 use std::{
+    fmt,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -38,7 +39,24 @@ pub struct Message {
     pub properties: Option<Box<Properties>>,
     /// The end of its message expiry interval. An interval of 0 ends after [`MOMENT`].
     pub expires_at: Option<Instant>,
+    /// The row of the store that has the message, if it waits for a session that outlives its connection.
+    pub(in crate::mqtt) row: OnceLock<Box<dyn MessageRow>>,
     pub(in crate::mqtt) heads: Heads,
+}
+
+/// The row of the store that has a message. Dropping it removes the row.
+pub trait MessageRow: fmt::Debug + Send + Sync {
+    /// Returns the number of the message.
+    fn number(&self) -> u64;
+}
+
+/// The row of the store that has a delivery. Dropping it removes the row.
+pub trait DeliveryRow: fmt::Debug + Send + Sync {
+    /// Records that the delivery was sent with `id`.
+    fn sent(&self, id: PacketId);
+
+    /// Records at QoS 2 that the client has the message, and that PUBREL is due.
+    fn released(&self);
 }
 
 /// The identifiers of the subscriptions that selected a message; none for most.
@@ -57,6 +75,8 @@ pub struct Delivery {
     pub subscription_ids: SubscriptionIds,
     /// The shared subscription, for a delivery to a group.
     pub share: Option<Arc<TopicFilter>>,
+    /// The row of the store that has the delivery.
+    pub row: Option<Arc<dyn DeliveryRow>>,
 }
 
 /// The encoded heads of a message, each encoded at its first use.
@@ -90,7 +110,8 @@ impl Message {
         let expiry = properties.as_ref().and_then(|properties| properties.message_expiry);
         let lifetime = |seconds| if seconds == 0 { MOMENT } else { Duration::from_secs(u64::from(seconds)) };
         let expires_at = expiry.and_then(|seconds| now.checked_add(lifetime(seconds)));
-        Self { topic, payload, qos, retain, properties, expires_at, heads: Heads::default() }
+        let (row, heads) = (OnceLock::new(), Heads::default());
+        Self { topic, payload, qos, retain, properties, expires_at, row, heads }
     }
 
     /// Returns true if its message expiry interval has passed.
@@ -187,6 +208,12 @@ impl Message {
 }
 
 impl Delivery {
+    /// Returns the delivery of `message` at `qos`, by a subscription without options.
+    #[must_use]
+    pub fn new(message: Arc<Message>, qos: QoS) -> Self {
+        Self { message, qos, retain: false, subscription_ids: Box::default(), share: None, row: None }
+    }
+
     /// Appends the PUBLISH packet to `out` unless it is larger than `bytes_max`. Returns true if it was appended.
     ///
     /// `id` is `Some` exactly for QoS 1 and 2. `now` determines the remaining message expiry interval.
@@ -247,7 +274,14 @@ mod tests {
     fn delivery(properties: Option<Properties>, qos: QoS, ids: &[u32], now: Instant) -> Delivery {
         let topic = TopicName::new("a/b").unwrap();
         let message = Message::new(topic, Bytes::from_static(b"hi"), qos, false, properties.map(Box::new), now);
-        Delivery { message: Arc::new(message), qos, retain: false, subscription_ids: ids.into(), share: None }
+        Delivery {
+            message: Arc::new(message),
+            qos,
+            retain: false,
+            subscription_ids: ids.into(),
+            share: None,
+            row: None,
+        }
     }
 
     /// The parameters of one write.

@@ -41,6 +41,19 @@ pub enum QoS {
     ExactlyOnce = 2,
 }
 
+impl QoS {
+    /// Returns the QoS of two bits.
+    #[must_use]
+    pub fn from_bits(bits: u8) -> Option<Self> {
+        match bits {
+            0 => Some(Self::AtMostOnce),
+            1 => Some(Self::AtLeastOnce),
+            2 => Some(Self::ExactlyOnce),
+            _ => None,
+        }
+    }
+}
+
 /// A packet identifier, 1 to 65,535.
 pub type PacketId = NonZeroU16;
 

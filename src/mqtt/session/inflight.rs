@@ -6,11 +6,11 @@
 //!
 //! Not here: the limits ([`crate::mqtt::session`]), and messages not sent yet ([`crate::mqtt::broker::outbox`]).
 
-use std::{collections::VecDeque, time::Instant};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use crate::mqtt::protocol::{
     codec::{self, TooLarge},
-    message::Delivery,
+    message::{Delivery, DeliveryRow},
     packet::{PacketId, Protocol, QoS, Reason, ServerPacket},
 };
 
@@ -42,12 +42,21 @@ struct InflightEntry {
     stage: InflightState,
 }
 
+/// A message that was in flight when the server stopped.
+#[derive(Debug)]
+pub enum RestoredInflight {
+    /// PUBLISH was sent.
+    Published(Delivery),
+    /// QoS 2: PUBREC was received.
+    Released(Arc<dyn DeliveryRow>),
+}
+
 #[derive(Debug)]
 enum InflightState {
     /// PUBLISH was sent.
     Published(Delivery),
     /// QoS 2: PUBREC was received and PUBREL was sent.
-    Released,
+    Released(#[expect(dead_code, reason = "for its drop")] Option<Arc<dyn DeliveryRow>>),
 }
 
 impl Inflight {
@@ -71,7 +80,7 @@ impl Inflight {
         (self.unsent, self.bytes) = (0, 0);
         let deliveries = entries.into_iter().filter_map(|entry| match entry.stage {
             InflightState::Published(delivery) => Some(delivery),
-            InflightState::Released => None,
+            InflightState::Released(_) => None,
         });
         deliveries.filter(|delivery| delivery.share.is_some() && delivery.qos == QoS::AtLeastOnce).collect()
     }
@@ -92,8 +101,23 @@ impl Inflight {
         }
     }
 
+    /// Adds a message of a session that continues after a restart, behind those that were sent before it.
+    pub(crate) fn restore(&mut self, id: PacketId, message: RestoredInflight) {
+        let stage = match message {
+            RestoredInflight::Published(delivery) => InflightState::Published(delivery),
+            RestoredInflight::Released(row) => InflightState::Released(Some(row)),
+        };
+        self.bytes += stage.weight();
+        self.entries.push_back(InflightEntry { id, stage });
+        self.unsent = self.entries.len();
+        self.last_id = id.get();
+    }
+
     /// Records a message as sent.
     pub(crate) fn push(&mut self, id: PacketId, delivery: Delivery) {
+        if let Some(row) = &delivery.row {
+            row.sent(id);
+        }
         let stage = InflightState::Published(delivery);
         self.bytes += stage.weight();
         self.entries.push_back(InflightEntry { id, stage });
@@ -111,7 +135,7 @@ impl Inflight {
 
     /// Returns true if a message waits for this PUBCOMP.
     pub(crate) fn awaits_pubcomp(&self, id: PacketId) -> bool {
-        self.entries.iter().any(|entry| entry.id == id && matches!(entry.stage, InflightState::Released))
+        self.entries.iter().any(|entry| entry.id == id && matches!(entry.stage, InflightState::Released(_)))
     }
 
     /// Handles PUBACK; one without a message is ignored.
@@ -122,7 +146,7 @@ impl Inflight {
     /// Handles PUBREC.
     pub(crate) fn receive(&mut self, id: PacketId, reason: Reason) -> Received {
         let fits =
-            |stage: &InflightState| stage.is_published(QoS::ExactlyOnce) || matches!(stage, InflightState::Released);
+            |stage: &InflightState| stage.is_published(QoS::ExactlyOnce) || matches!(stage, InflightState::Released(_));
         let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id && fits(&entry.stage)) else {
             return Received::Unknown;
         };
@@ -131,13 +155,19 @@ impl Inflight {
             return Received::Refused;
         }
         self.bytes -= entry.stage.weight();
-        entry.stage = InflightState::Released;
+        if let InflightState::Published(delivery) = &mut entry.stage {
+            let row = delivery.row.take();
+            if let Some(row) = &row {
+                row.released();
+            }
+            entry.stage = InflightState::Released(row);
+        }
         Received::Release
     }
 
     /// Handles PUBCOMP; one without a message is ignored.
     pub(crate) fn complete(&mut self, id: PacketId) {
-        self.remove(id, |stage| matches!(stage, InflightState::Released));
+        self.remove(id, |stage| matches!(stage, InflightState::Released(_)));
     }
 
     /// Ends the connection: all entries have to be resent on the next one.
@@ -171,7 +201,7 @@ impl Inflight {
                         self.entries.remove(next);
                     }
                 }
-                InflightState::Released => {
+                InflightState::Released(_) => {
                     codec::encode(protocol, &ServerPacket::PubRel(*id, Reason::SUCCESS), bytes_max, out)?;
                 }
             }
@@ -201,7 +231,7 @@ impl InflightState {
     fn weight(&self) -> usize {
         match self {
             Self::Published(delivery) => delivery.message.weight(),
-            Self::Released => 0,
+            Self::Released(_) => 0,
         }
     }
 }

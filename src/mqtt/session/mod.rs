@@ -30,7 +30,7 @@ use crate::mqtt::{
         },
         topic::{TopicFilter, TopicName},
     },
-    session::inflight::{Inflight, Received},
+    session::inflight::{Inflight, Received, RestoredInflight},
 };
 
 /// Limits of a session.
@@ -173,6 +173,11 @@ impl Session {
             aliases: Vec::new(),
         });
         self.resend(now, out);
+    }
+
+    /// Adds an in-flight message of the time before a restart, after those that were sent before it.
+    pub fn restore_inflight(&mut self, id: PacketId, message: RestoredInflight) {
+        self.inflight.restore(id, message);
     }
 
     /// Ends the connection and drops its state.

@@ -85,13 +85,7 @@ impl World {
                 let payload = Bytes::copy_from_slice(&self.queued.to_be_bytes());
                 let message = Message::new(TopicName::new("t").unwrap(), payload, qos, false, None, self.now);
                 let message = Arc::new(message);
-                self.queue.push_back(Delivery {
-                    message,
-                    qos,
-                    retain: false,
-                    subscription_ids: Box::default(),
-                    share: None,
-                });
+                self.queue.push_back(Delivery::new(message, qos));
                 self.queued += 1;
             }
             Step::Read => self.read(),

@@ -91,7 +91,7 @@ impl Peer {
     fn deliver(&mut self, qos: QoS, text: &str) -> Option<Vec<u8>> {
         let topic = TopicName::new("t").unwrap();
         let message = Arc::new(Message::new(topic, Bytes::from(text.to_owned()), qos, false, None, self.now));
-        let delivery = Delivery { message, qos, retain: false, subscription_ids: Box::default(), share: None };
+        let delivery = Delivery::new(message, qos);
         let mut out = Vec::new();
         match self.session.deliver(delivery, self.now, &mut out) {
             Delivered::Sent => Some(out),
@@ -360,19 +360,10 @@ fn expired_and_oversized_messages_are_not_sent() {
     let mut peer = Peer::new(V5);
     peer.connect(r#"10 14 00 04 "MQTT" 05 00 00 3C 05 27 00 00 00 10 00 02 "c1""#);
     let properties = Properties { message_expiry: Some(1), ..Properties::default() };
-    let delivery = |text: &'static str, properties| Delivery {
-        message: Arc::new(Message::new(
-            TopicName::new("t").unwrap(),
-            Bytes::from(text),
-            QoS::AtLeastOnce,
-            false,
-            properties,
-            peer.now,
-        )),
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        subscription_ids: Box::default(),
-        share: None,
+    let delivery = |text: &'static str, properties| {
+        let (topic, payload) = (TopicName::new("t").unwrap(), Bytes::from(text));
+        let message = Message::new(topic, payload, QoS::AtLeastOnce, false, properties, peer.now);
+        Delivery::new(Arc::new(message), QoS::AtLeastOnce)
     };
     let later = peer.now + Duration::from_secs(1);
     let mut out = Vec::new();

@@ -23,6 +23,7 @@
 
 mod fan_out_position;
 mod inner;
+mod kept;
 mod overflow;
 mod pending_presence;
 mod queue;
@@ -50,6 +51,7 @@ use crate::{
     admission::{Charge, PrincipalQuota},
     auth::Access,
     mqtt::{
+        broker::durable::Recorder,
         protocol::{
             message::{Delivery, Message},
             packet::{QoS, Reason},
@@ -116,6 +118,7 @@ pub struct Outbox {
     access: RwLock<Access>,
     inner: Mutex<Inner>,
     wake: Notify,
+    recorder: Recorder,
 }
 
 struct Inner {
@@ -133,6 +136,8 @@ struct Inner {
     /// Messages at QoS 1 and 2 that the client's window still allows, as last reported by the consumer.
     window: u16,
     connected: bool,
+    /// True if the session outlives its connection, so that its messages have rows in the store.
+    is_kept: bool,
     closed: Option<Reason>,
     idle: Idle,
 }
@@ -175,10 +180,19 @@ impl Outbox {
             last_document: 0,
             window: u16::MAX,
             connected: true,
+            is_kept: false,
             closed: None,
             idle: Idle::Busy,
         };
-        Self { id, limits, counters, access: RwLock::new(access), inner: Mutex::new(inner), wake: Notify::new() }
+        Self {
+            id,
+            limits,
+            counters,
+            access: RwLock::new(access),
+            inner: Mutex::new(inner),
+            wake: Notify::new(),
+            recorder: Recorder::default(),
+        }
     }
 
     /// Returns the id of the session.
@@ -336,7 +350,7 @@ impl Outbox {
         });
     }
 
-    fn queue_ordinary(&self, inner: &mut Inner, entry: QueuedDelivery) -> bool {
+    fn queue_ordinary(&self, inner: &mut Inner, mut entry: QueuedDelivery) -> bool {
         let mut dropped_any = false;
         while !self.fits(inner, entry.cost()) {
             let dropped = inner.queue.drop_oldest_ordinary();
@@ -347,6 +361,10 @@ impl Outbox {
             dropped_any = true;
         }
         let news = inner.is_news(&entry);
+        let delivery = &mut entry.delivery;
+        if entry.class == DeliveryClass::Ordinary && delivery.qos != QoS::AtMostOnce && inner.is_kept {
+            delivery.row = self.recorder.insert(delivery, self.id);
+        }
         inner.queue.push(entry);
         (dropped_any || news) && inner.wake_always() // the head may have been dropped
     }

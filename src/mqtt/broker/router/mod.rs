@@ -46,6 +46,7 @@ use crate::{
     auth::Access,
     mqtt::{
         broker::{
+            durable::Recorder,
             narrowing::{is_wildcard, narrowed},
             outbox::{Outbox, SessionId},
         },
@@ -158,6 +159,7 @@ pub struct Router {
     /// The subscriptions. Connections change them, publishers read them.
     filters: RwLock<Filters>,
     retained: Mutex<Retained>,
+    recorder: Recorder,
 }
 
 #[derive(Debug, Default)]
@@ -168,6 +170,33 @@ struct Filters {
 }
 
 impl Router {
+    /// Returns a router without subscriptions, whose retained messages are kept by `recorder`.
+    #[must_use]
+    pub fn new(recorder: Recorder) -> Self {
+        Self { retained: Mutex::new(Retained::new(recorder.clone())), recorder, ..Self::default() }
+    }
+
+    /// Returns the way of the state that survives a restart to the store.
+    pub(in crate::mqtt) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Returns true if a session that outlives its connection has a subscription that selects `topic`.
+    pub(in crate::mqtt) fn has_kept_subscriber(&self, topic: &str) -> bool {
+        let filters = self.filters.read();
+        let found = filters.matching(topic);
+        let mut kept = found.all().flat_map(|subscribers| {
+            let members = subscribers.groups().flat_map(shared::Group::members);
+            subscribers.own().chain(subscribers.absent_after(None)).chain(members)
+        });
+        kept.any(|subscriber| subscriber.outbox.is_kept())
+    }
+
+    /// Retains a message that a row of the store has, since the date `date_ms`, of the principal with the quota `by`.
+    pub fn restore_retained(&self, message: Arc<Message>, date_ms: u64, by: Arc<PrincipalQuota>) {
+        self.retained.lock().restore(message, date_ms, by);
+    }
+
     /// Adds or replaces the subscription of `subscriber` with this filter.
     ///
     /// # Errors
@@ -302,16 +331,16 @@ impl Router {
         selection
     }
 
-    /// Returns the retained message of `topic`, and when it was published.
+    /// Returns the retained message of `topic`, and the date when it was published, in milliseconds.
     #[must_use]
-    pub fn retained_on(&self, topic: &str) -> Option<(Arc<Message>, Instant)> {
+    pub fn retained_on(&self, topic: &str) -> Option<(Arc<Message>, u64)> {
         self.retained.lock().on(topic, Instant::now())
     }
 
     /// Returns at most `limit` retained messages of the topics after `topic`, or from the first topic on. The order is
     /// only meaningful for the next call.
     #[must_use]
-    pub fn retained_after(&self, topic: Option<&str>, limit: usize) -> Vec<(Arc<Message>, Instant)> {
+    pub fn retained_after(&self, topic: Option<&str>, limit: usize) -> Vec<(Arc<Message>, u64)> {
         self.retained.lock().after(topic, limit, Instant::now())
     }
 
@@ -389,6 +418,7 @@ impl Selection {
             message,
             subscription_ids: self.ids.into(),
             share: None,
+            row: None,
         }
     }
 

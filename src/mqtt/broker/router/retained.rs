@@ -9,6 +9,8 @@
 //! A message for which its publisher's memory has no room is refused, and the one it would have replaced stays. Evicting
 //! old ones instead would let any publisher remove the retained messages of all others.
 //!
+//! The messages survive a restart: each change is sent to the [`Recorder`] where it is made.
+//!
 //! Not here: shadow documents and presence, which are rendered on request.
 
 mod level_index;
@@ -23,7 +25,10 @@ use self::level_index::{Key, LEVELS_INDEXED, LevelIndex, Lookup, Place, SEPARATO
 
 use crate::{
     admission::{Charge, PrincipalQuota, QuotaKind},
-    mqtt::protocol::{message::Message, topic::TopicFilter},
+    mqtt::{
+        broker::durable::{Recorder, retained_row},
+        protocol::{message::Message, topic::TopicFilter},
+    },
 };
 
 /// The position at which a lookup continues; the default is the beginning.
@@ -48,17 +53,24 @@ pub(super) struct Retained {
     index: LevelIndex,
     /// The messages that expire, soonest first.
     expiring: BTreeSet<(Instant, Key)>,
+    recorder: Recorder,
 }
 
 #[derive(Debug)]
 struct StoredMessage {
     message: Arc<Message>,
-    at: Instant,
+    /// The date when it was stored, in milliseconds since 1970.
+    date_ms: u64,
     /// The memory of the principal that published it.
     charge: Charge,
 }
 
 impl Retained {
+    /// Returns an empty set whose changes are kept by `recorder`.
+    pub(super) fn new(recorder: Recorder) -> Self {
+        Self { recorder, ..Self::default() }
+    }
+
     /// Returns true if `message` is the retained message of its topic.
     pub(super) fn holds(&self, message: &Arc<Message>) -> bool {
         let key = message.topic.as_str().replace('/', SEPARATOR);
@@ -80,9 +92,12 @@ impl Retained {
         let key: Key = message.topic.as_str().replace('/', SEPARATOR).into();
         // [MQTT-3.3.1-6], [MQTT-3.3.1-7]; a message that expires at once replaces the previous one all the same.
         if message.payload.is_empty() || message.is_momentary() {
-            self.remove(&key);
+            if self.remove(&key) {
+                self.recorder.write(vec![retained_row::remove(message.topic.as_str())]);
+            }
             return Ok(());
         }
+        self.recorder.check()?;
         let cost = cost(message);
         let replaced = self.messages.get(&key).filter(|replaced| Arc::ptr_eq(replaced.charge.quota(), by));
         let more = cost.saturating_sub(replaced.map_or(0, |replaced| replaced.charge.bytes()));
@@ -91,14 +106,26 @@ impl Retained {
                 return Err(full);
             }
         }
+        let now = self.recorder.now();
+        self.recorder.write(vec![retained_row::put(message, by.name(), now)]);
+        self.insert(key, message.clone(), now.date_ms, Charge::new(by.clone(), cost));
+        Ok(())
+    }
+
+    /// Stores a message that a row of the store has, published by the principal with the quota `by`.
+    pub(super) fn restore(&mut self, message: Arc<Message>, date_ms: u64, by: Arc<PrincipalQuota>) {
+        let key: Key = message.topic.as_str().replace('/', SEPARATOR).into();
+        let charge = Charge::new(by, cost(&message));
+        self.insert(key, message, date_ms, charge);
+    }
+
+    fn insert(&mut self, key: Key, message: Arc<Message>, date_ms: u64, charge: Charge) {
         self.remove(&key);
         if let Some(at) = message.expires_at {
             self.expiring.insert((at, Arc::clone(&key)));
         }
         self.index.insert(&key);
-        let charge = Charge::new(by.clone(), cost);
-        self.messages.insert(key, StoredMessage { message: Arc::clone(message), at: now, charge });
-        Ok(())
+        self.messages.insert(key, StoredMessage { message, date_ms, charge });
     }
 
     /// Returns a page of the messages that one of `filters` selects, from `from` on. Each message is returned once.
@@ -139,20 +166,20 @@ impl Retained {
         }
     }
 
-    /// Returns the message of `topic` and when it was stored.
-    pub(super) fn on(&mut self, topic: &str, now: Instant) -> Option<(Arc<Message>, Instant)> {
+    /// Returns the message of `topic` and the date when it was stored, in milliseconds.
+    pub(super) fn on(&mut self, topic: &str, now: Instant) -> Option<(Arc<Message>, u64)> {
         self.expire(now);
         let kept = self.messages.get(topic.replace('/', SEPARATOR).as_str())?;
-        (!kept.message.is_expired(now)).then(|| (Arc::clone(&kept.message), kept.at))
+        (!kept.message.is_expired(now)).then(|| (Arc::clone(&kept.message), kept.date_ms))
     }
 
     /// Returns the messages of the topics after `topic`, at most `limit`, and when they were stored.
-    pub(super) fn after(&mut self, topic: Option<&str>, limit: usize, now: Instant) -> Vec<(Arc<Message>, Instant)> {
+    pub(super) fn after(&mut self, topic: Option<&str>, limit: usize, now: Instant) -> Vec<(Arc<Message>, u64)> {
         self.expire(now);
         let from = topic.map_or_else(Place::default, |topic| Place::after(topic.replace('/', SEPARATOR).into()));
         let kept = self.messages.range::<str, _>(from.on()).map(|(_, kept)| kept);
         let kept = kept.filter(|kept| !kept.message.is_expired(now)).take(limit);
-        kept.map(|kept| (Arc::clone(&kept.message), kept.at)).collect()
+        kept.map(|kept| (Arc::clone(&kept.message), kept.date_ms)).collect()
     }
 
     pub(super) fn count(&self) -> usize {
@@ -165,20 +192,24 @@ impl Retained {
         self.messages.is_empty() && self.index.is_empty() && self.expiring.is_empty()
     }
 
-    fn remove(&mut self, key: &Key) {
-        let Some(StoredMessage { message, .. }) = self.messages.remove(key) else { return };
+    /// Removes the message of `key`. Returns true if there was one.
+    fn remove(&mut self, key: &Key) -> bool {
+        let Some(StoredMessage { message, .. }) = self.messages.remove(key) else { return false };
         self.index.remove(key);
         if let Some(at) = message.expires_at {
             self.expiring.remove(&(at, Arc::clone(key)));
         }
+        true
     }
 
     /// Removes expired messages, at most [`EXPIRED_AT_ONCE`] [MQTT-3.3.2-5]. Returns true if it removed any.
     fn expire(&mut self, now: Instant) -> bool {
         let mut removed = 0;
         while removed < EXPIRED_AT_ONCE && self.expiring.first().is_some_and(|(at, _)| *at <= now) {
-            if let Some((_, key)) = self.expiring.pop_first() {
-                self.remove(&key);
+            if let Some((_, key)) = self.expiring.pop_first()
+                && self.remove(&key)
+            {
+                self.recorder.write(vec![retained_row::remove(&key.replace(SEPARATOR, "/"))]);
             }
             removed += 1;
         }

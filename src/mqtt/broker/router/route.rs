@@ -257,6 +257,7 @@ fn queue(
         // [MQTT-3.3.4-3], [MQTT-3.3.4-4]
         subscription_ids: selected().filter_map(|subscription| subscription.id).map(u32::from).collect(),
         share: share.cloned(),
+        row: None,
         message,
     };
     push(outbox, delivery, kind);

@@ -58,6 +58,11 @@ impl Group {
         self.members.contains_key(&session)
     }
 
+    /// Iterates over the members.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Subscriber> {
+        self.members.values()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }

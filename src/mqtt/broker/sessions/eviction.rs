@@ -72,7 +72,7 @@ impl SessionTable {
     /// Ends the disconnected session of `key`, and releases its memory to others at once.
     pub(super) fn evict(&mut self, key: SessionKey) -> Option<ClosedSession> {
         let mut disconnected = self.take_disconnected(&key)?;
-        disconnected.client.charge.resize(0);
+        disconnected.lost.client.charge.resize(0);
         Some(disconnected.into_closed(key))
     }
 }

@@ -75,9 +75,9 @@ impl SessionTable {
                 }
                 None
             }
-            SessionSlot::Disconnected(disconnected) => match authority.review_absent(&disconnected.auth_context) {
+            SessionSlot::Disconnected(disconnected) => match authority.review_absent(&disconnected.lost.auth_context) {
                 Some(access) => {
-                    disconnected.client.outbox.set_access(access);
+                    disconnected.lost.client.outbox.set_access(access);
                     None
                 }
                 None => Some(self.take_disconnected(&key)?.into_closed(key).without_will()),

@@ -259,6 +259,7 @@ impl RetainedSelection {
             retain: true,
             subscription_ids: self.id.into_iter().collect(),
             share: None,
+            row: None,
         }
     }
 }

@@ -1,0 +1,26 @@
+//! The part of the broker's state that survives a restart, as rows of the store ([`crate::store::RowEdit`]).
+//!
+//! | key | value |
+//! |---|---|
+//! | `f`, session, filter | a subscription ([`subscription_row`]) |
+//! | `m`, number | a message that waits for sessions ([`queue_row`]) |
+//! | `q`, session, number | a message that waits for a session, or for its acknowledgement ([`queue_row`]) |
+//! | `r`, topic | a retained message and its publisher ([`retained_row`]) |
+//! | `s`, session | a session that outlives its connection, or has a will ([`session_row`]) |
+//! | `t` | the date ([`clock_row`]) |
+//!
+//! Rows follow the state in memory: whoever changes one sends the edit to the [`Recorder`] under the same lock, so the
+//! edits of a row are in the order of its changes. A publisher is answered when the edits of its message are on disk
+//! ([`Recorder::after_commit`]).
+
+mod clock_row;
+pub(in crate::mqtt) mod message_row;
+pub(in crate::mqtt) mod queue_row;
+mod recorder;
+mod restore;
+pub(in crate::mqtt) mod retained_row;
+pub(in crate::mqtt) mod session_row;
+mod sessions;
+pub(in crate::mqtt) mod subscription_row;
+
+pub use self::recorder::Recorder;

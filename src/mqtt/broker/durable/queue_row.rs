@@ -1,0 +1,234 @@
+//! The rows of queued messages: one for each message, and one for each session that it waits for.
+//!
+//! A row lives as long as the message or delivery in memory: [`MessageGuard`] and [`DeliveryGuard`] remove theirs when they
+//! are dropped. So whatever ends a delivery (an acknowledgement, an expiry, a full queue, the end of its session) needs to
+//! know nothing of rows.
+//!
+//! | key | value |
+//! |---|---|
+//! | `m`, number of the message | the message ([`message_row`]) |
+//! | `q`, session, number of the message | flags (1 byte), packet identifier (2 bytes, big-endian, 0 before it was sent), number of subscription identifiers (1 byte), these (4 bytes each), the filter of a shared subscription |
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+};
+
+use bytes::{Buf, BufMut, Bytes};
+
+use crate::{
+    mqtt::{
+        broker::{
+            durable::{
+                Recorder,
+                message_row::{self, Now},
+            },
+            outbox::SessionId,
+        },
+        protocol::{
+            message::{Delivery, DeliveryRow, Message, MessageRow},
+            packet::{PacketId, QoS},
+            topic::TopicFilter,
+        },
+    },
+    store::{RowEdit, RowKey},
+};
+
+/// The first byte of the keys of messages.
+pub(in crate::mqtt) const MESSAGE_KIND: u8 = b'm';
+/// The first byte of the keys of deliveries.
+pub(in crate::mqtt) const DELIVERY_KIND: u8 = b'q';
+
+const RETAIN: u8 = 1 << 2;
+const RELEASED: u8 = 1 << 3;
+
+/// The row of a message; dropping it removes the row.
+struct MessageGuard {
+    number: u64,
+    recorder: Recorder,
+}
+
+/// The row of a delivery; dropping it removes the row.
+struct DeliveryGuard {
+    session: SessionId,
+    number: u64,
+    /// The value without packet identifier.
+    value: Box<[u8]>,
+    /// The packet identifier; 0 before the delivery was sent.
+    packet_id: AtomicU16,
+    recorder: Recorder,
+}
+
+/// A delivery from a row.
+#[derive(Debug)]
+pub(in crate::mqtt) struct RestoredDelivery {
+    pub(in crate::mqtt) session: SessionId,
+    pub(in crate::mqtt) number: u64,
+    pub(in crate::mqtt) qos: QoS,
+    pub(in crate::mqtt) retain: bool,
+    pub(in crate::mqtt) subscription_ids: Box<[u32]>,
+    pub(in crate::mqtt) share: Option<Arc<TopicFilter>>,
+    /// The packet identifier with which it was sent.
+    pub(in crate::mqtt) packet_id: Option<PacketId>,
+    /// True at QoS 2 if PUBREC was received: PUBREL is due, and the message is not needed any more.
+    pub(in crate::mqtt) is_released: bool,
+    pub(in crate::mqtt) row: Arc<dyn DeliveryRow>,
+}
+
+/// Adds rows for `delivery` to `session`, and for its message if it has none. `next` returns a new number for it.
+pub(in crate::mqtt) fn insert(
+    delivery: &Delivery,
+    session: SessionId,
+    recorder: &Recorder,
+    next: impl FnOnce() -> u64,
+) -> Arc<dyn DeliveryRow> {
+    let mut edits = Vec::with_capacity(2);
+    let message = delivery.message.row.get_or_init(|| {
+        let number = next();
+        edits.push(RowEdit::Insert(message_key(number), message_value(&delivery.message, recorder.now())));
+        Box::new(MessageGuard { number, recorder: recorder.clone() })
+    });
+    let guard = DeliveryGuard {
+        session,
+        number: message.number(),
+        value: delivery_value(delivery).into(),
+        packet_id: AtomicU16::new(0),
+        recorder: recorder.clone(),
+    };
+    edits.push(RowEdit::Insert(guard.key(), guard.value_with(0, 0)));
+    recorder.write(edits);
+    Arc::new(guard)
+}
+
+/// Reads the row of a message, which keeps it from then on. Returns its number and true if it has expired.
+pub(in crate::mqtt) fn read_message(
+    key: &[u8],
+    value: Bytes,
+    recorder: &Recorder,
+    now: Now,
+) -> Option<(u64, Arc<Message>, bool)> {
+    let number = u64::from_be_bytes(key.get(1..)?.try_into().ok()?);
+    let restored = message_row::read(value, now)?;
+    let guard = MessageGuard { number, recorder: recorder.clone() };
+    restored.message.row.get_or_init(|| Box::new(guard));
+    Some((number, Arc::new(restored.message), restored.is_expired))
+}
+
+/// Reads the row of a delivery, which keeps it from then on.
+pub(in crate::mqtt) fn read_delivery(key: &[u8], value: Bytes, recorder: &Recorder) -> Option<RestoredDelivery> {
+    let (session, number) = key.get(1..)?.split_first_chunk::<8>()?;
+    let (session, number) = (SessionId(u64::from_be_bytes(*session)), u64::from_be_bytes(number.try_into().ok()?));
+    let mut rest = value;
+    let (flags, packet_id) = (rest.try_get_u8().ok()?, rest.try_get_u16().ok()?);
+    let without_id = [&[flags & !RELEASED], rest.as_ref()].concat();
+    let count = rest.try_get_u8().ok()?;
+    let subscription_ids = (0..count).map(|_| rest.try_get_u32().ok()).collect::<Option<_>>()?;
+    let share = match std::str::from_utf8(&rest).ok()? {
+        "" => None,
+        filter => Some(Arc::new(TopicFilter::new(filter).ok()?)),
+    };
+    let row = DeliveryGuard {
+        session,
+        number,
+        value: without_id.into(),
+        packet_id: AtomicU16::new(packet_id),
+        recorder: recorder.clone(),
+    };
+    Some(RestoredDelivery {
+        session,
+        number,
+        qos: QoS::from_bits(flags & 3)?,
+        retain: flags & RETAIN != 0,
+        subscription_ids,
+        share,
+        packet_id: PacketId::new(packet_id),
+        is_released: flags & RELEASED != 0,
+        row: Arc::new(row),
+    })
+}
+
+fn message_value(message: &Arc<Message>, now: Now) -> Bytes {
+    let mut value = Vec::with_capacity(32 + message.weight());
+    message_row::put(message, now, &mut value);
+    value.into()
+}
+
+/// Returns the flags, the subscription identifiers and the shared filter of a delivery.
+fn delivery_value(delivery: &Delivery) -> Vec<u8> {
+    let mut value = vec![delivery.qos as u8 | if delivery.retain { RETAIN } else { 0 }];
+    let ids = delivery.subscription_ids.get(..IDS_MAX).unwrap_or(&delivery.subscription_ids);
+    value.put_u8(u8::try_from(ids.len()).unwrap_or(u8::MAX));
+    ids.iter().for_each(|id| value.put_u32(*id));
+    if let Some(filter) = &delivery.share {
+        let group = filter.share().unwrap_or_default();
+        value.extend_from_slice(format!("$share/{group}/{}", filter.as_str()).as_bytes());
+    }
+    value
+}
+
+fn message_key(number: u64) -> RowKey {
+    [&[MESSAGE_KIND], number.to_be_bytes().as_slice()].concat().into()
+}
+
+impl DeliveryGuard {
+    fn key(&self) -> RowKey {
+        [&[DELIVERY_KIND], self.session.0.to_be_bytes().as_slice(), &self.number.to_be_bytes()].concat().into()
+    }
+
+    fn value_with(&self, flags: u8, packet_id: u16) -> Bytes {
+        let (first, rest) = self.value.split_first().unwrap_or((&0, &[]));
+        let mut value = Vec::with_capacity(self.value.len() + 2);
+        value.put_u8(first | flags);
+        value.put_u16(packet_id);
+        value.extend_from_slice(rest);
+        value.into()
+    }
+}
+
+impl MessageRow for MessageGuard {
+    fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl DeliveryRow for DeliveryGuard {
+    fn sent(&self, id: PacketId) {
+        self.packet_id.store(id.get(), Ordering::Relaxed);
+        self.recorder.write(vec![RowEdit::Put(self.key(), self.value_with(0, id.get()))]);
+    }
+
+    fn released(&self) {
+        let id = self.packet_id.load(Ordering::Relaxed);
+        self.recorder.write(vec![RowEdit::Put(self.key(), self.value_with(RELEASED, id))]);
+    }
+}
+
+impl Drop for MessageGuard {
+    fn drop(&mut self) {
+        self.recorder.write(vec![RowEdit::Remove(message_key(self.number))]);
+    }
+}
+
+impl Drop for DeliveryGuard {
+    fn drop(&mut self) {
+        self.recorder.write(vec![RowEdit::Remove(self.key())]);
+    }
+}
+
+impl fmt::Debug for MessageGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MessageGuard").field(&self.number).finish()
+    }
+}
+
+impl fmt::Debug for DeliveryGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DeliveryGuard").field(&self.session).field(&self.number).finish()
+    }
+}
+
+/// Subscription identifiers kept with a delivery; a session with more overlapping subscriptions gets these.
+const IDS_MAX: usize = 255;

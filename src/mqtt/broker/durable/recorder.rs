@@ -1,0 +1,119 @@
+//! The way of edits to the store.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    admission::QuotaKind,
+    engine::Service,
+    mqtt::{
+        broker::{
+            durable::{message_row::Now, queue_row},
+            outbox::SessionId,
+        },
+        protocol::message::{Delivery, DeliveryRow},
+    },
+    store::{OnDurable, RowEdit, RowRefusal},
+};
+
+/// A handle that sends edits of rows to the store. The default sends nothing: for tests of parts that need no store.
+#[derive(Clone, Default)]
+pub struct Recorder(Option<Arc<Inner>>);
+
+struct Inner {
+    service: Arc<Service>,
+    /// The number of the next message.
+    messages_made: AtomicU64,
+}
+
+impl Recorder {
+    /// Returns the handle to the store of `service`.
+    #[must_use]
+    pub fn new(service: Arc<Service>) -> Self {
+        Self(Some(Arc::new(Inner { service, messages_made: AtomicU64::new(0) })))
+    }
+
+    /// Adds rows for `delivery` to `session`, and for its message if it has none. `None` without a store.
+    pub(in crate::mqtt::broker) fn insert(
+        &self,
+        delivery: &Delivery,
+        session: SessionId,
+    ) -> Option<Arc<dyn DeliveryRow>> {
+        let made = &self.0.as_ref()?.messages_made;
+        Some(queue_row::insert(delivery, session, self, || made.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Makes the next message have a number above `number`.
+    pub(in crate::mqtt::broker) fn skip_message(&self, number: u64) {
+        if let Some(inner) = &self.0 {
+            inner.messages_made.fetch_max(number + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Sends `edits`, to be on disk within half a second, or with the next [`Recorder::after_commit`].
+    pub fn write(&self, edits: Vec<RowEdit>) {
+        if !edits.is_empty() {
+            self.send(edits, None);
+        }
+    }
+
+    /// Calls `then` when all edits sent before are on disk; without a store at once.
+    pub fn after_commit(&self, then: impl FnOnce() + Send + 'static) {
+        match &self.0 {
+            None => then(),
+            Some(_) => self.send(Vec::new(), Some(Box::new(then))),
+        }
+    }
+
+    /// Waits until all edits sent before are on disk. Returns false if that takes too long, or the server ends.
+    #[must_use]
+    pub async fn durable(&self) -> bool {
+        let (durable, wait) = oneshot::channel();
+        self.after_commit(move || {
+            let _ = durable.send(());
+        });
+        matches!(tokio::time::timeout(DURABLE_TIMEOUT, wait).await, Ok(Ok(())))
+    }
+
+    /// Checks that a message may be kept now.
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaKind::Disk`] or [`QuotaKind::Memory`].
+    pub fn check(&self) -> Result<(), QuotaKind> {
+        match self.0.as_ref().and_then(|inner| inner.service.row_refusal()) {
+            None => Ok(()),
+            Some(RowRefusal::DiskLow) => Err(QuotaKind::Disk),
+            Some(RowRefusal::Backlog) => Err(QuotaKind::Memory),
+        }
+    }
+
+    /// Returns the present time; the date is 0 without a store.
+    #[must_use]
+    pub(in crate::mqtt) fn now(&self) -> Now {
+        Now { date_ms: self.0.as_ref().map_or(0, |inner| inner.service.now_milliseconds()), instant: Instant::now() }
+    }
+
+    fn send(&self, edits: Vec<RowEdit>, on_durable: Option<OnDurable>) {
+        if let Some(inner) = &self.0 {
+            inner.service.write_rows(edits, on_durable);
+        }
+    }
+}
+
+/// The longest time that a client waits for the disk before its connection ends.
+const DURABLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Recorder").field(&self.0.is_some()).finish()
+    }
+}

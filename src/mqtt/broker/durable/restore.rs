@@ -1,0 +1,230 @@
+//! The state of the broker from the rows of the store, at the start.
+//!
+//! Every session is disconnected then. One whose connection was open when the server stopped lost it at the last moment
+//! that is on disk ([`clock_row`]). Sessions that expired meanwhile end, and their wills are published, as are those that
+//! were due. A session whose login was revoked ends without its will.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    config::RoleLimits,
+    mqtt::{
+        broker::{
+            Broker,
+            durable::{
+                clock_row,
+                message_row::Now,
+                queue_row::{self, RestoredDelivery},
+                retained_row::{self, RestoredRetained},
+                session_row::{self, RestoredSession},
+                subscription_row,
+            },
+            outbox::SessionId,
+            sessions::{ClientSession, ClosedSession, LostConnection, SessionKey},
+        },
+        protocol::{
+            message::{Delivery, Message},
+            packet::{PacketId, Subscription},
+        },
+        session::inflight::RestoredInflight,
+    },
+    store::{RowEdit, StoreError},
+};
+
+/// The rows of the sessions, by kind.
+#[derive(Default)]
+struct SessionRows {
+    sessions: Vec<RestoredSession>,
+    subscriptions: HashMap<SessionId, Vec<(Subscription, Option<u32>)>>,
+    messages: HashMap<u64, (Arc<Message>, bool)>,
+    /// In the order of their messages.
+    deliveries: HashMap<SessionId, Vec<RestoredDelivery>>,
+    /// The last date that is on disk, in milliseconds.
+    stopped_ms: Option<u64>,
+}
+
+/// The numbers for the log.
+#[derive(Default)]
+struct Restored {
+    retained: usize,
+    sessions: usize,
+    ended: usize,
+    unreadable: usize,
+}
+
+/// The messages of one session, oldest first.
+#[derive(Default)]
+struct SessionQueue {
+    inflight: Vec<(PacketId, RestoredInflight)>,
+    waiting: Vec<Delivery>,
+}
+
+/// Returns the queue of a session with these rows. The rows of expired messages, and of those that are missing, are removed.
+fn queue_of(rows: Vec<RestoredDelivery>, messages: &HashMap<u64, (Arc<Message>, bool)>) -> SessionQueue {
+    let mut queue = SessionQueue::default();
+    for row in rows {
+        let RestoredDelivery { number, qos, retain, subscription_ids, share, packet_id, is_released, row, .. } = row;
+        let delivery = messages.get(&number).map(|(message, is_expired)| {
+            let message = message.clone();
+            (Delivery { message, qos, retain, subscription_ids, share, row: Some(row.clone()) }, *is_expired)
+        });
+        match (packet_id, delivery) {
+            (Some(id), _) if is_released => queue.inflight.push((id, RestoredInflight::Released(row))),
+            (Some(id), Some((delivery, _))) => queue.inflight.push((id, RestoredInflight::Published(delivery))),
+            (None, Some((delivery, false))) => queue.waiting.push(delivery),
+            (_, None) | (None, Some((_, true))) => {}
+        }
+    }
+    queue
+}
+
+impl Broker {
+    /// Restores the state that the rows of the store have. Called once, before the first connection.
+    ///
+    /// A row that cannot be read is logged and left where it is.
+    ///
+    /// # Errors
+    ///
+    /// The rows cannot be read.
+    pub fn restore(self: &Arc<Self>) -> Result<(), StoreError> {
+        let (started, now) = (Instant::now(), self.recorder.now());
+        let (mut rows, mut restored, mut expired) = (SessionRows::default(), Restored::default(), Vec::new());
+        for (key, value) in self.service.rows()? {
+            let is_read = match key.first().copied() {
+                Some(retained_row::KIND) => retained_row::read(value, now).map(|row| {
+                    if row.message.is_expired {
+                        return expired.push(key);
+                    }
+                    self.restore_retained(row);
+                    restored.retained += 1;
+                }),
+                Some(subscription_row::KIND) => {
+                    subscription_row::read(&key, value).map(|(session, subscription, id)| {
+                        rows.subscriptions.entry(session).or_default().push((subscription, id));
+                    })
+                }
+                Some(queue_row::MESSAGE_KIND) => {
+                    queue_row::read_message(&key, value, &self.recorder, now).map(|(number, message, is_expired)| {
+                        self.recorder.skip_message(number);
+                        rows.messages.insert(number, (message, is_expired));
+                    })
+                }
+                Some(queue_row::DELIVERY_KIND) => {
+                    queue_row::read_delivery(&key, value, &self.recorder).map(|delivery| {
+                        self.recorder.skip_message(delivery.number);
+                        rows.deliveries.entry(delivery.session).or_default().push(delivery);
+                    })
+                }
+                Some(session_row::KIND) => session_row::read(&key, value).map(|session| rows.sessions.push(session)),
+                Some(clock_row::KIND) => clock_row::read(value).map(|date_ms| rows.stopped_ms = Some(date_ms)),
+                _ => None,
+            };
+            restored.unreadable += usize::from(is_read.is_none());
+        }
+        self.recorder.write(expired.into_iter().map(RowEdit::Remove).collect());
+        self.restore_sessions(rows, &mut restored, now);
+        let Restored { retained, sessions, ended, unreadable } = restored;
+        if unreadable > 0 {
+            tracing::error!(unreadable, "rows of the broker cannot be read; they are kept and ignored");
+        }
+        if retained + sessions + ended > 0 {
+            let elapsed = started.elapsed();
+            tracing::info!(sessions, ended, retained, ?elapsed, "restored sessions and retained messages");
+        }
+        Ok(())
+    }
+
+    fn restore_retained(&self, RestoredRetained { message, by }: RestoredRetained) {
+        // The limits of its roles are known when it connects.
+        let quota = self.service.quotas().principals.of(&by, &RoleLimits::UNLIMITED, Instant::now());
+        self.router.restore_retained(Arc::new(message.message), message.date_ms, quota);
+    }
+
+    fn restore_sessions(self: &Arc<Self>, rows: SessionRows, restored: &mut Restored, now: Now) {
+        let SessionRows { mut sessions, mut subscriptions, messages, mut deliveries, stopped_ms } = rows;
+        // Those away for longest end first when memory is short.
+        sessions.sort_by_key(|session| session.disconnected_ms.unwrap_or(u64::MAX));
+        for session in sessions {
+            let subscriptions = subscriptions.remove(&session.id).unwrap_or_default();
+            let queue = queue_of(deliveries.remove(&session.id).unwrap_or_default(), &messages);
+            match self.restore_session(session, subscriptions, queue, stopped_ms, now) {
+                true => restored.sessions += 1,
+                false => restored.ended += 1,
+            }
+        }
+        // Their sessions ended when the server stopped in the middle of it.
+        let orphans = subscriptions.into_iter().flat_map(|(session, subscriptions)| {
+            subscriptions
+                .into_iter()
+                .map(move |(subscription, _)| subscription_row::remove(session, &subscription.filter))
+        });
+        self.recorder.write(orphans.collect());
+    }
+
+    /// Restores a session. Returns false if it ended.
+    fn restore_session(
+        self: &Arc<Self>,
+        row: RestoredSession,
+        subscriptions: Vec<(Subscription, Option<u32>)>,
+        queue: SessionQueue,
+        stopped_ms: Option<u64>,
+        now: Now,
+    ) -> bool {
+        let login = self.authority.restore(&row.login);
+        let login = login.and_then(|login| Some((self.authority.review_absent(&login)?, login)));
+        let Some((access, auth_context)) = login else {
+            self.remove_rows_of(row.id, &subscriptions);
+            return false;
+        };
+        let key = SessionKey { principal: auth_context.identity.principal.clone(), client_id: row.client_id.clone() };
+        let mut client = self.restored_session(row.id, &access);
+        self.restore_subscriptions(&mut client, subscriptions);
+        for (id, delivery) in queue.inflight {
+            client.session.restore_inflight(id, delivery);
+        }
+        queue.waiting.into_iter().for_each(|delivery| client.outbox.restore_delivery(delivery));
+        let at_ms = row.disconnected_ms.or(stopped_ms).unwrap_or(now.date_ms).min(now.date_ms);
+        let away = Duration::from_millis(now.date_ms - at_ms);
+        let expires_in = Duration::from_secs(row.expiry.into()).checked_sub(away).filter(|left| !left.is_zero());
+        let will = row.will.map(|(will, due_ms)| {
+            let due_ms = due_ms.unwrap_or_else(|| at_ms.saturating_add(u64::from(will.delay) * 1000));
+            (now.instant + Duration::from_millis(due_ms.saturating_sub(now.date_ms)), will)
+        });
+        let Some(expires_in) = expires_in else {
+            // A session ends with its will, however long that is delayed. [MQTT-3.1.2-8]
+            let will = will.map(|(_, will)| will);
+            self.dispose(ClosedSession::session(key, client, will));
+            return false;
+        };
+        client.outbox.restore(row.since);
+        client.outbox.set_kept(true);
+        self.router.set_connected(row.id, client.filters.iter(), false);
+        let expires = now.instant + expires_in;
+        let lost = LostConnection { auth_context, client, expiry: row.expiry, expires, will, at_ms };
+        self.sessions.restore(&key, lost);
+        true
+    }
+
+    fn restore_subscriptions(&self, client: &mut ClientSession, subscriptions: Vec<(Subscription, Option<u32>)>) {
+        for (subscription, id) in subscriptions {
+            // What was granted stays, also above a limit that was lowered meanwhile.
+            client.filters.restore(&subscription.filter);
+            if let Err(reason) = self.router.subscribe(&client.outbox, &subscription, id) {
+                tracing::error!(
+                    filter = subscription.filter.as_str(),
+                    reason = reason.name(),
+                    "cannot restore a subscription"
+                );
+            }
+        }
+    }
+
+    fn remove_rows_of(&self, id: SessionId, subscriptions: &[(Subscription, Option<u32>)]) {
+        let filters = subscriptions.iter().map(|(subscription, _)| subscription_row::remove(id, &subscription.filter));
+        self.recorder.write(filters.chain([session_row::remove(id)]).collect());
+    }
+}

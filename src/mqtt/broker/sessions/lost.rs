@@ -1,0 +1,68 @@
+//! A session that lost its connection, and its row in the store.
+
+use std::{sync::Arc, time::Instant};
+
+use crate::{
+    auth::AuthContext,
+    mqtt::{
+        broker::{
+            durable::{
+                message_row::Now,
+                session_row::{self, SessionState},
+            },
+            sessions::{ClientSession, DisconnectedSession, SessionKey, SessionSlot, SessionTable},
+        },
+        protocol::packet::Will,
+    },
+    store::RowEdit,
+};
+
+/// A session that lost its connection.
+#[derive(Debug)]
+pub(in crate::mqtt::broker) struct LostConnection {
+    pub(in crate::mqtt::broker) auth_context: Arc<AuthContext>,
+    pub(in crate::mqtt::broker) client: ClientSession,
+    /// Seconds that it outlives its connection.
+    pub(in crate::mqtt::broker) expiry: u32,
+    pub(in crate::mqtt::broker) expires: Instant,
+    /// The delayed will and when it is due.
+    pub(in crate::mqtt::broker) will: Option<(Instant, Will)>,
+    /// The date of the loss, in milliseconds.
+    pub(in crate::mqtt::broker) at_ms: u64,
+}
+
+impl LostConnection {
+    /// Returns the edit that writes the session.
+    pub(super) fn row(&self, key: &SessionKey, now: Now) -> RowEdit {
+        let due_ms = |at: &Instant| {
+            let left = at.saturating_duration_since(now.instant).as_millis();
+            now.date_ms.saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
+        };
+        let state = SessionState {
+            id: self.client.outbox.id(),
+            client_id: &key.client_id,
+            auth_context: &self.auth_context,
+            expiry: self.expiry,
+            disconnected_ms: Some(self.at_ms),
+            since: self.client.outbox.resync_since().unwrap_or_default(),
+            will: self.will.as_ref().map(|(at, will)| (will, Some(due_ms(at)))),
+        };
+        session_row::put(&state, now)
+    }
+}
+
+impl SessionTable {
+    /// Adds a session that lost its connection.
+    pub(super) fn park(&mut self, key: &SessionKey, mut lost: LostConnection) {
+        let will_at = lost.will.as_ref().map(|(at, _)| *at);
+        let first = [will_at, lost.auth_context.revoked_at()].into_iter().flatten().fold(lost.expires, Instant::min);
+        let timer = self.set_timer(key, first);
+        let will_bytes = lost.will.as_ref().map_or(0, |(_, will)| will.bytes());
+        lost.client.charge(lost.auth_context.kept_bytes() + will_bytes);
+        let _ends_the_longest_away = lost.client.filters.quota().check_memory(0);
+        let away = self.away.add(key);
+        self.session_counts.add(&key.principal, false);
+        let disconnected = DisconnectedSession { lost, timer, away };
+        self.entries.insert(key.clone(), SessionSlot::Disconnected(Box::new(disconnected)));
+    }
+}

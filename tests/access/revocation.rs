@@ -283,6 +283,30 @@ fn a_revoked_login_has_no_effect_any_more() {
     }
 }
 
+/// A session that waits while the server is down is reviewed at the start as at SIGHUP.
+#[test]
+fn a_login_that_is_revoked_while_the_server_is_down_has_no_session_any_more() {
+    // A restart writes the configuration of the test again, so anonymous access is on again.
+    let survives = |case: &Case| case.revoke.is_some() && case.name != "anonymous turned off";
+    for case in CASES.into_iter().filter(survives) {
+        for is_revoked in [false, true] {
+            let name = format!("{}, {is_revoked}", case.name);
+            let mut site = Site::start(&case, Duration::from_secs(3_600));
+            let will = Publish::new("devices/lamp-1/bye", "late").property(prop::WILL_DELAY, Value::Four(3_000));
+            let mut client = site.mqtt(Connect::persistent(V5, "away").will(will, 1)).unwrap();
+            client.send(wire::subscribe(V5, 1, &[("devices/lamp-1/#", 1)], &Properties::none()));
+            assert!(matches!(client.recv(), Some(Packet::SubAck { .. })), "{name}: its session is on disk");
+            site.server.kill();
+            if let Some(revoke) = case.revoke.filter(|_| is_revoked) {
+                revoke(&site);
+            }
+            site.server.restart();
+            let left = site.metric("umbra_sessions{state=\"parked\"}");
+            assert_eq!(left, u64::from(!is_revoked), "{name}");
+        }
+    }
+}
+
 fn check(case: &Case, site: &Site, Effects { mut connected, mut queued, events }: Effects) {
     let name = case.name;
     let (mut watcher, _) = Client::connect_as(&site.server, &site::connect("boss", "watcher", V5));

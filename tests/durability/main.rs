@@ -7,3 +7,6 @@ mod harness;
 
 mod clean_shutdown;
 mod crash;
+mod messages;
+mod retained;
+mod sessions;

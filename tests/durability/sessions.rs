@@ -1,0 +1,147 @@
+//! Sessions across restarts and kills: present, with their subscriptions, wills and expiry.
+
+use std::{thread, time::Duration};
+
+use crate::harness::{
+    client::Client,
+    server::Server,
+    wire::{BOTH, Connect, Protocol, Publish, V5, Value, prop},
+};
+
+/// Connects the client with its session of before.
+fn resume(server: &Server, protocol: Protocol, client_id: &str) -> Client {
+    let (client, connack) = Client::connect_as(server, &Connect::persistent(protocol, client_id));
+    assert!(connack.session_present, "{protocol:?}");
+    client
+}
+
+fn stop(server: &mut Server, kill: bool) {
+    match kill {
+        true => server.kill(),
+        false => drop(server.stop()),
+    }
+}
+
+#[test]
+fn a_session_with_its_subscriptions_survives() {
+    for kill in [true, false] {
+        let mut server = Server::start();
+        for protocol in BOTH {
+            let (mut client, _) = Client::connect_as(&server, &Connect::persistent(protocol, "s"));
+            client.subscribe(&[("a/+", 1), ("b", 1), ("c/#", 0), ("gone", 1)]);
+            client.unsubscribe(&["gone"]);
+            // One session is connected when the server ends, the other is away.
+            if protocol == V5 {
+                client.disconnect();
+            }
+            stop(&mut server, kill);
+            server.restart();
+            let mut client = resume(&server, protocol, "s");
+            let mut sender = Client::connect(&server, protocol, "sender");
+            for topic in ["gone", "a/1", "b", "c/2/3", "other"] {
+                sender.publish(topic, topic, 1);
+            }
+            sender.publish("b", "last", 1);
+            let received: Vec<_> = client.messages(4).into_iter().map(|(topic, _)| topic).collect();
+            assert_eq!(received, ["a/1", "b", "c/2/3", "b"], "{protocol:?}, kill {kill}");
+            client.disconnect();
+            // The session ends, durably.
+            drop(Client::connect_as(&server, &Connect::persistent(protocol, "s").clean(true)));
+            stop(&mut server, kill);
+            server.restart();
+            let (mut client, connack) = Client::connect_as(&server, &Connect::persistent(protocol, "s"));
+            assert!(protocol == V5 || !connack.session_present);
+            client.subscribe(&[("marker", 1)]);
+            client.publish("a/1", "", 1);
+            client.publish("marker", "", 1);
+            assert_eq!(client.message().topic, "marker", "the old subscriptions are gone");
+        }
+    }
+}
+
+#[test]
+fn subscription_options_survive() {
+    let mut server = Server::start();
+    let (mut client, _) = Client::connect_as(&server, &Connect::persistent(V5, "s"));
+    let properties = crate::harness::wire::Properties::none().with(prop::SUBSCRIPTION_ID, Value::Variable(77));
+    // No Local and Retain As Published.
+    client.subscribe_with(&[("t", 0x04 | 0x08 | 1)], &properties);
+    server.kill();
+    server.restart();
+    let mut client = resume(&server, V5, "s");
+    client.publish("t", "own", 1);
+    let mut sender = Client::connect(&server, V5, "sender");
+    sender.publish_message(&Publish::new("t", "other").retain(), 1);
+    let message = client.message();
+    assert_eq!((message.text(), message.retain), ("other", true));
+    assert_eq!(message.properties.get(prop::SUBSCRIPTION_ID), Some(&Value::Variable(77)));
+}
+
+#[test]
+fn the_expiry_counts_while_the_server_is_down() {
+    let mut server = Server::start();
+    for (client_id, expiry) in [("short", 1), ("long", 1_000)] {
+        let connect = Connect::new(V5, client_id).property(prop::SESSION_EXPIRY, Value::Four(expiry));
+        let (mut client, _) = Client::connect_as(&server, &connect);
+        client.subscribe(&[("t", 1)]);
+        client.disconnect();
+    }
+    // The date of the loss is written within half a second.
+    thread::sleep(Duration::from_millis(600));
+    server.kill();
+    thread::sleep(Duration::from_millis(1_500));
+    server.restart();
+    for (client_id, present) in [("short", false), ("long", true)] {
+        let connect = Connect::persistent(V5, client_id);
+        let (_, connack) = Client::connect_as(&server, &connect);
+        assert_eq!(connack.session_present, present, "{client_id}");
+    }
+}
+
+#[test]
+fn wills_survive_a_kill() {
+    let mut server = Server::start();
+    let will = |topic: &str| Publish::new(topic, "gone").retain();
+    let mut clients = Vec::new();
+    for (client_id, session_expiry, delay) in
+        [("none", 0, 0), ("now", 1_000, 0), ("later", 1_000, 2), ("never", 1_000, 900)]
+    {
+        let message = will(&format!("will/{client_id}")).property(prop::WILL_DELAY, Value::Four(delay));
+        let connect = Connect::new(V5, client_id).will(message, 1);
+        clients.push(Client::connect_as(&server, &connect.property(prop::SESSION_EXPIRY, Value::Four(session_expiry))));
+    }
+    // Their rows are on disk with this.
+    clients[1].0.subscribe(&[("t", 1)]);
+    server.kill();
+    server.restart();
+    let mut reader = Client::connect(&server, V5, "reader");
+    reader.subscribe(&[("will/+", 1)]);
+    let mut topics: Vec<_> = reader.messages(3).into_iter().map(|(topic, _)| topic).collect();
+    topics.sort();
+    assert_eq!(topics, ["will/later", "will/none", "will/now"]);
+    // The client comes back before its will is due.
+    drop(resume(&server, V5, "never"));
+}
+
+#[test]
+fn shadows_that_changed_meanwhile_come_once() {
+    for kill in [true, false] {
+        let mut server = Server::start();
+        let (mut watcher, _) = Client::connect_as(&server, &Connect::persistent(V5, "watcher"));
+        watcher.subscribe(&[("shadow/+/document", 1)]);
+        watcher.disconnect();
+        let mut writer = Client::connect(&server, V5, "writer");
+        for n in 0..3 {
+            writer.publish("shadow/before/update", format!(r#"{{"state":{{"reported":{{"n":{n}}}}}}}"#), 1);
+        }
+        stop(&mut server, kill);
+        server.restart();
+        let mut writer = Client::connect(&server, V5, "writer");
+        writer.publish("shadow/after/update", r#"{"state":{"reported":{"n":9}}}"#, 1);
+        let mut watcher = resume(&server, V5, "watcher");
+        let mut topics: Vec<_> = watcher.messages(2).into_iter().map(|(topic, _)| topic).collect();
+        topics.sort();
+        assert_eq!(topics, ["shadow/after/document", "shadow/before/document"], "kill {kill}");
+        watcher.ping();
+    }
+}

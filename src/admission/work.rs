@@ -40,6 +40,18 @@ pub const PAGE: u64 = 100;
 /// Steps of a search in an index per unit.
 pub const STEPS_PER_UNIT: u64 = 8;
 
+/// Returns the cost of parsing a payload that takes `weight` bytes of memory once it is parsed. That of small ones is in
+/// [`COMMAND`].
+#[must_use]
+pub fn parsed(weight: usize) -> u64 {
+    u64::try_from(weight.saturating_sub(SMALL_WEIGHT)).unwrap_or(u64::MAX) / PARSED_BYTES_PER_UNIT
+}
+
+/// The memory of a parsed payload whose cost is in [`COMMAND`].
+const SMALL_WEIGHT: usize = 16 << 10;
+/// Bytes of memory of a parsed payload per unit.
+const PARSED_BYTES_PER_UNIT: u64 = 512;
+
 /// Returns the cost of received bytes.
 #[must_use]
 pub fn bytes(received: usize) -> u64 {

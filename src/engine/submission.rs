@@ -8,8 +8,13 @@
 
 use std::{any::Any, pin::Pin, sync::Arc, time::Instant};
 
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task,
+};
+
 use crate::{
-    admission::{Admitted, PrincipalPermit, PrincipalQuota},
+    admission::{Admitted, PrincipalPermit, PrincipalQuota, work},
     clock::Clock,
     engine::{Service, rejection, unavailable},
     observability::request_id::RequestId,
@@ -92,6 +97,7 @@ pub struct RefusedRequest<R: IncomingRequest> {
 pub struct AwaitingPermit<R> {
     request: R,
     admitted: Admitted,
+    weight: usize,
     permit: Pin<Box<dyn Future<Output = Result<Permit, Rejection>> + Send>>,
 }
 
@@ -126,11 +132,11 @@ impl Service {
         };
         let weight = request.weight();
         match self.try_reserve(quota, weight) {
-            Some(permit) => permit.submit(request, admitted).map(|()| Taken::Submitted),
+            Some(permit) => permit.submit(request, admitted, weight).map(|()| Taken::Submitted),
             None => {
                 let (service, quota) = (self.clone(), quota.clone());
                 let permit = Box::pin(async move { service.reserve(&quota, weight).await });
-                Ok(Taken::AwaitingPermit(AwaitingPermit { request, admitted, permit }))
+                Ok(Taken::AwaitingPermit(AwaitingPermit { request, admitted, weight, permit }))
             }
         }
     }
@@ -180,7 +186,7 @@ impl<R: IncomingRequest> AwaitingPermit<R> {
     /// As [`Service::take`].
     pub fn resume(self, permit: Result<Permit, Rejection>) -> Result<(), RefusedRequest<R>> {
         match permit {
-            Ok(permit) => permit.submit(self.request, self.admitted),
+            Ok(permit) => permit.submit(self.request, self.admitted, self.weight),
             Err(rejection) => {
                 Err(RefusedRequest { request: self.request, refusal: rejection.into(), is_over_quota: false })
             }
@@ -199,8 +205,15 @@ impl<R: IncomingRequest> AwaitingPermit<R> {
 }
 
 impl Permit {
-    fn submit<R: IncomingRequest>(self, mut request: R, admitted: Admitted) -> Result<(), RefusedRequest<R>> {
-        match request.parse() {
+    /// Parses and sends a request of `weight` bytes.
+    fn submit<R: IncomingRequest>(
+        self,
+        mut request: R,
+        admitted: Admitted,
+        weight: usize,
+    ) -> Result<(), RefusedRequest<R>> {
+        let _its_next_request_waits = self.principal.quota().charge_work(work::parsed(weight), Instant::now());
+        match aside(weight, || request.parse()) {
             Ok(None) => {}
             Ok(Some(parsed)) => {
                 let (envelope, requester) = request.into_command(parsed, admitted);
@@ -222,6 +235,15 @@ impl Permit {
         }
     }
 }
+
+/// Calls `parse` for a payload of `weight` bytes. A large one takes milliseconds, so other tasks leave the worker.
+fn aside<T>(weight: usize, parse: impl FnOnce() -> T) -> T {
+    let is_shared = || Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if weight > LARGE_WEIGHT && is_shared() { task::block_in_place(parse) } else { parse() }
+}
+
+/// The weight of a payload that is parsed aside.
+const LARGE_WEIGHT: usize = 256 << 10;
 
 /// Answers the requester of a command that does not reach the writer.
 fn refuse(envelope: &Envelope, requester: Box<dyn Requester>, rejection: &Rejection, now: Timestamp) {

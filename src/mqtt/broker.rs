@@ -93,7 +93,7 @@ pub struct Broker {
 }
 
 /// The result of an ordinary message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Published {
     /// The number of sessions that it is queued for.
     pub(super) receivers: usize,

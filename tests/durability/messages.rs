@@ -193,3 +193,28 @@ fn shared_subscriptions_keep_their_messages() {
     all.sort_unstable();
     assert_eq!(all, (0..20).collect::<Vec<_>>());
 }
+
+/// A message that cannot be kept is not acknowledged; others are routed as before.
+#[test]
+fn a_full_disk_refuses_messages_that_would_be_kept() {
+    let server = Server::with(Setup { store: "free_disk_min = \"16 TiB\"", ..Setup::default() });
+    let mut live = Client::connect(&server, V5, "live");
+    live.subscribe(&[("u", 1)]);
+    subscriber(&server, V5, "away", 1).disconnect();
+    for protocol in BOTH {
+        let mut sender = Client::connect(&server, protocol, "sender");
+        sender.publish("t/x", "at most once", 0);
+        assert_eq!(sender.publish("u", "not kept", 1), 0, "{protocol:?}");
+        assert_eq!(live.message().text(), "not kept");
+        for message in [Publish::new("t/x", "kept"), Publish::new("u", "kept").retain()] {
+            let mut sender = Client::connect(&server, protocol, "sender");
+            let id = sender.next_id();
+            sender.send(message.encode(protocol, 1, id));
+            match protocol {
+                Protocol::V5 => assert_eq!(sender.puback(id).code, 0x97),
+                Protocol::V4 => assert_eq!(sender.closed(), None, "no acknowledgement"),
+            }
+        }
+    }
+    live.ping();
+}

@@ -77,12 +77,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 over(cause)
             }
         };
-        match ack_id.filter(|_| published.is_ok_and(|published| published.is_kept)) {
-            Some(ack_id) => {
+        match ack_id {
+            Some(ack_id) if published.is_ok_and(|published| published.is_kept) => {
                 let outbox = self.client.outbox.clone();
                 self.broker.recorder.after_commit(move || outbox.push_ack(ack_id, verdict));
             }
-            None => self.complete(ack_id, verdict),
+            // The connection of a 3.1.1 client ends instead: it must not believe that the message is kept.
+            Some(ack_id) if published == Err(QuotaKind::Disk) => {
+                self.client.outbox.push_ack(ack_id, AckResult { unknown: true, ..verdict });
+            }
+            ack_id => self.complete(ack_id, verdict),
         }
     }
 

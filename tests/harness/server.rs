@@ -1,15 +1,14 @@
 //! The server as a child process, with a store, a port and a log of its own.
 //!
-//! `bind` has port 0; the server prints `listening <name> <address>` to standard output once it accepts connections.
+//! `bind` has port 0; the server prints `listening <name> <address>` to standard output, a file, once it accepts connections.
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, ExitStatus, Stdio},
-    sync::mpsc,
+    process::{Child, ExitStatus},
     thread,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
@@ -82,8 +81,7 @@ impl Server {
 
     /// The address of another listener, by its name.
     pub fn address_of(&self, listener: &str) -> SocketAddr {
-        let line = format!("listening {listener} ");
-        eventually(&line, || self.log().lines().find_map(|said| said.strip_prefix(&line)?.parse().ok()))
+        eventually(&format!("a line `listening {listener}`"), || listening(self.directory.path(), listener))
     }
 
     /// Where the store, the configuration and the logs are.
@@ -199,46 +197,43 @@ fn launch(directory: &Path, setup: Setup) -> Result<(Child, SocketAddr), Exit> {
     );
     let file = directory.join("broker.toml");
     fs::write(&file, config).expect("a writable directory");
-    let log = fs::File::create(directory.join("stderr")).expect("a writable directory");
-    fs::write(directory.join("stdout"), "").expect("a writable directory");
-
+    // The server writes to files, which a thread that copies from a pipe could still do after the next start.
+    let output = |name| fs::File::create(directory.join(name)).expect("a writable directory");
     let mut child = umbrad(&["serve", "--config"])
         .arg(&file)
         .current_dir(directory)
-        .stdout(Stdio::piped())
-        .stderr(log)
+        .stdout(output("stdout"))
+        .stderr(output("stderr"))
         .spawn()
         .expect("the server's binary is built");
-
-    let output = child.stdout.take().expect("standard output is piped");
-    let (listening, heard) = mpsc::channel();
-    let copy = directory.join("stdout");
-    // Reads to the end, so that the server never waits for a full pipe; it ends with the server.
-    thread::spawn(move || {
-        let mut written = String::new();
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            if let Some(address) = line.strip_prefix("listening test ") {
-                let _ = listening.send(address.parse().expect("an address and a port"));
-            }
-            written.push_str(&line);
-            written.push('\n');
-            let _ = fs::write(&copy, &written);
+    let deadline = Instant::now() + *DEADLINE;
+    loop {
+        // Asked first: what an ended server has written is complete.
+        if let Some(status) = child.try_wait().expect("a child") {
+            return Err(Exit { status, log: read_log(directory) });
         }
-    });
-    match heard.recv_timeout(*DEADLINE) {
-        Ok(address) => Ok((child, address)),
-        Err(mpsc::RecvTimeoutError::Disconnected) => {
-            let status = eventually("the server to end", || child.try_wait().expect("a child"));
-            Err(Exit { status, log: read_log(directory) })
+        if let Some(address) = listening(directory, "test") {
+            return Ok((child, address));
         }
-        Err(mpsc::RecvTimeoutError::Timeout) => {
+        if Instant::now() > deadline {
             let _ = child.kill();
-            panic!("no `listening test` line: {}", read_log(directory))
+            panic!("no `listening test` line: {}", read_log(directory));
         }
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
+/// The address that the server printed for `listener`, once it has.
+fn listening(directory: &Path, listener: &str) -> Option<SocketAddr> {
+    let prefix = format!("listening {listener} ");
+    let output = read_output(directory, "stdout");
+    output.split_inclusive('\n').find_map(|line| line.strip_prefix(&prefix)?.strip_suffix('\n')?.parse().ok())
+}
+
 fn read_log(directory: &Path) -> String {
-    let part = |name| String::from_utf8_lossy(&fs::read(directory.join(name)).unwrap_or_default()).into_owned();
-    part("stdout") + &part("stderr")
+    read_output(directory, "stdout") + &read_output(directory, "stderr")
+}
+
+fn read_output(directory: &Path, name: &str) -> String {
+    String::from_utf8_lossy(&fs::read(directory.join(name)).unwrap_or_default()).into_owned()
 }

@@ -193,6 +193,7 @@ fn queued(key: &ShadowKey, update: Update) -> QueuedCommand<()> {
             id: RequestId::next(),
             client: "client-1".into(),
             may_create: true,
+            row: None,
         },
         context: (),
     }

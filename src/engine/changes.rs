@@ -453,6 +453,7 @@ mod tests {
             id: RequestId::next(),
             client: "c".into(),
             may_create: true,
+            row: None,
         };
         let applied = Applied {
             seq: Some(seq),

@@ -51,6 +51,7 @@ fn deletion() -> Envelope {
         id: RequestId::current(),
         client: "c".into(),
         may_create: true,
+        row: None,
     }
 }
 

@@ -50,9 +50,9 @@ use crate::{
         protocol::{
             codec::FrameLimits,
             message::Delivery,
-            packet::{ClientPacket, Protocol, Reason, Will},
+            packet::{ClientPacket, Protocol, QoS, Reason, Will},
         },
-        session::{Delivered, Violation},
+        session::{Delivered, Ticket, Unsaved, Violation},
         shadow::resync::Next,
     },
     shadow::{DeviceId, Timestamp},
@@ -258,6 +258,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.client.session.complete(ack_id, verdict, self.transport.output());
                     continue;
                 }
+                Some(Item::Saved(tickets)) => {
+                    let (session, output) = (&mut self.client.session, self.transport.output());
+                    tickets.into_iter().for_each(|ticket| session.saved(ticket, now, output));
+                    continue;
+                }
                 Some(Item::Delivery { delivery, .. }) => {
                     self.client.resync.delivered();
                     looked = false;
@@ -309,15 +314,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if window_open || !self.window_is_full() { None } else { self.client.outbox.pop_ack() }
     }
 
-    fn deliver(&mut self, delivery: Delivery, now: Instant) {
+    fn deliver(&mut self, mut delivery: Delivery, now: Instant) {
+        if delivery.qos == QoS::ExactlyOnce && delivery.row.is_none() && self.session_expiry > 0 {
+            delivery.row = self.broker.recorder.identifier(self.client.outbox.id());
+        }
         match self.client.session.deliver(delivery, now, self.transport.output()) {
             Delivered::Sent => {}
+            Delivered::Unsaved(unsaved) => self.save(unsaved),
             Delivered::Expired => self.broker.counters.deliveries_expired.add(1),
             Delivered::TooLarge => self.broker.counters.deliveries_too_large.add(1),
             Delivered::NotNow(_) => {
                 tracing::error!(client = %self.key.client_id, "dequeued a message without space in the session")
             }
         }
+    }
+
+    /// Has the session continue when a row is on disk.
+    fn save(&self, Unsaved { ticket, row }: Unsaved) {
+        let outbox = self.client.outbox.clone();
+        row.after_commit(Box::new(move || outbox.push_saved(ticket)));
+    }
+
+    /// Has the session continue when the removal of a row is on disk.
+    fn save_release(&self, ticket: Ticket) {
+        let outbox = self.client.outbox.clone();
+        self.broker.recorder.after_commit(move || outbox.push_saved(ticket));
     }
 
     /// Returns true if every accepted request has been answered and sent.

@@ -22,6 +22,7 @@ use crate::{
         error::StoreError,
         journal::entry::{NewJournalEntry, Seq},
         reader::Shared,
+        rows::edit::RowEdit,
         schema::JournalPosition,
         shadow_counts::CountChange,
         state::{
@@ -51,6 +52,8 @@ pub struct Envelope {
     pub client: Arc<str>,
     /// False if the author has created as many shadows as it may.
     pub may_create: bool,
+    /// An edit of a row of the broker that is committed together with the command, if that is accepted.
+    pub row: Option<RowEdit>,
 }
 
 /// A command for the store, with the caller's context for its outcome.
@@ -131,6 +134,8 @@ pub(super) struct Batch<C> {
     pub(super) purged: HashMap<DeviceId, Purge>,
     /// The change of the numbers of shadows.
     pub(super) counts: CountChange,
+    /// The edits of rows of the accepted commands.
+    pub(super) rows: Vec<RowEdit>,
     pub(super) outcomes: Vec<Outcome<C>>,
 }
 
@@ -142,6 +147,7 @@ impl<C> Batch<C> {
             touched: HashMap::with_capacity(queue),
             purged: HashMap::new(),
             counts: CountChange::default(),
+            rows: Vec::new(),
             outcomes: Vec::with_capacity(queue),
         }
     }
@@ -150,6 +156,7 @@ impl<C> Batch<C> {
     pub(super) fn decide(&mut self, queued: QueuedCommand<C>, decide_context: &mut DecideContext<'_>) {
         let QueuedCommand { mut envelope, context } = queued;
         let result = self.result(&mut envelope, decide_context);
+        self.rows.extend(envelope.row.take().filter(|_| result.is_ok()));
         let against = match (&result, &envelope.command) {
             // The touched paths of an unresolved patch are unknown.
             (_, Command::Patch(_)) => None,
@@ -163,7 +170,7 @@ impl<C> Batch<C> {
 
     /// Returns true if the batch has data to make durable.
     pub(super) fn needs_commit(&self) -> bool {
-        !self.entries.is_empty() || self.touched.values().any(|touched| touched.must_flush)
+        !self.entries.is_empty() || !self.rows.is_empty() || self.touched.values().any(|touched| touched.must_flush)
     }
 
     fn result(&mut self, envelope: &mut Envelope, context: &mut DecideContext<'_>) -> Result<Applied, Rejection> {

@@ -11,7 +11,7 @@
 
 use std::{
     ops::ControlFlow,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
     time::Instant,
@@ -280,6 +280,9 @@ impl<C> Writer<C> {
     fn conclude(&mut self, mut batch: Batch<C>, room: QueueReservation) {
         if batch.needs_commit() || self.pending_rows.is_due() {
             let touched = std::mem::take(&mut batch.touched);
+            let rows = RowBatch { edits: std::mem::take(&mut batch.rows), on_durable: None };
+            self.shared.row_backlog.fetch_add(rows.bytes(), Ordering::Relaxed);
+            self.pending_rows.add_commands(rows);
             if let Err(rejection) = self.commit_batch(&batch, touched) {
                 let mut changes = Vec::new();
                 for outcome in &mut batch.outcomes {
@@ -287,6 +290,9 @@ impl<C> Writer<C> {
                     let change = decided.ok().filter(|applied| applied.seq.is_some());
                     changes.extend(change.map(|applied| (outcome.envelope.clone(), applied)));
                 }
+                // Their commands have failed, other than the edits that wait with them.
+                let dropped = self.pending_rows.drop_commands();
+                self.shared.row_backlog.fetch_sub(dropped, Ordering::Relaxed);
                 if rejection == Rejection::OutcomeUnknown {
                     self.healer.keep_unknown(UnknownCommit { head: batch.head, changes, counts: batch.counts });
                 }

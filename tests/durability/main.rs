@@ -7,6 +7,7 @@ mod harness;
 
 mod clean_shutdown;
 mod crash;
+mod exactly_once;
 mod messages;
 mod retained;
 mod sessions;

@@ -120,7 +120,7 @@ where
         let Self { caller, key, dialect, answer, .. } = self;
         let Parsed { command, client_token, projection } = parsed;
         let (key, id, client) = (key.clone(), RequestId::current(), caller.client().clone());
-        let envelope = Envelope { key, command, author, id, client, may_create: true };
+        let envelope = Envelope { key, command, author, id, client, may_create: true, row: None };
         (envelope, Box::new(PendingResponse { answer, dialect, projection, client_token, admitted }))
     }
 }

@@ -1,6 +1,6 @@
 //! Handling of the packets that concern the broker: PUBLISH, SUBSCRIBE, UNSUBSCRIBE.
 
-use std::{future, time::Instant};
+use std::{future, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -10,21 +10,26 @@ use crate::{
     auth::Access,
     engine::{self, IncomingRequest, Permit, RefusedRequest, Taken},
     mqtt::{
-        broker::{Published, durable::subscription_row, presence, rights},
+        broker::{
+            Published,
+            durable::{received_row, subscription_row},
+            presence, rights,
+        },
         connection::{Connection, EndReason},
         protocol::{
-            message::Message,
-            packet::{PacketId, Protocol, Reason, Subscribe, Subscription},
+            message::{Message, Row},
+            packet::{PacketId, Protocol, QoS, Reason, Subscribe, Subscription},
             topic::{TopicError, TopicFilter, TopicName, is_clean},
         },
         session::{AckId, AckResult, Inbound},
         shadow::{
-            request::{ReceivedRequest, Request, RequestOrigin, ResponseTopic},
+            request::{ReceivedIdentifier, ReceivedRequest, Request, RequestOrigin, ResponseTopic},
             topics::{Destination, RequestKind},
         },
     },
     observability::logging::{Shortened, limited_info},
     shadow::{Rejection, ShadowKey, Timestamp},
+    store::RowEdit,
     wire::Dialect,
 };
 
@@ -63,8 +68,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let payload = Bytes::copy_from_slice(&inbound.payload);
         // Only a retained message can exceed a quota.
         let retained_topic = inbound.retain.then(|| inbound.topic.clone());
-        let message =
-            Message::new(inbound.topic, payload, inbound.qos, inbound.retain, inbound.properties, Instant::now());
+        let Inbound { topic, qos, retain, properties, packet_id, .. } = inbound;
+        let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
+        let rows = self.keeps_identifier(qos).then(|| self.broker.recorder.open(&message)).flatten();
         let published = self.broker.publish(message, self.client.filters.quota(), Some(self.client.outbox.id()));
         let verdict = match published {
             Ok(Published { receivers: 0, .. }) => {
@@ -77,8 +83,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 over(cause)
             }
         };
+        if let Some(rows) = &rows {
+            let identifier = ack_id.zip(packet_id).filter(|_| published.is_ok());
+            rows.close(identifier.map(|(ack_id, id)| self.keep_identifier(ack_id, id, verdict.reason).0));
+        }
         match ack_id {
-            Some(ack_id) if published.is_ok_and(|published| published.is_kept) => {
+            Some(ack_id) if published.is_ok_and(|published| published.is_kept || rows.is_some()) => {
                 let outbox = self.client.outbox.clone();
                 self.broker.recorder.after_commit(move || outbox.push_ack(ack_id, verdict));
             }
@@ -88,6 +98,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             ack_id => self.complete(ack_id, verdict),
         }
+    }
+
+    /// Returns true if the packet identifier of a message has a row: at QoS 2 in a session that outlives its connection.
+    fn keeps_identifier(&self, qos: QoS) -> bool {
+        qos == QoS::ExactlyOnce && self.session_expiry > 0
+    }
+
+    /// Gives the session the row of a QoS 2 identifier. Returns the edit that writes it, and the row.
+    fn keep_identifier(&mut self, ack_id: AckId, id: PacketId, reason: Reason) -> (RowEdit, Arc<dyn Row>) {
+        let (edit, row) = received_row::insert(self.client.outbox.id(), id, reason, &self.broker.recorder);
+        self.client.session.keep(ack_id, row.clone());
+        (edit, row)
     }
 
     async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: RequestKind, dialect: Dialect) {
@@ -101,7 +123,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Err(verdict) => return self.complete(inbound.ack_id, verdict),
         };
         let origin = RequestOrigin::Session { outbox: self.client.outbox.clone(), ack_id: inbound.ack_id };
-        let request = Request { response, ..Request::new(self.broker.events.clone(), origin, key, operation, dialect) };
+        let changes_shadow = operation != RequestKind::Get && self.keeps_identifier(inbound.qos);
+        let received = inbound.ack_id.zip(inbound.packet_id).filter(|_| changes_shadow).map(|(ack_id, id)| {
+            let (edit, row) = self.keep_identifier(ack_id, id, Reason::SUCCESS);
+            ReceivedIdentifier { edit: Some(edit), row }
+        });
+        let request =
+            Request { response, received, ..Request::new(self.broker.events.clone(), origin, key, operation, dialect) };
         let received = ReceivedRequest {
             request,
             payload: inbound.payload,

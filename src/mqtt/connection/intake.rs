@@ -132,6 +132,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Action::Publish(inbound) => self.publish(inbound).await,
             Action::Subscribe(subscribe) => return self.subscribe(subscribe).await,
             Action::Unsubscribe(id, filters) => return self.unsubscribe(id, filters).await,
+            Action::Save(unsaved) => self.save(unsaved),
+            Action::Release(ticket) => self.save_release(ticket),
             Action::Disconnect { with_will, session_expiry } => {
                 self.session_expiry =
                     session_expiry.unwrap_or(self.session_expiry).min(self.broker.limits.session_expiry_max);

@@ -44,19 +44,25 @@ pub struct Message {
     pub(in crate::mqtt) heads: Heads,
 }
 
+/// A row of the store. Dropping it removes the row.
+pub trait Row: fmt::Debug + Send + Sync {}
+
 /// The row of the store that has a message. Dropping it removes the row.
 pub trait MessageRow: fmt::Debug + Send + Sync {
-    /// Returns the number of the message.
-    fn number(&self) -> u64;
+    /// Adds a row for `delivery` of this message to the session with this number.
+    fn insert(&self, delivery: &Delivery, session: u64) -> Arc<dyn DeliveryRow>;
 }
 
 /// The row of the store that has a delivery. Dropping it removes the row.
 pub trait DeliveryRow: fmt::Debug + Send + Sync {
-    /// Records that the delivery was sent with `id`.
+    /// Records that the delivery is sent with `id`.
     fn sent(&self, id: PacketId);
 
     /// Records at QoS 2 that the client has the message, and that PUBREL is due.
     fn released(&self);
+
+    /// Calls `then` when everything recorded so far is on disk.
+    fn after_commit(&self, then: Box<dyn FnOnce() + Send>);
 }
 
 /// The identifiers of the subscriptions that selected a message; none for most.
@@ -228,7 +234,7 @@ impl Delivery {
     ) -> bool {
         let message = &*self.message;
         let own;
-        let head = if protocol == Protocol::V4 || (message.expires_at.is_none() && self.subscription_ids.is_empty()) {
+        let head = if self.has_cached_head(protocol) {
             message.cached_head(protocol, id.is_some())
         } else {
             own = message.encode_head(protocol, id.is_some(), self.seconds_left(now), &self.subscription_ids);
@@ -248,6 +254,23 @@ impl Delivery {
         }
         out.extend_from_slice(&message.payload);
         true
+    }
+
+    /// Returns true if the PUBLISH packet with an identifier has at most `bytes_max` bytes.
+    #[must_use]
+    pub fn fits(&self, protocol: Protocol, now: Instant, bytes_max: usize) -> bool {
+        let message = &*self.message;
+        let head = if self.has_cached_head(protocol) {
+            message.cached_head(protocol, true).bytes.len()
+        } else {
+            message.encode_head(protocol, true, self.seconds_left(now), &self.subscription_ids).bytes.len()
+        };
+        head + message.payload.len() <= bytes_max.min(put::VARINT_MAX)
+    }
+
+    /// Returns true if the head is the same for all subscribers, at all times.
+    fn has_cached_head(&self, protocol: Protocol) -> bool {
+        protocol == Protocol::V4 || (self.message.expires_at.is_none() && self.subscription_ids.is_empty())
     }
 
     /// Returns the received expiry interval less the time since publication, in seconds rounded up [MQTT-3.3.2-6].

@@ -12,15 +12,20 @@
 //! At QoS 2 an equal identifier makes a PUBLISH a resend [MQTT-4.3.3-10]. The exception is a refused message, whose
 //! identifier is free for a PUBLISH without DUP. At QoS 1 the DUP flag decides: a client that has lost its session
 //! reuses identifiers, and its new message must not be mistaken for the old one.
+//!
+//! In a session that outlives the server, a QoS 2 identifier has a row in the store, which is dropped at PUBREL. PUBCOMP
+//! waits until that is on disk: the client may use the identifier for another message then, which a restart must not take
+//! for a resend.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::mqtt::{
     protocol::{
+        message::Row,
         packet::{PacketId, Protocol, QoS, Reason},
         violation::Violation,
     },
-    session::AckResult,
+    session::{AckResult, Ticket},
 };
 
 /// The id of a pending acknowledgement, unique within one session.
@@ -38,6 +43,19 @@ pub(crate) enum PublishOutcome {
     Repeat(AckResult),
 }
 
+/// The effect of a PUBREL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// The identifier was in use; it is free now.
+    Known,
+    /// The identifier was in use; its row is removed.
+    Unsaved,
+    /// The removal of its row is not on disk yet.
+    Waits,
+    /// The identifier is not in use.
+    Unknown,
+}
+
 /// The pending acknowledgements of one client.
 #[derive(Debug, Default)]
 pub(crate) struct InboundAcks {
@@ -46,12 +64,31 @@ pub(crate) struct InboundAcks {
     /// Unacknowledged messages of earlier connections that were not resent on this one.
     earlier: Vec<InboundAck>,
     /// QoS 2 messages whose PUBREC was sent and whose PUBREL is awaited.
-    unreleased: Vec<(PacketId, Reason)>,
+    unreleased: Vec<Unreleased>,
     /// The number of first entries of `unreleased` that are from earlier connections.
     unreleased_earlier: usize,
     /// The last [`REFUSALS_MAX`] QoS 2 messages that a PUBREC refused.
     refused: VecDeque<(PacketId, AckResult)>,
+    /// Identifiers whose rows are being removed.
+    releasing: Vec<Releasing>,
     last_ack_id: u32,
+}
+
+/// A QoS 2 message whose PUBREC was sent.
+#[derive(Debug)]
+struct Unreleased {
+    id: PacketId,
+    reason: Reason,
+    row: Option<Arc<dyn Row>>,
+}
+
+/// A QoS 2 identifier whose PUBREL was received.
+#[derive(Debug)]
+struct Releasing {
+    ticket: Ticket,
+    id: PacketId,
+    /// True if the present connection waits for PUBCOMP.
+    is_awaited: bool,
 }
 
 #[derive(Debug)]
@@ -60,6 +97,7 @@ struct InboundAck {
     qos: QoS,
     ack_id: AckId,
     verdict: Option<AckResult>,
+    row: Option<Arc<dyn Row>>,
 }
 
 impl InboundAcks {
@@ -99,13 +137,14 @@ impl InboundAcks {
             }
         }
         if qos == QoS::ExactlyOnce
-            && self.unreleased.len() + self.earlier.len() + self.waiting.len() >= QOS_2_PENDING_MAX
+            && self.unreleased.len() + self.releasing.len() + self.earlier.len() + self.waiting.len()
+                >= QOS_2_PENDING_MAX
         {
             return Err(Violation::TooManyUnreleased);
         }
         self.last_ack_id = self.last_ack_id.wrapping_add(1);
         let ack_id = AckId(self.last_ack_id);
-        self.waiting.push_back(InboundAck { id, qos, ack_id, verdict: None });
+        self.waiting.push_back(InboundAck { id, qos, ack_id, verdict: None, row: None });
         Ok(PublishOutcome::New(ack_id))
     }
 
@@ -129,7 +168,7 @@ impl InboundAcks {
     /// Takes the next acknowledgement to write, if the oldest request has a result.
     pub(crate) fn next(&mut self, protocol: Protocol) -> Option<(PacketId, QoS, AckResult)> {
         self.waiting.front()?.verdict.as_ref()?;
-        let InboundAck { id, qos, verdict, .. } = self.waiting.pop_front()?;
+        let InboundAck { id, qos, verdict, row, .. } = self.waiting.pop_front()?;
         let verdict = verdict?;
         if self.waiting.is_empty() && self.waiting.capacity() > KEPT_CAPACITY {
             self.waiting = VecDeque::new();
@@ -138,7 +177,7 @@ impl InboundAcks {
             if ends_the_exchange(protocol, verdict.reason) {
                 self.refuse(id, verdict.clone());
             } else {
-                self.unreleased.push((id, verdict.reason));
+                self.unreleased.push(Unreleased { id, reason: verdict.reason, row });
             }
         }
         Some((id, qos, verdict))
@@ -146,20 +185,51 @@ impl InboundAcks {
 
     /// Returns true if a PUBREC was sent that waits for this PUBREL.
     pub(crate) fn awaits_pubrel(&self, id: PacketId) -> bool {
-        self.unreleased.iter().any(|(unreleased, _)| *unreleased == id)
+        self.unreleased.iter().any(|unreleased| unreleased.id == id)
     }
 
-    /// Handles PUBREL. Returns true if the identifier was in use; it is free now.
-    pub(crate) fn release(&mut self, id: PacketId) -> Result<bool, Violation> {
-        if self.forget_unreleased(id) {
-            return Ok(true);
+    /// Takes the row of a QoS 2 identifier.
+    pub(crate) fn keep(&mut self, ack_id: AckId, row: Arc<dyn Row>) {
+        if let Some(ack) = self.waiting.iter_mut().find(|ack| ack.ack_id == ack_id) {
+            ack.row = Some(row);
+        }
+    }
+
+    /// Adds an identifier that was received before a restart.
+    pub(crate) fn restore(&mut self, id: PacketId, reason: Reason, row: Arc<dyn Row>) {
+        self.unreleased.push(Unreleased { id, reason, row: Some(row) });
+        self.unreleased_earlier = self.unreleased.len();
+    }
+
+    /// Handles PUBREL. If it removes a row, `ticket` has to be given to [`InboundAcks::saved`].
+    pub(crate) fn release(&mut self, id: PacketId, ticket: Ticket) -> Result<Release, Violation> {
+        if let Some(Unreleased { row, .. }) = self.take_unreleased(id) {
+            if row.is_none() {
+                return Ok(Release::Known);
+            }
+            self.releasing.push(Releasing { ticket, id, is_awaited: true });
+            return Ok(Release::Unsaved);
         }
         let undecided = |ack: &InboundAck| ack.id == id && ack.qos == QoS::ExactlyOnce;
         if self.waiting.iter().chain(&self.earlier).any(undecided) {
             // PUBCOMP would claim that the request is complete.
             return Err(Violation::ReleasedTooEarly(id.get()));
         }
-        Ok(false)
+        if let Some(releasing) = self.releasing.iter_mut().find(|releasing| releasing.id == id) {
+            releasing.is_awaited = true;
+            return Ok(Release::Waits);
+        }
+        Ok(Release::Unknown)
+    }
+
+    /// Handles a ticket: the removal of its row is on disk. Returns the identifier if PUBCOMP is due.
+    pub(crate) fn saved(&mut self, ticket: Ticket) -> Option<PacketId> {
+        let at = self.releasing.iter().position(|releasing| releasing.ticket == ticket)?;
+        let Releasing { id, is_awaited, .. } = self.releasing.remove(at);
+        if self.releasing.is_empty() {
+            self.releasing = Vec::new();
+        }
+        is_awaited.then_some(id)
     }
 
     /// Ends the connection. Its unacknowledged messages wait for a resend on the next one.
@@ -169,16 +239,17 @@ impl InboundAcks {
         self.earlier.retain(|ack| ack.qos == QoS::ExactlyOnce);
         self.earlier.extend(std::mem::take(&mut self.waiting));
         self.unreleased_earlier = self.unreleased.len();
+        self.releasing.iter_mut().for_each(|releasing| releasing.is_awaited = false);
     }
 
     /// Returns the result of the PUBREC that was sent for a QoS 2 identifier, if this is a resend.
     fn sent_before(&mut self, id: PacketId, dup: bool, protocol: Protocol) -> Option<AckResult> {
-        if let Some((_, reason)) = self.unreleased.iter().find(|(unreleased, _)| *unreleased == id) {
+        if let Some(Unreleased { reason, .. }) = self.unreleased.iter().find(|unreleased| unreleased.id == id) {
             let verdict = AckResult { reason: *reason, ..AckResult::SUCCESS };
             // The client may have used 3.1.1 before, where it had to send PUBREL; in MQTT 5 this PUBREC ends the
             // exchange.
             if ends_the_exchange(protocol, verdict.reason) {
-                self.forget_unreleased(id);
+                self.take_unreleased(id);
                 self.refuse(id, verdict.clone());
             }
             return Some(verdict);
@@ -191,17 +262,27 @@ impl InboundAcks {
         None
     }
 
-    /// Frees an identifier that waits for its PUBREL. Returns true if it did.
-    fn forget_unreleased(&mut self, id: PacketId) -> bool {
-        let Some(at) = self.unreleased.iter().position(|(unreleased, _)| *unreleased == id) else { return false };
-        self.unreleased.remove(at);
+    /// Removes and returns the message that waits for this PUBREL.
+    fn take_unreleased(&mut self, id: PacketId) -> Option<Unreleased> {
+        let at = self.unreleased.iter().position(|unreleased| unreleased.id == id)?;
+        let taken = self.unreleased.remove(at);
         if at < self.unreleased_earlier {
             self.unreleased_earlier -= 1;
         }
         if self.unreleased.is_empty() && self.unreleased.capacity() > KEPT_CAPACITY {
             self.unreleased = Vec::new();
         }
-        true
+        Some(taken)
+    }
+
+    /// Returns the QoS 2 identifiers whose messages are decided, as a restart has to restore them.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> Vec<(PacketId, Reason)> {
+        let decided = self.waiting.iter().chain(&self.earlier);
+        let decided = decided.filter_map(|ack| Some((ack.id, ack.verdict.as_ref()?.reason)));
+        let mut kept: Vec<_> = self.unreleased.iter().map(|it| (it.id, it.reason)).chain(decided).collect();
+        kept.sort_unstable_by_key(|(id, _)| *id);
+        kept
     }
 
     fn refuse(&mut self, id: PacketId, verdict: AckResult) {

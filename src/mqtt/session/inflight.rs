@@ -4,21 +4,47 @@
 //! Entries sent on the present connection precede those not sent on it yet. A message is freed by the acknowledgement
 //! after which no resend is needed: PUBACK or PUBREC.
 //!
+//! At QoS 2, PUBLISH and PUBREL of a message with a row wait until the row on disk says that they were sent
+//! ([`Unsaved`]), so that a restart neither sends the message with a second identifier nor forgets the first. Later
+//! entries wait too.
+//!
 //! Not here: the limits ([`crate::mqtt::session`]), and messages not sent yet ([`crate::mqtt::broker::outbox`]).
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use crate::mqtt::protocol::{
-    codec::{self, TooLarge},
-    message::{Delivery, DeliveryRow},
-    packet::{PacketId, Protocol, QoS, Reason, ServerPacket},
+use crate::mqtt::{
+    protocol::{
+        codec::{self, TooLarge},
+        message::{Delivery, DeliveryRow},
+        packet::{PacketId, Protocol, QoS, Reason, ServerPacket},
+    },
+    session::Ticket,
 };
 
+/// A packet that waits until a row is on disk.
+#[derive(Debug)]
+pub struct Unsaved {
+    /// The ticket for [`Session::saved`](super::Session::saved).
+    pub ticket: Ticket,
+    /// The row.
+    pub row: Arc<dyn DeliveryRow>,
+}
+
+impl PartialEq for Unsaved {
+    fn eq(&self, other: &Self) -> bool {
+        self.ticket == other.ticket
+    }
+}
+
 /// The effect of a PUBREC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Received {
     /// The message is released: PUBREL is due.
     Release,
+    /// The message is released: PUBREL is due when that is on disk.
+    Unsaved(Unsaved),
+    /// PUBREL follows as soon as an earlier PUBREC is on disk.
+    Waits,
     /// The client refused the message; it was removed.
     Refused,
     /// No message has the packet identifier.
@@ -40,6 +66,10 @@ pub(crate) struct Inflight {
 struct InflightEntry {
     id: PacketId,
     stage: InflightState,
+    /// Set while the next packet waits until the row is on disk.
+    unsaved: Option<Ticket>,
+    /// True if PUBLISH was sent, on any connection.
+    was_sent: bool,
 }
 
 /// A message that was in flight when the server stopped.
@@ -79,10 +109,13 @@ impl Inflight {
         let entries = std::mem::take(&mut self.entries);
         (self.unsent, self.bytes) = (0, 0);
         let deliveries = entries.into_iter().filter_map(|entry| match entry.stage {
-            InflightState::Published(delivery) => Some(delivery),
+            InflightState::Published(delivery) => {
+                let may_move = delivery.qos == QoS::AtLeastOnce || !entry.was_sent;
+                (delivery.share.is_some() && may_move).then_some(delivery)
+            }
             InflightState::Released(_) => None,
         });
-        deliveries.filter(|delivery| delivery.share.is_some() && delivery.qos == QoS::AtLeastOnce).collect()
+        deliveries.collect()
     }
 
     /// Returns the bytes of the messages kept for a resend.
@@ -108,19 +141,35 @@ impl Inflight {
             RestoredInflight::Released(row) => InflightState::Released(Some(row)),
         };
         self.bytes += stage.weight();
-        self.entries.push_back(InflightEntry { id, stage });
+        self.entries.push_back(InflightEntry { id, stage, unsaved: None, was_sent: true });
         self.unsent = self.entries.len();
         self.last_id = id.get();
     }
 
-    /// Records a message as sent.
-    pub(crate) fn push(&mut self, id: PacketId, delivery: Delivery) {
+    /// Adds a message, which [`Inflight::send`] sends. Returns its row if that has to be on disk first: then `ticket`
+    /// has to be given to [`Inflight::saved`].
+    pub(crate) fn push(&mut self, id: PacketId, delivery: Delivery, ticket: Ticket) -> Option<Unsaved> {
+        let mut unsaved = None;
         if let Some(row) = &delivery.row {
             row.sent(id);
+            unsaved = (delivery.qos == QoS::ExactlyOnce).then(|| Unsaved { ticket, row: row.clone() });
         }
         let stage = InflightState::Published(delivery);
         self.bytes += stage.weight();
-        self.entries.push_back(InflightEntry { id, stage });
+        let waits_for = unsaved.as_ref().map(|unsaved| unsaved.ticket);
+        self.entries.push_back(InflightEntry { id, stage, unsaved: waits_for, was_sent: false });
+        self.unsent += 1;
+        unsaved
+    }
+
+    /// Handles a ticket: its row is on disk. Returns the identifier of a PUBREL that is due out of turn.
+    pub(crate) fn saved(&mut self, ticket: Ticket) -> Option<PacketId> {
+        let sent = self.entries.len() - self.unsent;
+        let waits = |entry: &InflightEntry| entry.unsaved == Some(ticket);
+        let at = self.entries.iter().position(waits)?;
+        let entry = self.entries.get_mut(at)?;
+        entry.unsaved = None;
+        (at < sent && matches!(entry.stage, InflightState::Released(_))).then_some(entry.id)
     }
 
     /// Returns true if a message waits for this PUBACK.
@@ -130,24 +179,26 @@ impl Inflight {
 
     /// Returns true if a message waits for its first PUBREC with this identifier.
     pub(crate) fn awaits_pubrec(&self, id: PacketId) -> bool {
-        self.entries.iter().any(|entry| entry.id == id && entry.stage.is_published(QoS::ExactlyOnce))
+        self.entries.iter().any(|entry| entry.id == id && entry.was_sent && entry.stage.is_published(QoS::ExactlyOnce))
     }
 
     /// Returns true if a message waits for this PUBCOMP.
     pub(crate) fn awaits_pubcomp(&self, id: PacketId) -> bool {
-        self.entries.iter().any(|entry| entry.id == id && matches!(entry.stage, InflightState::Released(_)))
+        self.entries.iter().any(|entry| entry.id == id && entry.is_released())
     }
 
     /// Handles PUBACK; one without a message is ignored.
     pub(crate) fn acknowledge(&mut self, id: PacketId) {
-        self.remove(id, |stage| stage.is_published(QoS::AtLeastOnce));
+        self.remove(id, |entry| entry.was_sent && entry.stage.is_published(QoS::AtLeastOnce));
     }
 
-    /// Handles PUBREC.
-    pub(crate) fn receive(&mut self, id: PacketId, reason: Reason) -> Received {
-        let fits =
-            |stage: &InflightState| stage.is_published(QoS::ExactlyOnce) || matches!(stage, InflightState::Released(_));
-        let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id && fits(&entry.stage)) else {
+    /// Handles PUBREC. If its effect has to be on disk first, `ticket` has to be given to [`Inflight::saved`].
+    pub(crate) fn receive(&mut self, id: PacketId, reason: Reason, ticket: Ticket) -> Received {
+        let fits = |entry: &InflightEntry| {
+            let is_released = matches!(entry.stage, InflightState::Released(_));
+            is_released || entry.was_sent && entry.stage.is_published(QoS::ExactlyOnce)
+        };
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id && fits(entry)) else {
             return Received::Unknown;
         };
         if reason.is_failure() {
@@ -155,19 +206,20 @@ impl Inflight {
             return Received::Refused;
         }
         self.bytes -= entry.stage.weight();
-        if let InflightState::Published(delivery) = &mut entry.stage {
-            let row = delivery.row.take();
-            if let Some(row) = &row {
-                row.released();
-            }
-            entry.stage = InflightState::Released(row);
-        }
-        Received::Release
+        let InflightState::Published(delivery) = &mut entry.stage else {
+            return if entry.unsaved.is_none() { Received::Release } else { Received::Waits };
+        };
+        let row = delivery.row.take();
+        entry.stage = InflightState::Released(row.clone());
+        let Some(row) = row else { return Received::Release };
+        row.released();
+        entry.unsaved = Some(ticket);
+        Received::Unsaved(Unsaved { ticket, row })
     }
 
     /// Handles PUBCOMP; one without a message is ignored.
     pub(crate) fn complete(&mut self, id: PacketId) {
-        self.remove(id, |stage| matches!(stage, InflightState::Released(_)));
+        self.remove(id, InflightEntry::is_released);
     }
 
     /// Ends the connection: all entries have to be resent on the next one.
@@ -175,14 +227,15 @@ impl Inflight {
         self.unsent = self.entries.len();
     }
 
-    /// Resends, in the original order, the entries that `window` allows: PUBLISH with DUP, or PUBREL [MQTT-4.4.0-1].
+    /// Sends, in the original order, the entries that `window` allows, up to the first that has to be on disk first:
+    /// PUBLISH, with DUP if it was sent before, or PUBREL [MQTT-4.4.0-1].
     ///
     /// A message above the present Maximum Packet Size is dropped as if it had been sent [MQTT-3.1.2-25].
     ///
     /// # Errors
     ///
     /// [`TooLarge`]: a PUBREL exceeds the Maximum Packet Size.
-    pub(crate) fn resend(
+    pub(crate) fn send(
         &mut self,
         protocol: Protocol,
         window: u16,
@@ -192,13 +245,15 @@ impl Inflight {
     ) -> Result<(), TooLarge> {
         while self.unsent > 0 && self.entries.len() - self.unsent < window.into() {
             let next = self.entries.len() - self.unsent;
+            let Some(InflightEntry { id, stage, unsaved: None, was_sent }) = self.entries.get_mut(next) else { break };
             self.unsent -= 1;
-            let Some(InflightEntry { id, stage }) = self.entries.get(next) else { break };
             match stage {
                 InflightState::Published(delivery) => {
-                    if !delivery.write(protocol, Some(*id), true, now, bytes_max, out) {
+                    if !delivery.write(protocol, Some(*id), *was_sent, now, bytes_max, out) {
                         self.bytes -= stage.weight();
                         self.entries.remove(next);
+                    } else {
+                        *was_sent = true;
                     }
                 }
                 InflightState::Released(_) => {
@@ -209,8 +264,18 @@ impl Inflight {
         Ok(())
     }
 
-    fn remove(&mut self, id: PacketId, fits: impl Fn(&InflightState) -> bool) {
-        let Some(at) = self.entries.iter().position(|entry| entry.id == id && fits(&entry.stage)) else { return };
+    /// Returns the identifiers and stages of the entries, as a restart has to restore them.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> Vec<(PacketId, Option<bytes::Bytes>)> {
+        let kept = |entry: &InflightEntry| match &entry.stage {
+            InflightState::Published(delivery) => (entry.id, Some(delivery.message.payload.clone())),
+            InflightState::Released(_) => (entry.id, None),
+        };
+        self.entries.iter().map(kept).collect()
+    }
+
+    fn remove(&mut self, id: PacketId, fits: impl Fn(&InflightEntry) -> bool) {
+        let Some(at) = self.entries.iter().position(|entry| entry.id == id && fits(entry)) else { return };
         if at >= self.entries.len() - self.unsent {
             self.unsent -= 1;
         }
@@ -220,6 +285,13 @@ impl Inflight {
         if self.entries.is_empty() && self.entries.capacity() > KEPT_CAPACITY {
             self.entries = VecDeque::new();
         }
+    }
+}
+
+impl InflightEntry {
+    /// Returns true if PUBREL was sent, or is due without further condition.
+    fn is_released(&self) -> bool {
+        matches!(self.stage, InflightState::Released(_)) && self.unsaved.is_none()
     }
 }
 

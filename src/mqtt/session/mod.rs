@@ -8,23 +8,29 @@
 //! [`Session::complete`]. Acknowledgements are written in the order of the PUBLISHes. A QoS 2 identifier never becomes
 //! a second request. [`SessionLimits`] bounds the memory that a client can make a session use.
 //!
+//! A session that outlives the server has rows in the store: those of its deliveries ([`DeliveryRow`]) and of received
+//! QoS 2 identifiers ([`Session::keep`]). A step that has to be on disk before its packet is sent returns a [`Ticket`];
+//! the caller gives it to [`Session::saved`] afterwards.
+//!
+//! [`DeliveryRow`]: crate::mqtt::protocol::message::DeliveryRow
+//!
 //! Not here: sockets and keep-alive ([`crate::mqtt::connection`]), session takeover, expiry and wills
 //! ([`crate::mqtt::broker`]), rights, and the selection of messages by subscriptions.
 
 mod inbound_acks;
 pub mod inflight;
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
-pub use self::inbound_acks::AckId;
-use self::inbound_acks::{InboundAcks, PublishOutcome};
+use self::inbound_acks::{InboundAcks, PublishOutcome, Release};
+pub use self::{inbound_acks::AckId, inflight::Unsaved};
 pub use crate::mqtt::protocol::violation::Violation;
 use crate::mqtt::{
     protocol::{
         codec,
-        message::Delivery,
+        message::{Delivery, Row},
         packet::{
             ClientPacket, Connect, PacketId, Properties, Protocol, Publish, QoS, Reason, ServerPacket, Subscribe,
         },
@@ -61,6 +67,10 @@ impl Default for SessionLimits {
     }
 }
 
+/// A number for a step that has to be on disk before its packet is sent; unique within one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
 /// An action that a packet requires from the caller.
 #[derive(Debug, PartialEq)]
 pub enum Action {
@@ -70,6 +80,10 @@ pub enum Action {
     Subscribe(Subscribe),
     /// Answer with [`Session::unsubscribed`].
     Unsubscribe(PacketId, Vec<Result<TopicFilter, Reason>>),
+    /// PUBREL is due when the row is on disk: then call [`Session::saved`].
+    Save(Unsaved),
+    /// PUBCOMP is due when the removal of the identifier's row is on disk: then call [`Session::saved`].
+    Release(Ticket),
     /// End the connection.
     Disconnect {
         /// True if the will has to be published.
@@ -92,6 +106,8 @@ pub struct Inbound {
     pub retain: bool,
     /// The acknowledgement to complete; `Some` exactly for QoS 1 and 2.
     pub ack_id: Option<AckId>,
+    /// The packet identifier; `Some` exactly for QoS 1 and 2.
+    pub packet_id: Option<PacketId>,
     /// MQTT 5 properties other than the alias.
     pub properties: Option<Box<Properties>>,
 }
@@ -117,8 +133,10 @@ impl AckResult {
 #[derive(Debug)]
 #[must_use]
 pub enum Delivered {
-    /// The message is in the buffer.
+    /// The message is in the buffer, or follows an earlier one that is [`Delivered::Unsaved`].
     Sent,
+    /// The message will be sent when its row is on disk: then call [`Session::saved`].
+    Unsaved(Unsaved),
     /// The message was dropped: its message expiry interval had passed.
     Expired,
     /// The message was dropped: it exceeds the client's Maximum Packet Size.
@@ -134,6 +152,7 @@ pub struct Session {
     link: Option<Link>,
     inbound_acks: InboundAcks,
     inflight: Inflight,
+    last_ticket: u64,
 }
 
 /// The state of one connection.
@@ -157,7 +176,7 @@ impl Session {
     /// Returns a session without connection.
     #[must_use]
     pub fn new(limits: SessionLimits) -> Self {
-        Self { limits, link: None, inbound_acks: InboundAcks::default(), inflight: Inflight::default() }
+        Self { limits, link: None, inbound_acks: InboundAcks::default(), inflight: Inflight::default(), last_ticket: 0 }
     }
 
     /// Begins a connection, and appends the packets that have to be resent. Called when CONNACK is in `out`.
@@ -172,12 +191,17 @@ impl Session {
             session_expiry: connect.session_expiry,
             aliases: Vec::new(),
         });
-        self.resend(now, out);
+        self.send_inflight(now, out);
     }
 
     /// Adds an in-flight message of the time before a restart, after those that were sent before it.
     pub fn restore_inflight(&mut self, id: PacketId, message: RestoredInflight) {
         self.inflight.restore(id, message);
+    }
+
+    /// Adds a QoS 2 identifier that was received before a restart, with the reason of its PUBREC.
+    pub fn restore_received(&mut self, id: PacketId, reason: Reason, row: Arc<dyn Row>) {
+        self.inbound_acks.restore(id, reason, row);
     }
 
     /// Ends the connection and drops its state.
@@ -199,6 +223,7 @@ impl Session {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<Option<Action>, Violation> {
+        let ticket = self.next_ticket();
         let Some(link) = &mut self.link else { return Err(Violation::NotConnected) };
         match packet {
             ClientPacket::Connect(_) => return Err(Violation::SecondConnect), // [MQTT-3.1.0-2]
@@ -218,22 +243,35 @@ impl Session {
                 return Ok(Some(Action::Disconnect { with_will: reason != Reason::SUCCESS, session_expiry }));
             }
             ClientPacket::PingReq => link.send(&ServerPacket::PingResp, out), // [MQTT-3.12.4-1]
-            ClientPacket::PubRel(id) => {
-                let known = self.inbound_acks.release(id)?;
-                link.send(&ServerPacket::PubComp(id, release_reason(known)), out);
-            }
+            ClientPacket::PubRel(id) => match self.inbound_acks.release(id, ticket)? {
+                Release::Unsaved => return Ok(Some(Action::Release(ticket))),
+                Release::Waits => {}
+                known => link.send(&ServerPacket::PubComp(id, release_reason(known == Release::Known)), out),
+            },
             ClientPacket::PubAck(id, _) => self.inflight.acknowledge(id),
-            ClientPacket::PubRec(id, reason) => match self.inflight.receive(id, reason) {
-                Received::Refused => {}
+            ClientPacket::PubRec(id, reason) => match self.inflight.receive(id, reason, ticket) {
+                Received::Refused | Received::Waits => {}
+                Received::Unsaved(unsaved) => return Ok(Some(Action::Save(unsaved))),
                 received => {
-                    let reason = release_reason(received == Received::Release);
+                    let reason = release_reason(matches!(received, Received::Release));
                     link.send(&ServerPacket::PubRel(id, reason), out);
                 }
             },
             ClientPacket::PubComp(id) => self.inflight.complete(id),
         }
-        self.resend(now, out);
+        self.send_inflight(now, out);
         Ok(None)
+    }
+
+    /// Continues with the step of `ticket`, which is on disk. Nothing happens if its packet is not needed any more.
+    pub fn saved(&mut self, ticket: Ticket, now: Instant, out: &mut Vec<u8>) {
+        if let Some(id) = self.inbound_acks.saved(ticket) {
+            self.send(&ServerPacket::PubComp(id, Reason::SUCCESS), out);
+        }
+        if let Some(id) = self.inflight.saved(ticket) {
+            self.send(&ServerPacket::PubRel(id, Reason::SUCCESS), out);
+        }
+        self.send_inflight(now, out);
     }
 
     /// Returns true if `packet` is an acknowledgement that the session expects. A client can send any number of others.
@@ -277,20 +315,29 @@ impl Session {
         if delivery.message.is_expired(now) {
             return Delivered::Expired; // [MQTT-3.3.2-5]
         }
+        let ticket = self.next_ticket();
         let Some(link) = &self.link else { return Delivered::NotNow(delivery) };
-        let id = match delivery.qos {
-            QoS::AtMostOnce => None,
-            // [MQTT-3.3.4-9]
-            _ if !self.inflight.is_open(link.window, self.limits.outbound_bytes) => return Delivered::NotNow(delivery),
-            _ => Some(self.inflight.free_id()),
-        };
-        if !delivery.write(link.protocol, id, false, now, link.bytes_max, out) {
+        let (protocol, bytes_max) = (link.protocol, link.bytes_max);
+        if delivery.qos == QoS::AtMostOnce {
+            let is_sent = delivery.write(protocol, None, false, now, bytes_max, out);
+            return if is_sent { Delivered::Sent } else { Delivered::TooLarge };
+        }
+        if !self.inflight.is_open(link.window, self.limits.outbound_bytes) {
+            return Delivered::NotNow(delivery); // [MQTT-3.3.4-9]
+        }
+        if !delivery.fits(protocol, now, bytes_max) {
             return Delivered::TooLarge; // [MQTT-3.1.2-24], [MQTT-3.1.2-25]
         }
-        if let Some(id) = id {
-            self.inflight.push(id, delivery);
-        }
-        Delivered::Sent
+        let id = self.inflight.free_id();
+        let unsaved = self.inflight.push(id, delivery, ticket);
+        self.send_inflight(now, out);
+        unsaved.map_or(Delivered::Sent, Delivered::Unsaved)
+    }
+
+    /// Gives the row of a received QoS 2 identifier to the session, which drops it when the identifier is free again, or
+    /// the message is refused.
+    pub fn keep(&mut self, ack_id: AckId, row: Arc<dyn Row>) {
+        self.inbound_acks.keep(ack_id, row);
     }
 
     /// Sets the result of a message from the client. Its PUBACK or PUBREC is written when all earlier ones are.
@@ -371,7 +418,7 @@ impl Session {
                 return Ok(None);
             }
         };
-        Ok(Some(Action::Publish(Inbound { topic, payload, qos, retain, ack_id, properties })))
+        Ok(Some(Action::Publish(Inbound { topic, payload, qos, retain, ack_id, packet_id: id, properties })))
     }
 
     fn acknowledge(&mut self, out: &mut Vec<u8>) {
@@ -381,13 +428,18 @@ impl Session {
         }
     }
 
-    fn resend(&mut self, now: Instant, out: &mut Vec<u8>) {
+    fn send_inflight(&mut self, now: Instant, out: &mut Vec<u8>) {
         if let Some(link) = &mut self.link
             && !link.is_stuck
         {
-            let resent = self.inflight.resend(link.protocol, link.window, link.bytes_max, now, out);
-            link.is_stuck |= resent.is_err();
+            let sent = self.inflight.send(link.protocol, link.window, link.bytes_max, now, out);
+            link.is_stuck |= sent.is_err();
         }
+    }
+
+    fn next_ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
     }
 
     fn send(&mut self, packet: &ServerPacket, out: &mut Vec<u8>) {
@@ -445,5 +497,7 @@ pub mod fuzzing;
 mod model_inbound;
 #[cfg(any(test, feature = "fuzzing"))]
 mod model_outbound;
+#[cfg(test)]
+mod model_restart;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use crate::{
     mqtt::{
         broker::outbox::{Outbox, SessionId},
         protocol::{
-            message::Message,
+            message::{Message, Row},
             packet::{Properties, QoS, Reason},
             topic::TopicName,
         },
@@ -28,6 +28,7 @@ use crate::{
     },
     observability::request_id::RequestId,
     shadow::{Command, Delete, Document, DocumentLimits, Rejection, Sender, ShadowKey, Timestamp},
+    store::RowEdit,
     wire::{self, ClientToken, Dialect, Parsed, Payload, Refused, ReplyOptions, Via},
 };
 
@@ -65,6 +66,8 @@ pub(in crate::mqtt) struct Request {
     pub metadata: bool,
     /// The response topic of the PUBLISH.
     pub response: Option<ResponseTopic>,
+    /// At QoS 2 in a session that outlives the server, the row of the packet identifier.
+    pub received: Option<ReceivedIdentifier>,
     /// The permit that counts the request until it is decided.
     pub admitted: Option<Admitted>,
     /// True for a dry run, whose outcome is sent to the requester alone.
@@ -84,6 +87,15 @@ pub(in crate::mqtt) enum RequestOrigin {
     },
     /// A will, whose sender receives no reply. Holds the rights of its owner.
     Will(Access),
+}
+
+/// The packet identifier of a request, on its way to the disk.
+pub(in crate::mqtt) struct ReceivedIdentifier {
+    /// The edit that writes it with the accepted command.
+    pub edit: Option<RowEdit>,
+    /// Its row, which is not removed before the command is decided.
+    #[expect(dead_code, reason = "for its drop")]
+    pub row: Arc<dyn Row>,
 }
 
 /// A topic for the reply besides the shadow's own topics.
@@ -121,8 +133,10 @@ impl IncomingRequest for ReceivedRequest {
     }
 
     fn into_command(self, (command, author): (Command, Sender), admitted: Admitted) -> (Envelope, Box<dyn Requester>) {
-        let Self { request, client, .. } = self;
-        let envelope = Envelope { key: request.key.clone(), command, author, id: request.id, client, may_create: true };
+        let Self { mut request, client, .. } = self;
+        let row = request.received.as_mut().and_then(|received| received.edit.take());
+        let (key, id) = (request.key.clone(), request.id);
+        let envelope = Envelope { key, command, author, id, client, may_create: true, row };
         (envelope, Box::new(Request { admitted: Some(admitted), ..request }))
     }
 }
@@ -177,6 +191,7 @@ impl Request {
             client_token: None,
             metadata: true,
             response: None,
+            received: None,
             admitted: None,
             private: false,
             reads: Projection::NONE,

@@ -51,6 +51,8 @@ const RECORD_BYTES: usize = 1 << 20;
 pub(in crate::store) struct PendingRows {
     batches: Vec<RowBatch>,
     bytes: usize,
+    /// True if the last batch has the edits of commands, which are dropped if the commit fails.
+    ends_with_commands: bool,
     is_urgent: bool,
     /// The time at which the edits have to be committed.
     due: Option<Instant>,
@@ -62,6 +64,22 @@ impl PendingRows {
         self.is_urgent |= batch.on_durable.is_some();
         self.due.get_or_insert_with(|| Instant::now() + WAIT_MAX);
         self.batches.push(batch);
+    }
+
+    /// Adds the edits of the commands that the next commit has.
+    pub(in crate::store) fn add_commands(&mut self, batch: RowBatch) {
+        if !batch.edits.is_empty() {
+            self.add(batch);
+            self.ends_with_commands = true;
+        }
+    }
+
+    /// Removes the edits of commands after a failed commit. Returns their bytes.
+    pub(in crate::store) fn drop_commands(&mut self) -> usize {
+        let is_last = std::mem::take(&mut self.ends_with_commands);
+        let dropped = if is_last { self.batches.pop() } else { None }.map_or(0, |batch| batch.bytes());
+        self.bytes -= dropped;
+        dropped
     }
 
     pub(in crate::store) fn is_empty(&self) -> bool {

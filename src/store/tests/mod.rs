@@ -80,7 +80,8 @@ fn queued<C>(key: &ShadowKey, command: Command, context: C) -> QueuedCommand<C> 
 
 fn queued_by<C>(author: &str, key: &ShadowKey, command: Command, context: C) -> QueuedCommand<C> {
     let (author, id) = (sender(author), RequestId::next());
-    let envelope = Envelope { key: key.clone(), command, author, id, client: "client-1".into(), may_create: true };
+    let envelope =
+        Envelope { key: key.clone(), command, author, id, client: "client-1".into(), may_create: true, row: None };
     QueuedCommand { envelope, context }
 }
 

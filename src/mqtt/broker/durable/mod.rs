@@ -3,6 +3,7 @@
 //! | key | value |
 //! |---|---|
 //! | `f`, session, filter | a subscription ([`subscription_row`]) |
+//! | `i`, session, packet identifier | a received QoS 2 packet identifier ([`received_row`]) |
 //! | `m`, number | a message that waits for sessions ([`queue_row`]) |
 //! | `q`, session, number | a message that waits for a session, or for its acknowledgement ([`queue_row`]) |
 //! | `r`, topic | a retained message and its publisher ([`retained_row`]) |
@@ -16,6 +17,7 @@
 mod clock_row;
 pub(in crate::mqtt) mod message_row;
 pub(in crate::mqtt) mod queue_row;
+pub(in crate::mqtt) mod received_row;
 mod recorder;
 mod restore;
 pub(in crate::mqtt) mod retained_row;

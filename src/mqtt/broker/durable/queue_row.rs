@@ -18,6 +18,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes};
+use parking_lot::Mutex;
 
 use crate::{
     mqtt::{
@@ -34,7 +35,7 @@ use crate::{
             topic::TopicFilter,
         },
     },
-    store::{RowEdit, RowKey},
+    store::{OnDurable, RowEdit, RowKey},
 };
 
 /// The first byte of the keys of messages.
@@ -45,21 +46,41 @@ pub(in crate::mqtt) const DELIVERY_KIND: u8 = b'q';
 const RETAIN: u8 = 1 << 2;
 const RELEASED: u8 = 1 << 3;
 
-/// The row of a message; dropping it removes the row.
-struct MessageGuard {
+/// The rows of one message: its own, and those of its deliveries.
+///
+/// While they are open, their edits collect and are written in one, with which the message appears on disk in all its
+/// sessions or in none. A QoS 2 message needs that, since its publisher sends it again until it has PUBREC.
+pub(in crate::mqtt) struct MessageRows {
     number: u64,
     recorder: Recorder,
+    state: Mutex<RowsState>,
 }
+
+#[derive(Default)]
+struct RowsState {
+    /// True if the row of the message was inserted.
+    is_inserted: bool,
+    open: Option<OpenRows>,
+}
+
+/// The edits of open rows, and those who wait for them.
+#[derive(Default)]
+struct OpenRows {
+    edits: Vec<RowEdit>,
+    on_durable: Vec<OnDurable>,
+}
+
+/// The row of a message; dropping it removes the row.
+struct MessageGuard(Arc<MessageRows>);
 
 /// The row of a delivery; dropping it removes the row.
 struct DeliveryGuard {
     session: SessionId,
-    number: u64,
+    rows: Arc<MessageRows>,
     /// The value without packet identifier.
     value: Box<[u8]>,
     /// The packet identifier; 0 before the delivery was sent.
     packet_id: AtomicU16,
-    recorder: Recorder,
 }
 
 /// A delivery from a row.
@@ -85,22 +106,24 @@ pub(in crate::mqtt) fn insert(
     recorder: &Recorder,
     next: impl FnOnce() -> u64,
 ) -> Arc<dyn DeliveryRow> {
-    let mut edits = Vec::with_capacity(2);
-    let message = delivery.message.row.get_or_init(|| {
-        let number = next();
-        edits.push(RowEdit::Insert(message_key(number), message_value(&delivery.message, recorder.now())));
-        Box::new(MessageGuard { number, recorder: recorder.clone() })
-    });
-    let guard = DeliveryGuard {
-        session,
-        number: message.number(),
-        value: delivery_value(delivery).into(),
-        packet_id: AtomicU16::new(0),
-        recorder: recorder.clone(),
-    };
-    edits.push(RowEdit::Insert(guard.key(), guard.value_with(0, 0)));
-    recorder.write(edits);
-    Arc::new(guard)
+    let rows = || MessageGuard(Arc::new(MessageRows::new(next(), recorder, RowsState::default())));
+    delivery.message.row.get_or_init(|| Box::new(rows())).insert(delivery, session.0)
+}
+
+/// Begins to collect the edits of `message`, until [`MessageRows::close`].
+pub(in crate::mqtt) fn open(message: &Message, recorder: &Recorder, number: u64) -> Arc<MessageRows> {
+    let state = RowsState { is_inserted: false, open: Some(OpenRows::default()) };
+    let rows = Arc::new(MessageRows::new(number, recorder, state));
+    message.row.get_or_init(|| Box::new(MessageGuard(rows.clone())));
+    rows
+}
+
+/// Returns a row for a QoS 2 delivery whose message has none, such as an event: it has only the packet identifier. After
+/// a restart, PUBREL ends the delivery, and the resync sends its news.
+pub(in crate::mqtt) fn identifier(session: SessionId, recorder: &Recorder, number: u64) -> Arc<dyn DeliveryRow> {
+    let value = vec![QoS::ExactlyOnce as u8 | RELEASED, 0].into();
+    let rows = Arc::new(MessageRows::new(number, recorder, RowsState::default()));
+    Arc::new(DeliveryGuard { session, rows, value, packet_id: AtomicU16::new(0) })
 }
 
 /// Reads the row of a message, which keeps it from then on. Returns its number and true if it has expired.
@@ -112,8 +135,8 @@ pub(in crate::mqtt) fn read_message(
 ) -> Option<(u64, Arc<Message>, bool)> {
     let number = u64::from_be_bytes(key.get(1..)?.try_into().ok()?);
     let restored = message_row::read(value, now)?;
-    let guard = MessageGuard { number, recorder: recorder.clone() };
-    restored.message.row.get_or_init(|| Box::new(guard));
+    let rows = MessageRows::new(number, recorder, RowsState { is_inserted: true, open: None });
+    restored.message.row.get_or_init(|| Box::new(MessageGuard(Arc::new(rows))));
     Some((number, Arc::new(restored.message), restored.is_expired))
 }
 
@@ -130,13 +153,8 @@ pub(in crate::mqtt) fn read_delivery(key: &[u8], value: Bytes, recorder: &Record
         "" => None,
         filter => Some(Arc::new(TopicFilter::new(filter).ok()?)),
     };
-    let row = DeliveryGuard {
-        session,
-        number,
-        value: without_id.into(),
-        packet_id: AtomicU16::new(packet_id),
-        recorder: recorder.clone(),
-    };
+    let rows = Arc::new(MessageRows::new(number, recorder, RowsState::default()));
+    let row = DeliveryGuard { session, rows, value: without_id.into(), packet_id: AtomicU16::new(packet_id) };
     Some(RestoredDelivery {
         session,
         number,
@@ -173,9 +191,35 @@ fn message_key(number: u64) -> RowKey {
     [&[MESSAGE_KIND], number.to_be_bytes().as_slice()].concat().into()
 }
 
+impl MessageRows {
+    fn new(number: u64, recorder: &Recorder, state: RowsState) -> Self {
+        Self { number, recorder: recorder.clone(), state: Mutex::new(state) }
+    }
+
+    /// Writes the edits that have collected and `last`, in one. Edits from then on are written at once.
+    pub(in crate::mqtt) fn close(&self, last: Option<RowEdit>) {
+        // Written under the lock, so that a later edit of a row follows.
+        let state = &mut *self.state.lock();
+        let Some(OpenRows { mut edits, on_durable }) = state.open.take() else { return };
+        edits.extend(last);
+        self.recorder.write(edits);
+        if !on_durable.is_empty() {
+            self.recorder.after_commit(|| on_durable.into_iter().for_each(|then| then()));
+        }
+    }
+
+    fn write(&self, edits: impl IntoIterator<Item = RowEdit>) {
+        match &mut self.state.lock().open {
+            Some(open) => open.edits.extend(edits),
+            None => self.recorder.write(edits.into_iter().collect()),
+        }
+    }
+}
+
 impl DeliveryGuard {
     fn key(&self) -> RowKey {
-        [&[DELIVERY_KIND], self.session.0.to_be_bytes().as_slice(), &self.number.to_be_bytes()].concat().into()
+        let (session, number) = (self.session.0.to_be_bytes(), self.rows.number.to_be_bytes());
+        [&[DELIVERY_KIND], session.as_slice(), &number].concat().into()
     }
 
     fn value_with(&self, flags: u8, packet_id: u16) -> Bytes {
@@ -189,44 +233,68 @@ impl DeliveryGuard {
 }
 
 impl MessageRow for MessageGuard {
-    fn number(&self) -> u64 {
-        self.number
+    fn insert(&self, delivery: &Delivery, session: u64) -> Arc<dyn DeliveryRow> {
+        let Self(rows) = self;
+        let mut edits = Vec::with_capacity(2);
+        if !std::mem::replace(&mut rows.state.lock().is_inserted, true) {
+            let value = message_value(&delivery.message, rows.recorder.now());
+            edits.push(RowEdit::Insert(message_key(rows.number), value));
+        }
+        let guard = DeliveryGuard {
+            session: SessionId(session),
+            rows: rows.clone(),
+            value: delivery_value(delivery).into(),
+            packet_id: AtomicU16::new(0),
+        };
+        edits.push(RowEdit::Insert(guard.key(), guard.value_with(0, 0)));
+        rows.write(edits);
+        Arc::new(guard)
     }
 }
 
 impl DeliveryRow for DeliveryGuard {
     fn sent(&self, id: PacketId) {
         self.packet_id.store(id.get(), Ordering::Relaxed);
-        self.recorder.write(vec![RowEdit::Put(self.key(), self.value_with(0, id.get()))]);
+        self.rows.write([RowEdit::Put(self.key(), self.value_with(0, id.get()))]);
     }
 
     fn released(&self) {
         let id = self.packet_id.load(Ordering::Relaxed);
-        self.recorder.write(vec![RowEdit::Put(self.key(), self.value_with(RELEASED, id))]);
+        self.rows.write([RowEdit::Put(self.key(), self.value_with(RELEASED, id))]);
+    }
+
+    fn after_commit(&self, then: OnDurable) {
+        match &mut self.rows.state.lock().open {
+            Some(open) => open.on_durable.push(then),
+            None => self.rows.recorder.after_commit(then),
+        }
     }
 }
 
 impl Drop for MessageGuard {
     fn drop(&mut self) {
-        self.recorder.write(vec![RowEdit::Remove(message_key(self.number))]);
+        let Self(rows) = self;
+        if rows.state.lock().is_inserted {
+            rows.write([RowEdit::Remove(message_key(rows.number))]);
+        }
     }
 }
 
 impl Drop for DeliveryGuard {
     fn drop(&mut self) {
-        self.recorder.write(vec![RowEdit::Remove(self.key())]);
+        self.rows.write([RowEdit::Remove(self.key())]);
     }
 }
 
 impl fmt::Debug for MessageGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("MessageGuard").field(&self.number).finish()
+        f.debug_tuple("MessageGuard").field(&self.0.number).finish()
     }
 }
 
 impl fmt::Debug for DeliveryGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("DeliveryGuard").field(&self.session).field(&self.number).finish()
+        f.debug_tuple("DeliveryGuard").field(&self.session).field(&self.rows.number).finish()
     }
 }
 

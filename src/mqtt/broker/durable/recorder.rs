@@ -16,10 +16,13 @@ use crate::{
     engine::Service,
     mqtt::{
         broker::{
-            durable::{message_row::Now, queue_row},
+            durable::{
+                message_row::Now,
+                queue_row::{self, MessageRows},
+            },
             outbox::SessionId,
         },
-        protocol::message::{Delivery, DeliveryRow},
+        protocol::message::{Delivery, DeliveryRow, Message},
     },
     store::{OnDurable, RowEdit, RowRefusal},
 };
@@ -49,6 +52,19 @@ impl Recorder {
     ) -> Option<Arc<dyn DeliveryRow>> {
         let made = &self.0.as_ref()?.messages_made;
         Some(queue_row::insert(delivery, session, self, || made.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Begins to collect the edits of a QoS 2 message, which is about to be published. `None` without a store.
+    #[must_use]
+    pub(in crate::mqtt) fn open(&self, message: &Message) -> Option<Arc<MessageRows>> {
+        Some(queue_row::open(message, self, self.0.as_ref()?.messages_made.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Returns a row for the packet identifier of a QoS 2 delivery that has no row. `None` without a store.
+    #[must_use]
+    pub(in crate::mqtt) fn identifier(&self, session: SessionId) -> Option<Arc<dyn DeliveryRow>> {
+        let number = self.0.as_ref()?.messages_made.fetch_add(1, Ordering::Relaxed);
+        Some(queue_row::identifier(session, self, number))
     }
 
     /// Makes the next message have a number above `number`.

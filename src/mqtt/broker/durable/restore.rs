@@ -19,6 +19,7 @@ use crate::{
                 clock_row,
                 message_row::Now,
                 queue_row::{self, RestoredDelivery},
+                received_row::{self, RestoredIdentifier},
                 retained_row::{self, RestoredRetained},
                 session_row::{self, RestoredSession},
                 subscription_row,
@@ -43,6 +44,7 @@ struct SessionRows {
     messages: HashMap<u64, (Arc<Message>, bool)>,
     /// In the order of their messages.
     deliveries: HashMap<SessionId, Vec<RestoredDelivery>>,
+    received: HashMap<SessionId, Vec<RestoredIdentifier>>,
     /// The last date that is on disk, in milliseconds.
     stopped_ms: Option<u64>,
 }
@@ -61,6 +63,8 @@ struct Restored {
 struct SessionQueue {
     inflight: Vec<(PacketId, RestoredInflight)>,
     waiting: Vec<Delivery>,
+    /// QoS 2 identifiers of messages from its client.
+    received: Vec<RestoredIdentifier>,
 }
 
 /// Returns the queue of a session with these rows. The rows of expired messages, and of those that are missing, are removed.
@@ -119,6 +123,11 @@ impl Broker {
                         rows.deliveries.entry(delivery.session).or_default().push(delivery);
                     })
                 }
+                Some(received_row::KIND) => {
+                    received_row::read(&key, value, &self.recorder).map(|(session, identifier)| {
+                        rows.received.entry(session).or_default().push(identifier);
+                    })
+                }
                 Some(session_row::KIND) => session_row::read(&key, value).map(|session| rows.sessions.push(session)),
                 Some(clock_row::KIND) => clock_row::read(value).map(|date_ms| rows.stopped_ms = Some(date_ms)),
                 _ => None,
@@ -145,12 +154,13 @@ impl Broker {
     }
 
     fn restore_sessions(self: &Arc<Self>, rows: SessionRows, restored: &mut Restored, now: Now) {
-        let SessionRows { mut sessions, mut subscriptions, messages, mut deliveries, stopped_ms } = rows;
+        let SessionRows { mut sessions, mut subscriptions, messages, mut deliveries, mut received, stopped_ms } = rows;
         // Those away for longest end first when memory is short.
         sessions.sort_by_key(|session| session.disconnected_ms.unwrap_or(u64::MAX));
         for session in sessions {
             let subscriptions = subscriptions.remove(&session.id).unwrap_or_default();
-            let queue = queue_of(deliveries.remove(&session.id).unwrap_or_default(), &messages);
+            let mut queue = queue_of(deliveries.remove(&session.id).unwrap_or_default(), &messages);
+            queue.received = received.remove(&session.id).unwrap_or_default();
             match self.restore_session(session, subscriptions, queue, stopped_ms, now) {
                 true => restored.sessions += 1,
                 false => restored.ended += 1,
@@ -185,6 +195,9 @@ impl Broker {
         self.restore_subscriptions(&mut client, subscriptions);
         for (id, delivery) in queue.inflight {
             client.session.restore_inflight(id, delivery);
+        }
+        for RestoredIdentifier { id, reason, row } in queue.received {
+            client.session.restore_received(id, reason, row);
         }
         queue.waiting.into_iter().for_each(|delivery| client.outbox.restore_delivery(delivery));
         let at_ms = row.disconnected_ms.or(stopped_ms).unwrap_or(now.date_ms).min(now.date_ms);

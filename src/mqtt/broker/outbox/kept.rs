@@ -6,6 +6,7 @@ use crate::mqtt::{
         outbox::{DeliveryClass, Outbox, QueuedDelivery},
     },
     protocol::message::Delivery,
+    session::Ticket,
 };
 
 impl Outbox {
@@ -24,6 +25,14 @@ impl Outbox {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.inner.lock().is_kept
+    }
+
+    /// Notes that the step of `ticket` is on disk, for the session to continue with.
+    pub fn push_saved(&self, ticket: Ticket) {
+        self.change(|inner| {
+            inner.saved.push(ticket);
+            inner.wake_always()
+        });
     }
 
     /// Queues a message that waited before a restart, whatever the limits are now.

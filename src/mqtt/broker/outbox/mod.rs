@@ -57,7 +57,7 @@ use crate::{
             packet::{QoS, Reason},
             topic::TopicName,
         },
-        session::{AckId, AckResult},
+        session::{AckId, AckResult, Ticket},
         shadow::topics,
     },
     observability::metrics::DropCounters,
@@ -94,6 +94,8 @@ pub enum Item {
         /// For an event or document, the journal sequence of its change.
         seq: Option<u64>,
     },
+    /// The steps of the session that are on disk.
+    Saved(Vec<Ticket>),
 }
 
 /// The prospect of a message that would be pushed now, best first.
@@ -126,6 +128,8 @@ struct Inner {
     /// The memory of the queue, charged to the principal of the session.
     charge: Charge,
     acks: VecDeque<QueuedAck>,
+    /// At most one for each QoS 2 identifier in use.
+    saved: Vec<Ticket>,
     /// Replies ever queued, and ever removed. An acknowledgement waits for the replies queued before it.
     replies_in: u64,
     replies_out: u64,
@@ -173,6 +177,7 @@ impl Outbox {
             queue: Queue::default(),
             charge,
             acks: VecDeque::new(),
+            saved: Vec::new(),
             replies_in: 0,
             replies_out: 0,
             resync: ResyncCursor::default(),
@@ -394,6 +399,9 @@ impl Outbox {
         if inner.closed.is_some() {
             inner.idle = Idle::Empty;
             return None;
+        }
+        if !inner.saved.is_empty() {
+            return Some(Item::Saved(std::mem::take(&mut inner.saved)));
         }
         if let Some(ack) = inner.pop_ack() {
             return Some(Item::Ack { ack_id: ack.ack_id, verdict: ack.verdict });

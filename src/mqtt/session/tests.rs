@@ -512,6 +512,7 @@ fn accept(session: &mut Session, action: Action, out: &mut Vec<u8>) -> Option<&'
                 |filter: Result<_, Reason>| filter.map_or_else(|reason| reason, |_| Reason::NO_SUBSCRIPTION_EXISTED);
             session.unsubscribed(id, filters.into_iter().map(none).collect(), out);
         }
+        Action::Save(_) | Action::Release(_) => panic!("the session has no rows"),
         Action::Disconnect { .. } => return Some("close"),
     }
     None

@@ -118,7 +118,7 @@ impl Race {
                     assert!(ordinary < Some(number), "{number} after {ordinary:?}");
                     ordinary = Some(number);
                 }
-                Some(Item::Ack { .. }) => panic!("no request was made"),
+                Some(Item::Ack { .. } | Item::Saved(_)) => panic!("no request was made"),
                 None if self.outbox.resync_since().is_some() => {
                     others = 0;
                     if let Some(seq) = self.resync(&mut walked) {

@@ -94,6 +94,7 @@ fn drain(outbox: &Outbox, window_open: bool) -> String {
         Item::Ack { ack_id, .. } => format!("a{}", ack_id.0),
         Item::Delivery { delivery, seq: Some(seq) } => format!("{}@{seq}", delivery.message.topic),
         Item::Delivery { delivery, seq: None } => delivery.message.topic.to_string(),
+        Item::Saved(tickets) => format!("{}s", tickets.len()),
     });
     words.collect::<Vec<_>>().join(" ")
 }
@@ -199,7 +200,7 @@ fn at_a_closed_window_a_reply_passes_only_ordinary_messages() {
         let popped: Vec<_> = std::iter::from_fn(|| outbox.pop_reply()).collect();
         let topics = popped.iter().map(|item| match item {
             Item::Delivery { delivery, .. } => delivery.message.topic.as_str(),
-            Item::Ack { .. } => "ack",
+            Item::Ack { .. } | Item::Saved(_) => "other",
         });
         assert_eq!(topics.collect::<Vec<_>>().join(" "), past, "{pushed}");
         assert_eq!(drain(&outbox, true), open, "{pushed}");

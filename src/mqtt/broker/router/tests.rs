@@ -73,7 +73,7 @@ fn received(outbox: &Outbox) -> Vec<Delivery> {
     std::iter::from_fn(|| outbox.pop(u16::MAX))
         .filter_map(|item| match item {
             Item::Delivery { delivery, .. } => Some(delivery),
-            Item::Ack { .. } => None,
+            Item::Ack { .. } | Item::Saved(_) => None,
         })
         .collect()
 }
@@ -273,7 +273,7 @@ fn the_delivery_kind_decides_receivers_and_sequence() {
         let popped = outboxes.each_ref().map(|outbox| {
             outbox.pop(u16::MAX).map(|item| match item {
                 Item::Delivery { seq, .. } => seq,
-                Item::Ack { .. } => panic!("no request was made"),
+                Item::Ack { .. } | Item::Saved(_) => panic!("no request was made"),
             })
         });
         assert_eq!(popped, [requester, other], "{kind:?}");

@@ -86,6 +86,8 @@ pub(super) struct Connection<S> {
     pub(super) awaiting_permit: Option<AwaitingPermit>,
     pub(super) pace: ConnectionRateLimit,
     pub(super) intake: Intake,
+    /// True while the client may not have all messages of shadows that were sent to it.
+    pub(super) is_delivering: bool,
     /// The deadline for answering accepted requests while the server shuts down; no new packets are accepted.
     pub(super) draining_until: Option<Instant>,
     pub(super) last_received: Instant,
@@ -182,6 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let more = self.fill_output().await?;
             self.charge_memory();
+            self.complete_delivery();
             if self.draining_until.is_some() && self.is_idle() {
                 return Err(EndReason::Server(Reason::SERVER_SHUTTING_DOWN));
             }
@@ -263,14 +266,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     tickets.into_iter().for_each(|ticket| session.saved(ticket, now, output));
                     continue;
                 }
-                Some(Item::Delivery { delivery, .. }) => {
+                Some(Item::Delivery { delivery, seq }) => {
+                    self.is_delivering |= seq.is_some();
                     self.client.resync.delivered();
                     looked = false;
                     delivery
                 }
                 None if !may_look || self.client.resync.is_idle(&outbox) => break,
                 None => match Box::pin(self.next_resync()).await {
-                    Next::Delivery(delivery) => *delivery,
+                    Next::Delivery(delivery) => {
+                        self.is_delivering = true;
+                        outbox.begin_delivery();
+                        *delivery
+                    }
                     next => {
                         (looked, more) = (true, matches!(next, Next::Later));
                         continue; // with queued deliveries
@@ -288,6 +296,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Some(reason) => Err(EndReason::Server(reason)),
             None if self.client.session.is_stuck() => Err(EndReason::Server(Reason::PACKET_TOO_LARGE)),
             None => Ok(more),
+        }
+    }
+
+    /// Notes when the client has all messages of shadows that were sent: a restart need not send their news again.
+    fn complete_delivery(&mut self) {
+        if self.is_delivering && self.transport.unsent() == 0 && !self.client.session.has_unkept() {
+            self.is_delivering = false;
+            self.client.outbox.complete_delivery();
         }
     }
 

@@ -356,6 +356,16 @@ impl Sessions {
         load
     }
 
+    /// Returns the queues of the connected sessions that outlive their connections.
+    pub(super) fn kept_outboxes(&self) -> Vec<Arc<Outbox>> {
+        let connected = |entry: &SessionSlot| match entry {
+            SessionSlot::Connected { outbox, .. } => Some(outbox.clone()),
+            SessionSlot::Disconnected(_) => None,
+        };
+        let all: Vec<_> = self.table.lock().entries.values().filter_map(connected).collect();
+        all.into_iter().filter(|outbox| outbox.is_kept()).collect()
+    }
+
     /// Returns the number of sessions, connected or not.
     #[must_use]
     pub fn count(&self) -> usize {

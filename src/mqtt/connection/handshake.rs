@@ -306,6 +306,8 @@ where
         pace,
         intake: Intake::new(peer.preauth_permit.clone()),
         auth_expires_at: auth_context.identity.until.map(|until| until.deadline),
+        // Those of an earlier connection may be unacknowledged.
+        is_delivering: true,
         draining_until: None,
         last_received: now,
         broker,

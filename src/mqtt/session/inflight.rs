@@ -118,6 +118,14 @@ impl Inflight {
         deliveries.collect()
     }
 
+    /// Returns true if a restart would lose one of the messages.
+    pub(crate) fn has_unkept(&self) -> bool {
+        self.entries.iter().any(|entry| match &entry.stage {
+            InflightState::Published(delivery) => !delivery.row.as_ref().is_some_and(|row| row.has_message()),
+            InflightState::Released(_) => false,
+        })
+    }
+
     /// Returns the bytes of the messages kept for a resend.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

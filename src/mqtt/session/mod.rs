@@ -390,6 +390,12 @@ impl Session {
         self.inflight.bytes()
     }
 
+    /// Returns true if a message in flight has no row in the store, such as an event.
+    #[must_use]
+    pub fn has_unkept(&self) -> bool {
+        self.inflight.has_unkept()
+    }
+
     /// Returns the protocol version of the present connection.
     #[must_use]
     pub fn protocol(&self) -> Option<Protocol> {

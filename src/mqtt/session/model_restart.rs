@@ -136,6 +136,10 @@ impl std::fmt::Debug for TestRow {
 impl Row for TestRow {}
 
 impl DeliveryRow for TestRow {
+    fn has_message(&self) -> bool {
+        true
+    }
+
     fn sent(&self, id: PacketId) {
         *self.id.lock() = Some(id);
         self.put(Stage::Sent(id));

@@ -1,10 +1,14 @@
-//! The row with the date, written now and then: a start knows from it when the server stopped without notice.
+//! The row with the date and the progress of connected sessions, written now and then: a start knows from it when the
+//! server stopped without notice, and what the clients had by then.
+//!
+//! The value has numbers of 8 bytes, big-endian: the date in milliseconds, the journal sequence up to which the clients
+//! have all messages of shadows, and for each session that has less its id and sequence.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 
-use crate::store::RowEdit;
+use crate::{mqtt::broker::outbox::SessionId, store::RowEdit};
 
 /// The only byte of the key.
 pub(in crate::mqtt) const KIND: u8 = b't';
@@ -12,12 +16,61 @@ pub(in crate::mqtt) const KIND: u8 = b't';
 /// The time between two writes.
 pub(in crate::mqtt) const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Returns the edit that writes `date_ms`, in milliseconds since 1970.
-pub(in crate::mqtt) fn put(date_ms: u64) -> RowEdit {
-    RowEdit::Put([KIND].into(), Bytes::copy_from_slice(&date_ms.to_be_bytes()))
+/// The last moment of which the disk knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::mqtt) struct Stop {
+    /// Milliseconds since 1970.
+    pub(in crate::mqtt) date_ms: u64,
+    /// The journal sequence up to which the clients of connected sessions had everything.
+    pub(in crate::mqtt) delivered: u64,
+    /// The connected sessions whose clients had less.
+    pub(in crate::mqtt) behind: HashMap<SessionId, u64>,
+}
+
+impl Stop {
+    /// Returns the journal sequence up to which the client of a connected session had everything.
+    pub(in crate::mqtt) fn delivered_to(&self, session: SessionId) -> u64 {
+        self.behind.get(&session).copied().unwrap_or(self.delivered)
+    }
+}
+
+/// Returns the edit that writes `stop`.
+pub(in crate::mqtt) fn put(stop: &Stop) -> RowEdit {
+    let mut value = Vec::with_capacity(16 + 16 * stop.behind.len());
+    value.put_u64(stop.date_ms);
+    value.put_u64(stop.delivered);
+    for (session, seq) in &stop.behind {
+        value.put_u64(session.0);
+        value.put_u64(*seq);
+    }
+    RowEdit::Put([KIND].into(), value.into())
 }
 
 /// Reads the row; `None` if it is damaged.
-pub(in crate::mqtt) fn read(mut value: Bytes) -> Option<u64> {
-    value.try_get_u64().ok()
+pub(in crate::mqtt) fn read(mut value: Bytes) -> Option<Stop> {
+    let date_ms = value.try_get_u64().ok()?;
+    let delivered = value.try_get_u64().unwrap_or_default();
+    let mut behind = HashMap::with_capacity(value.len() / 16);
+    while value.has_remaining() {
+        behind.insert(SessionId(value.try_get_u64().ok()?), value.try_get_u64().ok()?);
+    }
+    Some(Stop { date_ms, delivered, behind })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::panic, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn the_progress_of_sessions_comes_back() {
+        let stop = Stop { date_ms: 5, delivered: 90, behind: [(SessionId(7), 3), (SessionId(8), 0)].into() };
+        let RowEdit::Put(_, value) = put(&stop) else { panic!("it is put") };
+        let read_back = read(value.clone());
+        assert_eq!(read_back.as_ref(), Some(&stop));
+        assert_eq!([7, 8, 9].map(|id| stop.delivered_to(SessionId(id))), [3, 0, 90]);
+        assert_eq!(read(value.slice(..8)), Some(Stop { date_ms: 5, ..Stop::default() }), "without progress");
+        assert_eq!(read(value.slice(..value.len() - 1)), None);
+    }
 }

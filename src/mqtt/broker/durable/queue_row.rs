@@ -253,6 +253,10 @@ impl MessageRow for MessageGuard {
 }
 
 impl DeliveryRow for DeliveryGuard {
+    fn has_message(&self) -> bool {
+        self.value.first().is_none_or(|flags| flags & RELEASED == 0)
+    }
+
     fn sent(&self, id: PacketId) {
         self.packet_id.store(id.get(), Ordering::Relaxed);
         self.rows.write([RowEdit::Put(self.key(), self.value_with(0, id.get()))]);

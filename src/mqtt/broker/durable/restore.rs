@@ -16,7 +16,7 @@ use crate::{
         broker::{
             Broker,
             durable::{
-                clock_row,
+                clock_row::{self, Stop},
                 message_row::Now,
                 queue_row::{self, RestoredDelivery},
                 received_row::{self, RestoredIdentifier},
@@ -45,8 +45,7 @@ struct SessionRows {
     /// In the order of their messages.
     deliveries: HashMap<SessionId, Vec<RestoredDelivery>>,
     received: HashMap<SessionId, Vec<RestoredIdentifier>>,
-    /// The last date that is on disk, in milliseconds.
-    stopped_ms: Option<u64>,
+    stop: Option<Stop>,
 }
 
 /// The numbers for the log.
@@ -129,7 +128,7 @@ impl Broker {
                     })
                 }
                 Some(session_row::KIND) => session_row::read(&key, value).map(|session| rows.sessions.push(session)),
-                Some(clock_row::KIND) => clock_row::read(value).map(|date_ms| rows.stopped_ms = Some(date_ms)),
+                Some(clock_row::KIND) => clock_row::read(value).map(|stop| rows.stop = Some(stop)),
                 _ => None,
             };
             restored.unreadable += usize::from(is_read.is_none());
@@ -154,14 +153,14 @@ impl Broker {
     }
 
     fn restore_sessions(self: &Arc<Self>, rows: SessionRows, restored: &mut Restored, now: Now) {
-        let SessionRows { mut sessions, mut subscriptions, messages, mut deliveries, mut received, stopped_ms } = rows;
+        let SessionRows { mut sessions, mut subscriptions, messages, mut deliveries, mut received, stop } = rows;
         // Those away for longest end first when memory is short.
         sessions.sort_by_key(|session| session.disconnected_ms.unwrap_or(u64::MAX));
         for session in sessions {
             let subscriptions = subscriptions.remove(&session.id).unwrap_or_default();
             let mut queue = queue_of(deliveries.remove(&session.id).unwrap_or_default(), &messages);
             queue.received = received.remove(&session.id).unwrap_or_default();
-            match self.restore_session(session, subscriptions, queue, stopped_ms, now) {
+            match self.restore_session(session, subscriptions, queue, stop.as_ref(), now) {
                 true => restored.sessions += 1,
                 false => restored.ended += 1,
             }
@@ -181,7 +180,7 @@ impl Broker {
         row: RestoredSession,
         subscriptions: Vec<(Subscription, Option<u32>)>,
         queue: SessionQueue,
-        stopped_ms: Option<u64>,
+        stop: Option<&Stop>,
         now: Now,
     ) -> bool {
         let login = self.authority.restore(&row.login);
@@ -200,7 +199,7 @@ impl Broker {
             client.session.restore_received(id, reason, row);
         }
         queue.waiting.into_iter().for_each(|delivery| client.outbox.restore_delivery(delivery));
-        let at_ms = row.disconnected_ms.or(stopped_ms).unwrap_or(now.date_ms).min(now.date_ms);
+        let at_ms = row.disconnected_ms.or(stop.map(|stop| stop.date_ms)).unwrap_or(now.date_ms).min(now.date_ms);
         let away = Duration::from_millis(now.date_ms - at_ms);
         let expires_in = Duration::from_secs(row.expiry.into()).checked_sub(away).filter(|left| !left.is_zero());
         let will = row.will.map(|(will, due_ms)| {
@@ -213,7 +212,8 @@ impl Broker {
             self.dispose(ClosedSession::session(key, client, will));
             return false;
         };
-        client.outbox.restore(row.since);
+        let delivered = stop.filter(|_| row.disconnected_ms.is_none()).map(|stop| stop.delivered_to(row.id));
+        client.outbox.restore(row.since.max(delivered.unwrap_or_default()));
         client.outbox.set_kept(true);
         self.router.set_connected(row.id, client.filters.iter(), false);
         let expires = now.instant + expires_in;

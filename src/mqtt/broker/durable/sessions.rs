@@ -8,7 +8,7 @@ use crate::{
         broker::{
             Broker,
             durable::{
-                clock_row,
+                clock_row::{self, Stop},
                 session_row::{self, SessionState},
                 subscription_row,
             },
@@ -41,24 +41,34 @@ impl Broker {
             auth_context,
             expiry,
             disconnected_ms: None,
-            since: client.outbox.resync_since().unwrap_or(finished),
+            since: client.outbox.delivered_up_to(finished),
             will: will.map(|will| (will, None)),
         };
         self.recorder.write(vec![session_row::put(&state, self.recorder.now())]);
     }
 
-    /// Writes the date now and then while there are sessions, until the broker closes.
+    /// Writes the date and the progress of sessions now and then, until the broker closes.
     pub async fn watch_clock(self: Arc<Self>) {
+        let mut finished = 0;
         loop {
             if self.sessions.count() > 0 {
-                self.recorder.write(vec![clock_row::put(self.recorder.now().date_ms)]);
+                let delivered = std::mem::replace(&mut finished, self.events.fan_out_position().finished());
+                self.write_clock(delivered);
             }
             tokio::select! {
                 () = tokio::time::sleep(clock_row::INTERVAL) => {}
                 () = self.closed() => break,
             }
         }
-        self.recorder.write(vec![clock_row::put(self.recorder.now().date_ms)]);
+        self.write_clock(finished);
+    }
+
+    /// Writes the date, and that connected clients have the messages of shadows up to `delivered`, with the exceptions.
+    fn write_clock(&self, delivered: u64) {
+        let outboxes = self.sessions.kept_outboxes();
+        let behind = outboxes.iter().filter_map(|outbox| Some((outbox.id(), outbox.advance_delivered(delivered)?)));
+        let stop = Stop { date_ms: self.recorder.now().date_ms, delivered, behind: behind.collect() };
+        self.recorder.write(vec![clock_row::put(&stop)]);
     }
 
     /// Removes the rows of a session that ends.

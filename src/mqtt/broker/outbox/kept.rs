@@ -3,7 +3,7 @@
 use crate::mqtt::{
     broker::{
         durable::Recorder,
-        outbox::{DeliveryClass, Outbox, QueuedDelivery},
+        outbox::{DeliveryClass, FanOutPosition, Idle, Outbox, QueuedDelivery},
     },
     protocol::message::Delivery,
     session::Ticket,
@@ -27,6 +27,37 @@ impl Outbox {
         self.inner.lock().is_kept
     }
 
+    /// Marks the session as connected. The client's window allows `window` messages.
+    pub fn attach(&self, window: u16) {
+        let inner = &mut *self.inner.lock();
+        inner.connected = true;
+        inner.window = window;
+        inner.closed = None;
+        inner.idle = Idle::Busy;
+    }
+
+    /// Marks the session as disconnected.
+    ///
+    /// Drops QoS 0 messages, the events, which the resync of the next connection replaces, and the oldest ordinary
+    /// messages above the offline limit.
+    pub fn detach(&self, fan_out_position: &FanOutPosition) {
+        let inner = &mut *self.inner.lock();
+        inner.connected = false;
+        let dropped = inner.queue.drop_journalled().map_or(u64::MAX, |unsent| unsent.seq - 1);
+        inner.resync.begin(dropped.min(fan_out_position.finished()));
+        self.drop_notices(inner);
+        let (replies, others) = inner.queue.drop_unguaranteed();
+        inner.replies_out += replies as u64;
+        self.counters.replies.add(replies as u64);
+        self.counters.ordinary_at_most_once.add(others as u64);
+        while !self.fits(inner, 0)
+            && let Some(qos) = inner.queue.drop_oldest_ordinary()
+        {
+            self.dropped(qos).add(1);
+        }
+        inner.charge_queue();
+    }
+
     /// Notes that the step of `ticket` is on disk, for the session to continue with.
     pub fn push_saved(&self, ticket: Ticket) {
         self.change(|inner| {
@@ -48,6 +79,7 @@ impl Outbox {
         let inner = &mut *self.inner.lock();
         inner.connected = false;
         inner.resync.begin(since);
+        inner.delivered.up_to = since;
         inner.presence.cover_after(0);
     }
 }

@@ -21,6 +21,7 @@
 //! Not here: the selection by subscriptions ([`super::router`]), packet identifiers, retransmission and the QoS window
 //! ([`crate::mqtt::session`]), and reading the journal for a resync ([`crate::mqtt::shadow::resync`]).
 
+mod delivered;
 mod fan_out_position;
 mod inner;
 mod kept;
@@ -39,13 +40,14 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-pub use self::{
-    fan_out_position::FanOutPosition, pending_presence::ChangedPresence, resync::QueuedForShadow, resync_cursor::Unsent,
-};
 use self::{
+    delivered::Delivered,
     pending_presence::PendingPresence,
     queue::{DeliveryClass, Head, Queue, QueuedDelivery},
     resync_cursor::ResyncCursor,
+};
+pub use self::{
+    fan_out_position::FanOutPosition, pending_presence::ChangedPresence, resync::QueuedForShadow, resync_cursor::Unsent,
 };
 use crate::{
     admission::{Charge, PrincipalQuota},
@@ -130,6 +132,7 @@ struct Inner {
     acks: VecDeque<QueuedAck>,
     /// At most one for each QoS 2 identifier in use.
     saved: Vec<Ticket>,
+    delivered: Delivered,
     /// Replies ever queued, and ever removed. An acknowledgement waits for the replies queued before it.
     replies_in: u64,
     replies_out: u64,
@@ -178,6 +181,7 @@ impl Outbox {
             charge,
             acks: VecDeque::new(),
             saved: Vec::new(),
+            delivered: Delivered::default(),
             replies_in: 0,
             replies_out: 0,
             resync: ResyncCursor::default(),
@@ -462,37 +466,6 @@ impl Outbox {
     #[must_use]
     pub fn closed(&self) -> Option<Reason> {
         self.inner.lock().closed
-    }
-
-    /// Marks the session as connected. The client's window allows `window` messages.
-    pub fn attach(&self, window: u16) {
-        let inner = &mut *self.inner.lock();
-        inner.connected = true;
-        inner.window = window;
-        inner.closed = None;
-        inner.idle = Idle::Busy;
-    }
-
-    /// Marks the session as disconnected.
-    ///
-    /// Drops QoS 0 messages, the events, which the resync of the next connection replaces, and the oldest ordinary
-    /// messages above the offline limit.
-    pub fn detach(&self, fan_out_position: &FanOutPosition) {
-        let inner = &mut *self.inner.lock();
-        inner.connected = false;
-        let dropped = inner.queue.drop_journalled().map_or(u64::MAX, |unsent| unsent.seq - 1);
-        inner.resync.begin(dropped.min(fan_out_position.finished()));
-        self.drop_notices(inner);
-        let (replies, others) = inner.queue.drop_unguaranteed();
-        inner.replies_out += replies as u64;
-        self.counters.replies.add(replies as u64);
-        self.counters.ordinary_at_most_once.add(others as u64);
-        while !self.fits(inner, 0)
-            && let Some(qos) = inner.queue.drop_oldest_ordinary()
-        {
-            self.dropped(qos).add(1);
-        }
-        inner.charge_queue();
     }
 
     /// Removes and returns the queued deliveries of shared subscriptions, oldest first, when the session ends.

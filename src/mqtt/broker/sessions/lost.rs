@@ -44,7 +44,7 @@ impl LostConnection {
             auth_context: &self.auth_context,
             expiry: self.expiry,
             disconnected_ms: Some(self.at_ms),
-            since: self.client.outbox.resync_since().unwrap_or_default(),
+            since: self.client.outbox.delivered_up_to(0),
             will: self.will.as_ref().map(|(at, will)| (will, Some(due_ms(at)))),
         };
         session_row::put(&state, now)

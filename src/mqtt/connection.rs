@@ -50,7 +50,7 @@ use crate::{
         protocol::{
             codec::FrameLimits,
             message::Delivery,
-            packet::{ClientPacket, Protocol, QoS, Reason, Will},
+            packet::{ClientPacket, Protocol, Reason, Will},
         },
         session::{Delivered, Ticket, Unsaved, Violation},
         shadow::resync::Next,
@@ -330,10 +330,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if window_open || !self.window_is_full() { None } else { self.client.outbox.pop_ack() }
     }
 
-    fn deliver(&mut self, mut delivery: Delivery, now: Instant) {
-        if delivery.qos == QoS::ExactlyOnce && delivery.row.is_none() && self.session_expiry > 0 {
-            delivery.row = self.broker.recorder.identifier(self.client.outbox.id());
-        }
+    fn deliver(&mut self, delivery: Delivery, now: Instant) {
         match self.client.session.deliver(delivery, now, self.transport.output()) {
             Delivered::Sent => {}
             Delivered::Unsaved(unsaved) => self.save(unsaved),

@@ -145,3 +145,34 @@ fn shadows_that_changed_meanwhile_come_once() {
         watcher.ping();
     }
 }
+
+/// A restart loses the message, which is in flight; its news come by the newest state.
+#[test]
+fn an_event_that_was_not_acknowledged_comes_after_a_restart() {
+    let delta = "shadow/lamp-1/update/delta";
+    for (is_connected, kill) in [(true, true), (false, true), (false, false)] {
+        let mut server = Server::start();
+        let (mut lamp, _) = Client::connect_as(&server, &Connect::persistent(V5, "lamp"));
+        lamp.subscribe(&[(delta, 1)]);
+        let mut writer = Client::connect(&server, V5, "writer");
+        writer.publish("shadow/lamp-1/update", r#"{"state":{"desired":{"n":1}}}"#, 1);
+        assert_eq!(lamp.peek_message().topic, delta);
+        if !is_connected {
+            lamp.disconnect();
+        }
+        stop(&mut server, kill);
+        server.restart();
+        let mut lamp = resume(&server, V5, "lamp");
+        let message = lamp.message();
+        assert_eq!((&*message.topic, &message.json()["state"]["n"]), (delta, &1.into()), "kill {kill}");
+        // It is acknowledged, so it does not come again. The SUBACK comes when everything before is on disk.
+        lamp.disconnect();
+        let mut marker = Client::connect_as(&server, &Connect::persistent(V5, "marker")).0;
+        marker.subscribe(&[("other", 0)]);
+        stop(&mut server, kill);
+        server.restart();
+        let mut lamp = resume(&server, V5, "lamp");
+        Client::connect(&server, V5, "writer").publish("shadow/lamp-1/update", r#"{"state":{"desired":{"n":2}}}"#, 1);
+        assert_eq!(lamp.message().json()["state"]["n"], 2, "kill {kill}");
+    }
+}

@@ -55,9 +55,6 @@ pub trait MessageRow: fmt::Debug + Send + Sync {
 
 /// The row of the store that has a delivery. Dropping it removes the row.
 pub trait DeliveryRow: fmt::Debug + Send + Sync {
-    /// Returns true if the row has the message, and not only its packet identifier.
-    fn has_message(&self) -> bool;
-
     /// Records that the delivery is sent with `id`.
     fn sent(&self, id: PacketId);
 

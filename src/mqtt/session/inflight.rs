@@ -121,7 +121,7 @@ impl Inflight {
     /// Returns true if a restart would lose one of the messages.
     pub(crate) fn has_unkept(&self) -> bool {
         self.entries.iter().any(|entry| match &entry.stage {
-            InflightState::Published(delivery) => !delivery.row.as_ref().is_some_and(|row| row.has_message()),
+            InflightState::Published(delivery) => delivery.row.is_none(),
             InflightState::Released(_) => false,
         })
     }

@@ -136,10 +136,6 @@ impl std::fmt::Debug for TestRow {
 impl Row for TestRow {}
 
 impl DeliveryRow for TestRow {
-    fn has_message(&self) -> bool {
-        true
-    }
-
     fn sent(&self, id: PacketId) {
         *self.id.lock() = Some(id);
         self.put(Stage::Sent(id));

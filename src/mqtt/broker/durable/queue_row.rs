@@ -118,14 +118,6 @@ pub(in crate::mqtt) fn open(message: &Message, recorder: &Recorder, number: u64)
     rows
 }
 
-/// Returns a row for a QoS 2 delivery whose message has none, such as an event: it has only the packet identifier. After
-/// a restart, PUBREL ends the delivery, and the resync sends its news.
-pub(in crate::mqtt) fn identifier(session: SessionId, recorder: &Recorder, number: u64) -> Arc<dyn DeliveryRow> {
-    let value = vec![QoS::ExactlyOnce as u8 | RELEASED, 0].into();
-    let rows = Arc::new(MessageRows::new(number, recorder, RowsState::default()));
-    Arc::new(DeliveryGuard { session, rows, value, packet_id: AtomicU16::new(0) })
-}
-
 /// Reads the row of a message, which keeps it from then on. Returns its number and true if it has expired.
 pub(in crate::mqtt) fn read_message(
     key: &[u8],
@@ -253,10 +245,6 @@ impl MessageRow for MessageGuard {
 }
 
 impl DeliveryRow for DeliveryGuard {
-    fn has_message(&self) -> bool {
-        self.value.first().is_none_or(|flags| flags & RELEASED == 0)
-    }
-
     fn sent(&self, id: PacketId) {
         self.packet_id.store(id.get(), Ordering::Relaxed);
         self.rows.write([RowEdit::Put(self.key(), self.value_with(0, id.get()))]);

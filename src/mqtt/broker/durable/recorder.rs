@@ -60,13 +60,6 @@ impl Recorder {
         Some(queue_row::open(message, self, self.0.as_ref()?.messages_made.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Returns a row for the packet identifier of a QoS 2 delivery that has no row. `None` without a store.
-    #[must_use]
-    pub(in crate::mqtt) fn identifier(&self, session: SessionId) -> Option<Arc<dyn DeliveryRow>> {
-        let number = self.0.as_ref()?.messages_made.fetch_add(1, Ordering::Relaxed);
-        Some(queue_row::identifier(session, self, number))
-    }
-
     /// Makes the next message have a number above `number`.
     pub(in crate::mqtt::broker) fn skip_message(&self, number: u64) {
         if let Some(inner) = &self.0 {

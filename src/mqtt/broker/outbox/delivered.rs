@@ -47,3 +47,29 @@ impl Outbox {
         (!has_all).then_some(inner.delivered.up_to)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::mqtt::broker::outbox::tests::{outbox, push};
+
+    #[test]
+    fn the_position_follows_the_notifier_while_the_client_has_everything() {
+        let (outbox, _) = outbox();
+        assert_eq!(outbox.delivered_up_to(5), 5, "a new session");
+        assert_eq!(outbox.advance_delivered(9), None);
+        push(&outbox, "eaa1");
+        assert_eq!(outbox.advance_delivered(20), Some(9), "queued");
+        assert!(outbox.pop(1).is_some());
+        assert_eq!(outbox.advance_delivered(20), Some(9), "sent");
+        assert_eq!(outbox.delivered_up_to(20), 9, "not after a loss of the connection either");
+        outbox.complete_delivery();
+        assert_eq!(outbox.advance_delivered(20), None);
+        outbox.begin_delivery();
+        assert_eq!(outbox.advance_delivered(30), Some(20), "sent past the queue");
+        outbox.complete_delivery();
+        assert_eq!(outbox.advance_delivered(30), None);
+        push(&outbox, "paa1");
+        assert_eq!(outbox.advance_delivered(40), None, "ordinary messages have rows of their own");
+        assert_eq!(outbox.delivered_up_to(40), 40);
+    }
+}

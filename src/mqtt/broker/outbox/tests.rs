@@ -71,7 +71,7 @@ fn ack(outbox: &Outbox, request: u32) {
 /// Pushes by a short notation: `r` reply, `e` event, `d` document, `p` ordinary message, `n` notice, each with a topic
 /// of two characters and the QoS. Events and documents have their position, from 1, as sequence. `a` is an
 /// acknowledgement.
-fn push(outbox: &Outbox, script: &str) {
+pub(super) fn push(outbox: &Outbox, script: &str) {
     for (at, word) in script.split_whitespace().enumerate() {
         let (seq, digit) = (at as u64 + 1, word.len() - 1);
         let number: usize = word[digit..].parse().unwrap();

@@ -52,7 +52,7 @@ use crate::{
     },
     shadow::{Rejection, ShadowKey, Timestamp},
     store::{
-        self, CopyError, Health, OnDurable, PurgedTombstones, RowEdit, RowKey, RowRefusal, Seq, Store, StoreError,
+        self, CopyError, Health, OnDurable, PurgedTombstones, RowEdit, RowKey, Seq, Store, StoreError,
         StoreOptions,
     },
     wire::{RefusedEntry, Via},
@@ -181,10 +181,10 @@ impl Service {
         let _ = self.store.write_rows(edits, on_durable);
     }
 
-    /// Returns the reason why no rows should be added now, as [`Store::row_refusal`] does.
+    /// Returns true if rows should be added now, as [`Store::may_add_rows`] does.
     #[must_use]
-    pub fn row_refusal(&self) -> Option<RowRefusal> {
-        self.store.row_refusal()
+    pub fn may_add_rows(&self) -> bool {
+        self.store.may_add_rows()
     }
 
     /// Returns the broker's rows as they were when the store was opened.

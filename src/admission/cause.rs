@@ -67,8 +67,8 @@ causes! {
     PrincipalMemory, "principal_memory", "bytes kept for one principal";
     /// Refused: something to keep while the memory for clients is used up.
     Memory, "memory", "bytes kept for all clients";
-    /// Refused: a message to keep while the disk is nearly full.
-    Disk, "disk", "bytes on the disk of the store";
+    /// Refused: a message to keep while the disk is nearly full, or too much waits for it.
+    Disk, "disk", "bytes on the disk of the store, or waiting for it";
     /// Throttled: a connection that publishes too often.
     Publishes, "publishes", "messages a second on one connection";
     /// Throttled: a connection that sends too many other packets.

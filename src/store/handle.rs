@@ -33,7 +33,7 @@ use crate::{
         reader::{History, HistoryReader, JournalPage, Listed, Shared},
         rows::{
             edit::{RowEdit, RowKey},
-            pending::{BACKLOG_BYTES_MAX, OnDurable, PendingRows, RowBatch, RowRefusal},
+            pending::{BACKLOG_BYTES_MAX, OnDurable, PendingRows, RowBatch},
             tables,
         },
         shadow_counts::ShadowCounter,
@@ -306,15 +306,13 @@ impl<C: Send + 'static> Store<C> {
         self.inner.queue.send(Message::Rows(batch)).map_err(|_| StoreError::Closed)
     }
 
-    /// Returns the reason why the caller should add no rows now, if there is one. Edits are taken all the same: those that
-    /// remove rows make room.
+    /// Returns true if rows should be added now: few edits wait for the disk, and enough of it is free. Edits are taken in any
+    /// case, since those that remove rows make room.
     #[must_use]
-    pub fn row_refusal(&self) -> Option<RowRefusal> {
+    pub fn may_add_rows(&self) -> bool {
         let shared = &self.inner.shared;
-        if shared.row_backlog.load(Ordering::Relaxed) > BACKLOG_BYTES_MAX {
-            return Some(RowRefusal::Backlog);
-        }
-        shared.disk.lock().low(Instant::now()).map(|_| RowRefusal::DiskLow)
+        shared.row_backlog.load(Ordering::Relaxed) <= BACKLOG_BYTES_MAX
+            && shared.disk.lock().low(Instant::now()).is_none()
     }
 
     /// Returns the broker's rows as they were when the store was opened, in the order of their keys. Reads all of them

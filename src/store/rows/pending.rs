@@ -20,15 +20,6 @@ pub(in crate::store) struct RowBatch {
     pub(in crate::store) on_durable: Option<OnDurable>,
 }
 
-/// A reason why no rows should be added at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowRefusal {
-    /// The disk is nearly full.
-    DiskLow,
-    /// Too many bytes of edits wait for the disk.
-    Backlog,
-}
-
 /// Bytes of edits that wait for a commit, from which on no rows should be added.
 pub(in crate::store) const BACKLOG_BYTES_MAX: usize = 32 << 20;
 

@@ -173,8 +173,7 @@ fn delivery_value(delivery: &Delivery) -> Vec<u8> {
     value.put_u8(u8::try_from(ids.len()).unwrap_or(u8::MAX));
     ids.iter().for_each(|id| value.put_u32(*id));
     if let Some(filter) = &delivery.share {
-        let group = filter.share().unwrap_or_default();
-        value.extend_from_slice(format!("$share/{group}/{}", filter.as_str()).as_bytes());
+        value.extend_from_slice(filter.to_string().as_bytes());
     }
     value
 }

@@ -24,7 +24,7 @@ use crate::{
         },
         protocol::message::{Delivery, DeliveryRow, Message},
     },
-    store::{OnDurable, RowEdit, RowRefusal},
+    store::{OnDurable, RowEdit},
 };
 
 /// A handle that sends edits of rows to the store. The default sends nothing: for tests of parts that need no store.
@@ -96,12 +96,11 @@ impl Recorder {
     ///
     /// # Errors
     ///
-    /// [`QuotaKind::Disk`] or [`QuotaKind::Memory`].
+    /// [`QuotaKind::Disk`]: the disk is nearly full, or too much waits for it.
     pub fn check(&self) -> Result<(), QuotaKind> {
-        match self.0.as_ref().and_then(|inner| inner.service.row_refusal()) {
-            None => Ok(()),
-            Some(RowRefusal::DiskLow) => Err(QuotaKind::Disk),
-            Some(RowRefusal::Backlog) => Err(QuotaKind::Memory),
+        match &self.0 {
+            Some(inner) if !inner.service.may_add_rows() => Err(QuotaKind::Disk),
+            _ => Ok(()),
         }
     }
 

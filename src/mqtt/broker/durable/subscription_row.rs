@@ -54,8 +54,7 @@ pub(in crate::mqtt) fn read(key: &[u8], mut value: Bytes) -> Option<(SessionId, 
 }
 
 fn key(session: SessionId, filter: &TopicFilter) -> RowKey {
-    let share = filter.share().map(|group| format!("$share/{group}/")).unwrap_or_default();
-    [&[KIND], session.0.to_be_bytes().as_slice(), share.as_bytes(), filter.as_str().as_bytes()].concat().into()
+    [&[KIND], session.0.to_be_bytes().as_slice(), filter.to_string().as_bytes()].concat().into()
 }
 
 #[cfg(test)]

@@ -9,5 +9,6 @@ mod clean_shutdown;
 mod crash;
 mod exactly_once;
 mod messages;
+mod presence;
 mod retained;
 mod sessions;

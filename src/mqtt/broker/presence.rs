@@ -10,8 +10,8 @@
 //! costs a slow subscriber one message, and the newest state always arrives. A session without a connection keeps only the
 //! number of the last change before, and its next connection looks up the later ones.
 //!
-//! The table is in memory only, and empty at a start. It keeps disconnected devices up to a limit, beyond which those
-//! that disconnected first are evicted.
+//! The table keeps disconnected devices up to a limit, beyond which those that disconnected first are evicted. It survives
+//! a restart: each device has a row of the store ([`presence_row`]). At a start all devices are disconnected.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +27,7 @@ use crate::{
     auth::{Access, Operation},
     mqtt::{
         broker::{
+            durable::{Recorder, presence_row},
             outbox::SessionId,
             router::{DeliveryKind, Publication, Router},
         },
@@ -34,6 +35,7 @@ use crate::{
         shadow::{fan_out, topics},
     },
     shadow::{DeviceId, ShadowKey, Timestamp},
+    store::RowEdit,
     wire,
 };
 
@@ -42,6 +44,7 @@ pub struct PresenceTable {
     table: Mutex<PresenceEntries>,
     devices_max: usize,
     router: Arc<Router>,
+    recorder: Recorder,
 }
 
 /// The presence of one device.
@@ -83,7 +86,25 @@ impl PresenceTable {
     /// Returns a table of at most `devices_max` devices. Connected devices may exceed the limit.
     #[must_use]
     pub fn new(router: Arc<Router>, devices_max: usize) -> Self {
-        Self { table: Mutex::default(), devices_max, router }
+        Self { table: Mutex::default(), devices_max, recorder: router.recorder().clone(), router }
+    }
+
+    /// Adds the devices that rows of the store have, all as disconnected. Those that were connected were last seen at
+    /// `stopped`, the last date on disk, if not later. Called once, before the first connection.
+    pub(in crate::mqtt::broker) fn restore(&self, mut rows: Vec<(DeviceId, Presence)>, stopped: Option<Timestamp>) {
+        let mut edits = Vec::new();
+        for (device, presence) in rows.iter_mut().filter(|(_, presence)| presence.connected) {
+            let last_seen = presence.last_seen.max(stopped.unwrap_or(presence.last_seen));
+            *presence = Presence { connected: false, last_seen, ..*presence };
+            edits.push(presence_row::put(device, *presence));
+        }
+        rows.sort_by_key(|(_, presence)| presence.last_seen);
+        let mut table = self.table.lock();
+        for (device, presence) in rows {
+            table.put(&device, 0, presence);
+        }
+        edits.extend(table.evict_beyond(self.devices_max));
+        self.recorder.write(edits);
     }
 
     /// Records that a connection of `device` was opened.
@@ -99,7 +120,7 @@ impl PresenceTable {
             return;
         }
         self.change(&mut table, device, 1, presence);
-        table.evict_beyond(self.devices_max);
+        self.recorder.write(table.evict_beyond(self.devices_max));
     }
 
     /// Records that a connection of `device` ended, whose last packet was received at `last_received`.
@@ -151,9 +172,11 @@ impl PresenceTable {
         changes.take(limit).map(|(number, device)| (*number, device.clone())).collect()
     }
 
-    /// Records and publishes a change. Both happen under the lock, so that changes of one device are marked in order.
+    /// Records and publishes a change. Both happen under the lock, so that changes of one device are marked and written in
+    /// order.
     fn change(&self, table: &mut PresenceEntries, device: &DeviceId, connections: usize, presence: Presence) {
         let number = table.put(device, connections, presence);
+        self.recorder.write(vec![presence_row::put(device, presence)]);
         let change = PresenceChange { key: ShadowKey::classic(device.clone()), message: message(device, presence) };
         self.router.publish(&change, DeliveryKind::Presence { number });
     }
@@ -174,14 +197,19 @@ impl PresenceEntries {
         changed
     }
 
-    fn evict_beyond(&mut self, devices_max: usize) {
+    /// Removes disconnected devices beyond `devices_max`. Returns the edits that remove their rows.
+    #[must_use]
+    fn evict_beyond(&mut self, devices_max: usize) -> Vec<RowEdit> {
+        let mut edits = Vec::new();
         while self.devices.len() > devices_max
             && let Some(oldest) = self.disconnected.pop_first()
         {
             if let Some(device) = self.changes.remove(&oldest) {
                 self.devices.remove(&device);
+                edits.push(presence_row::remove(&device));
             }
         }
+        edits
     }
 }
 
@@ -288,5 +316,23 @@ mod tests {
         let ids: Vec<_> = table.page(None, 10).iter().map(|id| id.as_str().to_owned()).collect();
         assert_eq!(ids, ["c", "d", "e", "f"], "a connected device is never evicted");
         assert_eq!(table.page(Some(&device("d")), 1), [device("e")]);
+    }
+
+    #[test]
+    fn restored_devices_are_disconnected_and_the_longest_unseen_are_evicted() {
+        let table = table(2);
+        let row = |id, connected, last_seen| {
+            (device(id), Presence { connected, last_seen: Timestamp(last_seen), address: ADDRESS, protocol: Protocol::V5 })
+        };
+        table.restore(
+            vec![row("a", false, 10), row("b", true, 20), row("c", true, 60), row("d", false, 30)],
+            Some(Timestamp(50)),
+        );
+        // Of those that were connected, "b" was seen up to the last date on disk, and "c" connected after it.
+        assert_eq!(changes(&table), [(3, "b".to_owned(), false), (4, "c".to_owned(), false)]);
+        let seen = |id: &str| table.of(&device(id)).map(|presence| presence.last_seen.0);
+        assert_eq!((seen("b"), seen("c"), table.connected_count()), (Some(50), Some(60), 0));
+        table.opened(&device("b"), ADDRESS, Protocol::V4, Timestamp(70));
+        assert_eq!((changes(&table).len(), table.connected_count()), (2, 1));
     }
 }

@@ -5,10 +5,11 @@
 //! | `f`, session, filter | a subscription ([`subscription_row`]) |
 //! | `i`, session, packet identifier | a received QoS 2 packet identifier ([`received_row`]) |
 //! | `m`, number | a message that waits for sessions ([`queue_row`]) |
+//! | `p`, device | the presence of a device ([`presence_row`]) |
 //! | `q`, session, number | a message that waits for a session, or for its acknowledgement ([`queue_row`]) |
 //! | `r`, topic | a retained message and its publisher ([`retained_row`]) |
 //! | `s`, session | a session that outlives its connection, or has a will ([`session_row`]) |
-//! | `t` | the date ([`clock_row`]) |
+//! | `t` | the date and the progress of connected sessions ([`clock_row`]) |
 //!
 //! Rows follow the state in memory: whoever changes one sends the edit to the [`Recorder`] under the same lock, so the
 //! edits of a row are in the order of its changes. A publisher is answered when the edits of its message are on disk
@@ -16,6 +17,7 @@
 
 mod clock_row;
 pub(in crate::mqtt) mod message_row;
+pub(in crate::mqtt) mod presence_row;
 pub(in crate::mqtt) mod queue_row;
 pub(in crate::mqtt) mod received_row;
 mod recorder;

@@ -2,7 +2,7 @@
 //!
 //! Every session is disconnected then. One whose connection was open when the server stopped lost it at the last moment
 //! that is on disk ([`clock_row`]). Sessions that expired meanwhile end, and their wills are published, as are those that
-//! were due. A session whose login was revoked ends without its will.
+//! were due. A session whose login was revoked ends without its will. Every device is disconnected, too.
 
 use std::{
     collections::HashMap,
@@ -18,6 +18,7 @@ use crate::{
             durable::{
                 clock_row::{self, Stop},
                 message_row::Now,
+                presence_row,
                 queue_row::{self, RestoredDelivery},
                 received_row::{self, RestoredIdentifier},
                 retained_row::{self, RestoredRetained},
@@ -25,6 +26,7 @@ use crate::{
                 subscription_row,
             },
             outbox::SessionId,
+            presence::Presence,
             sessions::{ClientSession, ClosedSession, LostConnection, SessionKey},
         },
         protocol::{
@@ -33,10 +35,11 @@ use crate::{
         },
         session::inflight::RestoredInflight,
     },
+    shadow::{DeviceId, Timestamp},
     store::{RowEdit, StoreError},
 };
 
-/// The rows of the sessions, by kind.
+/// The rows of the sessions and devices, by kind.
 #[derive(Default)]
 struct SessionRows {
     sessions: Vec<RestoredSession>,
@@ -45,6 +48,7 @@ struct SessionRows {
     /// In the order of their messages.
     deliveries: HashMap<SessionId, Vec<RestoredDelivery>>,
     received: HashMap<SessionId, Vec<RestoredIdentifier>>,
+    presence: Vec<(DeviceId, Presence)>,
     stop: Option<Stop>,
 }
 
@@ -127,6 +131,7 @@ impl Broker {
                         rows.received.entry(session).or_default().push(identifier);
                     })
                 }
+                Some(presence_row::KIND) => presence_row::read(&key, value).map(|device| rows.presence.push(device)),
                 Some(session_row::KIND) => session_row::read(&key, value).map(|session| rows.sessions.push(session)),
                 Some(clock_row::KIND) => clock_row::read(value).map(|stop| rows.stop = Some(stop)),
                 _ => None,
@@ -134,6 +139,8 @@ impl Broker {
             restored.unreadable += usize::from(is_read.is_none());
         }
         self.recorder.write(expired.into_iter().map(RowEdit::Remove).collect());
+        let stopped = rows.stop.as_ref().map(|stop| Timestamp(stop.date_ms.min(now.date_ms) / 1000));
+        self.presence.restore(std::mem::take(&mut rows.presence), stopped);
         self.restore_sessions(rows, &mut restored, now);
         let Restored { retained, sessions, ended, unreadable } = restored;
         if unreadable > 0 {
@@ -153,7 +160,7 @@ impl Broker {
     }
 
     fn restore_sessions(self: &Arc<Self>, rows: SessionRows, restored: &mut Restored, now: Now) {
-        let SessionRows { mut sessions, mut subscriptions, messages, mut deliveries, mut received, stop } = rows;
+        let SessionRows { mut sessions, mut subscriptions, messages, mut deliveries, mut received, stop, .. } = rows;
         // Those away for longest end first when memory is short.
         sessions.sort_by_key(|session| session.disconnected_ms.unwrap_or(u64::MAX));
         for session in sessions {

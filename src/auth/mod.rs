@@ -19,6 +19,7 @@ pub use crate::auth::authn::login::Method;
 pub use crate::auth::authn::password::{HashError, PASSWORD_BYTES_MAX, PasswordHash};
 pub use crate::auth::authn::tokens::Expiry;
 pub use crate::auth::authz::access::{Access, NameFilter};
+pub use crate::auth::authz::administration::Administration;
 pub use crate::auth::authz::devices::DeviceRange;
 pub use crate::auth::authz::policy::Policy;
 pub use crate::auth::authz::projection::Projection;

@@ -10,7 +10,7 @@ use super::{
     serve::Source,
 };
 use crate::{
-    auth::{self, Access, Operation, Policy, Principal, authz::explain::Question},
+    auth::{self, Access, Administration, Operation, Policy, Principal, authz::explain::Question},
     config::{Arguments, Config},
     mqtt::{
         protocol::topic::TopicName,
@@ -36,9 +36,9 @@ enum Command {
 struct Explain {
     /// Name of the principal: a user, the common name of a certificate, or the subject of a token.
     principal: String,
-    /// One of get, update, delete, subscribe, history for a shadow; publish or receive for a topic.
+    /// One of get, update, delete, subscribe, history for a shadow; publish or receive for a topic; administer.
     operation: String,
-    /// The shadow as DEVICE or DEVICE~NAME, or the topic without wildcards.
+    /// The shadow as DEVICE or DEVICE~NAME, the topic without wildcards, or the administrative operation.
     subject: String,
     /// Path in the shadow, such as /desired/mode; without it, any path.
     path: Option<Pointer>,
@@ -90,12 +90,14 @@ impl Explain {
     fn question(&self) -> Result<Question, String> {
         match (self.operation.as_str(), &self.path) {
             ("publish" | "receive", Some(path)) => Err(format!("'{path}': a topic has no paths")),
+            ("administer", Some(path)) => Err(format!("'{path}': an administrative operation has no paths")),
+            ("administer", None) => administer(&self.subject),
             ("publish", None) => publish(&self.subject),
             ("receive", None) => receive(&self.subject),
             (name, path) => {
                 let known = Operation::NAMED.map(|(name, _)| name).join(", ");
                 let operation = Operation::of(name).ok_or_else(|| {
-                    format!("unknown operation '{name}': use {known}, or publish or receive for topics")
+                    format!("unknown operation '{name}': use {known}, publish or receive for topics, or administer")
                 })?;
                 Ok(Question::Shadow(operation, shadow(&self.subject)?, path.clone()))
             }
@@ -129,6 +131,15 @@ impl Explain {
         let client: Arc<str> = self.client_id.as_str().into();
         Ok(policy.access(&principal, method, role, &client))
     }
+}
+
+fn administer(name: &str) -> Result<Question, String> {
+    let operation = Administration::of(name);
+    let operation = operation.ok_or_else(|| {
+        let known = Administration::names();
+        format!("unknown administrative operation '{name}': use {known}")
+    })?;
+    Ok(Question::Administer(operation))
 }
 
 /// Returns the question for a publication. For the authors of rules, a request to a shadow is its operation and no

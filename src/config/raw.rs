@@ -92,6 +92,8 @@ pub(super) struct RawRule {
     pub(super) publish: List,
     #[serde(default)]
     pub(super) subscribe: List,
+    #[serde(default)]
+    pub(super) administer: List,
 }
 
 #[derive(Debug, Deserialize)]

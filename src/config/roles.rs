@@ -31,6 +31,8 @@ pub struct RuleConfig {
     pub publish: Vec<String>,
     /// The patterns of ordinary topics for receiving.
     pub subscribe: Vec<String>,
+    /// The names of administrative operations.
+    pub administer: Vec<String>,
 }
 
 /// A section `[[grant]]`.
@@ -174,6 +176,7 @@ fn rule(raw: &RawRule, origin: String) -> RuleConfig {
         write: raw.write.0.clone(),
         publish: raw.publish.0.clone(),
         subscribe: raw.subscribe.0.clone(),
+        administer: raw.administer.0.clone(),
     }
 }
 

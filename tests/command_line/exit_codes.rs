@@ -218,6 +218,8 @@ fn a_topic_of_a_shadow_is_authorized_as_the_shadow() {
         (["receive", "$aws/things/lamp-1/shadow/get/accepted"], 0, may("subscribe lamp-1"), ""),
         (["receive", "shadow/lamp-2/presence"], 3, may_not("subscribe lamp-2"), ""),
         (["publish", "log/lamp-1"], 3, may_not("publish to log/lamp-1"), ""),
+        (["administer", "end-sessions"], 3, may_not("administer end-sessions"), ""),
+        (["administer", "everything"], 2, String::new(), "use list-sessions, end-sessions, list-retained"),
         (["publish", "shadow/lamp-1/updat"], 2, String::new(), "unknown operation 'updat'"),
         (["publish", "shadow/lamp-1/presence"], 2, String::new(), "only the service publishes to this topic"),
         (["receive", "$SYS/x"], 2, String::new(), "the service publishes nothing there"),

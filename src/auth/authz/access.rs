@@ -10,6 +10,7 @@ use crate::{
     auth::{
         Principal, Projection,
         authz::{
+            administration::Administration,
             devices::{self, DeviceRange},
             pattern::{Pattern, PlaceholderValues},
             rule::{Operation, Rule},
@@ -152,6 +153,12 @@ impl Access {
     #[must_use]
     pub fn is_everything(&self) -> bool {
         self.rights.everything
+    }
+
+    /// Returns true if `operation` is allowed.
+    #[must_use]
+    pub fn may_administer(&self, operation: Administration) -> bool {
+        self.rights.everything || self.rules_to_administer(operation).next().is_some()
     }
 
     /// Returns true if `other` has the same rights; its limits may differ.
@@ -342,6 +349,11 @@ impl Access {
     pub fn rules_to_receive<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Rule> {
         let allowed = move |rule: &&Rule| rule.subscribe().iter().any(|known| known.matches(topic, self.who()));
         self.all_rules().filter(allowed)
+    }
+
+    /// Returns the rules that allow `operation`.
+    pub fn rules_to_administer(&self, operation: Administration) -> impl Iterator<Item = &Rule> {
+        self.all_rules().filter(move |rule| rule.may_administer(operation))
     }
 
     /// Returns all rules.

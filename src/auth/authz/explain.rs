@@ -3,7 +3,10 @@
 use std::fmt;
 
 use crate::{
-    auth::{Access, Operation, authz::rule::Rule},
+    auth::{
+        Access, Operation,
+        authz::{administration::Administration, rule::Rule},
+    },
     shadow::{Pointer, ShadowKey},
 };
 
@@ -16,6 +19,8 @@ pub enum Question {
     Publish(String),
     /// Receiving messages of an ordinary topic.
     Receive(String),
+    /// An administrative operation.
+    Administer(Administration),
 }
 
 /// The rules that allow the operation, in order; without any it is not allowed.
@@ -36,6 +41,7 @@ impl Question {
             Self::Shadow(operation, key, path) => access.rules(key, *operation, path.as_ref()).collect(),
             Self::Publish(topic) => access.rules_to_publish(topic).collect(),
             Self::Receive(topic) => access.rules_to_receive(topic).collect(),
+            Self::Administer(operation) => access.rules_to_administer(*operation).collect(),
         };
         Answer { access, question: self, by }
     }
@@ -56,6 +62,7 @@ impl fmt::Display for Question {
             Self::Shadow(operation, key, Some(path)) => write!(f, "{} {path} of {key}", operation.name()),
             Self::Publish(topic) => write!(f, "publish to {topic}"),
             Self::Receive(topic) => write!(f, "receive {topic}"),
+            Self::Administer(operation) => write!(f, "administer {}", operation.name()),
         }
     }
 }

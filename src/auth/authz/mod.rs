@@ -3,6 +3,7 @@
 //! [`policy`] compiles `[[rule]]` and `[[grant]]` sections; [`access`] answers for one principal and its client.
 
 pub(super) mod access;
+pub mod administration;
 pub mod devices;
 pub mod explain;
 pub mod pattern;

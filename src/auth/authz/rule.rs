@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::{
     auth::authz::{
+        administration::{Administration, Administrations},
         pattern::{Pattern, PatternError, PlaceholderValues},
         topics::TopicPattern,
     },
@@ -47,6 +48,7 @@ pub struct Rule {
     write: PathPatterns,
     publish: Vec<TopicPattern>,
     subscribe: Vec<TopicPattern>,
+    administer: Administrations,
 }
 
 /// The location of a rule. It is ignored when rules are compared.
@@ -146,6 +148,7 @@ impl Rule {
             write: PathPatterns::read(&text.write).map_err(failed("write"))?,
             publish: each(&text.publish, |text| text.parse::<TopicPattern>()).map_err(failed("publish"))?,
             subscribe: each(&text.subscribe, |text| text.parse::<TopicPattern>()).map_err(failed("subscribe"))?,
+            administer: Administrations::read(&text.administer).map_err(failed("administer"))?,
         })
     }
 
@@ -228,6 +231,12 @@ impl Rule {
     #[must_use]
     pub fn subscribe(&self) -> &[TopicPattern] {
         &self.subscribe
+    }
+
+    /// Returns true if the rule allows everything, or `operation` by name.
+    #[must_use]
+    pub fn may_administer(&self, operation: Administration) -> bool {
+        self.administer.has(operation) || self.is_everything()
     }
 
     /// Returns true if the devices, names or topics that it receives depend on the client id.

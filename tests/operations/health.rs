@@ -25,6 +25,8 @@ fn a_server_with_a_full_disk_is_alive_and_not_ready() {
     assert_eq!((reply.status, reply.header("content-type")), (503, Some("application/problem+json")));
     let problem = reply.json();
     let said = problem.to_string();
+    let used = "sessions and messages take 0 bytes, and the log of their changes 0";
+    assert!(said.contains(used), "{said}");
     assert!(said.contains("not-ready") && said.contains("17592186044416 are needed"), "{said}");
     let metrics = get(web, "/metrics").text();
     assert!(metrics.contains("\numbra_store_writable 0\n"), "{metrics}");

@@ -1,7 +1,7 @@
 //! Health, readiness, metrics and backup, for operators' tools. They are not in the table of [`crate::http::operation`], which
 //! has the operations on shadows.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use axum::{
     Extension, Router,
@@ -43,13 +43,15 @@ pub(in crate::http) fn router() -> Router<Arc<Api>> {
 /// `GET /healthz`: 503 while the store is not open after a failed write, for all clients.
 async fn alive(State(api): State<Arc<Api>>) -> Response {
     let failed = Some(api.service.health().state).filter(|state| matches!(state, StoreState::Failed(_)));
-    answer(&api, failed.and_then(|state| obstacle(&state)), "ok")
+    answer(&api, failed.and_then(|state| obstacle(&state, None)), "ok")
 }
 
 /// `GET /readyz`: readiness for updates, for all clients.
 async fn ready(State(api): State<Arc<Api>>) -> Response {
-    let state = if api.is_closed() { StoreState::Closed } else { api.service.health().state };
-    answer(&api, obstacle(&state), "ready\n")
+    let health = api.service.health();
+    let used = DiskUse { table_bytes: health.row_bytes, log_bytes: health.row_log_bytes };
+    let state = if api.is_closed() { StoreState::Closed } else { health.state };
+    answer(&api, obstacle(&state, Some(used)), "ready\n")
 }
 
 /// Returns 200 with `text`, or 503 with the `obstacle`.
@@ -62,13 +64,28 @@ fn answer(api: &Api, obstacle: Option<String>, text: &'static str) -> Response {
     }
 }
 
-/// Returns the reason that no updates are accepted now.
-fn obstacle(state: &StoreState) -> Option<String> {
+/// The disk use of sessions, queued and retained messages, which an operator may end or clear.
+#[derive(Clone, Copy)]
+struct DiskUse {
+    table_bytes: u64,
+    log_bytes: u64,
+}
+
+impl fmt::Display for DiskUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table_bytes, log_bytes } = self;
+        write!(f, "; sessions and messages take {table_bytes} bytes, and the log of their changes {log_bytes}")
+    }
+}
+
+/// Returns the reason that no updates are accepted now. A nearly full disk is reported with what is `used`.
+fn obstacle(state: &StoreState, used: Option<DiskUse>) -> Option<String> {
     match state {
         StoreState::Writable => None,
         StoreState::DiskLow(DiskLow { free, needed }) => Some(format!(
             "The disk of the store is nearly full: {free} bytes are free, {needed} are needed; until then updates are \
-             refused"
+             refused{}",
+            used.map(|used| used.to_string()).unwrap_or_default()
         )),
         // The cause names files of this machine.
         StoreState::Failed(_) => Some(
@@ -113,12 +130,14 @@ mod tests {
             (StoreState::Writable, None),
             (
                 StoreState::DiskLow(DiskLow { free: 5, needed: 10 }),
-                Some("nearly full: 5 bytes are free, 10 are needed"),
+                Some(
+                    "5 bytes are free, 10 are needed; until then updates are refused; sessions and messages take 7 bytes",
+                ),
             ),
             (StoreState::Failed("/secret/path: No space left".to_owned()), Some("refused until it was reopened")),
             (StoreState::Closed, Some("shutting down")),
         ] {
-            let found = obstacle(&state);
+            let found = obstacle(&state, Some(DiskUse { table_bytes: 7, log_bytes: 8 }));
             assert_eq!(found.is_some(), expected.is_some(), "{state:?}");
             let found = found.unwrap_or_default();
             assert!(found.contains(expected.unwrap_or_default()) && !found.contains("/secret"), "{state:?}: {found}");

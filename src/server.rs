@@ -9,6 +9,7 @@
 //! server without listeners or replies would look alive.
 
 pub(crate) mod messages;
+mod sessions;
 pub mod supervisor;
 pub mod telemetry;
 use std::{

@@ -14,6 +14,7 @@ pub(super) mod principals;
 pub(super) mod problem;
 pub(super) mod purge;
 pub(super) mod query;
+pub(super) mod sessions;
 pub(super) mod shadows;
 pub(super) mod submit;
 pub(super) mod target;
@@ -38,7 +39,7 @@ use crate::{
     config::{Limits, limits::STREAMS_MAX},
     engine::{Service, changes::Changes},
     http::{
-        api::{cursor::Cursors, operating::Metrics, principals::Principals, problem::Problem},
+        api::{cursor::Cursors, operating::Metrics, principals::Principals, problem::Problem, sessions::MqttSessions},
         auth::{caller::Caller, kicks::Kicks, sessions::Sessions},
         openapi,
     },
@@ -149,6 +150,8 @@ pub struct Api {
     pub metrics: Arc<dyn Metrics>,
     /// The connections of principals.
     pub principals: Arc<dyn Principals>,
+    /// The MQTT sessions and retained messages.
+    pub mqtt_sessions: Arc<dyn MqttSessions>,
     /// Authentication and authorization.
     pub(super) authority: Arc<Authority>,
     /// The browser sessions.
@@ -188,7 +191,7 @@ impl Api {
     pub fn new(
         service: Arc<Service>,
         changes: Arc<Changes>,
-        broker: Arc<impl Presence + MessageBroker + Metrics + Principals + 'static>,
+        broker: Arc<impl Presence + MessageBroker + Metrics + Principals + MqttSessions + 'static>,
         authority: Arc<Authority>,
         limits: &Limits,
     ) -> Self {
@@ -198,7 +201,8 @@ impl Api {
             presence: broker.clone(),
             messages: broker.clone(),
             metrics: broker.clone(),
-            principals: broker,
+            principals: broker.clone(),
+            mqtt_sessions: broker,
             authority,
             sessions: Arc::default(),
             kicks: Kicks::default(),

@@ -10,7 +10,7 @@
 //!   `api::query` checks parameters against it.
 //! - `api` has the handlers: `shadows` reads, `writes` changes, the others are named after their resource.
 //!   `api::conditional` is pure. Every refusal on the native paths is an `api::problem`.
-//! - `api::operating`, `api::principals` and `api::backup` serve an operator's tools.
+//! - `api::operating`, `api::principals`, `api::sessions` and `api::backup` serve an operator's tools.
 //!
 //! Commands go through [`crate::engine`], like those over MQTT; the engine also notifies subscribers and followers.
 
@@ -27,7 +27,9 @@ mod sse;
 pub use crate::http::{
     api::{
         Api, MessageBroker, MqttListener, NotPublished, Presence, PublishedMessage, RetainedMessage,
-        operating::Metrics, principals::Principals,
+        operating::Metrics,
+        principals::Principals,
+        sessions::{MqttConnection, MqttSession, MqttSessions, RetainedSummary, SessionEnd, SessionName, SessionPage},
     },
     auth::sessions::Sessions,
     router::router,

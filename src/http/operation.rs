@@ -20,6 +20,10 @@ pub(super) enum Operation {
     ListDevices,
     GetDevice,
     FollowEvents,
+    ListSessions,
+    GetSession,
+    EndSession,
+    ListRetained,
     AwsGetShadow,
     AwsUpdateShadow,
     AwsDeleteShadow,
@@ -51,6 +55,9 @@ pub(super) const ROUTES: &[Route] = &[
     Route { path: "/v1/devices/{id}/shadow/rejections", operations: &[Operation::GetRejections] },
     Route { path: "/v1/devices/{id}/shadows/{name}/rejections", operations: &[Operation::GetRejections] },
     Route { path: "/v1/rejections", operations: &[Operation::FollowRejections] },
+    Route { path: "/v1/sessions", operations: &[Operation::ListSessions] },
+    Route { path: "/v1/sessions/{principal}/{client}", operations: &[Operation::GetSession, Operation::EndSession] },
+    Route { path: "/v1/retained", operations: &[Operation::ListRetained] },
     Route { path: "/v1/events", operations: &[Operation::FollowEvents] },
     Route {
         path: "/things/{id}/shadow",
@@ -79,6 +86,8 @@ const SECTION_POINTERS: &str =
 const TAGS: &str = "^(\\*|[ ,]*((W/)?\"[!#-~\u{80}-\u{ff}]*\"( *,[ ,]*(W/)?\"[!#-~\u{80}-\u{ff}]*\")*)?[ ,]*)$";
 /// Text without control characters.
 const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+/// Text of at least one character, without control characters.
+const PRINTABLE_PART: &str = r"^[^\u0000-\u001f\u007f-\u009f]+$";
 /// Any header value.
 const ANYTHING: &str = "";
 
@@ -168,6 +177,27 @@ pub(super) static PAGE_SIZE: Parameter =
 pub(super) static NEXT_TOKEN: Parameter =
     query("nextToken", Kind::Text("^[A-Za-z0-9:_$-]{1,64}$"), "The `nextToken` of the previous page");
 
+pub(super) static PRINCIPAL: Parameter = Parameter {
+    name: "principal",
+    location: ParameterLocation::Path,
+    kind: Kind::Text(PRINTABLE_PART),
+    about: "The principal; of an anonymous client, anonymous%2F and its client id",
+};
+pub(super) static CLIENT: Parameter = Parameter {
+    name: "client",
+    location: ParameterLocation::Path,
+    kind: Kind::Text(PRINTABLE_PART),
+    about: "The client id, percent-encoded",
+};
+pub(super) static SESSION_PREFIX: Parameter =
+    query("prefix", Kind::Text(PRINTABLE), "Only sessions of principals whose name begins with this prefix");
+pub(super) static SESSION_CONNECTED: Parameter =
+    query("connected", Kind::Flag, "`true`: only sessions with a connection; `false`: only those without one");
+pub(super) static TOPIC_PREFIX: Parameter =
+    query("prefix", Kind::Text(PRINTABLE), "Only topics that begin with this prefix");
+pub(super) static OPAQUE_CURSOR: Parameter =
+    query("cursor", Kind::Text("^[A-Za-z0-9_-]+$"), "The `next` of the previous page");
+
 pub(super) static TOPIC: Parameter = Parameter {
     name: "topic",
     location: ParameterLocation::Path,
@@ -237,6 +267,9 @@ impl Operation {
             | Self::ListDevices
             | Self::GetDevice
             | Self::FollowEvents
+            | Self::ListSessions
+            | Self::GetSession
+            | Self::ListRetained
             | Self::AwsGetShadow
             | Self::AwsListShadows
             | Self::AwsGetRetained
@@ -244,7 +277,7 @@ impl Operation {
             | Self::GetDescription => Method::GET,
             Self::PutShadow => Method::PUT,
             Self::PatchShadow => Method::PATCH,
-            Self::DeleteShadow | Self::AwsDeleteShadow => Method::DELETE,
+            Self::DeleteShadow | Self::EndSession | Self::AwsDeleteShadow => Method::DELETE,
             Self::AwsUpdateShadow | Self::AwsPublish => Method::POST,
         }
     }
@@ -269,7 +302,9 @@ impl Operation {
             }
             Self::DeleteShadow => const { &[&IF_MATCH, &IF_NONE_MATCH, &IDEMPOTENCY_KEY] },
             Self::GetHistory => const { &[&BEFORE, &LIMIT, &HISTORY_CURSOR] },
-            Self::GetRejections | Self::GetDevice | Self::GetDescription => &[],
+            Self::GetRejections | Self::GetDevice | Self::GetSession | Self::EndSession | Self::GetDescription => &[],
+            Self::ListSessions => const { &[&SESSION_PREFIX, &SESSION_CONNECTED, &LIMIT, &OPAQUE_CURSOR] },
+            Self::ListRetained => const { &[&TOPIC_PREFIX, &LIMIT, &OPAQUE_CURSOR] },
             Self::FollowRejections => const { &[&AFTER, &LIMIT] },
             Self::ListShadows => const { &[&LIMIT, &SHADOW_CURSOR] },
             Self::ListDevices => const { &[&PREFIX, &CONNECTED, &DRIFT, &LIMIT, &CURSOR] },

@@ -13,8 +13,8 @@ use axum::{
 use crate::{
     http::{
         api::{
-            Api, aws, aws_topics, device, devices, history, operating, principals, problem::Problem, purge, shadows,
-            writes,
+            Api, aws, aws_topics, device, devices, history, operating, principals, problem::Problem, purge, sessions,
+            shadows, writes,
         },
         auth::sign_in,
         dashboard, openapi,
@@ -58,6 +58,10 @@ fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {
             Operation::ListDevices => methods.get(devices::list),
             Operation::GetDevice => methods.get(device::get),
             Operation::FollowEvents => methods.get(sse::follow),
+            Operation::ListSessions => methods.get(sessions::list),
+            Operation::GetSession => methods.get(sessions::get),
+            Operation::EndSession => methods.delete(sessions::end),
+            Operation::ListRetained => methods.get(sessions::retained),
             Operation::AwsGetShadow => methods.get(aws::get),
             Operation::AwsUpdateShadow => methods.post(aws::update),
             Operation::AwsDeleteShadow => methods.delete(aws::delete),

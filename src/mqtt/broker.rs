@@ -10,6 +10,7 @@ pub mod outbox;
 pub mod presence;
 pub(super) mod rights;
 pub mod router;
+pub mod session_view;
 pub mod sessions;
 pub(super) mod time_slice;
 use std::{
@@ -37,7 +38,7 @@ use crate::{
             outbox::{Outbox, QueueLimits, SessionId},
             presence::PresenceTable,
             router::{DeliveryKind, Router},
-            sessions::{ClientSession, ClosedSession, SessionKey, Sessions},
+            sessions::{ClientSession, ClosedSession, EndedSession, SessionKey, Sessions},
             time_slice::TimeSlice,
         },
         connection::rate_limit::ConnectionRateLimits,
@@ -234,6 +235,7 @@ impl Broker {
         if let Some(will) = ended.will {
             self.publish_will(ended.key, ended.access, ended.from, will);
         }
+        drop(ended.disposed);
     }
 
     /// Disposes of many sessions, and lets other tasks run meanwhile.
@@ -354,6 +356,21 @@ impl Broker {
         let sessions = if keep_sessions { 0 } else { connections + ended.len() };
         ended.into_iter().for_each(|ended| self.dispose(ended));
         (connections, sessions)
+    }
+
+    /// Ends the session of `key` and its connection, with its rows. Its will is published as after any lost connection. Returns
+    /// when that is on disk, or false if it takes too long; `None` if there is no such session.
+    pub async fn end_session(self: &Arc<Self>, key: &SessionKey) -> Option<bool> {
+        match self.sessions.end(key)? {
+            EndedSession::Disconnected(closed) => self.dispose(*closed),
+            EndedSession::Connected(disposed) => {
+                let disposed = tokio::time::timeout(END_TIMEOUT, disposed).await;
+                if disposed.is_err() {
+                    return Some(false);
+                }
+            }
+        }
+        Some(self.recorder.durable().await)
     }
 
     /// Returns a receiver whose value turns true when the broker closes.
@@ -481,3 +498,6 @@ const RELIEF_PAUSE: Duration = Duration::from_millis(100);
 
 /// Principals whose disconnected sessions end while memory is short, at one time.
 const LARGEST: usize = 16;
+
+/// The longest time that an operator waits for the end of a connection.
+const END_TIMEOUT: Duration = Duration::from_secs(10);

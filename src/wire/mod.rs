@@ -23,6 +23,9 @@ pub use crate::wire::native::listing::{
 };
 pub use crate::wire::native::problem::{Problem, problem, rejection_problem};
 pub use crate::wire::native::selection::{Selection, former, get_selected};
+pub use crate::wire::native::sessions::{
+    GrantedFilter, RetainedEntry, SessionDetail, SessionEntry, mqtt_session, mqtt_sessions, retained,
+};
 pub use crate::wire::native::{
     Accepted, changed_lean_delta, delete_accepted, delete_outcome, get_accepted, lean_delta, rejected, update_accepted,
     update_delta, update_documents, update_outcome,

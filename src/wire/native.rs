@@ -10,6 +10,7 @@ pub(super) mod metadata;
 pub(super) mod problem;
 pub(super) mod refusal;
 pub(super) mod selection;
+pub(super) mod sessions;
 use bytes::Bytes;
 use serde_json::Value;
 

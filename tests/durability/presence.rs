@@ -91,8 +91,6 @@ fn last_seen_survives_and_every_device_is_disconnected_at_the_start() {
             }
         }
         let _held = connect(&server, "held");
-        eventually("the device to be back", || {
-            (device(&server, "held")["connected"] == json!(true)).then_some(())
-        });
+        eventually("the device to be back", || (device(&server, "held")["connected"] == json!(true)).then_some(()));
     }
 }

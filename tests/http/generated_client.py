@@ -97,6 +97,10 @@ assert call("get_principal", call("get_session").principal).work_per_second > 0
 assert call("end_connections", "nobody").sessions == 0
 assert call("purge_shadows", pattern="lamp*", dry_run=True).purged == 0
 assert call("purge_shadows", deleted=True).kept > 0
+assert call("list_mqtt_sessions", connected=True, limit=5).sessions == []
+assert call("get_mqtt_session", "nobody", "no", status=404).error == "not-found"
+assert call("end_mqtt_session", "nobody", "no", status=404).error == "not-found"
+assert [(one.topic, one.bytes_) for one in call("list_retained").retained] == [("hall/light", 2)]
 assert call("get_description").to_dict()["openapi"] == "3.1.0"
 
 # An endless stream, which no generated call reads.

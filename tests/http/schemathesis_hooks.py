@@ -35,8 +35,8 @@ def before_call(context, case, kwargs):
             query.pop(other, None)
         headers.pop("If-Match", None)
         headers.pop("If-None-Match", None)
-    # Only a cursor of an earlier page is a position in a history or among topics.
-    if "history" in case.operation.path:
+    # Only a cursor of an earlier page is a position in a history, or among sessions or topics.
+    if case.operation.path in ("/v1/sessions", "/v1/retained") or "history" in case.operation.path:
         query.pop("cursor", None)
     if "retainedMessage" in case.operation.path:
         query.pop("nextToken", None)

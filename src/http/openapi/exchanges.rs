@@ -39,6 +39,10 @@ pub(super) fn of(operation: Operation) -> Exchange {
         Operation::ListDevices => list_devices(),
         Operation::GetDevice => get_device(),
         Operation::FollowEvents => follow_events(),
+        Operation::ListSessions => list_sessions(),
+        Operation::GetSession => get_mqtt_session(),
+        Operation::EndSession => end_session(),
+        Operation::ListRetained => list_retained(),
         Operation::AwsGetShadow => aws_get_shadow(),
         Operation::AwsUpdateShadow => aws_update_shadow(),
         Operation::AwsDeleteShadow => aws_delete_shadow(),
@@ -151,6 +155,38 @@ fn follow_events() -> Exchange {
             },
             problem(410, "The journal no longer has the events after Last-Event-ID"),
         ],
+    )
+}
+
+fn list_sessions() -> Exchange {
+    read(
+        "listMqttSessions",
+        "The MQTT sessions of all clients; needs the right to administer list-sessions",
+        vec![with_body(200, "A page", "MqttSessions", &["Link"])],
+    )
+}
+
+fn get_mqtt_session() -> Exchange {
+    read(
+        "getMqttSession",
+        "An MQTT session with its filters; needs the right to administer list-sessions",
+        vec![with_body(200, "The session", "MqttSessionDetail", &[]), problem(404, "There is no such session")],
+    )
+}
+
+fn end_session() -> Exchange {
+    read(
+        "endMqttSession",
+        "End an MQTT session and its connection; needs the right to administer end-sessions",
+        vec![without_body(204, "Ended, and on disk", &[]), problem(404, "There is no such session")],
+    )
+}
+
+fn list_retained() -> Exchange {
+    read(
+        "listRetained",
+        "The retained messages of ordinary topics, without payload; needs the right to administer list-retained",
+        vec![with_body(200, "A page", "RetainedSummaries", &["Link"])],
     )
 }
 

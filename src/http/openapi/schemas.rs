@@ -24,6 +24,7 @@ pub(super) fn all(limits: &DocumentLimits) -> Map<String, Value> {
     values(&mut schemas, limits);
     native(&mut schemas);
     entries(&mut schemas);
+    mqtt(&mut schemas);
     aws(&mut schemas);
     schemas
 }
@@ -231,6 +232,26 @@ fn sessions(schemas: &mut Map<String, Value>) {
     let members = members.chain([("principal", json!({ "type": "string" }))]);
     let names: Vec<_> = counts.into_iter().chain(amounts).chain(["principal"]).collect();
     put(schemas, "PrincipalUse", closed(members, &names));
+}
+
+/// Adds the schemas of MQTT sessions and retained messages.
+fn mqtt(schemas: &mut Map<String, Value>) {
+    let (text, count) = (json!({ "type": "string" }), json!({ "type": "integer", "minimum": 0 }));
+    let session = ["principal", "client", "address", "protocol"].map(|name| (name, text.clone())).into_iter();
+    let session = session.chain([("connected", json!({ "type": "boolean" }))]);
+    let session = session.chain(["connectedSince", "disconnectedSince", "expires"].map(|name| (name, time())));
+    let counts = ["sessionExpiry", "queued", "queuedBytes", "inFlight"];
+    let session = session.chain(counts.map(|name| (name, count.clone())));
+    let needs = ["principal", "client", "connected", "queued", "queuedBytes", "inFlight", "filters"];
+    put(schemas, "MqttSession", closed(session.clone().chain([("filters", count.clone())]), &needs));
+    put(schemas, "MqttSessionDetail", closed(session.chain([("filters", list("GrantedFilter"))]), &needs));
+    let qos = json!({ "type": "integer", "minimum": 0, "maximum": 2 });
+    put(schemas, "GrantedFilter", closed([("filter", text.clone()), ("qos", qos.clone())], &["filter", "qos"]));
+    put(schemas, "MqttSessions", closed([("sessions", list("MqttSession")), ("next", text.clone())], &["sessions"]));
+    let message = [("topic", text.clone()), ("bytes", count), ("qos", qos), ("by", text.clone()), ("since", time())];
+    put(schemas, "RetainedSummary", closed(message, &["topic", "bytes", "qos", "by", "since"]));
+    let page = [("retained", list("RetainedSummary")), ("next", text)];
+    put(schemas, "RetainedSummaries", closed(page, &["retained"]));
 }
 
 /// Adds the schemas of AWS's data plane.

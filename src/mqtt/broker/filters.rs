@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use crate::{
     admission::{PrincipalQuota, QuotaKind},
-    mqtt::protocol::topic::TopicFilter,
+    mqtt::{
+        broker::session_view::SessionView,
+        protocol::{packet::Subscription, topic::TopicFilter},
+    },
 };
 
 /// The filters of one session. Dropping them releases them from the principal's quota.
 #[derive(Debug)]
 pub struct Filters {
-    /// Sorted, since one session may have thousands, and a SUBSCRIBE looks up each of its filters. Most have four.
-    filters: Vec<TopicFilter>,
+    /// Has the filters.
+    view: Arc<SessionView>,
     /// The memory of the filters, here and in the router.
     bytes: usize,
     quota: Arc<PrincipalQuota>,
@@ -21,7 +24,7 @@ impl Filters {
     /// Returns an empty list for a session whose principal has this quota.
     #[must_use]
     pub fn new(quota: Arc<PrincipalQuota>) -> Self {
-        Self { filters: Vec::new(), bytes: 0, quota }
+        Self { view: Arc::default(), bytes: 0, quota }
     }
 
     /// Returns the quota of the principal.
@@ -30,10 +33,16 @@ impl Filters {
         &self.quota
     }
 
+    /// Returns the part of the session that operators see.
+    #[must_use]
+    pub fn view(&self) -> &Arc<SessionView> {
+        &self.view
+    }
+
     /// Returns true if the session has `filter`.
     #[must_use]
     pub fn contains(&self, filter: &TopicFilter) -> bool {
-        self.filters.binary_search(filter).is_ok()
+        self.view.contains(filter)
     }
 
     /// Adds `filter`, which the session does not have yet.
@@ -44,7 +53,7 @@ impl Filters {
     /// - [`QuotaKind::PrincipalFilters`]: the principal has reached its quota.
     /// - [`QuotaKind::PrincipalMemory`] or [`QuotaKind::Memory`]: there is no memory for it.
     pub fn add(&mut self, filter: &TopicFilter, max: usize) -> Result<(), QuotaKind> {
-        if self.filters.len() >= max {
+        if self.view.filter_count() >= max {
             return Err(QuotaKind::Subscriptions);
         }
         self.quota.check_memory(cost(filter))?;
@@ -55,18 +64,23 @@ impl Filters {
         Ok(())
     }
 
-    /// Adds `filter`, which was granted before a restart, whatever the limits are now.
-    pub fn restore(&mut self, filter: &TopicFilter) {
-        if !self.contains(filter) {
+    /// Records the QoS that was granted with `subscription`.
+    pub fn grant(&mut self, subscription: &Subscription) {
+        self.view.set_qos(&subscription.filter, subscription.qos);
+    }
+
+    /// Adds the filter of `subscription`, which was granted before a restart, whatever the limits are now.
+    pub fn restore(&mut self, subscription: &Subscription) {
+        if !self.contains(&subscription.filter) {
             self.quota.restore_filter();
-            self.insert(filter);
+            self.insert(&subscription.filter);
         }
+        self.grant(subscription);
     }
 
     /// Removes `filter` if the session has it.
     pub fn remove(&mut self, filter: &TopicFilter) {
-        if let Ok(at) = self.filters.binary_search(filter) {
-            self.filters.remove(at);
+        if self.view.remove(filter) {
             self.bytes -= cost(filter);
             self.quota.remove_filters(1);
         }
@@ -81,24 +95,24 @@ impl Filters {
     /// Returns the number of filters.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.filters.len()
+        self.view.filter_count()
     }
 
     fn insert(&mut self, filter: &TopicFilter) {
-        let at = self.filters.partition_point(|own| own < filter);
-        self.filters.insert(at, filter.clone());
-        self.bytes += cost(filter);
+        if self.view.insert(filter) {
+            self.bytes += cost(filter);
+        }
     }
 
     /// Iterates over the filters.
-    pub fn iter(&self) -> impl Iterator<Item = &TopicFilter> {
-        self.filters.iter()
+    pub fn iter(&self) -> impl Iterator<Item = TopicFilter> {
+        self.view.filters().into_iter().map(|granted| granted.filter)
     }
 }
 
 impl Drop for Filters {
     fn drop(&mut self) {
-        self.quota.remove_filters(self.filters.len());
+        self.quota.remove_filters(self.count());
     }
 }
 

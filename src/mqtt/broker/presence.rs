@@ -322,7 +322,10 @@ mod tests {
     fn restored_devices_are_disconnected_and_the_longest_unseen_are_evicted() {
         let table = table(2);
         let row = |id, connected, last_seen| {
-            (device(id), Presence { connected, last_seen: Timestamp(last_seen), address: ADDRESS, protocol: Protocol::V5 })
+            (
+                device(id),
+                Presence { connected, last_seen: Timestamp(last_seen), address: ADDRESS, protocol: Protocol::V5 },
+            )
         };
         table.restore(
             vec![row("a", false, 10), row("b", true, 20), row("c", true, 60), row("d", false, 30)],

@@ -13,12 +13,14 @@
 
 mod away;
 mod eviction;
+mod list;
+mod load;
 mod lost;
 mod revocation;
 mod session_counts;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,10 +29,14 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::OwnedNotified, oneshot};
 
 pub(in crate::mqtt::broker) use self::lost::LostConnection;
-pub use self::session_counts::SessionCount;
 use self::{
     away::{AwayNumber, AwaySessions},
     session_counts::SessionCounts,
+};
+pub use self::{
+    list::{EndedSession, ListedSession, SessionFilter},
+    load::Load,
+    session_counts::SessionCount,
 };
 use crate::{
     admission::{Charge, PrincipalQuota, QuotaKind},
@@ -40,6 +46,7 @@ use crate::{
             durable::Recorder,
             filters::Filters,
             outbox::{Outbox, SessionId},
+            session_view::SessionView,
         },
         protocol::packet::{Reason, Will},
         session::Session,
@@ -48,7 +55,7 @@ use crate::{
 };
 
 /// The identity of a session.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey {
     /// The principal.
     pub principal: Principal,
@@ -114,6 +121,8 @@ pub struct ClosedSession {
     pub client: Option<ClientSession>,
     /// The will to publish.
     pub will: Option<Will>,
+    /// Closed when the remains are disposed of, for an operator who waits for it.
+    pub(in crate::mqtt) disposed: Vec<oneshot::Sender<()>>,
 }
 
 /// The table of sessions.
@@ -128,7 +137,8 @@ pub struct Sessions {
 
 #[derive(Debug, Default)]
 struct SessionTable {
-    entries: HashMap<SessionKey, SessionSlot>,
+    /// In order, for the list of sessions.
+    entries: BTreeMap<SessionKey, SessionSlot>,
     /// Counts of `entries` per principal, updated with them.
     session_counts: SessionCounts,
     away: AwaySessions,
@@ -141,13 +151,15 @@ struct SessionTable {
 #[derive(Debug)]
 enum SessionSlot {
     /// A connection owns the session. The first requester of its end takes `disconnect`. With `ends`, the session does
-    /// not outlive the connection.
+    /// not outlive the connection. `disposed` has the operators who wait for that.
     Connected {
         disconnect: Option<oneshot::Sender<Reason>>,
         released: Arc<Notify>,
         auth_context: Arc<AuthContext>,
         outbox: Arc<Outbox>,
+        view: Arc<SessionView>,
         ends: bool,
+        disposed: Vec<oneshot::Sender<()>>,
     },
     /// No connection owns the session.
     Disconnected(Box<DisconnectedSession>),
@@ -165,21 +177,6 @@ enum AttachAttempt {
     Attached(Box<Attached>),
     /// Another connection owns the session and was signalled to end. Resolves when it has released the session.
     InUse(OwnedNotified),
-}
-
-/// Numbers of sessions and queued bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Sessions with a connection.
-    pub connected: usize,
-    /// Sessions without a connection.
-    pub disconnected: usize,
-    /// Connected sessions that resync from the journal.
-    pub resyncing: usize,
-    /// Bytes queued in all outboxes.
-    pub queued_bytes: usize,
-    /// Bytes queued in the fullest outbox.
-    pub queued_bytes_largest: usize,
 }
 
 /// Reason why a connection gets no session.
@@ -256,15 +253,14 @@ impl Sessions {
         let stays = !self.is_revoked(key, authority);
         let now = Instant::now();
         let mut table = self.table.lock();
-        let Some(SessionSlot::Connected { released, auth_context, ends, .. }) = table.remove(key) else {
+        let Some(SessionSlot::Connected { released, auth_context, ends, disposed, .. }) = table.remove(key) else {
             return ClosedSession::session(key.clone(), client, will);
         };
         released.notify_waiters();
-        if !stays || !client.outbox.access().is_any() {
-            return ClosedSession::session(key.clone(), client, None);
-        }
-        if expiry == 0 || ends {
-            return ClosedSession::session(key.clone(), client, will);
+        let is_revoked = !stays || !client.outbox.access().is_any();
+        if is_revoked || expiry == 0 || ends {
+            let will = will.filter(|_| !is_revoked);
+            return ClosedSession { disposed, ..ClosedSession::session(key.clone(), client, will) };
         }
         let expires = now + Duration::from_secs(expiry.into());
         let (will_now, will_later) = match will {
@@ -285,7 +281,7 @@ impl Sessions {
         table.park(key, lost);
         drop(table);
         self.timers_changed.notify_one();
-        ClosedSession { key: key.clone(), access, from, client: None, will: will_now }
+        ClosedSession { key: key.clone(), access, from, client: None, will: will_now, disposed }
     }
 
     /// Waits until a will is due or a session expires, and returns all that are.
@@ -329,41 +325,6 @@ impl Sessions {
     pub(super) fn restore(&self, key: &SessionKey, lost: LostConnection) {
         self.table.lock().park(key, lost);
         self.timers_changed.notify_one();
-    }
-
-    /// Counts the sessions and their queued bytes. The outboxes are read without the lock of the table.
-    #[must_use]
-    pub fn load(&self) -> Load {
-        let entries: Vec<(bool, Arc<Outbox>)> = {
-            let table = self.table.lock();
-            let outboxes = table.entries.values().map(|entry| match entry {
-                SessionSlot::Connected { outbox, .. } => (true, outbox.clone()),
-                SessionSlot::Disconnected(disconnected) => (false, disconnected.lost.client.outbox.clone()),
-            });
-            outboxes.collect()
-        };
-        let mut load = Load::default();
-        for (connected, outbox) in entries {
-            let bytes = outbox.queued_bytes();
-            load.queued_bytes += bytes;
-            load.queued_bytes_largest = load.queued_bytes_largest.max(bytes);
-            match connected {
-                true => load.connected += 1,
-                false => load.disconnected += 1,
-            }
-            load.resyncing += usize::from(connected && outbox.resync_since().is_some());
-        }
-        load
-    }
-
-    /// Returns the queues of the connected sessions that outlive their connections.
-    pub(super) fn kept_outboxes(&self) -> Vec<Arc<Outbox>> {
-        let connected = |entry: &SessionSlot| match entry {
-            SessionSlot::Connected { outbox, .. } => Some(outbox.clone()),
-            SessionSlot::Disconnected(_) => None,
-        };
-        let all: Vec<_> = self.table.lock().entries.values().filter_map(connected).collect();
-        all.into_iter().filter(|outbox| outbox.is_kept()).collect()
     }
 
     /// Returns the number of sessions, connected or not.
@@ -472,7 +433,9 @@ impl SessionTable {
             released: Arc::default(),
             auth_context: auth_context.clone(),
             outbox: client.outbox.clone(),
+            view: client.filters.view().clone(),
             ends: false,
+            disposed: Vec::new(),
         };
         self.session_counts.add(&key.principal, true);
         self.entries.insert(key.clone(), entry);
@@ -512,13 +475,14 @@ impl SessionTable {
         if let Some(SessionSlot::Disconnected(disconnected)) = self.entries.get_mut(&key) {
             disconnected.timer = timer;
         }
-        Some(ClosedSession { key, access, from, client: None, will })
+        Some(ClosedSession { key, access, from, client: None, will, disposed: Vec::new() })
     }
 }
 
 impl ClientSession {
     /// Charges the memory of the session, and `more` bytes for its connection or will, to its principal.
     pub fn charge(&mut self, more: usize) {
+        self.filters.view().set_inflight(self.session.inflight_count());
         self.charge.follow(SESSION_BYTES + self.filters.bytes() + self.session.inflight_bytes() + more);
     }
 }
@@ -526,7 +490,8 @@ impl ClientSession {
 impl ClosedSession {
     /// Returns the remains of a session that ended.
     pub(super) fn session(key: SessionKey, client: ClientSession, will: Option<Will>) -> Self {
-        Self { key, access: client.outbox.access(), from: client.outbox.id(), client: Some(client), will }
+        let (access, from) = (client.outbox.access(), client.outbox.id());
+        Self { key, access, from, client: Some(client), will, disposed: Vec::new() }
     }
 }
 

@@ -290,6 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         };
         let granted = Reason(subscription.qos as u8);
+        self.client.filters.grant(&subscription);
         if self.session_expiry > 0 {
             let row = subscription_row::put(self.client.outbox.id(), &subscription, subscription_id);
             self.broker.recorder.write(vec![row]);

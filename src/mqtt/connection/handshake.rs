@@ -20,6 +20,7 @@ use crate::{
     mqtt::{
         broker::{
             Broker, presence, rights,
+            session_view::LastConnection,
             sessions::{Arrival, Attached, ClosedSession, NotAttached, Refusal, SessionKey},
         },
         connection::{
@@ -269,6 +270,12 @@ where
     let AcceptedClient { auth_context, key, mut attached } = client;
     let session_expiry = connect.session_expiry.min(broker.limits.session_expiry_max);
     broker.record_connected(&key, &auth_context, &mut attached.client, session_expiry, connect.will.as_ref());
+    attached.client.filters.view().set_connection(LastConnection {
+        address: peer.address.ip(),
+        protocol: connect.protocol,
+        since_ms: broker.recorder.now().date_ms,
+        session_expiry,
+    });
     let device = presence::device_of(&attached.client.outbox.access());
     if let Some(device) = &device {
         broker.presence.opened(device, peer.address.ip(), connect.protocol, broker.service.now());

@@ -131,6 +131,11 @@ impl Inflight {
         self.bytes
     }
 
+    /// Returns the number of messages.
+    pub(crate) fn count(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Returns a packet identifier that no in-flight message has [MQTT-2.2.1-4].
     pub(crate) fn free_id(&mut self) -> PacketId {
         loop {

@@ -396,6 +396,12 @@ impl Session {
         self.inflight.has_unkept()
     }
 
+    /// Returns the number of messages to the client that it has not acknowledged.
+    #[must_use]
+    pub fn inflight_count(&self) -> usize {
+        self.inflight.count()
+    }
+
     /// Returns the protocol version of the present connection.
     #[must_use]
     pub fn protocol(&self) -> Option<Protocol> {

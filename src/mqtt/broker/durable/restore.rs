@@ -232,7 +232,7 @@ impl Broker {
     fn restore_subscriptions(&self, client: &mut ClientSession, subscriptions: Vec<(Subscription, Option<u32>)>) {
         for (subscription, id) in subscriptions {
             // What was granted stays, also above a limit that was lowered meanwhile.
-            client.filters.restore(&subscription.filter);
+            client.filters.restore(&subscription);
             if let Err(reason) = self.router.subscribe(&client.outbox, &subscription, id) {
                 tracing::error!(
                     filter = subscription.filter.as_str(),

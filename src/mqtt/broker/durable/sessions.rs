@@ -77,7 +77,7 @@ impl Broker {
             return;
         }
         let id = client.outbox.id();
-        let filters = client.filters.iter().map(|filter| subscription_row::remove(id, filter));
+        let filters = client.filters.iter().map(|filter| subscription_row::remove(id, &filter));
         self.recorder.write(filters.chain([session_row::remove(id)]).collect());
     }
 }

@@ -66,6 +66,12 @@ impl Outbox {
         });
     }
 
+    /// Returns the number of queued messages.
+    #[must_use]
+    pub fn queued_count(&self) -> usize {
+        self.inner.lock().queue.len()
+    }
+
     /// Queues a message that waited before a restart, whatever the limits are now.
     pub fn restore_delivery(&self, delivery: Delivery) {
         let inner = &mut *self.inner.lock();

@@ -29,11 +29,11 @@ mod subscribers;
 mod tests;
 mod trie;
 
-use std::{collections::HashMap, hash::Hash, ops::ControlFlow, sync::Arc, time::Instant};
+use std::{borrow::Borrow, collections::HashMap, hash::Hash, ops::ControlFlow, sync::Arc, time::Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-pub use self::retained::{Cursor, RetainedPage};
+pub use self::retained::{Cursor, ListedRetained, RetainedPage};
 use self::{
     narrowed::NarrowedSubscriptions,
     retained::Retained,
@@ -235,21 +235,21 @@ impl Router {
     /// pass it over.
     ///
     /// A session is marked as connected before its resync begins, and as not connected after its outbox was detached.
-    pub fn set_connected<'a>(
+    pub fn set_connected(
         &self,
         session: SessionId,
-        filters: impl IntoIterator<Item = &'a TopicFilter>,
+        filters: impl IntoIterator<Item = impl Borrow<TopicFilter>>,
         connected: bool,
     ) {
-        for filter in filters.into_iter().filter(|filter| filter.share().is_none()) {
-            self.filters.write().set_connected(session, filter, connected); // one lock per filter, as above
+        for filter in filters.into_iter().filter(|filter| filter.borrow().share().is_none()) {
+            self.filters.write().set_connected(session, filter.borrow(), connected); // one lock per filter, as above
         }
     }
 
     /// Removes the subscriptions of a session that ends.
-    pub fn remove<'a>(&self, session: SessionId, filters: impl IntoIterator<Item = &'a TopicFilter>) {
+    pub fn remove(&self, session: SessionId, filters: impl IntoIterator<Item = impl Borrow<TopicFilter>>) {
         for filter in filters {
-            self.unsubscribe(session, filter); // one lock per filter, so that publishers do not wait for all
+            self.unsubscribe(session, filter.borrow()); // one lock per filter, so that publishers do not wait for all
         }
     }
 
@@ -342,6 +342,13 @@ impl Router {
     #[must_use]
     pub fn retained_after(&self, topic: Option<&str>, limit: usize) -> Vec<(Arc<Message>, u64)> {
         self.retained.lock().after(topic, limit, Instant::now())
+    }
+
+    /// Returns at most `limit` retained messages of the topics that begin with `prefix`, after `topic`, for an operator. The
+    /// order is only meaningful for the next call.
+    #[must_use]
+    pub fn list_retained(&self, topic: Option<&str>, prefix: &str, limit: usize) -> Vec<ListedRetained> {
+        self.retained.lock().list(topic, prefix, limit, Instant::now())
     }
 
     /// Returns true if `message` is still the retained message of its topic.

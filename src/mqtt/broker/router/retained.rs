@@ -17,6 +17,7 @@ mod level_index;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
     time::Instant,
 };
@@ -44,6 +45,17 @@ pub struct RetainedPage {
     pub next: Option<Cursor>,
     /// Seeks in the retained topics that the page took, for the budget of its reader.
     pub steps: u32,
+}
+
+/// A retained message in a list.
+#[derive(Clone, Debug)]
+pub struct ListedRetained {
+    /// The message.
+    pub message: Arc<Message>,
+    /// The date when it was stored, in milliseconds since 1970.
+    pub date_ms: u64,
+    /// The principal that published it.
+    pub by: Arc<str>,
 }
 
 /// The retained messages.
@@ -180,6 +192,31 @@ impl Retained {
         let kept = self.messages.range::<str, _>(from.on()).map(|(_, kept)| kept);
         let kept = kept.filter(|kept| !kept.message.is_expired(now)).take(limit);
         kept.map(|kept| (Arc::clone(&kept.message), kept.date_ms)).collect()
+    }
+
+    /// Returns at most `limit` messages of the topics that begin with `prefix`, after `topic`.
+    pub(super) fn list(
+        &mut self,
+        topic: Option<&str>,
+        prefix: &str,
+        limit: usize,
+        now: Instant,
+    ) -> Vec<ListedRetained> {
+        self.expire(now);
+        let prefix = prefix.replace('/', SEPARATOR);
+        let after = topic.map(|topic| Place::after(topic.replace('/', SEPARATOR).into()));
+        let from = match &after {
+            Some(after) if topic.is_some_and(|topic| *topic.replace('/', SEPARATOR) >= *prefix) => after.on(),
+            _ => (Bound::Included(prefix.as_str()), Bound::Unbounded),
+        };
+        let kept = self.messages.range::<str, _>(from).take_while(|(key, _)| key.starts_with(&prefix));
+        let kept = kept.filter(|(_, kept)| !kept.message.is_expired(now)).take(limit);
+        let listed = |kept: &StoredMessage| ListedRetained {
+            message: Arc::clone(&kept.message),
+            date_ms: kept.date_ms,
+            by: kept.charge.quota().name().clone(),
+        };
+        kept.map(|(_, kept)| listed(kept)).collect()
     }
 
     pub(super) fn count(&self) -> usize {

@@ -1,0 +1,301 @@
+//! MQTT sessions and retained messages of all clients, for operators: lists, one session, and the end of one.
+//!
+//! Each operation has a right of its own ([`Administration`]), which a role that allows everything includes.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    extract::{Path, State},
+    http::{StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use futures_util::future::BoxFuture;
+
+use crate::{
+    admission::work,
+    auth::Administration,
+    http::{
+        api::{
+            Api,
+            history::{PAGE, link, no_store},
+            problem::Problem,
+            query::{BadParameter, Parameter, Query, bad},
+        },
+        auth::caller::Caller,
+        operation::{LIMIT, OPAQUE_CURSOR, Operation, SESSION_CONNECTED, SESSION_PREFIX, TOPIC_PREFIX},
+    },
+    wire::{self, GrantedFilter, RetainedEntry, SessionDetail, SessionEntry},
+};
+
+/// The identity of an MQTT session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionName {
+    /// The principal.
+    pub principal: String,
+    /// The client id.
+    pub client: String,
+}
+
+/// A page of MQTT sessions to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionPage {
+    /// The beginning of the principals' names.
+    pub prefix: String,
+    /// True for connected sessions, false for others; `None` for all.
+    pub connected: Option<bool>,
+    /// The session after which the page begins.
+    pub after: Option<SessionName>,
+    /// Most sessions.
+    pub limit: usize,
+}
+
+/// The state of an MQTT session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MqttSession {
+    /// The identity.
+    pub name: SessionName,
+    /// Its connection, or the last one since the start of the server.
+    pub connection: Option<MqttConnection>,
+    /// Without a connection: the date of the loss and the date when the session expires, in seconds since 1970.
+    pub lost: Option<(u64, u64)>,
+    /// The number of its filters.
+    pub filter_count: usize,
+    /// Messages that wait, and their bytes.
+    pub queued: (usize, usize),
+    /// Messages that were sent and not acknowledged.
+    pub inflight: usize,
+}
+
+/// A connection of an MQTT session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MqttConnection {
+    /// The client's address.
+    pub address: IpAddr,
+    /// The name of the protocol version.
+    pub protocol: &'static str,
+    /// The date when it began, in seconds since 1970.
+    pub since: u64,
+    /// Seconds that the session outlives it.
+    pub session_expiry: u32,
+}
+
+/// A retained message without its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetainedSummary {
+    /// The topic.
+    pub topic: String,
+    /// Bytes of the payload.
+    pub bytes: usize,
+    /// The QoS of the publication.
+    pub qos: u8,
+    /// The principal that published it.
+    pub by: Arc<str>,
+    /// The date of the publication, in seconds since 1970.
+    pub since: u64,
+}
+
+/// The result of ending an MQTT session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// It has ended, and this is on disk.
+    Ended,
+    /// Its end was not confirmed in time.
+    Unconfirmed,
+    /// There is no such session.
+    Unknown,
+}
+
+/// The MQTT sessions and retained messages, provided by the broker.
+pub trait MqttSessions: Send + Sync {
+    /// Returns the sessions of a page in order, and the session after which the next page begins if there may be one. A page
+    /// looks at a bounded number of sessions, so it may be short.
+    fn page(&self, page: &SessionPage) -> (Vec<MqttSession>, Option<SessionName>);
+
+    /// Returns a session and its filters with the granted QoS.
+    fn session(&self, name: &SessionName) -> Option<(MqttSession, Vec<(String, u8)>)>;
+
+    /// Ends a session, its connection and its rows. Returns when that is on disk.
+    fn end<'a>(&'a self, name: &'a SessionName) -> BoxFuture<'a, SessionEnd>;
+
+    /// Returns at most `limit` retained messages of the topics after `topic` that begin with `prefix`.
+    fn retained(&self, topic: Option<&str>, prefix: &str, limit: usize) -> Vec<RetainedSummary>;
+}
+
+/// `GET /v1/sessions`
+pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
+    admit(Administration::ListSessions, &caller, &api)?;
+    let page = page(&uri).map_err(|bad| invalid(&bad, &api))?;
+    let _permit = api.read_turn(&caller).await;
+    let (sessions, next) = api.mqtt_sessions.page(&page);
+    let next = next.map(|name| encode(&format!("{}{SEPARATOR}{}", name.principal, name.client)));
+    let entries: Vec<_> = sessions.iter().map(entry).collect();
+    Ok(answer(wire::mqtt_sessions(&entries, next.as_deref()), next.as_deref(), &caller, &api, &uri))
+}
+
+/// `GET /v1/sessions/{principal}/{client}`
+pub(in crate::http) async fn get(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path((principal, client)): Path<(String, String)>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    admit(Administration::ListSessions, &caller, &api)?;
+    Query::read(uri.query(), Operation::GetSession.parameters()).map_err(|bad| invalid(&bad, &api))?;
+    let found = api.mqtt_sessions.session(&SessionName { principal, client });
+    let (session, filters) = found.ok_or_else(|| not_found(&api))?;
+    let filters: Vec<_> = filters.iter().map(|(filter, qos)| GrantedFilter { filter, qos: *qos }).collect();
+    let body = wire::mqtt_session(&SessionDetail { entry: entry(&session), filters: &filters });
+    Ok(answer(body, None, &caller, &api, &uri))
+}
+
+/// `DELETE /v1/sessions/{principal}/{client}`
+pub(in crate::http) async fn end(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path((principal, client)): Path<(String, String)>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    admit(Administration::EndSessions, &caller, &api)?;
+    Query::read(uri.query(), Operation::EndSession.parameters()).map_err(|bad| invalid(&bad, &api))?;
+    let name = SessionName { principal, client };
+    let ended = api.mqtt_sessions.end(&name).await;
+    let SessionName { principal, client } = name;
+    match ended {
+        SessionEnd::Unknown => Err(not_found(&api)),
+        SessionEnd::Ended => {
+            let by = caller.principal();
+            tracing::info!(principal, client, %by, "session ended by an operator");
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        SessionEnd::Unconfirmed => {
+            let message = "Unavailable: the session was told to end, and the disk has not confirmed it in time; repeat the \
+                           request";
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message, api.now()))
+        }
+    }
+}
+
+/// `GET /v1/retained`
+pub(in crate::http) async fn retained(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    admit(Administration::ListRetained, &caller, &api)?;
+    let (limit, after, prefix) = topics(&uri).map_err(|bad| invalid(&bad, &api))?;
+    let _permit = api.read_turn(&caller).await;
+    let mut found = api.mqtt_sessions.retained(after.as_deref(), &prefix, limit + 1);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| more).map(|message| encode(&message.topic));
+    let entries: Vec<_> = found.iter().map(retained_entry).collect();
+    Ok(answer(wire::retained(&entries, next.as_deref()), next.as_deref(), &caller, &api, &uri))
+}
+
+/// Charges a page to the caller, and checks its right to `operation`.
+fn admit(operation: Administration, caller: &Caller, api: &Api) -> Result<(), Problem> {
+    caller.admit(work::PAGE, api)?;
+    if caller.access().may_administer(operation) {
+        return Ok(());
+    }
+    let message = format!("Forbidden: this needs the right to administer {}", operation.name());
+    Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", &message, api.now()))
+}
+
+fn invalid(bad: &BadParameter, api: &Api) -> Problem {
+    Problem::parameter(&bad.name, &bad.reason, api.now())
+}
+
+fn not_found(api: &Api) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not-found", "The principal has no session with this client id", api.now())
+}
+
+/// Returns a response, with a link to the next page.
+fn answer(body: bytes::Bytes, next: Option<&str>, caller: &Caller, api: &Api, uri: &Uri) -> Response {
+    let mut response = no_store(body);
+    caller.charge_rendered(&response, api);
+    if let Some(next) = next {
+        let query = uri.query().unwrap_or_default();
+        let others = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+        let query: String = others.map(|pair| format!("{pair}&")).collect();
+        link(&mut response, &format!("{}?{query}cursor={next}", uri.path()));
+    }
+    response
+}
+
+fn page(uri: &Uri) -> Result<SessionPage, BadParameter> {
+    let query = Query::read(uri.query(), Operation::ListSessions.parameters())?;
+    let after = match cursor(&query)? {
+        None => None,
+        Some(text) => {
+            let (principal, client) = text.split_once(SEPARATOR).ok_or_else(unknown_cursor)?;
+            Some(SessionName { principal: principal.to_owned(), client: client.to_owned() })
+        }
+    };
+    Ok(SessionPage {
+        prefix: prefix(&query, &SESSION_PREFIX)?,
+        connected: query.flag(&SESSION_CONNECTED)?,
+        after,
+        limit: limit(&query)?,
+    })
+}
+
+/// Returns the limit, the topic of the cursor and the prefix of a list of retained messages.
+fn topics(uri: &Uri) -> Result<(usize, Option<String>, String), BadParameter> {
+    let query = Query::read(uri.query(), Operation::ListRetained.parameters())?;
+    Ok((limit(&query)?, cursor(&query)?, prefix(&query, &TOPIC_PREFIX)?))
+}
+
+fn limit(query: &Query<'_>) -> Result<usize, BadParameter> {
+    Ok(query.integer(&LIMIT)?.and_then(|limit| limit.try_into().ok()).unwrap_or(PAGE))
+}
+
+fn prefix(query: &Query<'_>, parameter: &'static Parameter) -> Result<String, BadParameter> {
+    let text = query.text(parameter)?.unwrap_or_default();
+    match text.chars().any(char::is_control) {
+        true => Err(bad(parameter.name, "must not contain control characters")),
+        false => Ok(text.into_owned()),
+    }
+}
+
+fn cursor(query: &Query<'_>) -> Result<Option<String>, BadParameter> {
+    let Some(text) = query.text(&OPAQUE_CURSOR)? else { return Ok(None) };
+    let decoded = BASE64_URL_SAFE_NO_PAD.decode(text.as_bytes()).ok();
+    decoded.and_then(|bytes| String::from_utf8(bytes).ok()).map(Some).ok_or_else(unknown_cursor)
+}
+
+fn unknown_cursor() -> BadParameter {
+    bad(OPAQUE_CURSOR.name, "is not a 'next' of this operation")
+}
+
+/// Returns the cursor after `text`.
+fn encode(text: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(text)
+}
+
+/// The character between the names in a cursor, which neither of them has.
+const SEPARATOR: char = '\0';
+
+fn entry(session: &MqttSession) -> SessionEntry<'_> {
+    SessionEntry {
+        principal: &session.name.principal,
+        client: &session.name.client,
+        connected: session.lost.is_none(),
+        address: session.connection.map(|connection| connection.address),
+        protocol: session.connection.map(|connection| connection.protocol),
+        connected_since: session.connection.map(|connection| connection.since),
+        session_expiry: session.connection.map(|connection| connection.session_expiry),
+        disconnected_since: session.lost.map(|(since, _)| since),
+        expires: session.lost.map(|(_, expires)| expires),
+        filters: session.filter_count,
+        queued: session.queued.0,
+        queued_bytes: session.queued.1,
+        inflight: session.inflight,
+    }
+}
+
+fn retained_entry(message: &RetainedSummary) -> RetainedEntry<'_> {
+    let RetainedSummary { topic, bytes, qos, by, since } = message;
+    RetainedEntry { topic, bytes: *bytes, qos: *qos, by, since: *since }
+}

@@ -92,7 +92,7 @@ fn http_client(server: &ContextArgs) -> Result<HttpClient, CommandFailure> {
 }
 
 /// Prints up to `limit` entries, each on one line.
-async fn print_entries(entries: Pages<Value>, limit: usize, json: bool, line: fn(&Value) -> String) -> Exit {
+pub(super) async fn print_entries(entries: Pages<Value>, limit: usize, json: bool, line: fn(&Value) -> String) -> Exit {
     let mut entries = entries.page_size(limit);
     for _ in 0..limit {
         let entry = match entries.try_next().await {

@@ -2,7 +2,7 @@
 //! on its store. Most other commands are clients for people and scripts, built on the library `umbra-client`.
 //!
 //! Results go to standard output, everything else to standard error. Results are JSON, with these exceptions: `auth
-//! explain`, `check-config`, `context list`, `watch`, `sub`, `list` and `history` without `--json`, the texts of
+//! explain`, `check-config`, `context list`, `watch`, `sub`, `list`, `history` and `sessions list` without `--json`, the texts of
 //! `manual`, and the `listening` lines of `serve`. A subcommand returns an [`Exit`] after it has reported any failure.
 //!
 //! `connect_args` are the arguments that name a broker, and one command's connection; `contexts` keeps such arguments
@@ -28,6 +28,7 @@ mod passwd;
 mod purge;
 mod request;
 mod serve;
+mod sessions;
 mod shadow_args;
 mod terminal;
 mod topics;
@@ -72,6 +73,7 @@ enum Command {
     History(list::History),
     Kick(kick::Kick),
     Purge(purge::Purge),
+    Sessions(sessions::Sessions),
     Pub(topics::Publish),
     Sub(topics::Subscribe),
     Context(context::Context),
@@ -116,6 +118,7 @@ impl Cli {
             Command::History(history) => history.run().await,
             Command::Kick(kick) => kick.run().await,
             Command::Purge(purge) => purge.run().await,
+            Command::Sessions(sessions) => sessions.run().await,
             Command::Pub(publish) => publish.run().await,
             Command::Sub(subscribe) => subscribe.run().await,
             Command::Context(context) => context.run(),

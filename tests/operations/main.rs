@@ -14,6 +14,7 @@ mod metrics;
 mod presence;
 mod purge;
 mod request_ids;
+mod sessions;
 mod site;
 mod start;
 mod supervision;

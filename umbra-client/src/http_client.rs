@@ -4,6 +4,7 @@
 //! own: the requests are cancelled by dropping them, and use the same [`Tls`] as the MQTT connection.
 
 mod listing;
+mod sessions;
 mod transport;
 
 use std::{
@@ -19,6 +20,7 @@ pub use listing::{
     DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, HistoryEntry, HistoryQuery, Pages, PathChange,
     PurgeQuery, PurgeStep, ShadowEntry,
 };
+pub use sessions::{GrantedFilter, RetainedEntry, SessionDetail, SessionEntry, SessionQuery};
 pub use transport::Body;
 
 use crate::{

@@ -425,7 +425,7 @@ impl<T> fmt::Debug for Pages<T> {
     }
 }
 
-fn parameter(name: &str, value: &str) -> String {
+pub(super) fn parameter(name: &str, value: &str) -> String {
     format!("&{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC))
 }
 

@@ -82,7 +82,7 @@ impl Drop for Body {
     }
 }
 
-/// Sends a request without a body; returns the body of the response if its status is 200.
+/// Sends a request without a body; returns the body of the response if its status is 200 or 204.
 pub(super) async fn send(settings: &Arc<Settings>, method: Method, path: &str) -> Result<Body, Error> {
     let url: Uri = settings.url.parse().map_err(|error: http::uri::InvalidUri| settings.failed(error))?;
     let request = settings.request(method, &url, path)?;
@@ -109,7 +109,7 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let status = response.status();
     let incoming = response.into_body();
     let mut body = Body { settings: settings.clone(), incoming, connection: connection.into_inner(settings)? };
-    if status == StatusCode::OK {
+    if matches!(status, StatusCode::OK | StatusCode::NO_CONTENT) {
         return Ok(body);
     }
     let problem = body.collect_up_to(PROBLEM_BYTES_MAX).await.unwrap_or_default();
@@ -133,7 +133,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Returns the rejection that a response with another status than 200 is: its problem details, if it has some.
+/// Returns the rejection that a response with another status is: its problem details, if it has some.
 fn rejection(status: StatusCode, problem: &[u8]) -> Rejection {
     let problem: Value = serde_json::from_slice(problem).unwrap_or_default();
     let mut rejection = Rejection::from_reply(&problem).unwrap_or_default();

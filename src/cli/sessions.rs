@@ -1,7 +1,5 @@
 //! `umbrad sessions`
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use umbra_client::{HttpClient, SessionQuery};
@@ -116,11 +114,6 @@ fn http_client(server: &ContextArgs) -> Result<HttpClient, CommandFailure> {
 }
 
 fn session_line(session: &Value) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    line_at(session, now)
-}
-
-fn line_at(session: &Value, now: u64) -> String {
     let text = |name| session.get(name).and_then(Value::as_str).unwrap_or("-");
     let number = |name| session.get(name).and_then(Value::as_u64);
     let count = |name| number(name).unwrap_or_default();
@@ -140,7 +133,7 @@ fn line_at(session: &Value, now: u64) -> String {
         count("inFlight"),
     );
     if let Some(expires) = number("expires") {
-        line.push_str(&format!(" expires-in {}s", expires.saturating_sub(now)));
+        line.push_str(&format!(" expires {expires}"));
     }
     line
 }
@@ -156,8 +149,8 @@ mod tests {
             "filters": 2, "queued": 3, "queuedBytes": 400, "inFlight": 1, "sessionExpiry": 60
         });
         let expected = "app-1 a connected 127.0.0.1 mqtt-5 filters 2 queued 3 bytes 400 in-flight 1";
-        assert_eq!(line_at(&session, 100), expected);
+        assert_eq!(session_line(&session), expected);
         session = json!({ "principal": "app-1", "client": "a", "connected": false, "expires": 160, "queued": 5 });
-        assert_eq!(line_at(&session, 100), "app-1 a away - - filters 0 queued 5 bytes 0 in-flight 0 expires-in 60s");
+        assert_eq!(session_line(&session), "app-1 a away - - filters 0 queued 5 bytes 0 in-flight 0 expires 160");
     }
 }

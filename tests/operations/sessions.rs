@@ -150,8 +150,9 @@ fn lists_come_in_pages_and_are_filtered() {
     assert_eq!((&first["bytes"], &first["qos"], &first["by"]), (&json!(5), &json!(1), &json!("anonymous/s-00")));
     assert!(first["since"].as_u64().unwrap() > 1_700_000_000, "{first}");
     assert!(all("&prefix=other", "/v1/retained", "retained").is_empty());
-    for query in ["limit=0", "cursor=%2F", "cursor=A", "cursor=YQ", "connected=maybe", "x=1"] {
+    for query in ["limit=0", "cursor=", "cursor=%2F", "cursor=A", "prefix=%00", "connected=maybe", "x=1"] {
         assert_eq!(get(web, &format!("/v1/sessions?{query}")).status, 400, "{query}");
+        assert_eq!(get(web, &format!("/v1/retained?{query}")).status, 400, "{query}");
     }
 }
 

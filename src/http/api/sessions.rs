@@ -261,7 +261,7 @@ fn prefix(query: &Query<'_>, parameter: &'static Parameter) -> Result<String, Ba
 
 fn cursor(query: &Query<'_>) -> Result<Option<String>, BadParameter> {
     let Some(text) = query.text(&OPAQUE_CURSOR)? else { return Ok(None) };
-    let decoded = BASE64_URL_SAFE_NO_PAD.decode(text.as_bytes()).ok();
+    let decoded = BASE64_URL_SAFE_NO_PAD.decode(text.as_bytes()).ok().filter(|bytes| !bytes.is_empty());
     decoded.and_then(|bytes| String::from_utf8(bytes).ok()).map(Some).ok_or_else(unknown_cursor)
 }
 

@@ -52,8 +52,7 @@ use crate::{
     },
     shadow::{Rejection, ShadowKey, Timestamp},
     store::{
-        self, CopyError, Health, OnDurable, PurgedTombstones, RowEdit, RowKey, Seq, Store, StoreError,
-        StoreOptions,
+        self, CopyError, Health, OnDurable, PurgedTombstones, RowEdit, RowKey, Seq, Store, StoreError, StoreOptions,
     },
     wire::{RefusedEntry, Via},
 };

@@ -6,24 +6,15 @@
 
 use crate::mqtt::broker::outbox::Outbox;
 
-/// The messages of shadows that the client has.
-#[derive(Debug, Default)]
-pub(super) struct Delivered {
-    /// The client has everything up to this journal sequence.
-    pub(super) up_to: u64,
-    /// True while a message that was popped is unsent or unacknowledged.
-    pub(super) is_incomplete: bool,
-}
-
 impl Outbox {
     /// Records that a message of a shadow is being sent past the queue.
     pub fn begin_delivery(&self) {
-        self.inner.lock().delivered.is_incomplete = true;
+        self.inner.lock().is_delivering = true;
     }
 
     /// Records that the client has all messages of shadows that were popped.
     pub fn complete_delivery(&self) {
-        self.inner.lock().delivered.is_incomplete = false;
+        self.inner.lock().is_delivering = false;
     }
 
     /// Returns the journal sequence up to which the client has everything. The notifier has finished `finished`.
@@ -31,8 +22,8 @@ impl Outbox {
     pub fn delivered_up_to(&self, finished: u64) -> u64 {
         let inner = &mut *self.inner.lock();
         let queued = inner.resync.since().unwrap_or(finished);
-        inner.delivered.up_to = if inner.delivered.is_incomplete { queued.min(inner.delivered.up_to) } else { queued };
-        inner.delivered.up_to
+        inner.delivered_up_to = if inner.is_delivering { queued.min(inner.delivered_up_to) } else { queued };
+        inner.delivered_up_to
     }
 
     /// Moves the position to `seq`, which the notifier had finished one interval ago, if the client has everything that was

@@ -36,7 +36,7 @@ impl Inner {
             self.last_document = entry.seq;
         }
         let seq = entry.is_journalled().then_some(entry.seq);
-        self.delivered.is_incomplete |= seq.is_some();
+        self.is_delivering |= seq.is_some();
         Item::Delivery { delivery: entry.delivery, seq }
     }
 

@@ -61,7 +61,7 @@ impl Outbox {
     /// Notes that the step of `ticket` is on disk, for the session to continue with.
     pub fn push_saved(&self, ticket: Ticket) {
         self.change(|inner| {
-            inner.saved.push(ticket);
+            inner.saved.get_or_insert_default().push(ticket);
             inner.wake_always()
         });
     }
@@ -85,7 +85,7 @@ impl Outbox {
         let inner = &mut *self.inner.lock();
         inner.connected = false;
         inner.resync.begin(since);
-        inner.delivered.up_to = since;
+        inner.delivered_up_to = since;
         inner.presence.cover_after(0);
     }
 }

@@ -40,14 +40,13 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+pub use self::{
+    fan_out_position::FanOutPosition, pending_presence::ChangedPresence, resync::QueuedForShadow, resync_cursor::Unsent,
+};
 use self::{
-    delivered::Delivered,
     pending_presence::PendingPresence,
     queue::{DeliveryClass, Head, Queue, QueuedDelivery},
     resync_cursor::ResyncCursor,
-};
-pub use self::{
-    fan_out_position::FanOutPosition, pending_presence::ChangedPresence, resync::QueuedForShadow, resync_cursor::Unsent,
 };
 use crate::{
     admission::{Charge, PrincipalQuota},
@@ -131,8 +130,12 @@ struct Inner {
     charge: Charge,
     acks: VecDeque<QueuedAck>,
     /// At most one for each QoS 2 identifier in use.
-    saved: Vec<Ticket>,
-    delivered: Delivered,
+    #[expect(clippy::box_collection, reason = "nearly always none, and there is one for each session")]
+    saved: Option<Box<Vec<Ticket>>>,
+    /// The client has all messages of shadows up to this journal sequence ([`delivered`]).
+    delivered_up_to: u64,
+    /// True while a message of a shadow that was popped is unsent or unacknowledged.
+    is_delivering: bool,
     /// Replies ever queued, and ever removed. An acknowledgement waits for the replies queued before it.
     replies_in: u64,
     replies_out: u64,
@@ -180,8 +183,9 @@ impl Outbox {
             queue: Queue::default(),
             charge,
             acks: VecDeque::new(),
-            saved: Vec::new(),
-            delivered: Delivered::default(),
+            saved: None,
+            delivered_up_to: 0,
+            is_delivering: false,
             replies_in: 0,
             replies_out: 0,
             resync: ResyncCursor::default(),
@@ -404,8 +408,8 @@ impl Outbox {
             inner.idle = Idle::Empty;
             return None;
         }
-        if !inner.saved.is_empty() {
-            return Some(Item::Saved(std::mem::take(&mut inner.saved)));
+        if let Some(saved) = inner.saved.take() {
+            return Some(Item::Saved(*saved));
         }
         if let Some(ack) = inner.pop_ack() {
             return Some(Item::Ack { ack_id: ack.ack_id, verdict: ack.verdict });

@@ -40,7 +40,7 @@ use crate::{
         connection::handler::{self as mqtt, MqttHandler},
         shadow::fan_out::Events,
     },
-    net::{Listener, ListenerContext, ListenerCounters, Tls, tls},
+    net::{Listener, ListenerContext, ListenerCounters, Tls, inherited::InheritedSockets, tls},
     reload::{ReadConfig, Reload},
     server::telemetry::Telemetry,
     store::{StoreError, StoreOptions},
@@ -77,6 +77,12 @@ pub enum ServeError {
         /// The cause.
         error: io::Error,
     },
+    /// The service manager passed something that is not a TCP socket.
+    #[error("cannot use a socket of the service manager (LISTEN_FDS): {0}")]
+    Inherited(io::Error),
+    /// The service manager passed a socket for which there is no listener, so its clients would wait for ever.
+    #[error("the service manager passed a socket at {0}, and no listener has this address as 'bind'")]
+    NoListener(SocketAddr),
     /// A file of users or keys cannot be used.
     #[error(transparent)]
     Login(LoginError),
@@ -147,9 +153,13 @@ pub async fn run(
     let names = config.listeners.iter().map(|listener| listener.name.clone());
     let secured: Vec<_> = names.zip(&tls).filter_map(|(name, tls)| Some((name, tls.clone()?))).collect();
     secured.iter().for_each(|(listener, tls)| tls.warn_of_expiry(listener));
+    let mut inherited = InheritedSockets::take().map_err(ServeError::Inherited)?;
+    let binds: Vec<_> = config.listeners.iter().map(|listener| listener.bind).collect();
+    inherited.foreign(&binds).map_or(Ok(()), |address| Err(ServeError::NoListener(address)))?;
     let (parts, announce) = ServerParts::assemble(&config, Arc::new(authority), secured.clone())?;
     let bound = config.listeners.iter().zip(tls).enumerate();
-    let bound = bound.map(|(index, listener)| bind(&config, index, listener)).collect::<Result<Vec<_>, _>>()?;
+    let bound = bound.map(|(index, listener)| bind(&config, index, listener, &mut inherited));
+    let bound = bound.collect::<Result<Vec<_>, _>>()?;
     let RunningTasks { mut tasks, mut notifier } = parts.start(&config, bound, announce)?;
     let (authority, broker) = (parts.authority.clone(), parts.broker.clone());
     tasks.spawn(supervisor::watch(parts.service.clone(), broker.clone()));
@@ -369,12 +379,13 @@ fn bind(
     config: &Config,
     index: usize,
     (settings, tls): (&ListenerConfig, Option<Arc<Tls>>),
+    inherited: &mut InheritedSockets,
 ) -> Result<(Listener, SocketAddr), ServeError> {
     let failed = |error| {
         let advice = config.written.bind_advice(index).to_owned();
         ServeError::Bind { name: settings.name.clone(), address: settings.bind, advice, error }
     };
-    let listener = Listener::bind(settings.clone(), tls).map_err(failed)?;
+    let listener = Listener::bind(settings.clone(), tls, inherited).map_err(failed)?;
     let address = listener.address().map_err(failed)?;
     Ok((listener, address))
 }

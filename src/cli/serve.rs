@@ -106,8 +106,9 @@ fn log_start(config: &Config, source: &Source) {
 fn exit_of(error: &ServeError) -> Exit {
     match error {
         ServeError::Store { .. } => Exit::Store,
-        ServeError::Login(LoginError::File(_)) | ServeError::Tls { .. } => Exit::Usage,
-        ServeError::Login(LoginError::System(_))
+        ServeError::Login(LoginError::File(_)) | ServeError::Tls { .. } | ServeError::NoListener(_) => Exit::Usage,
+        ServeError::Inherited(_)
+        | ServeError::Login(LoginError::System(_))
         | ServeError::Bind { .. }
         | ServeError::Thread(_)
         | ServeError::Stopped(_) => Exit::Failed,

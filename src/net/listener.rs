@@ -23,6 +23,7 @@ use crate::{
     config::ListenerConfig,
     net::{
         ConnectionHandler, ListenerCounters, Peer,
+        inherited::InheritedSockets,
         preauth_stream::PreAuthStream,
         proxy::{self, ProxyError},
         reserved_fd::ReservedFd,
@@ -70,12 +71,19 @@ struct PendingConnection {
 }
 
 impl Listener {
-    /// Binds the address of `config`; `tls` are its TLS files, if any.
+    /// Binds the address of `config`, unless `inherited` has a socket for it; `tls` are its TLS files, if any.
     ///
     /// # Errors
     ///
     /// The operating system refuses the address: it is in use, is not of this machine, or may not be bound.
-    pub fn bind(config: ListenerConfig, tls: Option<Arc<Tls>>) -> io::Result<Self> {
+    pub fn bind(config: ListenerConfig, tls: Option<Arc<Tls>>, inherited: &mut InheritedSockets) -> io::Result<Self> {
+        let shared_name = config.name.as_str().into();
+        if let Some(socket) = inherited.remove(config.bind) {
+            probe_peers(&socket)?;
+            socket.set_nonblocking(true)?;
+            tracing::info!(listener = config.name, address = %config.bind, "listening on a socket of the service manager");
+            return Ok(Self { socket: TcpListener::from_std(socket)?, config, shared_name, tls });
+        }
         let socket = match config.bind {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
             SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -83,7 +91,6 @@ impl Listener {
         socket.set_reuseaddr(true)?;
         probe_peers(&socket)?;
         socket.bind(config.bind)?;
-        let shared_name = config.name.as_str().into();
         Ok(Self { socket: socket.listen(BACKLOG)?, config, shared_name, tls })
     }
 

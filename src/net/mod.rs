@@ -1,6 +1,7 @@
 //! The transports: from a listening socket to a stream whose peer is known.
 //!
-//! A connection passes them in this order: `listener` accepts or refuses it, `proxy` reads the header of a load
+//! A `listener` binds its socket, unless the service manager has opened it (`inherited`). A connection passes them in this
+//! order: the listener accepts or refuses it, `proxy` reads the header of a load
 //! balancer, `tls` performs the handshake, and a [`ConnectionHandler`] serves the resulting stream. A TLS stream is a
 //! `revalidating` one: it fails once a reload finds its peer's certificate revoked. `handshake_failure` names the
 //! causes of failed handshakes. `tcp` sets socket options and acknowledges promptly. `pem` reads the files, and
@@ -12,6 +13,7 @@
 mod counters;
 pub mod handler;
 mod handshake_failure;
+pub mod inherited;
 pub mod listener;
 pub mod peer;
 mod pem;

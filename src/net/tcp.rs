@@ -10,6 +10,7 @@
 
 use std::{
     io,
+    os::fd::AsFd,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -18,7 +19,7 @@ use std::{
 use rustix::net::sockopt;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
 };
 
 /// A stream that acknowledges received data before it waits for more.
@@ -53,8 +54,8 @@ impl Tcp {
 /// # Errors
 ///
 /// Returns the errors of the operating system.
-pub(super) fn probe_peers(socket: &TcpSocket) -> io::Result<()> {
-    socket.set_keepalive(true)?;
+pub(super) fn probe_peers(socket: &impl AsFd) -> io::Result<()> {
+    sockopt::set_socket_keepalive(socket, true)?;
     sockopt::set_tcp_keepidle(socket, KEEP_ALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(socket, KEEP_ALIVE_INTERVAL)?;
     Ok(sockopt::set_tcp_keepcnt(socket, KEEP_ALIVE_PROBES)?)

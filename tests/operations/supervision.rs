@@ -3,10 +3,14 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::net::UnixDatagram,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::{fd::AsRawFd, unix::net::UnixDatagram},
+    path::Path,
     process::{Command, Stdio},
 };
 
+use rustix::io::{FdFlags, fcntl_setfd};
 use serde_json::{Value, json};
 
 use super::{
@@ -15,9 +19,9 @@ use super::{
 };
 use crate::harness::{
     DEADLINE,
-    program::{Running, umbrad},
+    program::{Running, ended, program, umbrad},
     shadow::Requester,
-    wire::V5,
+    wire::{Connect, V5},
 };
 
 #[test]
@@ -44,6 +48,55 @@ fn notifies_the_service_manager_of_ready_watchdog_and_stopping() {
     };
     assert_eq!(last, "STOPPING=1");
     assert_eq!(server.end().code(), Some(0));
+}
+
+/// A command that runs `umbrad serve` at `bind`, with `socket` as the only one that its service manager has opened.
+fn activated(directory: &Path, socket: &TcpListener, bind: &str) -> Command {
+    fcntl_setfd(socket, FdFlags::empty()).unwrap();
+    let script = format!("LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve --bind {bind} 3<&{}", socket.as_raw_fd());
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script).arg(program()).current_dir(directory).stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn a_socket_of_the_service_manager_stays_open_over_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let ask = |client_id: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(*DEADLINE)).unwrap();
+        stream.write_all(&Connect::persistent(V5, client_id).encode()).unwrap();
+        stream
+    };
+    let connack = |mut stream: TcpStream| {
+        let mut head = [0; 4];
+        stream.read_exact(&mut head).unwrap();
+        assert_eq!((head[0], head[3]), (0x20, 0), "{head:?}");
+    };
+    let start = || {
+        let mut command = activated(directory.path(), &socket, &address.to_string());
+        Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
+    };
+    let mut server = start();
+    connack(ask("first"));
+    server.terminate();
+    assert_eq!(server.end().code(), Some(0));
+    // Refused before: nobody listened.
+    let waiting = ask("second");
+    let _server = start();
+    connack(waiting);
+}
+
+#[test]
+fn a_socket_that_no_listener_has_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let output = activated(directory.path(), &socket, "127.0.0.1:0").output().unwrap();
+    let (code, _, err) = ended(output);
+    let said = format!("the service manager passed a socket at {}", socket.local_addr().unwrap());
+    assert!(code == 2 && err.contains(&said), "{code} {err}");
 }
 
 /// A check before the start ended with its own status, which systemd does not compare with `RestartPreventExitStatus`: a

@@ -30,12 +30,11 @@ impl Outbox {
     /// queued. Otherwise returns where it stays.
     pub fn advance_delivered(&self, seq: u64) -> Option<u64> {
         let inner = &mut *self.inner.lock();
-        let has_all =
-            !inner.delivered.is_incomplete && inner.resync.since().is_none() && inner.queue.shadow().next().is_none();
+        let has_all = !inner.is_delivering && inner.resync.since().is_none() && inner.queue.shadow().next().is_none();
         if has_all {
-            inner.delivered.up_to = inner.delivered.up_to.max(seq);
+            inner.delivered_up_to = inner.delivered_up_to.max(seq);
         }
-        (!has_all).then_some(inner.delivered.up_to)
+        (!has_all).then_some(inner.delivered_up_to)
     }
 }
 

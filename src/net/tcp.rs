@@ -118,7 +118,10 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
 
     use futures_util::FutureExt;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpSocket,
+    };
 
     use super::*;
 

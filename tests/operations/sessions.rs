@@ -69,7 +69,7 @@ fn a_session_shows_who_waits_with_what() {
     let mut sender = Client::connect(&server, V4, "sender");
     // Two are in flight, which the client does not acknowledge, and three wait.
     for n in 0..5 {
-        sender.publish("a/1", &format!("message {n}"), 1);
+        sender.publish("a/1", format!("message {n}"), 1);
     }
     let shown = eventually("two messages in flight", || {
         let shown = session(&server, "waits").json();

@@ -8,8 +8,6 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
-    thread::sleep,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
@@ -169,9 +167,9 @@ impl Bench<'_> {
 
     fn idle(&self) -> anyhow::Result<Idle> {
         let peer = self.servers.start_umbrad()?;
-        let before = settled(&peer)?;
+        let before = peer.settled_bytes()?;
         let generator = Generator::connect(self.load(&peer, self.args.idle)?)?;
-        let growth = settled(&peer)?.saturating_sub(before);
+        let growth = peer.settled_bytes()?.saturating_sub(before);
         let devices = self.args.idle;
         let bytes_per_device = growth as f64 / devices as f64;
         eprintln!("idle: {devices} devices: {:.1} KB each", bytes_per_device / 1000.0);
@@ -181,17 +179,4 @@ impl Bench<'_> {
     fn load(&self, peer: &Peer, devices: usize) -> anyhow::Result<Load> {
         self.args.load.load(peer.address, devices, self.args.seconds, self.stop)
     }
-}
-
-/// Returns the resident memory once it no longer grows: the highest of five readings in a row without a new highest.
-fn settled(peer: &Peer) -> anyhow::Result<u64> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let (mut highest, mut without_growth) = (0, 0);
-    while without_growth < 5 && Instant::now() < deadline {
-        let now = peer.resident_bytes()?;
-        without_growth = if now > highest { 0 } else { without_growth + 1 };
-        highest = highest.max(now);
-        sleep(Duration::from_millis(100));
-    }
-    Ok(highest)
 }

@@ -6,18 +6,15 @@
 //!
 //! The packets to send while one read is handled are collected and written at once.
 
-use std::{
-    io::{self, ErrorKind, Read, Write},
-    net::SocketAddr,
-    time::Instant,
-};
+use std::{net::SocketAddr, time::Instant};
 
 use anyhow::{Context, bail, ensure};
-use mio::{Interest, Registry, Token, net::TcpStream};
+use mio::Registry;
 
 use super::{
     frame::{self, Frame, Login, Message, Protocol},
     message::{self, ID_BYTES, Templates, UpdateKind},
+    socket::Socket,
     tally::UpdateStats,
 };
 
@@ -55,10 +52,16 @@ enum Stage {
     Updating { accepted: bool, acknowledged: bool },
 }
 
-/// One device.
+/// One device and its socket.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    socket: Socket,
+    device: Device,
+}
+
+/// One device.
+#[derive(Debug)]
+struct Device {
     stage: Stage,
     id: [u8; ID_BYTES],
     /// Updates done since the connection was made.
@@ -67,10 +70,6 @@ pub(crate) struct Connection {
     version: u64,
     packet_id: u16,
     sent_at: Instant,
-    /// An incomplete frame.
-    partial: Vec<u8>,
-    /// Bytes that the socket did not accept yet.
-    unsent: Vec<u8>,
 }
 
 impl Shared {
@@ -99,95 +98,53 @@ impl Shared {
 impl Connection {
     /// Starts to connect device number `number`.
     pub(crate) fn dial(number: usize, broker: SocketAddr, registry: &Registry) -> anyhow::Result<Self> {
-        let mut stream = TcpStream::connect(broker).context("connecting")?;
-        // Registered once for both: with edge triggering no further calls are needed.
-        registry.register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
         let id = message::device_id(number).into_bytes().try_into();
         let id = id.map_err(|_| anyhow::anyhow!("device {number} needs a longer id"))?;
-        Ok(Self {
-            stream,
-            stage: Stage::Dialling,
-            id,
-            count: 0,
-            version: 0,
-            packet_id: 0,
-            sent_at: Instant::now(),
-            partial: Vec::new(),
-            unsent: Vec::new(),
-        })
+        let device = Device { stage: Stage::Dialling, id, count: 0, version: 0, packet_id: 0, sent_at: Instant::now() };
+        Ok(Self { socket: Socket::dial(number, broker, registry)?, device })
     }
 
     /// Returns the number of updates done.
     pub(crate) fn updates(&self) -> u64 {
-        self.count
+        self.device.count
     }
 
     /// Returns the time at which the update in flight was sent.
     pub(crate) fn waiting_since(&self) -> Option<Instant> {
-        matches!(self.stage, Stage::Updating { .. }).then_some(self.sent_at)
+        matches!(self.device.stage, Stage::Updating { .. }).then_some(self.device.sent_at)
     }
 
     /// Sends the first update, unless one is in flight.
     pub(crate) fn begin(&mut self, shared: &mut Shared) -> anyhow::Result<()> {
-        ensure!(self.stage == Stage::Idle, "a device that is not connected cannot begin");
+        ensure!(self.device.stage == Stage::Idle, "a device that is not connected cannot begin");
         shared.out.clear();
-        self.next_update(shared);
-        self.send(&shared.out)
+        self.device.next_update(shared);
+        self.socket.send(&shared.out)
     }
 
     /// Handles a writable socket.
     pub(crate) fn writable(&mut self, shared: &mut Shared) -> anyhow::Result<()> {
-        if self.stage == Stage::Dialling {
-            if let Some(error) = self.stream.take_error()? {
-                return Err(error).context("connecting");
-            }
-            self.stream.set_nodelay(true)?;
-            self.stage = Stage::Greeting;
-            shared.out.clear();
-            frame::write_connect(&mut shared.out, shared.protocol, self.name(), shared.login);
-            return self.send(&shared.out);
+        if self.device.stage != Stage::Dialling {
+            return self.socket.flush();
         }
-        if !self.unsent.is_empty() {
-            let unsent = std::mem::take(&mut self.unsent);
-            self.send(&unsent)?;
-        }
-        Ok(())
+        self.socket.dialled()?;
+        self.device.stage = Stage::Greeting;
+        shared.out.clear();
+        frame::write_connect(&mut shared.out, shared.protocol, self.device.name(), shared.login);
+        self.socket.send(&shared.out)
     }
 
     /// Handles a readable socket: reads all bytes through `buffer` and answers.
     pub(crate) fn readable(&mut self, buffer: &mut [u8], shared: &mut Shared) -> anyhow::Result<()> {
         shared.out.clear();
-        loop {
-            let held = self.partial.len();
-            let (head, tail) = buffer.split_at_mut_checked(held).context("a packet larger than the buffer")?;
-            head.copy_from_slice(&self.partial);
-            let room = tail.len();
-            let read = match self.stream.read(tail) {
-                Ok(0) => bail!("the server closed the connection of {}", self.name()),
-                Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error).with_context(|| format!("reading for {}", self.name())),
-            };
-            self.take(buffer.get(..held + read).unwrap_or_default(), shared)?;
-            // A read that did not fill the buffer has emptied the socket; later bytes cause a new event.
-            if read < room {
-                break;
-            }
-        }
-        if shared.out.is_empty() { Ok(()) } else { self.send(&shared.out) }
+        let Self { socket, device } = self;
+        let read = socket.read(buffer, |frame| device.frame(frame, shared));
+        read.with_context(|| format!("device {}", device.name()))?;
+        if shared.out.is_empty() { Ok(()) } else { socket.send(&shared.out) }
     }
+}
 
-    fn take(&mut self, mut bytes: &[u8], shared: &mut Shared) -> anyhow::Result<()> {
-        while let Some((frame, rest)) = frame::split(bytes)? {
-            self.frame(frame, shared).with_context(|| format!("device {}", self.name()))?;
-            bytes = rest;
-        }
-        self.partial.clear();
-        self.partial.extend_from_slice(bytes);
-        Ok(())
-    }
-
+impl Device {
     fn frame(&mut self, frame: Frame<'_>, shared: &mut Shared) -> anyhow::Result<()> {
         match (frame.kind, self.stage) {
             (frame::PUBLISH, _) => self.message(Message::parse(frame, shared.protocol)?, shared),
@@ -282,22 +239,6 @@ impl Connection {
         self.stage = Stage::Updating { accepted: false, acknowledged: false };
         self.sent_at = Instant::now();
         shared.in_flight += 1;
-    }
-
-    /// Writes the bytes that the socket accepts and keeps the rest.
-    fn send(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        let mut sent = 0;
-        while self.unsent.is_empty() && sent < bytes.len() {
-            match self.stream.write(bytes.get(sent..).unwrap_or_default()) {
-                Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero)).context("writing"),
-                Ok(written) => sent += written,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).with_context(|| format!("writing for {}", self.name())),
-            }
-        }
-        self.unsent.extend_from_slice(bytes.get(sent..).unwrap_or_default());
-        Ok(())
     }
 
     fn name(&self) -> &str {

@@ -152,6 +152,15 @@ pub(crate) fn write_connect(out: &mut Vec<u8>, protocol: Protocol, client_id: &s
     });
 }
 
+/// Writes a CONNECT of MQTT 3.1.1 that continues the session of `client_id` and keeps it, without keep-alive.
+pub(crate) fn write_persistent_connect(out: &mut Vec<u8>, client_id: &str) {
+    write_packet(out, 0x10, |body| {
+        write_text(body, b"MQTT");
+        body.extend([4, 0, 0, 0]);
+        write_text(body, client_id.as_bytes());
+    });
+}
+
 /// Writes one SUBSCRIBE for all `filters` at one QoS.
 pub(crate) fn write_subscribe(out: &mut Vec<u8>, protocol: Protocol, filters: &[&str], qos: u8) {
     // [MQTT-3.8.1-1]: the reserved flags are 0010.
@@ -267,6 +276,9 @@ mod tests {
         bytes.clear();
         write_connect(&mut bytes, Protocol::V5, "ab", None);
         assert_eq!(bytes, b"\x10\x0f\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x02ab");
+        bytes.clear();
+        write_persistent_connect(&mut bytes, "ab");
+        assert_eq!(bytes, b"\x10\x0e\x00\x04MQTT\x04\x00\x00\x00\x00\x02ab");
         bytes.clear();
         write_subscribe(&mut bytes, Protocol::V5, &["a", "b"], 1);
         assert_eq!(bytes, b"\x82\x0b\x00\x01\x00\x00\x01a\x01\x00\x01b\x01");

@@ -3,11 +3,13 @@
 //! - [`generator`] is the load: raw sockets on one thread, in a closed loop, one update in flight per device.
 //! - [`echo`] answers the updates behind an ordinary broker, so that the same load can be run against it.
 //! - [`flood`] measures the effect of wrong logins on connected devices.
+//! - [`sessions`] measures persistent sessions: [`delivery`] to them next to other brokers, their memory, and a start.
 //! - [`compare`] makes all published numbers: it starts the servers, alternates between them, and prints the [`results`]
 //!   against the targets.
 
 mod compare;
 mod connection;
+mod delivery;
 mod echo;
 mod flood;
 pub(crate) mod frame;
@@ -18,8 +20,11 @@ mod message;
 pub(crate) mod process;
 mod results;
 mod servers;
+mod sessions;
+mod socket;
 mod table;
 mod tally;
+mod visitor;
 
 use std::{
     net::SocketAddr,
@@ -47,6 +52,8 @@ pub(crate) enum BenchCommand {
     Compare(compare::CompareArgs),
     /// Start umbrad with a user, and compare the latency of its devices with and without a flood of wrong logins.
     Flood(flood::FloodArgs),
+    /// Measure persistent sessions: throughput next to mosquitto and NATS, memory, and the time of a start.
+    Sessions(sessions::SessionsArgs),
 }
 
 /// Arguments of `bench run`.
@@ -101,6 +108,7 @@ pub(crate) fn main(command: BenchCommand) -> anyhow::Result<ExitCode> {
         move || match command {
             BenchCommand::Compare(args) => compare::compare(&args, &stop),
             BenchCommand::Flood(args) => flood::flood(&args, &stop),
+            BenchCommand::Sessions(args) => sessions::sessions(&args, &stop),
             BenchCommand::Run(args) => run(&args, &stop),
             BenchCommand::Echo(_) => Ok(ExitCode::SUCCESS),
         }

@@ -19,6 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 #[derive(Debug)]
 pub(crate) struct Server {
     name: String,
+    command: Command,
     child: Child,
     log: PathBuf,
 }
@@ -34,7 +35,21 @@ impl Server {
         let output = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().with_context(|| format!("starting {}", command.get_program().display()))?;
-        Ok(Self { name: name.to_owned(), child, log })
+        Ok(Self { name: name.to_owned(), command, child, log })
+    }
+
+    /// Ends it, without notice if `kill` is set, and starts it again.
+    ///
+    /// # Errors
+    ///
+    /// It could not be started.
+    pub(crate) fn restart(&mut self, kill: bool) -> anyhow::Result<()> {
+        if kill {
+            self.child.kill()?;
+        }
+        self.end();
+        self.child = self.command.spawn()?;
+        Ok(())
     }
 
     /// Waits until it accepts connections.
@@ -81,6 +96,18 @@ impl Server {
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
+    fn end(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // The child was not waited for yet, so the id is still its own.
+            let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+            let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+            if !self.ended_within(STOP_DEADLINE) {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+            }
+        }
+    }
+
     fn ended_within(&mut self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         while Instant::now() < deadline {
@@ -95,15 +122,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            // The child was not waited for yet, so the id is still its own.
-            let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-            let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
-            if !self.ended_within(STOP_DEADLINE) {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-            }
-        }
+        self.end();
     }
 }
 
@@ -169,5 +188,5 @@ pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
-const START_DEADLINE: Duration = Duration::from_secs(20);
+const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);

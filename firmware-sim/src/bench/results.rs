@@ -85,12 +85,17 @@ impl Comparison {
             ("KB of memory per idle device", memory, 12.0, false),
         ]
         .into_iter()
-        .filter_map(|(what, reached, target, at_least)| {
-            let reached = reached?;
-            let met = if at_least { reached >= target } else { reached <= target };
-            Some(TargetResult { what, reached, target, at_least, met })
-        })
+        .filter_map(TargetResult::of)
         .collect()
+    }
+}
+
+impl TargetResult {
+    /// Returns the result for a subject, the number reached if it was measured, the target, and true if that is a minimum.
+    pub(crate) fn of((what, reached, target, at_least): (&'static str, Option<f64>, f64, bool)) -> Option<Self> {
+        let reached = reached?;
+        let met = if at_least { reached >= target } else { reached <= target };
+        Some(Self { what, reached, target, at_least, met })
     }
 }
 

@@ -1,7 +1,8 @@
-//! The two servers of a comparison, each with its own port and an empty directory.
+//! The servers of a comparison, each with its own port and an empty directory.
 //!
-//! Both are tuned for the load: umbrad keeps every default but the quotas (which exist to stop a benchmark), and commits
-//! to disk; mosquitto has no persistence, no log, unlimited queues, and TCP_NODELAY.
+//! All are tuned for the load: umbrad keeps every default but the quotas (which exist to stop a benchmark), and commits
+//! to disk; mosquitto has no log, unlimited queues, and TCP_NODELAY, and keeps sessions only where the comparison is about
+//! them; NATS syncs its streams before it acknowledges.
 
 use std::{
     env, fs,
@@ -9,7 +10,8 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
@@ -42,6 +44,34 @@ impl Peer {
         resident_bytes(self.broker()?.pid())
     }
 
+    /// Returns the resident memory once it no longer grows: the highest of five readings in a row without a new highest.
+    pub(crate) fn settled_bytes(&self) -> anyhow::Result<u64> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let (mut highest, mut without_growth) = (0, 0);
+        while without_growth < 5 && Instant::now() < deadline {
+            let now = self.resident_bytes()?;
+            without_growth = if now > highest { 0 } else { without_growth + 1 };
+            highest = highest.max(now);
+            sleep(Duration::from_millis(100));
+        }
+        Ok(highest)
+    }
+
+    /// Ends the broker, without notice if `kill` is set, and starts it again on its store. Returns the time until it
+    /// accepts connections.
+    ///
+    /// # Errors
+    ///
+    /// It does not start.
+    pub(crate) fn restart(&mut self, kill: bool) -> anyhow::Result<Duration> {
+        let address = self.address;
+        let broker = self.servers.first_mut().context("a peer has a broker")?;
+        broker.restart(kill)?;
+        let started = Instant::now();
+        broker.wait_until_it_listens(address)?;
+        Ok(started.elapsed())
+    }
+
     /// Returns the end of the broker's log.
     pub(crate) fn log_end(&self) -> String {
         self.broker().map(Server::log_end).unwrap_or_default()
@@ -57,6 +87,7 @@ impl Peer {
 pub(crate) struct Servers {
     umbrad: PathBuf,
     mosquitto: PathBuf,
+    nats: PathBuf,
     directory: PathBuf,
 }
 
@@ -79,7 +110,13 @@ impl Servers {
             bail!("{} is not there: `cargo build --release` builds it", umbrad.display());
         }
         let mosquitto = mosquitto.map_or_else(find_mosquitto, Path::to_owned);
-        Ok(Self { umbrad, mosquitto, directory: directory.unwrap_or(beside).to_owned() })
+        let nats = beside.parent().unwrap_or(beside).join(NATS_PATH);
+        Ok(Self { umbrad, mosquitto, nats, directory: directory.unwrap_or(beside).to_owned() })
+    }
+
+    /// Returns the programs with another NATS server.
+    pub(crate) fn with_nats(self, nats: Option<&Path>) -> Self {
+        Self { nats: nats.map_or(self.nats, Path::to_owned), ..self }
     }
 
     /// Returns the settings that differ from umbrad's defaults, as TOML.
@@ -148,21 +185,60 @@ impl Servers {
     ///
     /// It is not installed, or does not start.
     pub(crate) fn start_mosquitto(&self, accepted_bytes: usize, qos: u8) -> anyhow::Result<Peer> {
-        let (scratch, address) = (Scratch::new(&self.directory, "bench-mosquitto")?, free_address()?);
-        let file = scratch.path().join("mosquitto.conf");
-        fs::write(&file, format!("listener {} {}\n{MOSQUITTO}", address.port(), address.ip()))?;
-        let mut command = Command::new(&self.mosquitto);
-        command.arg("-c").arg(&file);
-        let mut broker = Server::start("mosquitto", command, scratch.path())
-            .context("mosquitto is the yardstick: `apt install mosquitto`, or --mosquitto PATH")?;
-        broker.wait_until_it_listens(address)?;
+        let Peer { address, mut servers, _scratch: scratch } = self.start_plain_mosquitto("persistence false\n")?;
         let mut command = Command::new(env::current_exe()?);
         command.args(["bench", "echo", "--broker", &address.to_string()]);
         command.args(["--accepted-bytes", &accepted_bytes.to_string(), "--qos", &qos.to_string()]);
         let mut echo = Server::start("echo", command, scratch.path())?;
         // Updates published before the echo engine has subscribed would be lost.
         echo.wait_for_line(ECHO_READY)?;
-        Ok(Peer { address, servers: vec![broker, echo], _scratch: scratch })
+        servers.push(echo);
+        Ok(Peer { address, servers, _scratch: scratch })
+    }
+
+    /// Starts mosquitto with sessions that are saved now and then, and at its end.
+    ///
+    /// # Errors
+    ///
+    /// It is not installed, or does not start.
+    pub(crate) fn start_persistent_mosquitto(&self) -> anyhow::Result<Peer> {
+        self.start_plain_mosquitto("persistence true\n")
+    }
+
+    fn start_plain_mosquitto(&self, persistence: &str) -> anyhow::Result<Peer> {
+        let (scratch, address) = (Scratch::new(&self.directory, "bench-mosquitto")?, free_address()?);
+        let (file, directory) = (scratch.path().join("mosquitto.conf"), scratch.path().display());
+        let listener = format!("listener {} {}\npersistence_location {directory}/\n", address.port(), address.ip());
+        fs::write(&file, format!("{listener}{persistence}{MOSQUITTO}"))?;
+        let mut command = Command::new(&self.mosquitto);
+        command.arg("-c").arg(&file);
+        let mut broker = Server::start("mosquitto", command, scratch.path())
+            .context("mosquitto is a yardstick: `apt install mosquitto`, or --mosquitto PATH")?;
+        broker.wait_until_it_listens(address)?;
+        Ok(Peer { address, servers: vec![broker], _scratch: scratch })
+    }
+
+    /// Starts NATS with MQTT. Its sessions and messages are in streams, which are synced at each message.
+    ///
+    /// # Errors
+    ///
+    /// It is not installed, or does not start.
+    pub(crate) fn start_nats(&self) -> anyhow::Result<Peer> {
+        let (scratch, address, other) =
+            (Scratch::new(&self.directory, "bench-nats")?, free_address()?, free_address()?);
+        let (file, directory) = (scratch.path().join("nats.conf"), scratch.path().display());
+        let settings = format!(
+            "listen: \"{other}\"\nserver_name: bench\nmqtt {{ listen: \"{address}\", js_api_timeout: 60s }}\n\
+             jetstream {{ store_dir: \"{directory}\", sync_interval: always }}\n"
+        );
+        fs::write(&file, settings)?;
+        let mut command = Command::new(&self.nats);
+        command.arg("-c").arg(&file);
+        let mut broker = Server::start("nats", command, scratch.path()).with_context(|| {
+            format!("{} is a yardstick: ./bench-sessions installs it, or --nats PATH", self.nats.display())
+        })?;
+        broker.wait_until_it_listens(address)?;
+        Ok(Peer { address, servers: vec![broker], _scratch: scratch })
     }
 }
 
@@ -187,9 +263,11 @@ publishes_rate = \"10000000/s burst 5000\"
 level = \"warn\"
 ";
 
+/// The NATS server that `bench-sessions` installs, from the directory of the builds.
+const NATS_PATH: &str = "bench-nats/bin/nats-server";
+
 const MOSQUITTO: &str = "\
 allow_anonymous true
-persistence false
 log_dest none
 sys_interval 0
 max_inflight_messages 0

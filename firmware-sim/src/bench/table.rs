@@ -38,7 +38,13 @@ pub(crate) fn comparison(all: &Comparison, verdicts: &[TargetResult]) -> String 
         let seconds = idle.connect_seconds;
         let _ = writeln!(text, "\numbrad, {devices} idle devices: {kilobytes:.2} KB each, connected in {seconds:.1} s");
     }
-    let _ = writeln!(text, "\n{:<50} {:>10}   target", "target", "reached");
+    text.push_str(&targets(verdicts));
+    text
+}
+
+/// Returns a table of the targets.
+pub(crate) fn targets(verdicts: &[TargetResult]) -> String {
+    let mut text = format!("\n{:<50} {:>10}   target\n", "target", "reached");
     for TargetResult { what, reached, target, at_least, met } in verdicts {
         let (bound, met) = (if *at_least { "≥" } else { "≤" }, if *met { "met" } else { "MISSED" });
         let _ = writeln!(text, "{what:<50} {:>10}   {bound} {target:<8} {met}", short(*reached));

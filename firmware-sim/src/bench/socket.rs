@@ -1,0 +1,97 @@
+//! A non-blocking socket of a measured client: it splits what it reads into packets, and keeps the bytes that it could
+//! not write yet.
+
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::SocketAddr,
+};
+
+use anyhow::{Context, bail};
+use mio::{Interest, Registry, Token, net::TcpStream};
+
+use super::frame::{self, Frame};
+
+/// A connection, from dialling on.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    stream: TcpStream,
+    /// An incomplete frame.
+    partial: Vec<u8>,
+    /// Bytes that the socket did not accept yet.
+    unsent: Vec<u8>,
+}
+
+impl Socket {
+    /// Starts to connect to `broker`; events have the token `token`.
+    pub(crate) fn dial(token: usize, broker: SocketAddr, registry: &Registry) -> anyhow::Result<Self> {
+        let mut stream = TcpStream::connect(broker).context("connecting")?;
+        // Registered once for both: with edge triggering no further calls are needed.
+        registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Self { stream, partial: Vec::new(), unsent: Vec::new() })
+    }
+
+    /// Finishes dialling, when the socket is writable for the first time.
+    pub(crate) fn dialled(&self) -> anyhow::Result<()> {
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error).context("connecting");
+        }
+        Ok(self.stream.set_nodelay(true)?)
+    }
+
+    /// Writes the bytes that were kept, when the socket is writable.
+    pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
+        if self.unsent.is_empty() {
+            return Ok(());
+        }
+        let unsent = std::mem::take(&mut self.unsent);
+        self.send(&unsent)
+    }
+
+    /// Writes the bytes that the socket accepts and keeps the rest.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let mut sent = 0;
+        while self.unsent.is_empty() && sent < bytes.len() {
+            match self.stream.write(bytes.get(sent..).unwrap_or_default()) {
+                Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero)).context("writing"),
+                Ok(written) => sent += written,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("writing"),
+            }
+        }
+        self.unsent.extend_from_slice(bytes.get(sent..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Reads all bytes through `buffer`, and calls `take` with each packet.
+    pub(crate) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        mut take: impl FnMut(Frame<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        loop {
+            let held = self.partial.len();
+            let (head, tail) = buffer.split_at_mut_checked(held).context("a packet larger than the buffer")?;
+            head.copy_from_slice(&self.partial);
+            let room = tail.len();
+            let read = match self.stream.read(tail) {
+                Ok(0) => bail!("the server closed the connection"),
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).context("reading"),
+            };
+            let mut bytes = buffer.get(..held + read).unwrap_or_default();
+            while let Some((frame, rest)) = frame::split(bytes)? {
+                take(frame)?;
+                bytes = rest;
+            }
+            self.partial.clear();
+            self.partial.extend_from_slice(bytes);
+            // A read that did not fill the buffer has emptied the socket; later bytes cause a new event.
+            if read < room {
+                return Ok(());
+            }
+        }
+    }
+}

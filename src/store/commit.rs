@@ -14,7 +14,7 @@ use crate::{
         database::AbortCause,
         journal::entry::Seq,
         pages::check::CheckedTable,
-        rows::{pending::RowBatch, tables::RowsCommit},
+        rows::{pending::PendingRows, tables::RowsCommit},
         schema::{self, AGES_KEY, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
         state::{
             purge::{self, Purge},
@@ -129,16 +129,18 @@ impl<C> Writer<C> {
 
     /// Applies the edits that were committed, and keeps the calls of those who wait for them.
     pub(super) fn rows_committed(&mut self) {
-        for batch in self.pending_rows.take() {
-            self.shared.row_backlog.fetch_sub(batch.bytes(), Ordering::Relaxed);
-            let RowBatch { edits, on_durable } = batch;
-            edits.into_iter().for_each(|edit| self.dirty_rows.apply(edit));
-            self.durable.extend(on_durable);
-        }
+        let PendingRows { rows, commands, calls, bytes, .. } = self.pending_rows.take();
+        self.shared.row_backlog.fetch_sub(bytes, Ordering::Relaxed);
+        rows.into_iter().chain(commands).for_each(|(key, row)| self.dirty_rows.add(key, row));
+        self.durable.extend(calls);
     }
 
-    /// Commits pending edits of rows alone.
+    /// Commits pending edits of rows alone, if there are any.
     pub(super) fn commit_rows(&mut self) {
+        if self.pending_rows.is_empty() {
+            self.rows_committed();
+            return self.deliver(Vec::new(), QueueReservation::none());
+        }
         let _failed_ones_stay_pending = self.commit(self.progress, &[], &[], &HashMap::new());
         self.report();
         self.deliver(Vec::new(), QueueReservation::none());

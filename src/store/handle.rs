@@ -33,7 +33,8 @@ use crate::{
         reader::{History, HistoryReader, JournalPage, Listed, Shared},
         rows::{
             edit::{RowEdit, RowKey},
-            pending::{BACKLOG_BYTES_MAX, OnDurable, PendingRows, RowBatch},
+            pending::{BACKLOG_BYTES_MAX, PendingRows},
+            sent::{OnDurable, SentRows},
             tables,
         },
         shadow_counts::ShadowCounter,
@@ -126,6 +127,7 @@ pub(super) fn assemble<C: Send + 'static>(
         fresh: Default::default(),
         head: AtomicU64::new(progress.head.seq.0),
         disk: Mutex::new(disk),
+        sent_rows: SentRows::new(),
         row_backlog: Default::default(),
         health: Default::default(),
         commits: CommitMetrics::default(),
@@ -301,9 +303,15 @@ impl<C: Send + 'static> Store<C> {
     ///
     /// [`StoreError::Closed`]; nothing is written then, nor `on_durable` called.
     pub fn write_rows(&self, edits: Vec<RowEdit>, on_durable: Option<OnDurable>) -> Result<(), StoreError> {
-        let batch = RowBatch { edits, on_durable };
-        self.inner.shared.row_backlog.fetch_add(batch.bytes(), Ordering::Relaxed);
-        self.inner.queue.send(Message::Rows(batch)).map_err(|_| StoreError::Closed)
+        let shared = &self.inner.shared;
+        let bytes = edits.iter().map(RowEdit::bytes).sum();
+        shared.row_backlog.fetch_add(bytes, Ordering::Relaxed);
+        let notify = shared.sent_rows.send(edits, bytes, on_durable)?;
+        if notify {
+            // A closed queue needs no notice: the writer takes the edits before it ends.
+            let _ = self.inner.queue.send(Message::Rows);
+        }
+        Ok(())
     }
 
     /// Returns true if rows should be added now: few edits wait for the disk, and enough of it is free. Edits are taken in any
@@ -428,7 +436,7 @@ impl<C> Permit<C> {
     pub fn send(self, queued: QueuedCommand<C>) -> Result<(), Box<QueuedCommand<C>>> {
         self.queue.send(Message::QueuedCommand(Box::new(queued), self.room)).map_err(|unsent| match unsent.0 {
             Message::QueuedCommand(queued, _) => queued,
-            Message::Purge(..) | Message::Rows(_) | Message::Close => unreachable!("a command was sent"),
+            Message::Purge(..) | Message::Rows | Message::Close => unreachable!("a command was sent"),
         })
     }
 }

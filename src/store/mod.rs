@@ -64,7 +64,7 @@ pub use purging::PurgedTombstones;
 pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
 pub use rows::{
     edit::{RowEdit, RowKey},
-    pending::OnDurable,
+    sent::OnDurable,
 };
 pub use shadow_counts::ShadowCounts;
 pub use store_clock::Moment;

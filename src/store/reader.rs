@@ -25,6 +25,7 @@ use crate::{
         health::Health,
         journal::entry::{JOURNAL, JournalEntry, Seq},
         pages::check::CheckedTable,
+        rows::sent::SentRows,
         schema::{self, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
         shadow_counts::ShadowCounter,
         slot::DatabaseSlot,
@@ -56,7 +57,9 @@ pub(super) struct Shared {
     pub(super) head: AtomicU64,
     /// The disk monitor, used by the writer before each batch and by health checks.
     pub(super) disk: Mutex<FreeDisk>,
-    /// The bytes of edits of rows that wait for a commit.
+    /// The edits of rows that the writer has not taken yet.
+    pub(super) sent_rows: SentRows,
+    /// The bytes of edits of rows that wait for a commit, sent or taken.
     pub(super) row_backlog: AtomicUsize,
     /// The health as of the last commit, set by the writer.
     pub(super) health: Mutex<Health>,

@@ -11,7 +11,7 @@
 
 use std::{
     ops::ControlFlow,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
     time::Instant,
@@ -33,10 +33,7 @@ use crate::{
         options::StoreOptions,
         purging::PurgeOrder,
         reader::Shared,
-        rows::{
-            dirty_rows::DirtyRows,
-            pending::{OnDurable, PendingRows, RowBatch},
-        },
+        rows::{dirty_rows::DirtyRows, pending::PendingRows, sent::OnDurable},
         schema::Checkpoint,
         state::{dirty_set::DirtySet, names::NameCounts, record::RecordEncoder},
         store_clock::StoreClock,
@@ -49,8 +46,8 @@ pub(super) enum Message<C> {
     QueuedCommand(Box<QueuedCommand<C>>, OwnedSemaphorePermit),
     /// An order to purge tombstones, with its reservation in the queue.
     Purge(PurgeOrder, OwnedSemaphorePermit),
-    /// Edits of rows of the broker.
-    Rows(RowBatch),
+    /// A notice that edits of rows were sent.
+    Rows,
     /// A request to close the queue and finish the commands in it.
     Close,
 }
@@ -116,7 +113,8 @@ impl<C> Writer<C> {
         while !self.dirty_set.is_empty() && !self.is_failed() {
             self.flush_some();
         }
-        if !self.pending_rows.is_empty() && !self.is_failed() {
+        self.pending_rows.add(self.shared.sent_rows.close());
+        if !self.is_failed() {
             self.commit_rows();
         }
         if !self.is_failed() {
@@ -130,6 +128,7 @@ impl<C> Writer<C> {
         self.heal_if_due();
         let mut messages = Vec::new();
         self.take(&mut messages)?;
+        self.take_rows();
         if !messages.is_empty() {
             self.process(messages);
         } else if self.is_failed() {
@@ -167,6 +166,14 @@ impl<C> Writer<C> {
         ControlFlow::Continue(())
     }
 
+    /// Takes the edits of rows that were sent. Nothing is left to do for those that cancel each other out.
+    fn take_rows(&mut self) {
+        self.pending_rows.add(self.shared.sent_rows.take());
+        if self.pending_rows.is_empty() && !self.is_failed() {
+            self.rows_committed();
+        }
+    }
+
     /// Waits for messages until `until`.
     fn take_until(&mut self, messages: &mut Vec<Message<C>>, most: usize, until: Instant) -> ControlFlow<()> {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
@@ -191,7 +198,7 @@ impl<C> Writer<C> {
             match message {
                 Message::Close => self.queue.close(),
                 Message::Purge(order, permit) => orders.push((order, permit)),
-                Message::Rows(rows) => self.pending_rows.add(rows),
+                Message::Rows => {} // taken before
                 Message::QueuedCommand(queued, permit) => {
                     queue.push(*queued);
                     match &mut room {
@@ -200,9 +207,6 @@ impl<C> Writer<C> {
                     }
                 }
             }
-        }
-        if !self.is_failed() && self.pending_rows.has_calls_only() {
-            self.rows_committed();
         }
         if !queue.is_empty() {
             self.apply(queue, QueueReservation(room));
@@ -280,9 +284,7 @@ impl<C> Writer<C> {
     fn conclude(&mut self, mut batch: Batch<C>, room: QueueReservation) {
         if batch.needs_commit() || self.pending_rows.is_due() {
             let touched = std::mem::take(&mut batch.touched);
-            let rows = RowBatch { edits: std::mem::take(&mut batch.rows), on_durable: None };
-            self.shared.row_backlog.fetch_add(rows.bytes(), Ordering::Relaxed);
-            self.pending_rows.add_commands(rows);
+            self.pending_rows.set_commands(std::mem::take(&mut batch.rows));
             if let Err(rejection) = self.commit_batch(&batch, touched) {
                 let mut changes = Vec::new();
                 for outcome in &mut batch.outcomes {
@@ -290,9 +292,6 @@ impl<C> Writer<C> {
                     let change = decided.ok().filter(|applied| applied.seq.is_some());
                     changes.extend(change.map(|applied| (outcome.envelope.clone(), applied)));
                 }
-                // Their commands have failed, other than the edits that wait with them.
-                let dropped = self.pending_rows.drop_commands();
-                self.shared.row_backlog.fetch_sub(dropped, Ordering::Relaxed);
                 if rejection == Rejection::OutcomeUnknown {
                     self.healer.keep_unknown(UnknownCommit { head: batch.head, changes, counts: batch.counts });
                 }
@@ -318,6 +317,7 @@ impl<C> Writer<C> {
         self.shared.commits.failed.add(1);
         tracing::error!(%error, "a commit failed: no command is accepted until the store was reopened");
         self.state = State::Failed(error.to_string());
+        self.pending_rows.commit_failed();
         self.healer.commit_failed();
         self.clock.commit_failed();
         rejection
@@ -349,6 +349,7 @@ impl<C> Drop for Writer<C> {
     fn drop(&mut self) {
         self.room.close();
         self.queue.close();
+        drop(self.shared.sent_rows.close());
         if self.state == State::Writable || matches!(self.state, State::DiskLow(_)) {
             self.state = State::Failed("the writer stopped".to_owned());
         }

@@ -7,12 +7,15 @@
 //! *Invariant:* every edit after the checkpoint is in memory, was flushed, or was replaced by a later edit of its key. A
 //! row that was inserted after the checkpoint, and not flushed, leaves nothing behind when it is removed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use crate::store::{
-    rows::edit::{RowEdit, RowKey},
+    rows::{
+        edit::{RowEdit, RowKey},
+        edited_row::{self, EditedRow, EditedRows},
+    },
     schema::{JournalPosition, RowsCheckpoint},
 };
 
@@ -25,48 +28,31 @@ const SLICE_MIN: usize = 32;
 /// The edited rows; see the module.
 pub(in crate::store) struct DirtyRows {
     /// The rows edited since the pass began.
-    current: HashMap<RowKey, DirtyRow>,
+    current: EditedRows,
     /// The rows left in the pass.
-    pass: BTreeMap<RowKey, DirtyRow>,
+    pass: BTreeMap<RowKey, EditedRow>,
     /// The end of the log when the pass began; `None` without a pass.
     pass_start: Option<JournalPosition>,
     /// The part of the allowed lag for one pass.
     lap_bytes_max: u64,
 }
 
-struct DirtyRow {
-    value: Option<Bytes>,
-    /// True if the table has no such row.
-    is_new: bool,
-}
-
 impl DirtyRows {
     /// Returns an empty set.
     pub(in crate::store) fn new(lag_bytes_max: u64) -> Self {
-        Self { current: HashMap::new(), pass: BTreeMap::new(), pass_start: None, lap_bytes_max: lag_bytes_max / 2 }
+        Self { current: EditedRows::new(), pass: BTreeMap::new(), pass_start: None, lap_bytes_max: lag_bytes_max / 2 }
     }
 
-    /// Applies an edit that is in the log.
-    pub(in crate::store) fn apply(&mut self, edit: RowEdit) {
-        let (key, value, inserts) = match edit {
-            RowEdit::Insert(key, value) => (key, Some(value), true),
-            RowEdit::Put(key, value) => (key, Some(value), false),
-            RowEdit::Remove(key) => (key, None, false),
-        };
-        let former = self.current.remove(&key).or_else(|| self.pass.remove(&key));
-        let is_new = former.map_or(inserts, |former| former.is_new);
-        if value.is_some() || !is_new {
-            self.current.insert(key, DirtyRow { value, is_new });
-        }
+    /// Adds an edited row that is in the log.
+    pub(in crate::store) fn add(&mut self, key: RowKey, row: EditedRow) {
+        edited_row::add(&mut self.current, (key, row), |key| self.pass.remove(key));
     }
 
     /// Applies an edit of the log at the start. A pass may have flushed the row before, so it counts as one that the table
     /// may have.
     pub(in crate::store) fn replay(&mut self, edit: RowEdit) {
-        self.apply(match edit {
-            RowEdit::Insert(key, value) => RowEdit::Put(key, value),
-            edit => edit,
-        });
+        let (key, row) = edit.into_row();
+        self.add(key, EditedRow { is_new: false, ..row });
     }
 
     /// Removes the rows to flush in a commit that appends `bytes` to a log that ends at the head of `progress`. Moves the

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::store::{
     codec::{DecodeError, Decoder, put_len},
     frame,
-    rows::tables::ROW_LOG,
+    rows::{edited_row::EditedRow, tables::ROW_LOG},
 };
 
 /// The key of a row. Keys sort by their bytes.
@@ -35,19 +35,6 @@ impl RowEdit {
         }
     }
 
-    fn put_into(&self, out: &mut Vec<u8>) {
-        let (tag, key, value) = match self {
-            Self::Insert(key, value) => (INSERT, key, Some(value)),
-            Self::Put(key, value) => (PUT, key, Some(value)),
-            Self::Remove(key) => (REMOVE, key, None),
-        };
-        out.push(tag);
-        for part in [Some(&**key), value.map(|value| &**value)].into_iter().flatten() {
-            put_len(out, part.len());
-            out.extend_from_slice(part);
-        }
-    }
-
     fn decode(payload: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let tag = payload.u8()?;
         let key = part(payload)?.into();
@@ -65,11 +52,21 @@ fn part<'a>(payload: &mut Decoder<'a>) -> Result<&'a [u8], DecodeError> {
     payload.bytes(length)
 }
 
-/// Returns the framed record of `edits` at `seq` of the row log.
-pub(in crate::store) fn encode<'a>(seq: u64, edits: impl Iterator<Item = &'a RowEdit>) -> Vec<u8> {
+/// Returns the framed record of `rows` at `seq` of the row log.
+pub(in crate::store) fn encode<'a>(seq: u64, rows: impl Iterator<Item = (&'a RowKey, &'a EditedRow)>) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     frame::begin(&mut out);
-    edits.for_each(|edit| edit.put_into(&mut out));
+    for (key, row) in rows {
+        out.push(match row {
+            EditedRow { value: Some(_), is_new: true } => INSERT,
+            EditedRow { value: Some(_), is_new: false } => PUT,
+            EditedRow { value: None, .. } => REMOVE,
+        });
+        for part in [Some(&**key), row.value.as_deref()].into_iter().flatten() {
+            put_len(&mut out, part.len());
+            out.extend_from_slice(part);
+        }
+    }
     frame::finish(&mut out, ROW_LOG, &seq.to_le_bytes());
     out
 }
@@ -92,17 +89,23 @@ mod tests {
 
     #[test]
     fn edits_come_back_and_damage_is_found() {
+        let row = |value: Option<&'static [u8]>, is_new| EditedRow { value: value.map(Bytes::from_static), is_new };
+        let rows: [(RowKey, _); 3] = [
+            (b"m1".as_slice().into(), row(Some(b"hello"), true)),
+            (b"s".as_slice().into(), row(Some(b""), false)),
+            (b"q".as_slice().into(), row(None, false)),
+        ];
         let edits = [
             RowEdit::Insert(b"m1".as_slice().into(), Bytes::from_static(b"hello")),
             RowEdit::Put(b"s".as_slice().into(), Bytes::new()),
             RowEdit::Remove(b"q".as_slice().into()),
         ];
-        let framed = encode(7, edits.iter());
+        let framed = encode(7, rows.iter().map(|(key, row)| (key, row)));
         assert_eq!(decode(7, &framed).unwrap(), edits);
         assert_eq!(decode(8, &framed), Err(DecodeError::Checksum));
         for length in 0..framed.len() {
             assert!(decode(7, &framed[..length]).is_err(), "{length} bytes");
         }
-        assert_eq!(decode(9, &encode(9, [].iter())), Ok(Vec::new()));
+        assert_eq!(decode(9, &encode(9, std::iter::empty())), Ok(Vec::new()));
     }
 }

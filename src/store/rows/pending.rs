@@ -1,80 +1,64 @@
 //! The edits that wait for a commit.
 //!
 //! Edits for whose durability somebody waits are committed at once; others wait for the next commit, half a second at
-//! most. After a failed commit its edits wait here again.
+//! most. The edits of one row become one: a row that is inserted and removed before the commit leaves nothing. After a
+//! failed commit its edits wait here again.
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::store::{
     journal::entry::Seq,
-    rows::edit::{self, RowEdit},
+    rows::{
+        edit::{self, RowEdit, RowKey},
+        edited_row::{self, EditedRow, EditedRows},
+        sent::{OnDurable, RowBatch, WAITING_BYTES_MAX},
+    },
     schema::RowsCheckpoint,
 };
-
-/// A call when edits are on disk.
-pub type OnDurable = Box<dyn FnOnce() + Send>;
-
-/// Edits that are sent together.
-pub(in crate::store) struct RowBatch {
-    pub(in crate::store) edits: Vec<RowEdit>,
-    pub(in crate::store) on_durable: Option<OnDurable>,
-}
 
 /// Bytes of edits that wait for a commit, from which on no rows should be added.
 pub(in crate::store) const BACKLOG_BYTES_MAX: usize = 32 << 20;
 
-impl RowBatch {
-    /// Returns the approximate bytes of the edits.
-    pub(in crate::store) fn bytes(&self) -> usize {
-        self.edits.iter().map(RowEdit::bytes).sum()
-    }
-}
-
 /// The longest time that edits wait for a commit if nobody waits for them.
 const WAIT_MAX: Duration = Duration::from_millis(500);
-/// Bytes of such edits that are committed at once.
-const WAITING_BYTES_MAX: usize = 1 << 20;
-/// Bytes of edits from which on a new record of the log begins.
+/// Bytes of rows from which on a new record of the log begins.
 const RECORD_BYTES: usize = 1 << 20;
 
-/// The edits in the order in which they were sent.
+/// The edited rows, and the calls when they are on disk.
 #[derive(Default)]
 pub(in crate::store) struct PendingRows {
-    batches: Vec<RowBatch>,
-    bytes: usize,
-    /// True if the last batch has the edits of commands, which are dropped if the commit fails.
-    ends_with_commands: bool,
-    is_urgent: bool,
+    pub(in crate::store) rows: EditedRows,
+    /// The edits of the accepted commands that the next commit has, behind the others.
+    pub(in crate::store) commands: Vec<(RowKey, EditedRow)>,
+    pub(in crate::store) calls: Vec<OnDurable>,
+    /// The approximate bytes of the edits as they were sent.
+    pub(in crate::store) bytes: usize,
     /// The time at which the edits have to be committed.
     due: Option<Instant>,
 }
 
 impl PendingRows {
+    /// Adds edits behind those that wait.
     pub(in crate::store) fn add(&mut self, batch: RowBatch) {
-        self.bytes += batch.bytes();
-        self.is_urgent |= batch.on_durable.is_some();
-        self.due.get_or_insert_with(|| Instant::now() + WAIT_MAX);
-        self.batches.push(batch);
-    }
-
-    /// Adds the edits of the commands that the next commit has.
-    pub(in crate::store) fn add_commands(&mut self, batch: RowBatch) {
-        if !batch.edits.is_empty() {
-            self.add(batch);
-            self.ends_with_commands = true;
+        let RowBatch { edits, calls, bytes } = batch;
+        if !edits.is_empty() {
+            self.due.get_or_insert_with(|| Instant::now() + WAIT_MAX);
         }
+        edits.into_iter().for_each(|edit| edited_row::add(&mut self.rows, edit.into_row(), |_| None));
+        self.calls.extend(calls);
+        self.bytes += bytes;
     }
 
-    /// Removes the edits of commands after a failed commit. Returns their bytes.
-    pub(in crate::store) fn drop_commands(&mut self) -> usize {
-        let is_last = std::mem::take(&mut self.ends_with_commands);
-        let dropped = if is_last { self.batches.pop() } else { None }.map_or(0, |batch| batch.bytes());
-        self.bytes -= dropped;
-        dropped
+    /// Sets the edits of the accepted commands that the next commit has.
+    pub(in crate::store) fn set_commands(&mut self, edits: Vec<RowEdit>) {
+        self.commands = edits.into_iter().map(RowEdit::into_row).collect();
     }
 
+    /// Returns true if there is nothing to write: all edits were committed before, or cancel each other out.
     pub(in crate::store) fn is_empty(&self) -> bool {
-        self.batches.is_empty()
+        self.rows.is_empty() && self.commands.is_empty()
     }
 
     /// Returns the time at which the edits have to be committed; `None` if there are none.
@@ -82,32 +66,31 @@ impl PendingRows {
         self.due
     }
 
-    /// Returns true if only calls wait, whose edits were committed before.
-    pub(in crate::store) fn has_calls_only(&self) -> bool {
-        !self.batches.is_empty() && self.batches.iter().all(|batch| batch.edits.is_empty())
-    }
-
     /// Returns true if the edits have to be committed now.
     pub(in crate::store) fn is_due(&self) -> bool {
-        self.is_urgent || self.bytes >= WAITING_BYTES_MAX || self.due.is_some_and(|due| due <= Instant::now())
+        let is_urgent = !self.calls.is_empty() || self.bytes >= WAITING_BYTES_MAX;
+        is_urgent || self.due.is_some_and(|due| due <= Instant::now())
     }
 
     /// Returns the records for the log, and moves the head of `progress` to the last of them.
     pub(in crate::store) fn records(&self, progress: &mut RowsCheckpoint) -> Vec<(u64, Vec<u8>)> {
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        rows.sort_unstable_by_key(|(key, _)| *key);
+        rows.extend(self.commands.iter().map(|(key, row)| (key, row)));
         let mut records = Vec::new();
-        let mut batches = self.batches.as_slice();
-        while !batches.is_empty() {
+        let mut rest = rows.as_slice();
+        while !rest.is_empty() {
             let mut bytes = 0;
-            let fits = |batch: &RowBatch| {
+            let fits = |(key, row): &(&RowKey, &EditedRow)| {
                 let begins = bytes < RECORD_BYTES;
-                bytes += batch.bytes();
+                bytes += key.len() + row.value.as_ref().map_or(0, Bytes::len);
                 begins
             };
-            let count = batches.iter().map(fits).take_while(|fits| *fits).count();
-            let (record, rest) = batches.split_at(count);
-            batches = rest;
+            let count = rest.iter().map(fits).take_while(|fits| *fits).count();
+            let (record, behind) = rest.split_at(count);
+            rest = behind;
             let seq = progress.head.seq.0 + 1;
-            let framed = edit::encode(seq, record.iter().flat_map(|batch| &batch.edits));
+            let framed = edit::encode(seq, record.iter().copied());
             progress.head = progress.head.next(framed.len());
             debug_assert_eq!(progress.head.seq, Seq(seq), "one record, one sequence");
             records.push((seq, framed));
@@ -115,8 +98,15 @@ impl PendingRows {
         records
     }
 
+    /// Keeps the rows for another commit, other than those of its commands, which have failed. The failed one may be on the
+    /// disk, so none of them is new any more.
+    pub(in crate::store) fn commit_failed(&mut self) {
+        self.commands.clear();
+        self.rows.values_mut().for_each(|row| row.is_new = false);
+    }
+
     /// Removes and returns everything, when it was committed.
-    pub(in crate::store) fn take(&mut self) -> Vec<RowBatch> {
-        std::mem::take(self).batches
+    pub(in crate::store) fn take(&mut self) -> Self {
+        std::mem::take(self)
     }
 }

@@ -6,11 +6,15 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroUsize,
+    panic::resume_unwind,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
 use crate::{
+    auth::{Access, AuthContext},
     config::RoleLimits,
     mqtt::{
         broker::{
@@ -51,6 +55,9 @@ struct SessionRows {
     presence: Vec<(DeviceId, Presence)>,
     stop: Option<Stop>,
 }
+
+/// The rights of a session and its login.
+type RestoredLogin = (Access, Arc<AuthContext>);
 
 /// The numbers for the log.
 #[derive(Default)]
@@ -163,11 +170,12 @@ impl Broker {
         let SessionRows { mut sessions, mut subscriptions, messages, mut deliveries, mut received, stop, .. } = rows;
         // Those away for longest end first when memory is short.
         sessions.sort_by_key(|session| session.disconnected_ms.unwrap_or(u64::MAX));
-        for session in sessions {
+        let logins = self.restored_logins(&sessions);
+        for (session, login) in sessions.into_iter().zip(logins) {
             let subscriptions = subscriptions.remove(&session.id).unwrap_or_default();
             let mut queue = queue_of(deliveries.remove(&session.id).unwrap_or_default(), &messages);
             queue.received = received.remove(&session.id).unwrap_or_default();
-            match self.restore_session(session, subscriptions, queue, stop.as_ref(), now) {
+            match self.restore_session(session, login, subscriptions, queue, stop.as_ref(), now) {
                 true => restored.sessions += 1,
                 false => restored.ended += 1,
             }
@@ -181,17 +189,32 @@ impl Broker {
         self.recorder.write(orphans.collect());
     }
 
+    /// Returns the logins of `sessions`, in their order; `None` for a revoked one. The verification of a certificate takes a
+    /// tenth of a millisecond, so all processors share the work.
+    fn restored_logins(&self, sessions: &[RestoredSession]) -> Vec<Option<RestoredLogin>> {
+        let restored = |row: &RestoredSession| {
+            let auth_context = self.authority.restore(&row.login)?;
+            Some((self.authority.review_absent(&auth_context)?, auth_context))
+        };
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        thread::scope(|scope| {
+            let parts = sessions.chunks(sessions.len().div_ceil(threads).max(1));
+            let parts: Vec<_> =
+                parts.map(|part| scope.spawn(|| part.iter().map(restored).collect::<Vec<_>>())).collect();
+            parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        })
+    }
+
     /// Restores a session. Returns false if it ended.
     fn restore_session(
         self: &Arc<Self>,
         row: RestoredSession,
+        login: Option<RestoredLogin>,
         subscriptions: Vec<(Subscription, Option<u32>)>,
         queue: SessionQueue,
         stop: Option<&Stop>,
         now: Now,
     ) -> bool {
-        let login = self.authority.restore(&row.login);
-        let login = login.and_then(|login| Some((self.authority.review_absent(&login)?, login)));
         let Some((access, auth_context)) = login else {
             self.remove_rows_of(row.id, &subscriptions);
             return false;

@@ -408,6 +408,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             address = %self.address, listener = &*self.listener, protocol = self.protocol.name(), reason = %end, "disconnected"
         );
         self.count_traffic();
+        self.complete_delivery();
         if let Some((reason, text)) = disconnect {
             self.client.session.disconnect(reason, text, self.transport.output());
         }

@@ -36,6 +36,7 @@ use crate::{
         protocol::{
             message::{Delivery, Message},
             packet::{PacketId, Subscription},
+            topic::TopicFilter,
         },
         session::inflight::RestoredInflight,
     },
@@ -181,12 +182,9 @@ impl Broker {
             }
         }
         // Their sessions ended when the server stopped in the middle of it.
-        let orphans = subscriptions.into_iter().flat_map(|(session, subscriptions)| {
-            subscriptions
-                .into_iter()
-                .map(move |(subscription, _)| subscription_row::remove(session, &subscription.filter))
-        });
-        self.recorder.write(orphans.collect());
+        for (session, orphans) in subscriptions {
+            self.remove_rows_of(session, filters_of(orphans));
+        }
     }
 
     /// Returns the logins of `sessions`, in their order; `None` for a revoked one. The verification of a certificate takes a
@@ -216,7 +214,7 @@ impl Broker {
         now: Now,
     ) -> bool {
         let Some((access, auth_context)) = login else {
-            self.remove_rows_of(row.id, &subscriptions);
+            self.remove_rows_of(row.id, filters_of(subscriptions));
             return false;
         };
         let key = SessionKey { principal: auth_context.identity.principal.clone(), client_id: row.client_id.clone() };
@@ -265,9 +263,8 @@ impl Broker {
             }
         }
     }
+}
 
-    fn remove_rows_of(&self, id: SessionId, subscriptions: &[(Subscription, Option<u32>)]) {
-        let filters = subscriptions.iter().map(|(subscription, _)| subscription_row::remove(id, &subscription.filter));
-        self.recorder.write(filters.chain([session_row::remove(id)]).collect());
-    }
+fn filters_of(subscriptions: Vec<(Subscription, Option<u32>)>) -> impl Iterator<Item = TopicFilter> {
+    subscriptions.into_iter().map(|(subscription, _)| subscription.filter)
 }

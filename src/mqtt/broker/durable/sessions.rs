@@ -12,9 +12,10 @@ use crate::{
                 session_row::{self, SessionState},
                 subscription_row,
             },
+            outbox::SessionId,
             sessions::{ClientSession, SessionKey},
         },
-        protocol::packet::Will,
+        protocol::{packet::Will, topic::TopicFilter},
     },
 };
 
@@ -73,11 +74,14 @@ impl Broker {
 
     /// Removes the rows of a session that ends.
     pub(in crate::mqtt::broker) fn remove_rows(&self, client: &ClientSession) {
-        if !client.is_recorded {
-            return;
+        if client.is_recorded {
+            self.remove_rows_of(client.outbox.id(), client.filters.iter());
         }
-        let id = client.outbox.id();
-        let filters = client.filters.iter().map(|filter| subscription_row::remove(id, &filter));
+    }
+
+    /// Removes the row of a session, and those of its subscriptions.
+    pub(super) fn remove_rows_of(&self, id: SessionId, filters: impl Iterator<Item = TopicFilter>) {
+        let filters = filters.map(|filter| subscription_row::remove(id, &filter));
         self.recorder.write(filters.chain([session_row::remove(id)]).collect());
     }
 }

@@ -182,9 +182,10 @@ impl Session {
     /// Begins a connection, and appends the packets that have to be resent. Called when CONNACK is in `out`.
     pub fn attach(&mut self, connect: &Connect, now: Instant, out: &mut Vec<u8>) {
         self.detach();
+        let window_max = if connect.bridge { BRIDGE_WINDOW_MAX } else { u16::MAX };
         self.link = Some(Link {
             protocol: connect.protocol,
-            window: self.limits.outbound_window.min(connect.receive_maximum.get()),
+            window: self.limits.outbound_window.min(connect.receive_maximum.get()).min(window_max),
             bytes_max: codec::bytes_max(connect.maximum_packet_size),
             explain: connect.request_problem_information,
             is_stuck: false,
@@ -501,6 +502,10 @@ impl Link {
 fn release_reason(known: bool) -> Reason {
     if known { Reason::SUCCESS } else { Reason::PACKET_IDENTIFIER_NOT_FOUND }
 }
+
+/// Most unacknowledged messages to a bridge. Mosquitto takes no more at QoS 2 by default (`max_inflight_messages`), and
+/// before MQTT 5 it cannot say so: it drops a message above that and closes the connection.
+const BRIDGE_WINDOW_MAX: u16 = 20;
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -13,6 +13,7 @@ mod bridge;
 mod burst;
 mod client_library;
 mod devices;
+mod kills;
 mod mosquitto;
 mod mqtt_js;
 mod paho;

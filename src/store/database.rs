@@ -72,6 +72,10 @@ pub(super) enum AbortCause {
 impl Database {
     /// Opens the file of `options`, or creates it if there is none.
     pub(super) fn open(options: &StoreOptions) -> Result<Self, StoreError> {
+        #[cfg(test)]
+        if let Some(disk) = &options.disk {
+            return Self::open_backend(options, disk.clone());
+        }
         let path = &options.path;
         match fs::metadata(path) {
             Ok(found) if found.len() == 0 => {
@@ -115,6 +119,10 @@ impl Database {
 
     /// Opens the file of `options` again, which is the one that was open before. [`Database::follow`] checks its pages.
     pub(super) fn reopen(options: &StoreOptions) -> Result<Self, StoreError> {
+        #[cfg(test)]
+        if let Some(disk) = &options.disk {
+            return Self::open_backend(options, disk.clone());
+        }
         // A missing file must not be created.
         fs::metadata(&options.path).map_err(|error| StoreError::Io { path: options.path.clone(), error })?;
         Self::open_file(options)

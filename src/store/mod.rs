@@ -46,7 +46,7 @@ mod store_clock;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use crate::store::backup::audit::Report;
 pub use crate::store::backup::copy::{CopyError, back_up, check, check_backup, restore};

@@ -46,6 +46,9 @@ pub struct StoreOptions {
     pub shadow_names_max: usize,
     /// The limits of one document.
     pub document: DocumentLimits,
+    /// The disk in memory that takes the place of the file.
+    #[cfg(test)]
+    pub(crate) disk: Option<crate::store::tests::SimDisk>,
 }
 
 /// The bytes that a command counts in addition to its content, against [`StoreOptions::queue_bytes_max`].
@@ -74,6 +77,8 @@ impl StoreOptions {
             free_disk_min: 256 << 20,
             shadow_names_max: 100,
             document: DocumentLimits::default(),
+            #[cfg(test)]
+            disk: None,
         }
     }
 }

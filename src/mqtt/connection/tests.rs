@@ -39,6 +39,8 @@ use crate::{
     store::StoreOptions,
 };
 
+mod power_cuts;
+
 const QUEUE_BYTES: usize = 4096;
 
 pub(in crate::mqtt) fn broker(directory: &std::path::Path) -> Arc<Broker> {

@@ -24,6 +24,8 @@ mod sim_disk;
 mod stepped;
 mod threads;
 
+pub(crate) use self::sim_disk::{Operation, Repaired, SimDisk, Stop};
+
 use std::sync::mpsc;
 
 use serde_json::{Value, json};
@@ -127,10 +129,10 @@ impl Running {
 
 /// The xorshift64* generator: sufficient for tests and equal on all machines.
 #[derive(Clone)]
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
@@ -142,11 +144,11 @@ impl Random {
     }
 
     /// Returns a number below `end`.
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         (self.next() >> 33) % end
     }
 
-    fn chance(&mut self, one_in: u64) -> bool {
+    pub(crate) fn chance(&mut self, one_in: u64) -> bool {
         self.below(one_in) == 0
     }
 }

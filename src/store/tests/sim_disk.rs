@@ -19,7 +19,7 @@ const SECTOR: usize = 512;
 
 /// The operation at which the disk stops; all later ones fail too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     Never,
     /// The sync fails without making anything durable.
     AtSync(u64),
@@ -30,7 +30,7 @@ pub(super) enum Stop {
 
 /// The content of a disk that works again after a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Repaired {
+pub(crate) enum Repaired {
     /// Pending data stays pending.
     Pending,
     /// Pending data is read as written, but is never made durable unless it is written again: the page cache of an
@@ -43,7 +43,7 @@ pub(super) enum Repaired {
 }
 
 #[derive(Clone)]
-pub(super) struct SimDisk {
+pub(crate) struct SimDisk {
     shared: Arc<Shared>,
 }
 
@@ -53,6 +53,17 @@ struct Shared {
     syncs: AtomicU64,
     writes: AtomicU64,
     stopped: AtomicU64,
+    observer: Mutex<Option<Observer>>,
+}
+
+/// A function that is called before an operation.
+type Observer = Box<dyn FnMut(&SimDisk, Operation) + Send>;
+
+/// An operation that may be the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Write,
+    Sync,
 }
 
 #[derive(Clone, Default)]
@@ -70,7 +81,7 @@ enum Pending {
 }
 
 impl SimDisk {
-    pub(super) fn new(image: Vec<u8>, stop: Stop) -> Self {
+    pub(crate) fn new(image: Vec<u8>, stop: Stop) -> Self {
         let platters = Platters { current: image.clone(), durable: image, pending: Vec::new() };
         Self {
             shared: Arc::new(Shared {
@@ -79,26 +90,27 @@ impl SimDisk {
                 syncs: AtomicU64::new(0),
                 writes: AtomicU64::new(0),
                 stopped: AtomicU64::new(0),
+                observer: Mutex::new(None),
             }),
         }
     }
 
     /// Returns the number of syncs and writes so far.
-    pub(super) fn operations(&self) -> (u64, u64) {
+    pub(crate) fn operations(&self) -> (u64, u64) {
         (self.shared.syncs.load(Ordering::SeqCst), self.shared.writes.load(Ordering::SeqCst))
     }
 
-    pub(super) fn has_stopped(&self) -> bool {
+    pub(crate) fn has_stopped(&self) -> bool {
         self.shared.stopped.load(Ordering::SeqCst) != 0
     }
 
     /// Returns the image after a power cut that loses all data not synced.
-    pub(super) fn durable(&self) -> Vec<u8> {
+    pub(crate) fn durable(&self) -> Vec<u8> {
         self.shared.platters.lock().durable.clone()
     }
 
     /// Returns the image after a power cut that keeps a random part of the data not synced.
-    pub(super) fn torn(&self, random: &mut Random) -> Vec<u8> {
+    pub(crate) fn torn(&self, random: &mut Random) -> Vec<u8> {
         let platters = self.shared.platters.lock().clone();
         let mut image = platters.durable;
         for pending in &platters.pending {
@@ -117,8 +129,19 @@ impl SimDisk {
         image
     }
 
+    /// Calls `observer` before each write and sync from now on.
+    pub(crate) fn observe(&self, observer: impl FnMut(&Self, Operation) + Send + 'static) {
+        *self.shared.observer.lock() = Some(Box::new(observer));
+    }
+
+    fn observed(&self, operation: Operation) {
+        if let Some(observer) = &mut *self.shared.observer.lock() {
+            observer(self, operation);
+        }
+    }
+
     /// Makes the disk work again, until `stop`.
-    pub(super) fn repair(&self, content: Repaired, stop: Stop) {
+    pub(crate) fn repair(&self, content: Repaired, stop: Stop) {
         let image = match content {
             Repaired::Pending => None,
             Repaired::Forgotten => Some(self.shared.platters.lock().current.clone()),
@@ -193,6 +216,7 @@ impl redb::StorageBackend for SimDisk {
 
     fn sync_data(&self) -> io::Result<()> {
         self.check()?;
+        self.observed(Operation::Sync);
         let sync = self.shared.syncs.fetch_add(1, Ordering::SeqCst) + 1;
         if *self.shared.stop.lock() == Stop::AtSync(sync) {
             return Err(self.fail());
@@ -205,6 +229,7 @@ impl redb::StorageBackend for SimDisk {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check()?;
+        self.observed(Operation::Write);
         let write = self.shared.writes.fetch_add(1, Ordering::SeqCst) + 1;
         if *self.shared.stop.lock() == Stop::AtWrite(write) {
             return Err(self.fail());

@@ -197,6 +197,36 @@ fn edits_of_a_failed_commit_are_written_again() {
     }
 }
 
+/// A failed commit may be on the disk, so a row of it must be removed, although it was not known to be there.
+#[test]
+fn a_row_that_is_removed_after_a_failed_commit_goes() {
+    let made = operations(6).0.0;
+    for repaired in [Repaired::Pending, Repaired::Forgotten, Repaired::Lost, Repaired::Torn(1)] {
+        let syncs = made + 1..made + 4;
+        for stop in syncs.flat_map(|sync| [Stop::AtSync(sync), Stop::AfterSync(sync)]) {
+            let disk = SimDisk::new(Vec::new(), stop);
+            let mut stepped = Stepped::open(&disk, options()).unwrap();
+            for attempt in 0..2 {
+                let insert = RowEdit::Insert(number(attempt), Bytes::from_static(b"a message"));
+                stepped.store.write_rows(vec![insert], Some(Box::new(|| ()))).unwrap();
+                stepped.apply([]);
+            }
+            let durable = Arc::new(AtomicUsize::new(0));
+            let removed = durable.clone();
+            let on_durable = move || removed.store(1, Ordering::SeqCst);
+            let removals = (0..2).map(|attempt| RowEdit::Remove(number(attempt))).collect();
+            stepped.store.write_rows(removals, Some(Box::new(on_durable))).unwrap();
+            stepped.apply([]);
+            disk.repair(repaired, Stop::Never);
+            stepped.heal();
+            while durable.load(Ordering::SeqCst) == 0 {
+                let _ = stepped.writer.step();
+            }
+            assert_eq!(stored(&stepped), Rows::new(), "{repaired:?}, {stop:?}");
+        }
+    }
+}
+
 #[test]
 fn messages_that_are_consumed_at_once_never_reach_the_table() {
     let disk = SimDisk::new(Vec::new(), Stop::Never);

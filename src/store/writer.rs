@@ -171,6 +171,7 @@ impl<C> Writer<C> {
         self.pending_rows.add(self.shared.sent_rows.take());
         if self.pending_rows.is_empty() && !self.is_failed() {
             self.rows_committed();
+            self.deliver(Vec::new(), QueueReservation::none());
         }
     }
 

@@ -43,7 +43,7 @@ impl PendingRows {
     /// Adds edits behind those that wait.
     pub(in crate::store) fn add(&mut self, batch: RowBatch) {
         let RowBatch { edits, calls, bytes } = batch;
-        if !edits.is_empty() {
+        if !edits.is_empty() || !calls.is_empty() {
             self.due.get_or_insert_with(|| Instant::now() + WAIT_MAX);
         }
         edits.into_iter().for_each(|edit| edited_row::add(&mut self.rows, edit.into_row(), |_| None));

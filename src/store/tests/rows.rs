@@ -227,6 +227,25 @@ fn a_row_that_is_removed_after_a_failed_commit_goes() {
     }
 }
 
+/// A call for edits that cancel each other out, sent while the store was failed, waited for the next edits.
+#[test]
+fn a_call_without_rows_is_made_once_the_store_works_again() {
+    let made = operations(6).0.0;
+    let disk = SimDisk::new(Vec::new(), Stop::AtSync(made + 1));
+    let mut stepped = Stepped::open(&disk, options()).unwrap();
+    stepped.apply([queued(&key("d"), count(1), 0)]);
+    assert!(matches!(stepped.store.health().state, State::Failed(_)));
+    let durable = Arc::new(AtomicUsize::new(0));
+    let called = durable.clone();
+    let on_durable = move || called.store(1, Ordering::SeqCst);
+    stepped.store.write_rows(Vec::new(), Some(Box::new(on_durable))).unwrap();
+    stepped.apply([]);
+    disk.repair(Repaired::Lost, Stop::Never);
+    while durable.load(Ordering::SeqCst) == 0 {
+        let _ = stepped.writer.step();
+    }
+}
+
 #[test]
 fn messages_that_are_consumed_at_once_never_reach_the_table() {
     let disk = SimDisk::new(Vec::new(), Stop::Never);

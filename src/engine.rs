@@ -186,13 +186,13 @@ impl Service {
         self.store.may_add_rows()
     }
 
-    /// Returns the broker's rows as they were when the store was opened.
+    /// Calls `each` with the broker's rows as they were when the store was opened.
     ///
     /// # Errors
     ///
-    /// As [`Store::rows`].
-    pub fn rows(&self) -> Result<Vec<(RowKey, Bytes)>, StoreError> {
-        self.store.rows()
+    /// As [`Store::each_row`].
+    pub fn each_row(&self, each: impl FnMut(&[u8], Bytes)) -> Result<(), StoreError> {
+        self.store.each_row(each)
     }
 
     /// Returns the counters of decided commands by outcome.

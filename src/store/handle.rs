@@ -323,16 +323,16 @@ impl<C: Send + 'static> Store<C> {
             && shared.disk.lock().low(Instant::now()).is_none()
     }
 
-    /// Returns the broker's rows as they were when the store was opened, in the order of their keys. Reads all of them
-    /// from the disk. To be called before the first [`Store::write_rows`].
+    /// Calls `each` with the key and value of the broker's rows as they were when the store was opened, in the order of their
+    /// keys. Reads all of them from the disk. To be called before the first [`Store::write_rows`].
     ///
     /// # Errors
     ///
     /// As [`Store::read`].
-    pub fn rows(&self) -> Result<Vec<(RowKey, Bytes)>, StoreError> {
+    pub fn each_row(&self, each: impl FnMut(&[u8], Bytes)) -> Result<(), StoreError> {
         let database = self.inner.shared.database.get()?;
         let rows = database.progress()?.rows;
-        tables::load(&database, &tables::recover(&database, &rows, 0)?)
+        tables::each(&database, &tables::recover(&database, &rows, 0)?, each)
     }
 
     /// Returns the newest entry. Documents read from now on are at least as new.

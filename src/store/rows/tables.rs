@@ -165,28 +165,35 @@ pub(in crate::store) fn value(key: &[u8], framed: &[u8]) -> Result<Bytes, StoreE
     Ok(Bytes::copy_from_slice(payload.rest()))
 }
 
-/// Returns all rows in the order of their keys: those of the table with the edits of `dirty`.
-pub(in crate::store) fn load(database: &Database, dirty: &DirtyRows) -> Result<Vec<(RowKey, Bytes)>, StoreError> {
+/// Calls `each` for all rows in the order of their keys: those of the table with the edits of `dirty`.
+pub(in crate::store) fn each(
+    database: &Database,
+    dirty: &DirtyRows,
+    mut each: impl FnMut(&[u8], Bytes),
+) -> Result<(), StoreError> {
     let mut edited = dirty.sorted().into_iter().peekable();
-    let mut all = Vec::new();
-    let push = |all: &mut Vec<_>, (key, value): FlushedRow| all.extend(value.map(|value| (key, value)));
+    let edit = |(key, value): FlushedRow, each: &mut dyn FnMut(&[u8], Bytes)| {
+        if let Some(value) = value {
+            each(&key, value);
+        }
+    };
     database.read(|transaction| {
         let Some(rows) = existing(transaction.open_table(ROWS_TABLE))? else { return Ok(()) };
         for item in rows.iter()? {
             let (key, framed) = item?;
             let key = key.value();
             while let Some(before) = edited.next_if(|(edited, _)| **edited < *key) {
-                push(&mut all, before);
+                edit(before, &mut each);
             }
             match edited.next_if(|(edited, _)| **edited == *key) {
-                Some(same) => push(&mut all, same),
-                None => all.push((key.into(), value(key, framed.value())?)),
+                Some(same) => edit(same, &mut each),
+                None => each(key, value(key, framed.value())?),
             }
         }
         Ok(())
     })?;
-    edited.for_each(|row| push(&mut all, row));
-    Ok(all)
+    edited.for_each(|row| edit(row, &mut each));
+    Ok(())
 }
 
 /// Returns the table, or `None` if the file has none.

@@ -25,7 +25,7 @@ use crate::{
         broker::{
             durable::{
                 Recorder,
-                message_row::{self, Now},
+                message_row::{self, Now, RestoredMessage},
             },
             outbox::SessionId,
         },
@@ -60,7 +60,7 @@ pub(in crate::mqtt) struct MessageRows {
 struct RowsState {
     /// True if the row of the message was inserted.
     is_inserted: bool,
-    open: Option<OpenRows>,
+    open: Option<Box<OpenRows>>,
 }
 
 /// The edits of open rows, and those who wait for them.
@@ -81,6 +81,15 @@ struct DeliveryGuard {
     value: Box<[u8]>,
     /// The packet identifier; 0 before the delivery was sent.
     packet_id: AtomicU16,
+}
+
+/// A message from a row.
+pub(in crate::mqtt) struct RestoredQueueMessage {
+    pub(in crate::mqtt) number: u64,
+    pub(in crate::mqtt) message: Arc<Message>,
+    pub(in crate::mqtt) rows: Arc<MessageRows>,
+    /// True if its message expiry interval has passed.
+    pub(in crate::mqtt) is_expired: bool,
 }
 
 /// A delivery from a row.
@@ -112,28 +121,34 @@ pub(in crate::mqtt) fn insert(
 
 /// Begins to collect the edits of `message`, until [`MessageRows::close`].
 pub(in crate::mqtt) fn open(message: &Message, recorder: &Recorder, number: u64) -> Arc<MessageRows> {
-    let state = RowsState { is_inserted: false, open: Some(OpenRows::default()) };
+    let state = RowsState { is_inserted: false, open: Some(Box::default()) };
     let rows = Arc::new(MessageRows::new(number, recorder, state));
     message.row.get_or_init(|| Box::new(MessageGuard(rows.clone())));
     rows
 }
 
-/// Reads the row of a message, which keeps it from then on. Returns its number and true if it has expired.
+/// Reads the row of a message, which keeps it from then on.
 pub(in crate::mqtt) fn read_message(
     key: &[u8],
     value: Bytes,
     recorder: &Recorder,
     now: Now,
-) -> Option<(u64, Arc<Message>, bool)> {
+) -> Option<RestoredQueueMessage> {
     let number = u64::from_be_bytes(key.get(1..)?.try_into().ok()?);
-    let restored = message_row::read(value, now)?;
-    let rows = MessageRows::new(number, recorder, RowsState { is_inserted: true, open: None });
-    restored.message.row.get_or_init(|| Box::new(MessageGuard(Arc::new(rows))));
-    Some((number, Arc::new(restored.message), restored.is_expired))
+    let RestoredMessage { message, is_expired, .. } = message_row::read(value, now)?;
+    let rows = Arc::new(MessageRows::new(number, recorder, RowsState { is_inserted: true, open: None }));
+    message.row.get_or_init(|| Box::new(MessageGuard(rows.clone())));
+    Some(RestoredQueueMessage { number, message: Arc::new(message), rows, is_expired })
 }
 
-/// Reads the row of a delivery, which keeps it from then on.
-pub(in crate::mqtt) fn read_delivery(key: &[u8], value: Bytes, recorder: &Recorder) -> Option<RestoredDelivery> {
+/// Reads the row of a delivery, which keeps it from then on. `rows` returns the rows of a message by its number, unless they
+/// are missing.
+pub(in crate::mqtt) fn read_delivery(
+    key: &[u8],
+    value: Bytes,
+    recorder: &Recorder,
+    rows: impl FnOnce(u64) -> Option<Arc<MessageRows>>,
+) -> Option<RestoredDelivery> {
     let (session, number) = key.get(1..)?.split_first_chunk::<8>()?;
     let (session, number) = (SessionId(u64::from_be_bytes(*session)), u64::from_be_bytes(number.try_into().ok()?));
     let mut rest = value;
@@ -145,7 +160,7 @@ pub(in crate::mqtt) fn read_delivery(key: &[u8], value: Bytes, recorder: &Record
         "" => None,
         filter => Some(Arc::new(TopicFilter::new(filter).ok()?)),
     };
-    let rows = Arc::new(MessageRows::new(number, recorder, RowsState::default()));
+    let rows = rows(number).unwrap_or_else(|| Arc::new(MessageRows::new(number, recorder, RowsState::default())));
     let row = DeliveryGuard { session, rows, value: without_id.into(), packet_id: AtomicU16::new(packet_id) };
     Some(RestoredDelivery {
         session,
@@ -191,7 +206,8 @@ impl MessageRows {
     pub(in crate::mqtt) fn close(&self, last: Option<RowEdit>) {
         // Written under the lock, so that a later edit of a row follows.
         let state = &mut *self.state.lock();
-        let Some(OpenRows { mut edits, on_durable }) = state.open.take() else { return };
+        let Some(open) = state.open.take() else { return };
+        let OpenRows { mut edits, on_durable } = *open;
         edits.extend(last);
         self.recorder.write(edits);
         if !on_durable.is_empty() {

@@ -50,13 +50,13 @@ pub(in crate::mqtt) fn insert(
 
 /// Reads a row: the session and the identifier. `None` if it is damaged.
 pub(in crate::mqtt) fn read(
-    key: &RowKey,
+    key: &[u8],
     mut value: Bytes,
     recorder: &Recorder,
 ) -> Option<(SessionId, RestoredIdentifier)> {
     let (session, id) = key.get(1..)?.split_first_chunk::<8>()?;
     let id = PacketId::new(u16::from_be_bytes(id.try_into().ok()?))?;
-    let row = Arc::new(ReceivedGuard { key: key.clone(), recorder: recorder.clone() });
+    let row = Arc::new(ReceivedGuard { key: key.into(), recorder: recorder.clone() });
     let identifier = RestoredIdentifier { id, reason: Reason(value.try_get_u8().ok()?), row };
     Some((SessionId(u64::from_be_bytes(*session)), identifier))
 }

@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use crate::{
     auth::{Access, AuthContext},
     config::RoleLimits,
@@ -23,7 +25,7 @@ use crate::{
                 clock_row::{self, Stop},
                 message_row::Now,
                 presence_row,
-                queue_row::{self, RestoredDelivery},
+                queue_row::{self, RestoredDelivery, RestoredQueueMessage},
                 received_row::{self, RestoredIdentifier},
                 retained_row::{self, RestoredRetained},
                 session_row::{self, RestoredSession},
@@ -49,12 +51,14 @@ use crate::{
 struct SessionRows {
     sessions: Vec<RestoredSession>,
     subscriptions: HashMap<SessionId, Vec<(Subscription, Option<u32>)>>,
-    messages: HashMap<u64, (Arc<Message>, bool)>,
+    messages: HashMap<u64, RestoredQueueMessage>,
     /// In the order of their messages.
     deliveries: HashMap<SessionId, Vec<RestoredDelivery>>,
     received: HashMap<SessionId, Vec<RestoredIdentifier>>,
     presence: Vec<(DeviceId, Presence)>,
     stop: Option<Stop>,
+    /// The removals of expired retained messages.
+    expired: Vec<RowEdit>,
 }
 
 /// The rights of a session and its login.
@@ -79,13 +83,13 @@ struct SessionQueue {
 }
 
 /// Returns the queue of a session with these rows. The rows of expired messages, and of those that are missing, are removed.
-fn queue_of(rows: Vec<RestoredDelivery>, messages: &HashMap<u64, (Arc<Message>, bool)>) -> SessionQueue {
+fn queue_of(rows: Vec<RestoredDelivery>, messages: &HashMap<u64, RestoredQueueMessage>) -> SessionQueue {
     let mut queue = SessionQueue::default();
     for row in rows {
         let RestoredDelivery { number, qos, retain, subscription_ids, share, packet_id, is_released, row, .. } = row;
-        let delivery = messages.get(&number).map(|(message, is_expired)| {
-            let message = message.clone();
-            (Delivery { message, qos, retain, subscription_ids, share, row: Some(row.clone()) }, *is_expired)
+        let delivery = messages.get(&number).map(|restored| {
+            let message = restored.message.clone();
+            (Delivery { message, qos, retain, subscription_ids, share, row: Some(row.clone()) }, restored.is_expired)
         });
         match (packet_id, delivery) {
             (Some(id), _) if is_released => queue.inflight.push((id, RestoredInflight::Released(row))),
@@ -107,46 +111,12 @@ impl Broker {
     /// The rows cannot be read.
     pub fn restore(self: &Arc<Self>) -> Result<(), StoreError> {
         let (started, now) = (Instant::now(), self.recorder.now());
-        let (mut rows, mut restored, mut expired) = (SessionRows::default(), Restored::default(), Vec::new());
-        for (key, value) in self.service.rows()? {
-            let is_read = match key.first().copied() {
-                Some(retained_row::KIND) => retained_row::read(value, now).map(|row| {
-                    if row.message.is_expired {
-                        return expired.push(key);
-                    }
-                    self.restore_retained(row);
-                    restored.retained += 1;
-                }),
-                Some(subscription_row::KIND) => {
-                    subscription_row::read(&key, value).map(|(session, subscription, id)| {
-                        rows.subscriptions.entry(session).or_default().push((subscription, id));
-                    })
-                }
-                Some(queue_row::MESSAGE_KIND) => {
-                    queue_row::read_message(&key, value, &self.recorder, now).map(|(number, message, is_expired)| {
-                        self.recorder.skip_message(number);
-                        rows.messages.insert(number, (message, is_expired));
-                    })
-                }
-                Some(queue_row::DELIVERY_KIND) => {
-                    queue_row::read_delivery(&key, value, &self.recorder).map(|delivery| {
-                        self.recorder.skip_message(delivery.number);
-                        rows.deliveries.entry(delivery.session).or_default().push(delivery);
-                    })
-                }
-                Some(received_row::KIND) => {
-                    received_row::read(&key, value, &self.recorder).map(|(session, identifier)| {
-                        rows.received.entry(session).or_default().push(identifier);
-                    })
-                }
-                Some(presence_row::KIND) => presence_row::read(&key, value).map(|device| rows.presence.push(device)),
-                Some(session_row::KIND) => session_row::read(&key, value).map(|session| rows.sessions.push(session)),
-                Some(clock_row::KIND) => clock_row::read(value).map(|stop| rows.stop = Some(stop)),
-                _ => None,
-            };
-            restored.unreadable += usize::from(is_read.is_none());
-        }
-        self.recorder.write(expired.into_iter().map(RowEdit::Remove).collect());
+        let (mut rows, mut restored) = (SessionRows::default(), Restored::default());
+        self.service.each_row(|key, value| {
+            let is_read = self.read_row(key, value, now, &mut rows, &mut restored).is_some();
+            restored.unreadable += usize::from(!is_read);
+        })?;
+        self.recorder.write(std::mem::take(&mut rows.expired));
         let stopped = rows.stop.as_ref().map(|stop| Timestamp(stop.date_ms.min(now.date_ms) / 1000));
         self.presence.restore(std::mem::take(&mut rows.presence), stopped);
         self.restore_sessions(rows, &mut restored, now);
@@ -159,6 +129,53 @@ impl Broker {
             tracing::info!(sessions, ended, retained, ?elapsed, "restored sessions and retained messages");
         }
         Ok(())
+    }
+
+    /// Reads a row; `None` if it is damaged, or of an unknown kind.
+    fn read_row(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        now: Now,
+        rows: &mut SessionRows,
+        restored: &mut Restored,
+    ) -> Option<()> {
+        match *key.first()? {
+            retained_row::KIND => {
+                let row = retained_row::read(value, now)?;
+                if row.message.is_expired {
+                    rows.expired.push(RowEdit::Remove(key.into()));
+                } else {
+                    self.restore_retained(row);
+                    restored.retained += 1;
+                }
+            }
+            subscription_row::KIND => {
+                let (session, subscription, id) = subscription_row::read(key, value)?;
+                rows.subscriptions.entry(session).or_default().push((subscription, id));
+            }
+            queue_row::MESSAGE_KIND => {
+                let message = queue_row::read_message(key, value, &self.recorder, now)?;
+                self.recorder.skip_message(message.number);
+                rows.messages.insert(message.number, message);
+            }
+            queue_row::DELIVERY_KIND => {
+                // Their messages come before, in the order of the keys.
+                let rows_of = |number| rows.messages.get(&number).map(|message| message.rows.clone());
+                let delivery = queue_row::read_delivery(key, value, &self.recorder, rows_of)?;
+                self.recorder.skip_message(delivery.number);
+                rows.deliveries.entry(delivery.session).or_default().push(delivery);
+            }
+            received_row::KIND => {
+                let (session, identifier) = received_row::read(key, value, &self.recorder)?;
+                rows.received.entry(session).or_default().push(identifier);
+            }
+            presence_row::KIND => rows.presence.push(presence_row::read(key, value)?),
+            session_row::KIND => rows.sessions.push(session_row::read(key, value)?),
+            clock_row::KIND => rows.stop = Some(clock_row::read(value)?),
+            _ => return None,
+        }
+        Some(())
     }
 
     fn restore_retained(&self, RestoredRetained { message, by }: RestoredRetained) {

@@ -51,9 +51,7 @@ use crate::{
         request_id::RequestId,
     },
     shadow::{Rejection, ShadowKey, Timestamp},
-    store::{
-        self, CopyError, Health, OnDurable, PurgedTombstones, RowEdit, RowKey, Seq, Store, StoreError, StoreOptions,
-    },
+    store::{self, CopyError, Health, OnDurable, PurgedTombstones, RowEdit, Seq, Store, StoreError, StoreOptions},
     wire::{RefusedEntry, Via},
 };
 

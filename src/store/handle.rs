@@ -32,7 +32,7 @@ use crate::{
         purging::{PurgeOrder, PurgedTombstones},
         reader::{History, HistoryReader, JournalPage, Listed, Shared},
         rows::{
-            edit::{RowEdit, RowKey},
+            edit::RowEdit,
             pending::{BACKLOG_BYTES_MAX, PendingRows},
             sent::{OnDurable, SentRows},
             tables,

@@ -133,12 +133,16 @@ impl Readable {
 
     fn read_rows(&mut self, database: &Database, progress: &Checkpoint) {
         let is_sound = database.pages().is_none_or(|pages| pages.is_rows_sound());
-        let rows = match is_sound {
-            true => tables::recover(database, &progress.rows, 0).and_then(|dirty| tables::load(database, &dirty)),
+        let mut rows = Vec::new();
+        let mut keep = |key: &[u8], value| rows.push((key.into(), value));
+        let read = match is_sound {
+            true => {
+                tables::recover(database, &progress.rows, 0).and_then(|dirty| tables::each(database, &dirty, &mut keep))
+            }
             false => Err(StoreError::record(ROWS, "*", &DecodeError::Invalid("a page"))),
         };
-        match rows {
-            Ok(rows) => self.rows = rows,
+        match read {
+            Ok(()) => self.rows = rows,
             Err(error) => self.lost.parts.push(format!("all sessions and messages of the broker: {error}")),
         }
     }

@@ -18,7 +18,7 @@ use crate::store::{
     frame,
     rows::{
         dirty_rows::{DirtyRows, FlushedRow},
-        edit::{self, RowKey},
+        edit,
     },
     schema::{JournalPosition, RowsCheckpoint},
 };

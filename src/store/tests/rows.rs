@@ -17,7 +17,7 @@ use super::{
     sim_disk::{Repaired, SimDisk, Stop},
     stepped::Stepped,
 };
-use crate::store::{RowEdit, State, StoreOptions, backup::copy};
+use crate::store::{RowEdit, RowKey, State, Store, StoreOptions, backup::copy};
 
 /// The rows by key.
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;

@@ -36,7 +36,7 @@ use crate::{
             sessions::{ClientSession, ClosedSession, LostConnection, SessionKey},
         },
         protocol::{
-            message::{Delivery, Message},
+            message::Delivery,
             packet::{PacketId, Subscription},
             topic::TopicFilter,
         },

@@ -118,8 +118,7 @@ impl Run {
         let service = self.broker.service.clone();
         tokio::task::spawn_blocking(move || service.close()).await.unwrap();
         drop(self.directory);
-        let world = self.world.lock().clone();
-        world
+        self.world.lock().clone()
     }
 
     async fn send(&mut self, client: usize, bytes: &[u8]) {

@@ -107,7 +107,7 @@ impl World {
                 client.is_connected = true;
                 None
             }
-            3 => return client.publish(packet),
+            3 => client.publish(packet),
             4 => {
                 assert!(reason(4) < 0x80, "PUBACK: {packet:?}");
                 let at = client.sending.iter().position(|sending| sending.id == id()).expect("a message is sent");

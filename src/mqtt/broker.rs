@@ -226,14 +226,20 @@ impl Broker {
     pub fn dispose(self: &Arc<Self>, mut ended: ClosedSession) {
         if let Some(client) = &mut ended.client {
             self.router.remove(client.outbox.id(), client.filters.iter());
-            self.remove_rows(client);
             let unacknowledged = client.session.take_shared().into_iter().chain(client.outbox.take_shared());
             if !*self.closing.borrow() {
                 unacknowledged.for_each(|delivery| self.router.hand_over(&delivery, &ended.access));
             }
         }
+        // Its row has the will until the rows of the message are written.
+        let has_will = ended.will.is_some();
         if let Some(will) = ended.will {
-            self.publish_will(ended.key, ended.access, ended.from, will);
+            self.publish_will(ended.key.clone(), ended.access, ended.from, will);
+        }
+        match &ended.client {
+            Some(client) => self.remove_rows(client),
+            None if has_will => self.sessions.will_published(&ended.key),
+            None => {}
         }
         drop(ended.disposed);
     }

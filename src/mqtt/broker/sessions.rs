@@ -277,7 +277,7 @@ impl Sessions {
             will: will_later,
             at_ms: self.recorder.now().date_ms,
         };
-        self.recorder.write(vec![lost.row(key, self.recorder.now())]);
+        self.recorder.write(vec![lost.row(key, will_now.as_ref(), self.recorder.now())]);
         table.park(key, lost);
         drop(table);
         self.timers_changed.notify_one();
@@ -369,7 +369,7 @@ impl Sessions {
         Ok(AttachAttempt::Attached(Box::new(Attached { client, present, disconnect_signal, ended })))
     }
 
-    fn take_due(&self, now: Instant) -> (Vec<ClosedSession>, Option<Instant>) {
+    pub(super) fn take_due(&self, now: Instant) -> (Vec<ClosedSession>, Option<Instant>) {
         let mut table = self.table.lock();
         let mut due = Vec::new();
         while let Some(first) = table.timers.first_entry() {
@@ -377,7 +377,7 @@ impl Sessions {
                 break;
             }
             let key = first.remove();
-            due.extend(table.expire(key, now, &self.recorder));
+            due.extend(table.expire(key, now));
         }
         let next = table.timers.first_key_value().map(|((at, _), _)| *at);
         (due, next)
@@ -449,7 +449,7 @@ impl SessionTable {
         timer
     }
 
-    fn expire(&mut self, key: SessionKey, now: Instant, recorder: &Recorder) -> Option<ClosedSession> {
+    fn expire(&mut self, key: SessionKey, now: Instant) -> Option<ClosedSession> {
         let Some(SessionSlot::Disconnected(disconnected)) = self.entries.get_mut(&key) else {
             return None;
         };
@@ -462,7 +462,6 @@ impl SessionTable {
         let will = disconnected.lost.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
         if will.is_some() {
             disconnected.lost.client.charge(disconnected.lost.auth_context.kept_bytes());
-            recorder.write(vec![disconnected.lost.row(&key, recorder.now())]);
         }
         let next = disconnected
             .lost

@@ -120,6 +120,7 @@ impl Broker {
         let stopped = rows.stop.as_ref().map(|stop| Timestamp(stop.date_ms.min(now.date_ms) / 1000));
         self.presence.restore(std::mem::take(&mut rows.presence), stopped);
         self.restore_sessions(rows, &mut restored, now);
+        self.publish_due_wills();
         let Restored { retained, sessions, ended, unreadable } = restored;
         if unreadable > 0 {
             tracing::error!(unreadable, "rows of the broker cannot be read; they are kept and ignored");
@@ -176,6 +177,17 @@ impl Broker {
             _ => return None,
         }
         Some(())
+    }
+
+    /// Publishes the wills that were due while the server was down, before a client can come back and publish that it did.
+    fn publish_due_wills(self: &Arc<Self>) {
+        loop {
+            let (due, _) = self.sessions.take_due(Instant::now());
+            if due.is_empty() {
+                break;
+            }
+            due.into_iter().for_each(|due| self.dispose(due));
+        }
     }
 
     fn restore_retained(&self, RestoredRetained { message, by }: RestoredRetained) {

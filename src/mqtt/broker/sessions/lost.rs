@@ -10,7 +10,7 @@ use crate::{
                 message_row::Now,
                 session_row::{self, SessionState},
             },
-            sessions::{ClientSession, DisconnectedSession, SessionKey, SessionSlot, SessionTable},
+            sessions::{ClientSession, DisconnectedSession, SessionKey, SessionSlot, SessionTable, Sessions},
         },
         protocol::packet::Will,
     },
@@ -32,8 +32,8 @@ pub(in crate::mqtt::broker) struct LostConnection {
 }
 
 impl LostConnection {
-    /// Returns the edit that writes the session.
-    pub(super) fn row(&self, key: &SessionKey, now: Now) -> RowEdit {
+    /// Returns the edit that writes the session. A will that is being `published` stays in its row until it is.
+    pub(super) fn row(&self, key: &SessionKey, published: Option<&Will>, now: Now) -> RowEdit {
         let due_ms = |at: &Instant| {
             let left = at.saturating_duration_since(now.instant).as_millis();
             now.date_ms.saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
@@ -45,9 +45,21 @@ impl LostConnection {
             expiry: self.expiry,
             disconnected_ms: Some(self.at_ms),
             since: self.client.outbox.delivered_up_to(0),
-            will: self.will.as_ref().map(|(at, will)| (will, Some(due_ms(at)))),
+            will: published
+                .map(|will| (will, Some(now.date_ms)))
+                .or_else(|| self.will.as_ref().map(|(at, will)| (will, Some(due_ms(at))))),
         };
         session_row::put(&state, now)
+    }
+}
+
+impl Sessions {
+    /// Writes the session of `key`, whose will was published, unless it has a connection again or has ended.
+    pub(in crate::mqtt::broker) fn will_published(&self, key: &SessionKey) {
+        let table = self.table.lock();
+        if let Some(SessionSlot::Disconnected(disconnected)) = table.entries.get(key) {
+            self.recorder.write(vec![disconnected.lost.row(key, None, self.recorder.now())]);
+        }
     }
 }
 

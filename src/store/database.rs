@@ -41,7 +41,8 @@ use crate::store::{
 pub(super) struct Database {
     /// The check of the pages; `None` for a file in memory, and while a file is made.
     pages: Option<Arc<PageCheck>>,
-    redb: redb::Database,
+    /// `None` only while it is closed.
+    redb: Option<redb::Database>,
     path: PathBuf,
     /// True once the store is to be opened again: long reads end.
     retired: AtomicBool,
@@ -129,7 +130,11 @@ impl Database {
     }
 
     fn of(redb: redb::Database, options: &StoreOptions) -> Self {
-        Self { pages: None, redb, path: options.path.clone(), retired: AtomicBool::new(false) }
+        Self { pages: None, redb: Some(redb), path: options.path.clone(), retired: AtomicBool::new(false) }
+    }
+
+    fn redb(&self) -> Result<&redb::Database, StoreError> {
+        self.redb.as_ref().ok_or(StoreError::Closed)
     }
 
     /// Ends long reads, so that the file can be closed.
@@ -158,7 +163,7 @@ impl Database {
     }
 
     fn begin_check(&self) -> Result<PageCheck, StoreError> {
-        let snapshot = guarded(&self.path, || Ok(self.redb.begin_read()?))?;
+        let snapshot = guarded(&self.path, || Ok(self.redb()?.begin_read()?))?;
         let pages = PageCheck::begin(&self.path, snapshot, self.progress()?.checkpoint.seq)?;
         pages.map_err(|detail| StoreError::Corrupt { path: self.path.clone(), detail: detail.to_owned() })
     }
@@ -364,7 +369,7 @@ impl Database {
         &self,
         body: impl FnOnce(&ReadTransaction) -> Result<T, AbortCause>,
     ) -> Result<T, StoreError> {
-        guarded(&self.path, || body(&self.redb.begin_read()?))
+        guarded(&self.path, || body(&self.redb()?.begin_read()?))
     }
 
     /// Commits the writes of `fill`; on return they are on disk.
@@ -373,7 +378,7 @@ impl Database {
         fill: impl FnOnce(&WriteTransaction) -> Result<T, AbortCause>,
     ) -> Result<T, CommitFailure> {
         let filled = guarded(&self.path, || {
-            let mut transaction = self.redb.begin_write()?;
+            let mut transaction = self.redb()?.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
             transaction.set_two_phase_commit(true);
             // Costs up to a tenth of the throughput; without it a large file takes seconds to open after a crash.
@@ -391,6 +396,15 @@ impl Drop for Database {
     fn drop(&mut self) {
         // Whoever still has the check would otherwise keep the file open.
         self.pages.iter().for_each(|pages| pages.release());
+        let redb = self.redb.take();
+        // It writes the list of free pages, which does not fit a damaged file.
+        let closed = guarded(&self.path, || {
+            drop(redb);
+            Ok(())
+        });
+        if let Err(error) = closed {
+            tracing::error!(%error, "the store was not closed cleanly");
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::harness::{
     DEADLINE,
-    program::{Running, ended, program, umbrad},
+    program::{Running, ended, umbrad},
     shadow::Requester,
     wire::{Connect, V5},
 };
@@ -53,9 +53,9 @@ fn notifies_the_service_manager_of_ready_watchdog_and_stopping() {
 /// A command that runs `umbrad serve` at `bind`, with `socket` as the only one that its service manager has opened.
 fn activated(directory: &Path, socket: &TcpListener, bind: &str) -> Command {
     fcntl_setfd(socket, FdFlags::empty()).unwrap();
-    let script = format!("LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve --bind {bind} 3<&{}", socket.as_raw_fd());
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(script).arg(program()).current_dir(directory).stdin(Stdio::null());
+    let mut command = umbrad(&["serve", "--bind", bind]);
+    command.env("LISTEN_FDS", "1").env("LISTEN_FDS_FIRST_FD", socket.as_raw_fd().to_string());
+    command.current_dir(directory);
     command
 }
 

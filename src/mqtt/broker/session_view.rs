@@ -60,6 +60,9 @@ impl SessionView {
     pub(super) fn insert(&self, filter: &TopicFilter) -> bool {
         let mut inner = self.inner.lock();
         let Err(at) = inner.position(filter) else { return false };
+        if inner.filters.is_empty() {
+            inner.filters.reserve_exact(1); // most have few
+        }
         inner.filters.insert(at, GrantedFilter { filter: filter.clone(), qos: QoS::AtMostOnce });
         true
     }

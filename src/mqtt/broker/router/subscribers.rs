@@ -9,7 +9,12 @@
 //! Nearly all filters of a fleet have exactly one subscriber, so one is stored in place. Two or more are in a map by
 //! session, since all sessions may have the same filter, and each may subscribe and unsubscribe at any time.
 
-use std::{collections::BTreeMap, num::NonZeroU32, ops::Bound, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    ops::{Bound, RangeBounds},
+    sync::Arc,
+};
 
 use crate::mqtt::broker::router::shared::Group;
 use crate::mqtt::{
@@ -23,12 +28,14 @@ use crate::mqtt::{
 /// The subscribers of one filter.
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
-    own: Own,
+    own: SubscriberSet,
     #[expect(clippy::box_collection, reason = "nearly always none, and there is one for each filter")]
     groups: Option<Box<BTreeMap<Box<str>, Group>>>,
-    #[expect(clippy::box_collection, reason = "nearly always none, and there is one for each filter")]
-    absent: Option<Box<BTreeMap<(SessionId, u8), Subscriber>>>,
+    absent: Option<Box<SubscriberSet>>,
 }
+
+/// A session and the number of its narrowed subscription.
+type SubscriberKey = (SessionId, u8);
 
 /// One session's subscription.
 #[derive(Clone, Debug)]
@@ -43,13 +50,14 @@ pub(super) struct Subscriber {
     pub(super) narrowed: u8,
 }
 
+/// Subscribers by their keys.
 #[derive(Debug, Default)]
 #[expect(clippy::box_collection, reason = "rare, and it would make the common variant larger")]
-enum Own {
+enum SubscriberSet {
     #[default]
     None,
     One(Subscriber),
-    Many(Box<BTreeMap<(SessionId, u8), Subscriber>>),
+    Many(Box<BTreeMap<SubscriberKey, Subscriber>>),
 }
 
 impl Subscriber {
@@ -70,7 +78,7 @@ impl Subscriber {
     }
 
     /// Returns the session and the number of its narrowed subscription.
-    pub(super) fn key(&self) -> (SessionId, u8) {
+    pub(super) fn key(&self) -> SubscriberKey {
         (self.outbox.id(), self.narrowed)
     }
 }
@@ -106,48 +114,33 @@ impl Subscribers {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        matches!(self.own, Own::None) && self.groups.is_none() && self.absent.is_none()
+        self.own.is_empty() && self.groups.is_none() && self.absent.is_none()
     }
 
     /// Returns true if there is at most one subscriber, and no group.
     pub(super) fn is_one(&self) -> bool {
-        !matches!(self.own, Own::Many(_)) && self.groups.is_none() && self.absent.is_none()
+        self.own.len() <= 1 && self.groups.is_none() && self.absent.is_none()
     }
 
     /// Iterates over the connected subscribers outside groups, in the order of their session ids.
     pub(super) fn own(&self) -> impl Iterator<Item = &Subscriber> {
-        let (one, many) = match &self.own {
-            Own::None => (None, None),
-            Own::One(subscriber) => (Some(subscriber), None),
-            Own::Many(all) => (None, Some(all)),
-        };
-        one.into_iter().chain(many.into_iter().flat_map(|all| all.values()))
+        self.own.after(None)
     }
 
     /// Iterates over the connected subscribers outside groups of the sessions after `after`, in the order of their ids.
     pub(super) fn own_after(&self, after: Option<SessionId>) -> impl Iterator<Item = &Subscriber> {
-        let (one, many) = match &self.own {
-            Own::None => (None, None),
-            Own::One(one) => (after.is_none_or(|after| one.outbox.id() > after).then_some(one), None),
-            Own::Many(all) => (None, Some(all.range((beyond(after), Bound::Unbounded)))),
-        };
-        one.into_iter().chain(many.into_iter().flatten().map(|(_, subscriber)| subscriber))
+        self.own.after(after)
     }
 
     /// Iterates over the subscribers outside groups that have no connection, of the sessions after `after`, in the order
     /// of their ids.
     pub(super) fn absent_after(&self, after: Option<SessionId>) -> impl Iterator<Item = &Subscriber> {
-        let all = self.absent.iter().flat_map(move |absent| absent.range((beyond(after), Bound::Unbounded)));
-        all.map(|(_, subscriber)| subscriber)
+        self.absent.iter().flat_map(move |absent| absent.after(after))
     }
 
     /// Returns the number of connected subscribers outside groups.
     pub(super) fn own_count(&self) -> usize {
-        match &self.own {
-            Own::None => 0,
-            Own::One(_) => 1,
-            Own::Many(all) => all.len(),
-        }
+        self.own.len()
     }
 
     /// Returns the number of subscribers outside groups that have no connection.
@@ -157,19 +150,12 @@ impl Subscribers {
 
     /// Iterates over the subscribers of one session outside groups.
     pub(super) fn own_of(&self, session: SessionId) -> impl Iterator<Item = &Subscriber> {
-        let (one, many) = match &self.own {
-            Own::None => (None, None),
-            Own::One(subscriber) => (Some(subscriber).filter(|one| one.outbox.id() == session), None),
-            Own::Many(all) => (None, Some(all.range((session, 0)..=(session, u8::MAX)))),
-        };
-        let connected = one.into_iter().chain(many.into_iter().flatten().map(|(_, subscriber)| subscriber));
-        connected.chain(self.absent_of(session))
+        self.own.of(session).chain(self.absent_of(session))
     }
 
     /// Iterates over the subscribers of one session outside groups, if it has no connection.
     pub(super) fn absent_of(&self, session: SessionId) -> impl Iterator<Item = &Subscriber> {
-        let all = self.absent.iter().flat_map(move |absent| absent.range((session, 0)..=(session, u8::MAX)));
-        all.map(|(_, subscriber)| subscriber)
+        self.absent.iter().flat_map(move |absent| absent.of(session))
     }
 
     /// Marks the subscriber of the session as connected or not.
@@ -180,13 +166,13 @@ impl Subscribers {
                 self.own.insert(subscriber);
             }
         } else if let Some(subscriber) = self.own.take(key) {
-            self.absent.get_or_insert_default().insert(key, subscriber);
+            self.absent.get_or_insert_default().insert(subscriber);
         }
     }
 
-    fn take_absent(&mut self, key: (SessionId, u8)) -> Option<Subscriber> {
+    fn take_absent(&mut self, key: SubscriberKey) -> Option<Subscriber> {
         let absent = self.absent.as_mut()?;
-        let taken = absent.remove(&key);
+        let taken = absent.take(key);
         if absent.is_empty() {
             self.absent = None;
         }
@@ -200,42 +186,73 @@ impl Subscribers {
 }
 
 /// Returns the bound after all subscribers of `session`.
-fn beyond(session: Option<SessionId>) -> Bound<(SessionId, u8)> {
+fn beyond(session: Option<SessionId>) -> Bound<SubscriberKey> {
     session.map_or(Bound::Unbounded, |session| Bound::Excluded((session, u8::MAX)))
 }
 
-impl Own {
-    fn insert(&mut self, subscriber: Subscriber) -> bool {
+impl SubscriberSet {
+    fn len(&self) -> usize {
         match self {
-            Own::None => {
-                *self = Own::One(subscriber);
-                false
-            }
-            Own::One(one) if one.key() == subscriber.key() => {
-                *one = subscriber;
-                true
-            }
-            Own::One(one) => {
-                let both = [one.clone(), subscriber].map(|subscriber| (subscriber.key(), subscriber));
-                *self = Own::Many(Box::new(BTreeMap::from(both)));
-                false
-            }
-            Own::Many(all) => all.insert(subscriber.key(), subscriber).is_some(),
+            Self::None => 0,
+            Self::One(_) => 1,
+            Self::Many(all) => all.len(),
         }
     }
 
-    fn remove(&mut self, key: (SessionId, u8)) -> bool {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// Iterates over the subscribers of the sessions after `after`, in the order of their ids.
+    fn after(&self, after: Option<SessionId>) -> impl Iterator<Item = &Subscriber> {
+        self.within((beyond(after), Bound::Unbounded))
+    }
+
+    /// Iterates over the subscribers of one session.
+    fn of(&self, session: SessionId) -> impl Iterator<Item = &Subscriber> {
+        self.within((Bound::Included((session, 0)), Bound::Included((session, u8::MAX))))
+    }
+
+    fn within(&self, keys: (Bound<SubscriberKey>, Bound<SubscriberKey>)) -> impl Iterator<Item = &Subscriber> {
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(one) => (keys.contains(&one.key()).then_some(one), None),
+            Self::Many(all) => (None, Some(all.range(keys))),
+        };
+        one.into_iter().chain(many.into_iter().flatten().map(|(_, subscriber)| subscriber))
+    }
+
+    fn insert(&mut self, subscriber: Subscriber) -> bool {
+        match self {
+            Self::None => {
+                *self = Self::One(subscriber);
+                false
+            }
+            Self::One(one) if one.key() == subscriber.key() => {
+                *one = subscriber;
+                true
+            }
+            Self::One(one) => {
+                let both = [one.clone(), subscriber].map(|subscriber| (subscriber.key(), subscriber));
+                *self = Self::Many(Box::new(BTreeMap::from(both)));
+                false
+            }
+            Self::Many(all) => all.insert(subscriber.key(), subscriber).is_some(),
+        }
+    }
+
+    fn remove(&mut self, key: SubscriberKey) -> bool {
         self.take(key).is_some()
     }
 
-    fn take(&mut self, key: (SessionId, u8)) -> Option<Subscriber> {
+    fn take(&mut self, key: SubscriberKey) -> Option<Subscriber> {
         match std::mem::take(self) {
-            Own::One(one) if one.key() == key => Some(one),
-            Own::Many(mut all) => {
+            Self::One(one) if one.key() == key => Some(one),
+            Self::Many(mut all) => {
                 let taken = all.remove(&key);
                 *self = match all.len() {
-                    1 => all.pop_first().map_or(Own::None, |(_, last)| Own::One(last)),
-                    _ => Own::Many(all),
+                    1 => all.pop_first().map_or(Self::None, |(_, last)| Self::One(last)),
+                    _ => Self::Many(all),
                 };
                 taken
             }

@@ -223,6 +223,7 @@ impl World {
                     self.deliveries.sent(*id, qos, payload, expires);
                 }
             }
+            (delivered @ Delivered::Unsaved(_), _) => panic!("without a row {delivered:?}"),
             (delivered, None) => panic!("without a connection {delivered:?}"),
         }
     }

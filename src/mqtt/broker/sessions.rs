@@ -150,19 +150,24 @@ struct SessionTable {
 
 #[derive(Debug)]
 enum SessionSlot {
-    /// A connection owns the session. The first requester of its end takes `disconnect`. With `ends`, the session does
-    /// not outlive the connection. `disposed` has the operators who wait for that.
-    Connected {
-        disconnect: Option<oneshot::Sender<Reason>>,
-        released: Arc<Notify>,
-        auth_context: Arc<AuthContext>,
-        outbox: Arc<Outbox>,
-        view: Arc<SessionView>,
-        ends: bool,
-        disposed: Vec<oneshot::Sender<()>>,
-    },
+    /// A connection owns the session.
+    Connected(Box<ConnectedSession>),
     /// No connection owns the session.
     Disconnected(Box<DisconnectedSession>),
+}
+
+#[derive(Debug)]
+struct ConnectedSession {
+    /// Taken by the first requester of the end of the connection.
+    disconnect: Option<oneshot::Sender<Reason>>,
+    released: Arc<Notify>,
+    auth_context: Arc<AuthContext>,
+    outbox: Arc<Outbox>,
+    view: Arc<SessionView>,
+    /// True if the session does not outlive the connection.
+    ends: bool,
+    /// The operators who wait for that.
+    disposed: Vec<oneshot::Sender<()>>,
 }
 
 #[derive(Debug)]
@@ -253,9 +258,10 @@ impl Sessions {
         let stays = !self.is_revoked(key, authority);
         let now = Instant::now();
         let mut table = self.table.lock();
-        let Some(SessionSlot::Connected { released, auth_context, ends, disposed, .. }) = table.remove(key) else {
+        let Some(SessionSlot::Connected(connected)) = table.remove(key) else {
             return ClosedSession::session(key.clone(), client, will);
         };
+        let ConnectedSession { released, auth_context, ends, disposed, .. } = *connected;
         released.notify_waiters();
         let is_revoked = !stays || !client.outbox.access().is_any();
         if is_revoked || expiry == 0 || ends {
@@ -274,7 +280,7 @@ impl Sessions {
             client,
             expiry,
             expires,
-            will: will_later,
+            will: will_later.map(Box::new),
             at_ms: self.recorder.now().date_ms,
         };
         self.recorder.write(vec![lost.row(key, will_now.as_ref(), self.recorder.now())]);
@@ -307,10 +313,8 @@ impl Sessions {
         let mut table = self.table.lock();
         table.closing = true;
         for entry in table.entries.values_mut() {
-            if let SessionSlot::Connected { disconnect, .. } = entry
-                && let Some(disconnect) = disconnect.take()
-            {
-                let _ = disconnect.send(reason);
+            if let SessionSlot::Connected(connected) = entry {
+                connected.disconnect(reason);
             }
         }
     }
@@ -387,14 +391,14 @@ impl Sessions {
 impl SessionTable {
     fn remove(&mut self, key: &SessionKey) -> Option<SessionSlot> {
         let entry = self.entries.remove(key)?;
-        self.session_counts.remove(&key.principal, matches!(entry, SessionSlot::Connected { .. }));
+        self.session_counts.remove(&key.principal, matches!(entry, SessionSlot::Connected(_)));
         Some(entry)
     }
 
     /// Returns the login that the client of a session used last.
     fn auth_context(&self, key: &SessionKey) -> Option<Arc<AuthContext>> {
         Some(match self.entries.get(key)? {
-            SessionSlot::Connected { auth_context, .. } => auth_context.clone(),
+            SessionSlot::Connected(connected) => connected.auth_context.clone(),
             SessionSlot::Disconnected(disconnected) => disconnected.lost.auth_context.clone(),
         })
     }
@@ -402,11 +406,9 @@ impl SessionTable {
     /// Signals the connection that owns the session of `key` to end, if there is one. Returns a future that resolves
     /// when the session is released.
     fn take_over(&mut self, key: &SessionKey) -> Option<OwnedNotified> {
-        let Some(SessionSlot::Connected { disconnect, released, .. }) = self.entries.get_mut(key) else { return None };
-        if let Some(disconnect) = disconnect.take() {
-            let _ = disconnect.send(Reason::SESSION_TAKEN_OVER); // [MQTT-3.1.4-3]
-        }
-        Some(released.clone().notified_owned())
+        let Some(SessionSlot::Connected(connected)) = self.entries.get_mut(key) else { return None };
+        connected.disconnect(Reason::SESSION_TAKEN_OVER); // [MQTT-3.1.4-3]
+        Some(connected.released.clone().notified_owned())
     }
 
     /// Removes and returns the disconnected session of `key`, if there is one.
@@ -428,7 +430,7 @@ impl SessionTable {
         client: &ClientSession,
     ) -> oneshot::Receiver<Reason> {
         let (disconnect, disconnect_signal) = oneshot::channel();
-        let entry = SessionSlot::Connected {
+        let connected = ConnectedSession {
             disconnect: Some(disconnect),
             released: Arc::default(),
             auth_context: auth_context.clone(),
@@ -438,7 +440,7 @@ impl SessionTable {
             disposed: Vec::new(),
         };
         self.session_counts.add(&key.principal, true);
-        self.entries.insert(key.clone(), entry);
+        self.entries.insert(key.clone(), SessionSlot::Connected(Box::new(connected)));
         disconnect_signal
     }
 
@@ -459,7 +461,7 @@ impl SessionTable {
         if disconnected.lost.expires <= now {
             return self.take_disconnected(&key).map(|disconnected| disconnected.into_closed(key));
         }
-        let will = disconnected.lost.will.take_if(|(at, _)| *at <= now).map(|(_, will)| will);
+        let will = disconnected.lost.will.take_if(|will| will.0 <= now).map(|will| will.1);
         if will.is_some() {
             disconnected.lost.client.charge(disconnected.lost.auth_context.kept_bytes());
         }
@@ -494,9 +496,18 @@ impl ClosedSession {
     }
 }
 
+impl ConnectedSession {
+    /// Requests the end of the connection, unless that was done before.
+    fn disconnect(&mut self, reason: Reason) {
+        if let Some(disconnect) = self.disconnect.take() {
+            let _ = disconnect.send(reason);
+        }
+    }
+}
+
 impl DisconnectedSession {
     fn into_closed(self, key: SessionKey) -> ClosedSession {
-        ClosedSession::session(key, self.lost.client, self.lost.will.map(|(_, will)| will))
+        ClosedSession::session(key, self.lost.client, self.lost.will.map(|will| will.1))
     }
 }
 

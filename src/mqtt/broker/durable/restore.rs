@@ -274,6 +274,7 @@ impl Broker {
         client.outbox.set_kept(true);
         self.router.set_connected(row.id, client.filters.iter(), false);
         let expires = now.instant + expires_in;
+        let will = will.map(Box::new);
         let lost = LostConnection { auth_context, client, expiry: row.expiry, expires, will, at_ms };
         self.sessions.restore(&key, lost);
         true

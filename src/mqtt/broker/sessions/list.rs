@@ -88,13 +88,11 @@ impl Sessions {
     /// Ends the session of `key`, and its connection with [`Reason::ADMINISTRATIVE_ACTION`]. `None` if there is none.
     pub(in crate::mqtt::broker) fn end(&self, key: &SessionKey) -> Option<EndedSession> {
         let mut table = self.table.lock();
-        if let SessionSlot::Connected { disconnect, ends, disposed, .. } = table.entries.get_mut(key)? {
+        if let SessionSlot::Connected(connected) = table.entries.get_mut(key)? {
             let (done, wait) = oneshot::channel();
-            *ends = true;
-            disposed.push(done);
-            if let Some(disconnect) = disconnect.take() {
-                let _ = disconnect.send(Reason::ADMINISTRATIVE_ACTION);
-            }
+            connected.ends = true;
+            connected.disposed.push(done);
+            connected.disconnect(Reason::ADMINISTRATIVE_ACTION);
             return Some(EndedSession::Connected(wait));
         }
         let disconnected = table.take_disconnected(key)?;
@@ -125,7 +123,7 @@ impl SessionTable {
             }
             looked_at += 1;
             end = Some(key);
-            let connected = matches!(slot, SessionSlot::Connected { .. });
+            let connected = matches!(slot, SessionSlot::Connected(_));
             if filter.connected.is_none_or(|wanted| wanted == connected) {
                 found.push(slot.listed(key, now));
             }
@@ -141,7 +139,7 @@ impl SessionTable {
 impl SessionSlot {
     fn listed(&self, key: &SessionKey, now: Instant) -> ListedSession {
         let (view, outbox, lost) = match self {
-            Self::Connected { view, outbox, .. } => (view, outbox, None),
+            Self::Connected(connected) => (&connected.view, &connected.outbox, None),
             Self::Disconnected(disconnected) => {
                 let lost = &disconnected.lost;
                 let expires_in = lost.expires.saturating_duration_since(now);

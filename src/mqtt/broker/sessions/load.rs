@@ -29,7 +29,7 @@ impl Sessions {
         let entries: Vec<(bool, Arc<Outbox>)> = {
             let table = self.table.lock();
             let outboxes = table.entries.values().map(|entry| match entry {
-                SessionSlot::Connected { outbox, .. } => (true, outbox.clone()),
+                SessionSlot::Connected(connected) => (true, connected.outbox.clone()),
                 SessionSlot::Disconnected(disconnected) => (false, disconnected.lost.client.outbox.clone()),
             });
             outboxes.collect()
@@ -51,7 +51,7 @@ impl Sessions {
     /// Returns the queues of the connected sessions that outlive their connections.
     pub(in crate::mqtt::broker) fn kept_outboxes(&self) -> Vec<Arc<Outbox>> {
         let connected = |entry: &SessionSlot| match entry {
-            SessionSlot::Connected { outbox, .. } => Some(outbox.clone()),
+            SessionSlot::Connected(connected) => Some(connected.outbox.clone()),
             SessionSlot::Disconnected(_) => None,
         };
         let all: Vec<_> = self.table.lock().entries.values().filter_map(connected).collect();

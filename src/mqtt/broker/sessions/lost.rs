@@ -26,7 +26,7 @@ pub(in crate::mqtt::broker) struct LostConnection {
     pub(in crate::mqtt::broker) expiry: u32,
     pub(in crate::mqtt::broker) expires: Instant,
     /// The delayed will and when it is due.
-    pub(in crate::mqtt::broker) will: Option<(Instant, Will)>,
+    pub(in crate::mqtt::broker) will: Option<Box<(Instant, Will)>>,
     /// The date of the loss, in milliseconds.
     pub(in crate::mqtt::broker) at_ms: u64,
 }
@@ -47,7 +47,7 @@ impl LostConnection {
             since: self.client.outbox.delivered_up_to(0),
             will: published
                 .map(|will| (will, Some(now.date_ms)))
-                .or_else(|| self.will.as_ref().map(|(at, will)| (will, Some(due_ms(at))))),
+                .or_else(|| self.will.as_deref().map(|(at, will)| (will, Some(due_ms(at))))),
         };
         session_row::put(&state, now)
     }
@@ -66,10 +66,10 @@ impl Sessions {
 impl SessionTable {
     /// Adds a session that lost its connection.
     pub(super) fn park(&mut self, key: &SessionKey, mut lost: LostConnection) {
-        let will_at = lost.will.as_ref().map(|(at, _)| *at);
+        let will_at = lost.will.as_ref().map(|will| will.0);
         let first = [will_at, lost.auth_context.revoked_at()].into_iter().flatten().fold(lost.expires, Instant::min);
         let timer = self.set_timer(key, first);
-        let will_bytes = lost.will.as_ref().map_or(0, |(_, will)| will.bytes());
+        let will_bytes = lost.will.as_ref().map_or(0, |will| will.1.bytes());
         lost.client.charge(lost.auth_context.kept_bytes() + will_bytes);
         let _ends_the_longest_away = lost.client.filters.quota().check_memory(0);
         let away = self.away.add(key);

@@ -41,12 +41,10 @@ impl Sessions {
         let of_principal = table.entries.keys().filter(|key| **key.principal.name() == *principal);
         for key in of_principal.cloned().collect::<Vec<_>>() {
             match table.entries.get_mut(&key) {
-                Some(SessionSlot::Connected { disconnect, ends, .. }) => {
+                Some(SessionSlot::Connected(connected)) => {
                     connections += 1;
-                    *ends |= !keep_sessions;
-                    if let Some(disconnect) = disconnect.take() {
-                        let _ = disconnect.send(Reason::ADMINISTRATIVE_ACTION);
-                    }
+                    connected.ends |= !keep_sessions;
+                    connected.disconnect(Reason::ADMINISTRATIVE_ACTION);
                 }
                 Some(SessionSlot::Disconnected(_)) if !keep_sessions => {
                     ended.extend(table.take_disconnected(&key).map(|disconnected| disconnected.into_closed(key)));
@@ -62,16 +60,20 @@ impl SessionTable {
     /// See [`Sessions::review`].
     fn review(&mut self, key: SessionKey, authority: &Authority) -> Option<ClosedSession> {
         match self.entries.get_mut(&key)? {
-            SessionSlot::Connected { auth_context, outbox, disconnect, .. } => {
+            SessionSlot::Connected(connected) => {
+                let auth_context = &connected.auth_context;
                 // The session outlives a connection that ends for an expired token: the client may authenticate again.
                 let access = authority.review_absent(auth_context);
                 let stays = access.is_some() && !authority.is_over(auth_context);
-                outbox.set_access(access.unwrap_or_else(|| Access::none(key.principal.clone())));
-                if let Some(disconnect) = if stays { None } else { disconnect.take() } {
+                connected.outbox.set_access(access.unwrap_or_else(|| Access::none(key.principal.clone())));
+                if !stays {
                     // 0x8A, banned, is for CONNACK only. [MQTT-3.14.2-1]
-                    let banned = authority.is_banned(auth_context);
-                    let _ =
-                        disconnect.send(if banned { Reason::ADMINISTRATIVE_ACTION } else { Reason::NOT_AUTHORIZED });
+                    let is_banned = authority.is_banned(auth_context);
+                    connected.disconnect(if is_banned {
+                        Reason::ADMINISTRATIVE_ACTION
+                    } else {
+                        Reason::NOT_AUTHORIZED
+                    });
                 }
                 None
             }

@@ -79,7 +79,7 @@ fn last_seen_survives_and_every_device_is_disconnected_at_the_start() {
             let gone: BTreeMap<_, _> = [("away".to_owned(), false), ("held".to_owned(), false)].into();
             assert_eq!(retained(&server), gone, "kill {kill}, start {start}");
             if start == 0 {
-                // A watcher that was told that the device is connected learns that it is not.
+                // A watcher with the presence of a connected device gets the one of a disconnected device.
                 let (mut watcher, connack) = Client::connect_as(&server, &Connect::persistent(V5, "watcher/1"));
                 assert!(connack.session_present);
                 let mut last = BTreeMap::new();

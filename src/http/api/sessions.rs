@@ -169,8 +169,8 @@ pub(in crate::http) async fn end(
             Ok(StatusCode::NO_CONTENT.into_response())
         }
         SessionEnd::Unconfirmed => {
-            let message = "Unavailable: the session was told to end, and the disk has not confirmed it in time; repeat the \
-                           request";
+            let message = "Unavailable: the end of the session was requested, and the disk has not confirmed it in time; \
+                           repeat the request";
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message, api.now()))
         }
     }

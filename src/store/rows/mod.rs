@@ -2,8 +2,9 @@
 //! interpret.
 //!
 //! Edits of rows are written in the same commits as the journal. A commit appends to the row log one edit of each row
-//! edited since the last one, and only that makes them durable. The rows with edits that the table does not have yet are kept in memory ([`dirty_rows`]) and
-//! flushed in key order, like documents ([`super::state::dirty_set`]); the log up to the checkpoint is removed then. So a
+//! edited since the last one, and only that makes them durable. The rows with edits that the table does not have yet are
+//! kept in memory ([`dirty_rows`]) and flushed in key order, like documents ([`super::state::dirty_set`]); the log up to
+//! the checkpoint is removed then. So a
 //! row that is inserted and removed within the lag never reaches the table, and one that is removed before a commit not even
 //! the log. A start reads the table and the rest of the log.
 //!

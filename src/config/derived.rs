@@ -29,10 +29,10 @@ const REQUESTS_IN_FLIGHT: u64 = 64;
 /// Leaves of a shadow, unless its size is larger than the shipped one.
 const LEAVES: u64 = 1_024;
 /// Journal entries not yet in the state table, per `LAG_BYTES` of `lag_bytes_max`.
-const LAG_ENTRIES: u64 = 100_000;
+const LAG_ENTRIES: u64 = 200_000;
 const LAG_BYTES: u64 = 64 * MIB;
 /// The most memory of the caches that is taken without being asked for.
-const STORE_MEMORY: u64 = 384 * MIB;
+const STORE_MEMORY: u64 = 512 * MIB;
 /// The least memory of a session, by which the number of sessions follows from the memory of all.
 const SESSION_BYTES: usize = 2 << 10;
 
@@ -74,7 +74,7 @@ pub(super) fn refusals(publishes: WrittenRate) -> Rate {
     Rate::per_minute(publishes.per_minute() / 10)
 }
 
-/// Returns the memory of the caches on a machine with `machine` bytes: a quarter, at most 384 MiB.
+/// Returns the memory of the caches on a machine with `machine` bytes: a quarter, at most 512 MiB.
 pub(super) fn store_memory(machine: u64) -> u64 {
     (machine / 4).clamp(hard::MEMORY_MIN, STORE_MEMORY)
 }
@@ -127,14 +127,14 @@ mod tests {
     #[test]
     fn limits_follow_their_neighbour() {
         assert_eq!(caches(384 << 20), (128 << 20, 256 << 20));
-        assert_eq!([64 << 10, 64 << 20, 16 << 30].map(lag_entries), [97, 100_000, 10_000_000]);
+        assert_eq!([64 << 10, 64 << 20, 16 << 30].map(lag_entries), [195, 200_000, 10_000_000]);
         assert_eq!([64, 8 << 10, 64 << 10, 1 << 20].map(leaves), [1_024, 1_024, 8_192, 65_536]);
         let bursts = [1, 40, 1_000, 1_000_000].map(|burst| requests_in_flight(rate(20, SECOND, burst)));
         assert_eq!(bursts, [64, 64, 1_000, 65_536]);
         assert_eq!(control_packets(rate(100, SECOND, 5_000)), Rate::within(500, Duration::from_secs(1), 5_000));
         assert_eq!(refusals(rate(100, SECOND, 5_000)), Rate::per_minute(600));
         assert_eq!(refusals(rate(1, MINUTE, 1)), Rate::per_minute(1), "at least one");
-        assert_eq!([256 << 20, 512 << 20, 64 << 30].map(store_memory), [64 << 20, 128 << 20, 384 << 20]);
+        assert_eq!([256 << 20, 512 << 20, 64 << 30].map(store_memory), [64 << 20, 128 << 20, 512 << 20]);
         assert_eq!([32 << 20, 512 << 20, 24 << 30].map(client_memory), [16 << 20, 128 << 20, 6 << 30]);
         assert_eq!(sessions(1 << 30, 100_000), 524_288);
         assert_eq!(sessions(16 << 20, 100_000), 100_000, "one for each connection");

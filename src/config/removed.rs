@@ -7,7 +7,7 @@ const REMOVED: [(&str, &str, &str); 47] = [
     ("store", "cache_bytes", "set store.memory to the sum of both caches; a third of it is for pages"),
     ("store", "document_cache_bytes", "set store.memory to the sum of both caches; two thirds of it are for shadows"),
     ("store", "quick_repair", "it is always true now"),
-    ("store", "lag_entries_max", "it follows from store.lag_bytes_max, 100000 for 64 MiB"),
+    ("store", "lag_entries_max", "it follows from store.lag_bytes_max, 200000 for 64 MiB"),
     ("auth", "password_checks_at_once", "it is one for every four processors now"),
     ("auth", "password_checks_waiting", "it is always 1024 now"),
     ("auth", "user_failures_at_once", "set auth.login_failures, such as \"6/m burst 5\""),

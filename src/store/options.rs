@@ -13,8 +13,8 @@ pub struct StoreOptions {
     pub create: bool,
     /// Bytes of the page cache of redb.
     pub page_cache_bytes: usize,
-    /// Approximate bytes of the cache of decoded documents. Dirty documents are kept in addition; `lag_entries_max`
-    /// bounds them.
+    /// Approximate bytes of the cache of documents. Dirty documents have at most three quarters of it, unless a commit has
+    /// more.
     pub document_cache_bytes: usize,
     /// True to let redb check the file before it is opened: one damaged page, and the whole file is refused.
     pub verify_on_open: bool,
@@ -61,16 +61,16 @@ impl StoreOptions {
         Self {
             path: path.into(),
             create: true,
-            page_cache_bytes: 128 * MIB,
-            document_cache_bytes: 256 * MIB,
+            page_cache_bytes: 170 * MIB,
+            document_cache_bytes: 341 * MIB,
             verify_on_open: false,
             verify_first_bytes_max: 64 << 20,
             batch_commands_max: 1024,
             queue_bytes_max: 64 * MIB,
             journal_bytes_max: 4 << 30,
             journal_age_max: Duration::from_secs(7 * 24 * 3600),
-            lag_entries_max: 100_000,
-            lag_bytes_max: 64 << 20,
+            lag_entries_max: 600_000,
+            lag_bytes_max: 192 << 20,
             row_lag_bytes_max: 16 << 20,
             flush_documents_min: 8,
             flush_documents_idle: 256,

@@ -58,7 +58,7 @@ fn the_defaults_are_those_of_the_protocol() {
         (usize::from(limits.receive_maximum.get()), 64),
         (usize::from(limits.topic_alias_max), 16),
         (config.auth.password_checks_waiting, 1_024),
-        (config.store.lag_entries_max as usize, 100_000),
+        (config.store.lag_entries_max as usize, 600_000),
         (config.store.lag_bytes_max as usize, 64 << 20),
     ];
     for (row, (given, expected)) in table.into_iter().enumerate() {
@@ -469,7 +469,7 @@ fn a_removed_key_names_its_replacement() {
         ("store.cache_bytes", "set store.memory to the sum of both caches; a third of it is for pages"),
         ("store.document_cache_bytes", "set store.memory to the sum of both caches; two thirds of it are for shadows"),
         ("store.quick_repair", "it is always true now"),
-        ("store.lag_entries_max", "it follows from store.lag_bytes_max, 100000 for 64 MiB"),
+        ("store.lag_entries_max", "it follows from store.lag_bytes_max, 200000 for 64 MiB"),
         ("auth.password_checks_at_once", "it is one for every four processors now"),
         ("auth.password_checks_waiting", "it is always 1024 now"),
         ("auth.user_failures_at_once", "set auth.login_failures, such as \"6/m burst 5\""),

@@ -1,7 +1,7 @@
 //! Benchmarks of the store: committed updates per second, CPU time of the writer thread, and journal bytes per update.
 //!
-//! Environment: `SHADOWS` (10000), `ROUNDS` (500), and `BENCH_DIR`, the directory of the store (below `target/`). A
-//! directory in memory would make the syncs free.
+//! Environment: `SHADOWS` (10000), `ROUNDS` (500), `IN_FLIGHT` (all of 50, 1000 and 4000), and `BENCH_DIR`, the directory of
+//! the store (below `target/`). A directory in memory would make the syncs free.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark")]
 
@@ -23,37 +23,68 @@ fn main() {
     preconditions();
 }
 
-/// Measures unconditional updates of random shadows with a constant number in flight.
+/// Measures the creation of all shadows, and then unconditional updates of random ones with a constant number in flight.
 fn in_flight() {
     let shadows = setting("SHADOWS", 10_000);
     let rounds = setting("ROUNDS", 500);
-    for in_flight in [50, 1000, 4000] {
+    let one = std::env::var("IN_FLIGHT").ok().and_then(|text| text.parse().ok());
+    for in_flight in one.map_or(vec![50, 1000, 4000], |one: u64| vec![one]) {
         let running = Running::start();
         let keys: Vec<_> = (0..shadows).map(|n| key(&format!("device-{n:06}"))).collect();
+        let begin = Measured::begin(&running);
         running.create(&keys);
+        begin.print("created", shadows, &running);
         let total = in_flight * if in_flight < 1000 { rounds * 2 } else { rounds };
-        let queue: Vec<_> = (0..total)
-            .map(|n| {
-                let key = &keys[(scattered(n) % shadows) as usize];
-                let state = json!({"reported": {"temperature": n as f64 / 8.0, "humidity": n, "rssi": -60, "log": {"reading-3": n, "reading-7": n + 1}}});
-                queued(key, update(&state))
-            })
-            .collect();
-        let (before, cpu_before, started) = (running.store.health(), writer_cpu_seconds(), Instant::now());
-        let commits = running.keep_in_flight(queue, in_flight as usize);
-        let seconds = started.elapsed().as_secs_f64();
-        let (health, cpu) = (running.store.health(), writer_cpu_seconds() - cpu_before);
+        let queue = (0..total).map(|n| {
+            let key = &keys[(scattered(n) % shadows) as usize];
+            let state = json!({"reported": {"temperature": n as f64 / 8.0, "humidity": n, "rssi": -60, "log": {"reading-3": n, "reading-7": n + 1}}});
+            queued(key, update(&state))
+        });
+        let begin = Measured::begin(&running);
+        let commits = running.keep_in_flight(queue, total as usize, in_flight as usize);
+        begin.print(&format!("{in_flight} in flight"), total, &running);
         println!(
-            "{in_flight} in flight: {:.0} updates/s, {:.1} µs of writer CPU each, {:.0} commits/s, {} journal bytes each, {} entries not flushed",
-            total as f64 / seconds,
-            cpu * 1e6 / total as f64,
-            f64::from(commits) / seconds,
-            (health.journal_bytes - before.journal_bytes) / total,
-            health.lag_entries,
+            "    {} updates in a commit, {} entries not flushed",
+            total / u64::from(commits.max(1)),
+            running.store.health().lag_entries
         );
         let started = Instant::now();
         running.store.close();
         println!("    closed in {} ms", started.elapsed().as_millis());
+    }
+}
+
+/// The state at the begin of a measurement.
+struct Measured {
+    started: Instant,
+    writer_cpu: f64,
+    cpu: f64,
+    written: u64,
+    journal: u64,
+}
+
+impl Measured {
+    fn begin(running: &Running) -> Self {
+        let journal = running.store.health().journal_bytes;
+        Self {
+            writer_cpu: cpu_seconds("store-writer"),
+            cpu: cpu_seconds(""),
+            written: bytes_written(),
+            journal,
+            started: Instant::now(),
+        }
+    }
+
+    fn print(&self, name: &str, updates: u64, running: &Running) {
+        let (seconds, each) = (self.started.elapsed().as_secs_f64(), 1e6 / updates as f64);
+        println!(
+            "{name}: {:.0} updates/s, {:.1} µs of writer CPU each and {:.1} µs of all threads, {} bytes written each, {} of them the journal's",
+            updates as f64 / seconds,
+            (cpu_seconds("store-writer") - self.writer_cpu) * each,
+            (cpu_seconds("") - self.cpu) * each,
+            (bytes_written() - self.written) / updates,
+            (running.store.health().journal_bytes - self.journal) / updates,
+        );
     }
 }
 
@@ -73,11 +104,11 @@ fn preconditions() {
         let state = json!({"reported": {fields[0]: version, fields[1]: 0.5, "log": {fields[2]: version}}});
         for ((kind, keys), (rates, costs)) in KINDS.iter().zip(&keys).zip(&mut measured) {
             let queue: Vec<_> = keys.iter().map(|key| queued(key, conditional(kind, &state, version))).collect();
-            let (cpu, started) = (writer_cpu_seconds(), Instant::now());
+            let (cpu, started) = (cpu_seconds("store-writer"), Instant::now());
             let outcomes = running.apply(queue);
             assert!(outcomes.iter().all(|outcome| outcome.result.as_ref().is_ok_and(|applied| applied.seq.is_some())));
             rates.push(SHADOWS as f64 / started.elapsed().as_secs_f64());
-            costs.push((writer_cpu_seconds() - cpu) * 1e6 / SHADOWS as f64);
+            costs.push((cpu_seconds("store-writer") - cpu) * 1e6 / SHADOWS as f64);
         }
     }
     for (kind, (rates, costs)) in KINDS.iter().zip(measured) {
@@ -135,7 +166,11 @@ impl Running {
     }
 
     fn send(&self, queued: QueuedCommand<()>) {
-        self.store.try_reserve(100).expect("the queue has room").send(queued).unwrap();
+        let permit = self.store.try_reserve(100).expect("the queue has room");
+        if !permit.is_loaded(&queued.envelope.key) {
+            permit.load(&queued.envelope.key);
+        }
+        permit.send(queued).unwrap();
     }
 
     /// Sends `queue` and waits for as many outcomes.
@@ -148,10 +183,14 @@ impl Running {
         outcomes
     }
 
-    /// Sends `queue` with at most `in_flight` commands waiting. Returns the number of commits.
-    fn keep_in_flight(&self, queue: Vec<QueuedCommand<()>>, in_flight: usize) -> u32 {
-        let (mut outstanding, mut commits) = (queue.len(), 0);
-        let mut queue = queue.into_iter();
+    /// Sends `queue`, of `outstanding` commands, with at most `in_flight` waiting. Returns the number of commits.
+    fn keep_in_flight(
+        &self,
+        mut queue: impl Iterator<Item = QueuedCommand<()>>,
+        mut outstanding: usize,
+        in_flight: usize,
+    ) -> u32 {
+        let mut commits = 0;
         queue.by_ref().take(in_flight).for_each(|queued| self.send(queued));
         while outstanding > 0 {
             let outcomes = self.reported.recv().unwrap().len();
@@ -199,16 +238,22 @@ fn queued(key: &ShadowKey, update: Update) -> QueuedCommand<()> {
     }
 }
 
-/// Returns the CPU time of the writer thread, which is more reliable than the clock on a busy machine.
-fn writer_cpu_seconds() -> f64 {
+/// Returns the CPU time of the threads named `name`, or of all: more reliable than the clock on a busy machine.
+fn cpu_seconds(name: &str) -> f64 {
     let threads = fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
-    let writers = threads
-        .filter(|thread| fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.trim() == "store-writer"));
-    let nanoseconds = writers.map(|thread| {
+    let counted = threads
+        .filter(|thread| fs::read_to_string(thread.join("comm")).is_ok_and(|it| name.is_empty() || it.trim() == name));
+    let nanoseconds = counted.map(|thread| {
         let schedule = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
         schedule.split(' ').next().and_then(|text| text.parse::<f64>().ok()).unwrap_or_default()
     });
     nanoseconds.sum::<f64>() / 1e9
+}
+
+/// Returns the bytes that this process has caused to be written to the disk.
+fn bytes_written() -> u64 {
+    let io = fs::read_to_string("/proc/self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok()).unwrap()
 }
 
 /// Returns a number that is spread over the whole range and the same in every run.

@@ -5,6 +5,7 @@
 //! 1. The quotas of the principal. A request over one is neither counted nor submitted.
 //! 2. Memory in the queue: first in the principal's share, then in the whole queue.
 //! 3. The payload and the rights of its author, which the front end parses and checks ([`IncomingRequest::parse`]).
+//! 4. The document in memory: it is read here if necessary, since all commands wait for the writer.
 
 use std::{any::Any, pin::Pin, sync::Arc, time::Instant};
 
@@ -227,6 +228,10 @@ impl Permit {
     /// Queues a command behind all earlier ones.
     pub(super) fn send(self, mut envelope: Envelope, requester: Box<dyn Requester>) {
         let Self { reservation, principal, clock } = self;
+        if !reservation.is_loaded(&envelope.key) {
+            let load = || reservation.load(&envelope.key);
+            if reservation.is_load_slow() { blocking(load) } else { load() }
+        }
         envelope.may_create = principal.quota().may_create_shadow(Instant::now());
         let context = PendingReply { requester, principal };
         if let Err(unsent) = reservation.send(QueuedCommand { envelope, context }) {
@@ -236,10 +241,15 @@ impl Permit {
     }
 }
 
-/// Calls `parse` for a payload of `weight` bytes. A large one takes milliseconds, so other tasks leave the worker.
+/// Calls `parse` for a payload of `weight` bytes. A large one takes milliseconds.
 fn aside<T>(weight: usize, parse: impl FnOnce() -> T) -> T {
-    let is_shared = || Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::MultiThread);
-    if weight > LARGE_WEIGHT && is_shared() { task::block_in_place(parse) } else { parse() }
+    if weight > LARGE_WEIGHT { blocking(parse) } else { parse() }
+}
+
+/// Calls `work`, which may take long; other tasks leave this worker meanwhile.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    let is_shared = Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if is_shared { task::block_in_place(work) } else { work() }
 }
 
 /// The weight of a payload that is parsed aside.

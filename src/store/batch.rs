@@ -26,6 +26,7 @@ use crate::{
         schema::JournalPosition,
         shadow_counts::CountChange,
         state::{
+            cache::NotCached,
             dirty_set::DirtySet,
             names::{Admission, NameCounts},
             purge::{Purge, PurgeSearch},
@@ -405,7 +406,8 @@ fn touched(key: &ShadowKey, shared: &Shared, purged: Option<&Purge>) -> Result<T
     let (stored, was_cached) = match shared.cache.get(key) {
         _ if purged.is_some_and(|purge| purge.keys.contains(key)) => (shared.absent_at(Version(0)), false),
         Ok(stored) => (stored, true),
-        Err(_) => (shared.load(key)?, false),
+        Err(NotCached::Miss(_)) => (shared.load(key)?, false),
+        Err(NotCached::Damaged(error)) => return Err(error),
     };
     let stored = match purged {
         Some(purge) if !stored.is_recorded() => shared.absent_at(purge.floor.version),

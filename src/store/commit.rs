@@ -11,14 +11,16 @@ use crate::{
     shadow::{DeviceId, Rejection, ShadowKey},
     store::{
         batch::{Batch, TouchedShadow},
-        database::AbortCause,
+        database::{AbortCause, CommitFailure},
+        error::StoreError,
         journal::entry::Seq,
         pages::check::CheckedTable,
         rows::{pending::PendingRows, tables::RowsCommit},
         schema::{self, AGES_KEY, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
         state::{
+            cache::Form,
             purge::{self, Purge},
-            record::StoredShadow,
+            record::STATE,
         },
         writer::{QueueReservation, Writer},
     },
@@ -33,19 +35,24 @@ impl<C> Writer<C> {
     ) -> Result<(), Rejection> {
         let mut progress = self.progress;
         progress.head = batch.head;
-        let mut out_of_turn = Vec::new();
+        let mut flushed = Vec::new();
         for (key, shadow) in &touched {
             if shadow.must_flush {
                 self.dirty_set.remove(key);
-                out_of_turn.push((key.clone(), shadow.stored.clone()));
+                flushed.push((key.clone(), Form::Decoded(shadow.stored.clone())));
             } else if shadow.changed {
-                self.dirty_set.insert(key.clone(), shadow.stored.clone());
+                self.dirty_set.insert(key.clone(), shadow.stored.record_bytes());
             }
         }
         let bytes = batch.head.bytes - self.progress.head.bytes;
         let due = self.dirty_set.due(&progress, batch.entries.len() as u64, bytes);
-        let mut flushed = self.dirty_set.take(due, &mut progress);
-        flushed.append(&mut out_of_turn);
+        for key in self.dirty_set.take(due, &mut progress) {
+            let form = match touched.get(&key) {
+                Some(shadow) => Form::Decoded(shadow.stored.clone()),
+                None => self.kept(&key)?,
+            };
+            flushed.push((key, form));
+        }
         self.commit(progress, &batch.entries, &flushed, &batch.purged)?;
         self.shared.counter.lock().add(batch.counts);
         self.remove_purged(&batch.purged);
@@ -56,8 +63,11 @@ impl<C> Writer<C> {
     /// Flushes a part of the dirty set in a commit of its own.
     pub(super) fn flush_some(&mut self) {
         let mut progress = self.progress;
-        let flushed = self.dirty_set.take(self.options.flush_documents_idle.max(1), &mut progress);
-        if self.commit(progress, &[], &flushed, &HashMap::new()).is_ok() {
+        let keys = self.dirty_set.take(self.options.flush_documents_idle.max(1), &mut progress);
+        let flushed: Result<Vec<_>, _> = keys.into_iter().map(|key| self.kept(&key).map(|form| (key, form))).collect();
+        if let Ok(flushed) = flushed
+            && self.commit(progress, &[], &flushed, &HashMap::new()).is_ok()
+        {
             self.release(&flushed);
         }
         self.report();
@@ -66,13 +76,24 @@ impl<C> Writer<C> {
         }
     }
 
+    /// Returns the document of `key`, which is dirty.
+    fn kept(&mut self, key: &ShadowKey) -> Result<Form, Rejection> {
+        let missing = || StoreError::Record {
+            table: STATE,
+            key: key.to_string(),
+            detail: "its newest document is not in memory".to_owned(),
+        };
+        // The journal has it, from which the store is opened again.
+        self.shared.cache.kept(key).ok_or_else(missing).map_err(|error| self.fail(CommitFailure::NotTried(error)))
+    }
+
     /// Commits `entries`, the flushed documents and the purges. Afterwards journal and state table stand at `progress`,
     /// or beyond it by retention.
     pub(super) fn commit(
         &mut self,
         mut progress: Checkpoint,
         entries: &[(Seq, Vec<u8>)],
-        flushed: &[(ShadowKey, StoredShadow)],
+        flushed: &[(ShadowKey, Form)],
         purged: &HashMap<DeviceId, Purge>,
     ) -> Result<(), Rejection> {
         let started = Instant::now();
@@ -94,9 +115,13 @@ impl<C> Writer<C> {
             let mut state = transaction.open_table(STATE_TABLE)?;
             // Before the flushed documents, since a purged name may be in use again.
             progress.floors += purge::write(transaction, &mut state, purged)?;
-            for (key, stored) in flushed {
+            for (key, form) in flushed {
                 let key = schema::state_key(key);
-                state.insert(key.as_slice(), encoder.encode(&key, stored))?;
+                let record = match form {
+                    Form::Decoded(stored) => encoder.encode(&key, stored),
+                    Form::Record(record) => record,
+                };
+                state.insert(key.as_slice(), record)?;
             }
             rows.write(transaction, &mut progress.rows)?;
             let mut meta = transaction.open_table(META_TABLE)?;
@@ -156,7 +181,7 @@ impl<C> Writer<C> {
     }
 
     /// Publishes the committed documents to readers.
-    fn publish(&mut self, touched: HashMap<ShadowKey, TouchedShadow>, flushed: &[(ShadowKey, StoredShadow)]) {
+    fn publish(&mut self, touched: HashMap<ShadowKey, TouchedShadow>, flushed: &[(ShadowKey, Form)]) {
         let (changed, loaded): (Vec<_>, Vec<_>) = touched.into_iter().partition(|(_, shadow)| shadow.changed);
         let is_fresh = |(key, shadow): &&(ShadowKey, TouchedShadow)| shadow.is_new && self.dirty_set.contains(key);
         let fresh: Vec<_> = changed.iter().filter(is_fresh).map(|(key, _)| key.clone()).collect();
@@ -182,7 +207,7 @@ impl<C> Writer<C> {
     }
 
     /// Unpins the flushed documents, so that they may be evicted.
-    fn release(&self, flushed: &[(ShadowKey, StoredShadow)]) {
+    fn release(&self, flushed: &[(ShadowKey, Form)]) {
         for (key, _) in flushed {
             self.shared.cache.unpin(key);
         }

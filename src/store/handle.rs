@@ -30,7 +30,7 @@ use crate::{
         options::{COMMAND_OVERHEAD_BYTES, StoreOptions},
         pages::verifier::Verifier,
         purging::{PurgeOrder, PurgedTombstones},
-        reader::{History, HistoryReader, JournalPage, Listed, Shared},
+        reader::{History, HistoryReader, JournalPage, Listed, LoadTime, Shared},
         rows::{
             edit::RowEdit,
             pending::{BACKLOG_BYTES_MAX, PendingRows},
@@ -70,6 +70,7 @@ struct Inner<C: Send + 'static> {
 pub struct Permit<C> {
     queue: UnboundedSender<Message<C>>,
     room: OwnedSemaphorePermit,
+    shared: Arc<Shared>,
 }
 
 /// Opens the store of `options`, or creates it if there is no file, and starts its writer.
@@ -118,12 +119,13 @@ pub(super) fn assemble<C: Send + 'static>(
     let progress = database.progress()?;
     let clock = StoreClock::open(clock, database.ages()?, options.journal_age_max);
     let dirty_rows = tables::recover(&database, &progress.rows, options.row_lag_bytes_max)?;
-    let recovered = recovery::recover(&database, &progress, options.document.path_tombstones_max)?;
+    let cache = DocumentCache::new(options.document_cache_bytes);
+    let recovered = recovery::recover(&database, &progress, options.document.path_tombstones_max, &cache)?;
     let counter = Mutex::new(ShadowCounter::open(&database, recovered.counts)?);
     let shared = Shared {
         counter,
         database: Arc::new(DatabaseSlot::new(database, options.path.clone())),
-        cache: DocumentCache::new(options.document_cache_bytes),
+        cache,
         fresh: Default::default(),
         head: AtomicU64::new(progress.head.seq.0),
         disk: Mutex::new(disk),
@@ -131,11 +133,9 @@ pub(super) fn assemble<C: Send + 'static>(
         row_backlog: Default::default(),
         health: Default::default(),
         commits: CommitMetrics::default(),
+        load_time: LoadTime::default(),
         absent: Arc::new(Document::absent()),
     };
-    for (key, stored) in &recovered.dirty {
-        shared.cache.publish(key, stored.clone(), true);
-    }
     *shared.fresh.write() = recovered.fresh;
     shared.health.lock().recovered_entries = recovered.entries;
 
@@ -401,7 +401,7 @@ impl<C: Send + 'static> Inner<C> {
     }
 
     fn permit(&self, room: OwnedSemaphorePermit) -> Permit<C> {
-        Permit { queue: self.queue.clone(), room }
+        Permit { queue: self.queue.clone(), room, shared: Arc::clone(&self.shared) }
     }
 
     fn close(&self) {
@@ -428,6 +428,26 @@ impl<C: Send + 'static> Drop for Inner<C> {
 }
 
 impl<C> Permit<C> {
+    /// Returns true if the document of `key` is in memory, ready for the writer.
+    #[must_use]
+    pub fn is_loaded(&self, key: &ShadowKey) -> bool {
+        self.shared.cache.is_decoded(key)
+    }
+
+    /// Reads the document of `key` from the disk into memory, so that the writer, for which all commands wait, finds it there.
+    /// The command is decided against the newest document in any case, and the writer reports an error in its turn.
+    pub fn load(&self, key: &ShadowKey) {
+        let started = Instant::now();
+        let _found_again_by_the_writer = self.shared.newest(key);
+        self.shared.load_time.add(started.elapsed());
+    }
+
+    /// Returns true if [`Permit::load`] has taken long lately: the disk, and not the memory of the system, had the documents.
+    #[must_use]
+    pub fn is_load_slow(&self) -> bool {
+        self.shared.load_time.is_long()
+    }
+
     /// Sends `queued`, to be decided after all earlier ones.
     ///
     /// # Errors

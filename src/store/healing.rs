@@ -171,14 +171,15 @@ impl<C> Writer<C> {
         let landed = self.healer.has_landed(self.progress.head, progress.head);
         let path = || self.options.path.clone();
         let landed = landed.map_err(|detail| StoreError::Corrupt { path: path(), detail })?;
-        let recovered = recovery::recover(&database, &progress, self.options.document.path_tombstones_max)?;
+        let cache = self.shared.cache.successor();
+        let recovered = recovery::recover(&database, &progress, self.options.document.path_tombstones_max, &cache)?;
         let dirty_rows = tables::recover(&database, &progress.rows, self.options.row_lag_bytes_max)?;
         confirm(&database, &progress).map_err(CommitFailure::into_error)?;
 
         let unknown = self.healer.unknown.as_ref().filter(|_| landed).map(|unknown| unknown.counts);
         let (landed_counts, fresh) = (unknown.unwrap_or_default(), recovered.fresh.len());
         self.shared.counter.lock().reopen(&database, recovered.counts, landed_counts, fresh)?;
-        self.shared.cache.reset(&recovered.dirty);
+        self.shared.cache.replace(cache);
         *self.shared.fresh.write() = recovered.fresh;
         self.shared.database.set(database);
         self.dirty_rows = dirty_rows;

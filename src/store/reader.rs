@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -30,7 +31,7 @@ use crate::{
         shadow_counts::ShadowCounter,
         slot::DatabaseSlot,
         state::{
-            cache::DocumentCache,
+            cache::{DocumentCache, NotCached},
             floor,
             record::{self, STATE, StoredShadow},
         },
@@ -67,8 +68,28 @@ pub(super) struct Shared {
     pub(super) counter: Mutex<ShadowCounter>,
     /// The metrics of the commits, updated by the writer.
     pub(super) commits: CommitMetrics,
+    /// The time that a load of a document before its command takes.
+    pub(super) load_time: LoadTime,
     /// The document of every shadow before its first write.
     pub(super) absent: Arc<Document>,
+}
+
+/// A moving average of the time of a read.
+#[derive(Default)]
+pub(super) struct LoadTime(AtomicU64);
+
+impl LoadTime {
+    /// Adds one read. Readers that add at the same time may lose one of theirs.
+    pub(super) fn add(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) / 16;
+        let average = self.0.load(Ordering::Relaxed);
+        self.0.store((average - average / 16).saturating_add(nanoseconds), Ordering::Relaxed);
+    }
+
+    /// Returns true for an average above that of a page in the memory of the system, with its decoding.
+    pub(super) fn is_long(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 100_000
+    }
 }
 
 /// Shadows in the state table, true for deleted ones, and the last key before a damaged page.
@@ -160,7 +181,8 @@ impl Shared {
     pub(super) fn newest(&self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
         match self.cache.get(key) {
             Ok(stored) => Ok(stored),
-            Err(miss) => Ok(self.cache.settle(key, self.load(key)?, &miss)),
+            Err(NotCached::Miss(miss)) => self.cache.settle(key, self.load(key)?, &miss),
+            Err(NotCached::Damaged(error)) => Err(error),
         }
     }
 
@@ -218,7 +240,7 @@ impl Shared {
             found.retain(|key, _| schema::state_key(key) <= end);
         }
         let newest = |(key, deleted)| {
-            let deleted = self.cache.get(&key).map_or(deleted, |stored| stored.document.deleted);
+            let deleted = self.cache.summary(&key).map_or(deleted, |(deleted, _)| deleted);
             Listed { key, deleted }
         };
         Ok(found.into_iter().take(limit).map(newest).collect())

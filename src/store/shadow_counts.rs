@@ -73,7 +73,8 @@ impl CountChange {
         if deleted { &mut self.deleted } else { &mut self.live }
     }
 
-    fn add(&mut self, other: Self) {
+    /// Adds another change.
+    pub(super) fn add(&mut self, other: Self) {
         self.live += other.live;
         self.deleted += other.deleted;
     }

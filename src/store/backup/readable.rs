@@ -37,6 +37,7 @@ use crate::store::{
         self, CREATED_KEY, Checkpoint, Created, FLOORS_TABLE, JOURNAL_TABLE, PROGRESS_KEY, RowsCheckpoint, STATE_TABLE,
     },
     state::{
+        cache::DocumentCache,
         floor::{self, DeviceFloor, FLOORS},
         record::{self, RecordEncoder, STATE, StoredShadow},
     },
@@ -149,10 +150,11 @@ impl Readable {
 
     /// Replays the changes that the state table lacks.
     fn read_end(&mut self, database: &Database, progress: &Checkpoint, tombstones_max: usize) {
-        match recovery::recover(database, progress, tombstones_max) {
+        let cache = DocumentCache::new(usize::MAX);
+        match recovery::recover(database, progress, tombstones_max, &cache) {
             Ok(recovered) => {
-                let dirty = recovered.dirty.into_iter();
-                self.newest = dirty.map(|(key, stored)| (schema::state_key(&key), stored)).collect();
+                let dirty = recovered.dirty.into_keys().filter_map(|key| Some((cache.get(&key).ok()?, key)));
+                self.newest = dirty.map(|(stored, key)| (schema::state_key(&key), stored)).collect();
             }
             Err(error) => {
                 let checkpoint = progress.checkpoint.seq;

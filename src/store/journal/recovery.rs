@@ -4,10 +4,20 @@
 //! have the version and etag that were reported when the change was accepted. If one has not, or an entry is missing or
 //! damaged, the store does not open, since it would return wrong data. A damaged *record* in the state table affects
 //! only its own shadow: it is logged and cannot be read or written, while the others can.
+//!
+//! The documents are made in the cache, which keeps most of them encoded if they are many.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, HashSet, hash_map::RandomState},
+    hash::BuildHasher,
+    mem,
+    num::NonZero,
+    panic::resume_unwind,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, SendError, SyncSender},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -22,7 +32,10 @@ use crate::{
         reader::{self, entry},
         schema::{Checkpoint, JOURNAL_TABLE},
         shadow_counts::CountChange,
-        state::record::StoredShadow,
+        state::{
+            cache::{DocumentCache, NotCached},
+            record::StoredShadow,
+        },
     },
 };
 
@@ -31,8 +44,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(2);
 
 /// The result of recovery.
 pub(in crate::store) struct Recovered {
-    /// The documents newer than the state table.
-    pub(in crate::store) dirty: BTreeMap<ShadowKey, StoredShadow>,
+    /// The shadows whose document is newer than the state table, with the approximate bytes of the records.
+    pub(in crate::store) dirty: BTreeMap<ShadowKey, u32>,
     /// The dirty documents whose shadow the state table lacks.
     pub(in crate::store) fresh: BTreeSet<ShadowKey>,
     /// The change of the numbers of shadows.
@@ -41,30 +54,52 @@ pub(in crate::store) struct Recovered {
     pub(in crate::store) entries: u64,
 }
 
-/// The documents during the replay.
-#[derive(Default)]
-struct Replay {
-    /// The documents by key; `None` if the record is damaged.
-    documents: HashMap<ShadowKey, Option<StoredShadow>>,
-    fresh: BTreeSet<ShadowKey>,
-    counts: CountChange,
+/// The entries sent to a thread at once.
+const ENTRIES_AT_ONCE: usize = 256;
+/// The times as many entries that may wait for a thread.
+const SENT_AHEAD: usize = 4;
+
+/// The parts of a replay that its threads share.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    database: &'a Database,
+    /// The documents.
+    cache: &'a DocumentCache,
+    tombstones_max: usize,
     /// The running time of the store, which idempotency keys in the entries get; `None` in files of older programs.
     decided: Option<Timestamp>,
 }
 
-/// Replays the journal after the checkpoint of `progress`.
+/// The replay of the entries of some shadows.
+struct Replay<'a> {
+    context: Context<'a>,
+    dirty: BTreeMap<ShadowKey, u32>,
+    /// The shadows whose record is damaged.
+    damaged: HashSet<ShadowKey>,
+    fresh: BTreeSet<ShadowKey>,
+    counts: CountChange,
+}
+
+/// Replays the journal after the checkpoint of `progress`, and publishes the documents in `cache`, which is empty.
 pub(in crate::store) fn recover(
     database: &Database,
     progress: &Checkpoint,
     tombstones_max: usize,
+    cache: &DocumentCache,
 ) -> Result<Recovered, StoreError> {
     let started = Instant::now();
     let decided = database.ages()?.map(|ages| ages.running());
-    let Replay { documents, fresh, counts, .. } = database.read(|transaction| {
+    let context = Context { database, cache, tombstones_max, decided };
+    let replays = database.read(|transaction| {
         check_head(transaction, progress)?;
-        let replay = Replay { decided, ..Replay::default() };
-        replay.run(database, transaction, progress, tombstones_max)
+        replay(transaction, progress, context)
     })?;
+    let (mut dirty, mut fresh, mut counts) = (BTreeMap::new(), BTreeSet::new(), CountChange::default());
+    for mut share in replays {
+        dirty.append(&mut share.dirty);
+        fresh.append(&mut share.fresh);
+        counts.add(share.counts);
+    }
     let entries = progress.lag().0;
     let (elapsed, head) = (started.elapsed(), progress.head.seq.0);
     match entries {
@@ -72,12 +107,11 @@ pub(in crate::store) fn recover(
         _ => tracing::info!(
             head,
             entries,
-            documents = documents.len(),
+            documents = dirty.len(),
             ?elapsed,
             "the store is open: replayed the end of the journal"
         ),
     }
-    let dirty = documents.into_iter().filter_map(|(key, stored)| Some((key, stored?))).collect();
     Ok(Recovered { dirty, fresh, counts, entries })
 }
 
@@ -91,60 +125,139 @@ fn check_head(transaction: &ReadTransaction, progress: &Checkpoint) -> Result<()
     Err(StoreError::entry(progress.head.seq, format!("the journal should end here and ends at {last}")).into())
 }
 
-impl Replay {
-    fn run(
-        mut self,
-        database: &Database,
-        transaction: &ReadTransaction,
-        progress: &Checkpoint,
-        tombstones_max: usize,
-    ) -> Result<Self, AbortCause> {
-        let table = transaction.open_table(JOURNAL_TABLE)?;
-        let (checkpoint, head) = (progress.checkpoint.seq, progress.head.seq);
-        let mut last_report = Instant::now();
-        let mut expected = checkpoint.0;
-        for item in table.range(checkpoint.0 + 1..=head.0)? {
-            let (seq, value) = item?;
-            expected += 1;
-            if seq.value() != expected {
-                return Err(StoreError::entry(Seq(expected), "it is missing").into());
-            }
-            self.apply(database, &entry(Seq(expected), value.value())?, tombstones_max)?;
-            if last_report.elapsed() >= REPORT_EVERY {
-                last_report = Instant::now();
-                tracing::info!(done = expected - checkpoint.0, of = head.0 - checkpoint.0, "replaying the journal");
+/// Replays the journal after the checkpoint of `progress`. This thread reads it, and one thread for each processor applies the
+/// entries of its share of the shadows.
+fn replay<'a>(
+    transaction: &ReadTransaction,
+    progress: &Checkpoint,
+    context: Context<'a>,
+) -> Result<Vec<Replay<'a>>, AbortCause> {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        let start = |_| {
+            let (sender, entries) = mpsc::sync_channel(SENT_AHEAD);
+            (sender, scope.spawn(move || Replay::new(context).run(&entries)))
+        };
+        let (senders, threads): (Vec<_>, Vec<_>) = (0..processors).map(start).unzip();
+        let read = read_entries(transaction, progress, Shares::new(senders));
+        let replays: Result<Vec<_>, _> =
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect();
+        read?;
+        Ok(replays?)
+    })
+}
+
+/// Reads the journal after the checkpoint of `progress`, and sends the entries to `shares`. Ends early if a thread has.
+fn read_entries(transaction: &ReadTransaction, progress: &Checkpoint, mut shares: Shares) -> Result<(), AbortCause> {
+    let table = transaction.open_table(JOURNAL_TABLE)?;
+    let (checkpoint, head) = (progress.checkpoint.seq, progress.head.seq);
+    let mut last_report = Instant::now();
+    let mut expected = checkpoint.0;
+    for item in table.range(checkpoint.0 + 1..=head.0)? {
+        let (seq, value) = item?;
+        expected += 1;
+        if seq.value() != expected {
+            return Err(StoreError::entry(Seq(expected), "it is missing").into());
+        }
+        if shares.send(entry(Seq(expected), value.value())?).is_err() {
+            return Ok(());
+        }
+        if last_report.elapsed() >= REPORT_EVERY {
+            last_report = Instant::now();
+            tracing::info!(done = expected - checkpoint.0, of = head.0 - checkpoint.0, "replaying the journal");
+        }
+    }
+    if expected != head.0 {
+        return Err(StoreError::entry(Seq(expected + 1), "it is missing").into());
+    }
+    // An error here is that of a thread, which reports it.
+    let _ = shares.send_rest();
+    Ok(())
+}
+
+/// The entries for each thread, of which each has some shadows.
+struct Shares {
+    senders: Vec<SyncSender<Vec<JournalEntry>>>,
+    waiting: Vec<Vec<JournalEntry>>,
+    hasher: RandomState,
+}
+
+impl Shares {
+    fn new(senders: Vec<SyncSender<Vec<JournalEntry>>>) -> Self {
+        let waiting = senders.iter().map(|_| Vec::new()).collect();
+        Self { senders, waiting, hasher: RandomState::new() }
+    }
+
+    /// Sends `entry` to the thread that has its shadow.
+    #[expect(clippy::cast_possible_truncation, reason = "any bits of the hash do")]
+    fn send(&mut self, entry: JournalEntry) -> Result<(), SendError<Vec<JournalEntry>>> {
+        let share = self.hasher.hash_one(&entry.key) as usize % self.senders.len();
+        if let (Some(waiting), Some(sender)) = (self.waiting.get_mut(share), self.senders.get(share)) {
+            waiting.push(entry);
+            if waiting.len() >= ENTRIES_AT_ONCE {
+                return sender.send(mem::take(waiting));
             }
         }
-        match expected == head.0 {
-            true => Ok(self),
-            false => Err(StoreError::entry(Seq(expected + 1), "it is missing").into()),
+        Ok(())
+    }
+
+    fn send_rest(self) -> Result<(), SendError<Vec<JournalEntry>>> {
+        self.senders.iter().zip(self.waiting).try_for_each(|(sender, waiting)| sender.send(waiting))
+    }
+}
+
+impl<'a> Replay<'a> {
+    fn new(context: Context<'a>) -> Self {
+        Self {
+            context,
+            dirty: BTreeMap::new(),
+            damaged: HashSet::new(),
+            fresh: BTreeSet::new(),
+            counts: CountChange::default(),
         }
     }
 
-    fn apply(&mut self, database: &Database, entry: &JournalEntry, tombstones_max: usize) -> Result<(), StoreError> {
-        let stored = match self.documents.get_mut(&entry.key) {
-            Some(stored) => stored,
-            None => {
-                let loaded = load(database, &entry.key)?;
-                if loaded.as_ref().is_some_and(|stored| !stored.is_recorded()) {
-                    self.fresh.insert(entry.key.clone());
+    /// Applies the entries that come, in order.
+    fn run(mut self, entries: &Receiver<Vec<JournalEntry>>) -> Result<Self, StoreError> {
+        entries.iter().flatten().try_for_each(|entry| self.apply(&entry))?;
+        Ok(self)
+    }
+
+    fn apply(&mut self, entry: &JournalEntry) -> Result<(), StoreError> {
+        let Context { database, cache, tombstones_max, decided } = self.context;
+        let key = &entry.key;
+        if self.damaged.contains(key) {
+            return Ok(());
+        }
+        let (mut stored, is_here) = match cache.get(key) {
+            Ok(stored) => (stored, true),
+            Err(NotCached::Damaged(error)) => return Err(error),
+            Err(NotCached::Miss(_)) => match load(database, key)? {
+                Some(stored) => (stored, false),
+                None => {
+                    self.damaged.insert(key.clone());
+                    return Ok(());
                 }
-                self.documents.entry(entry.key.clone()).or_insert(loaded)
-            }
+            },
         };
-        if let Some(stored) = stored
-            && stored.last_entry < entry.seq
-        {
-            let document = Arc::new(next(stored, entry, tombstones_max)?);
+        if !stored.is_recorded() {
+            self.fresh.insert(key.clone());
+        }
+        if stored.last_entry < entry.seq {
+            let document = Arc::new(next(&stored, entry, tombstones_max)?);
             let remembered =
-                entry.remember(&stored.remembered, self.decided.unwrap_or(entry.timestamp)).unwrap_or_else(|_| {
+                entry.remember(&stored.remembered, decided.unwrap_or(entry.timestamp)).unwrap_or_else(|_| {
                     // There was room when the request was accepted, by the limits of that time.
-                    tracing::warn!(seq = entry.seq.0, key = %entry.key, "no room for an idempotency key");
+                    tracing::warn!(seq = entry.seq.0, %key, "no room for an idempotency key");
                     stored.remembered.clone()
                 });
             self.counts.written(stored.is_recorded().then_some(stored.document.deleted), document.deleted);
-            *stored = StoredShadow { document, last_entry: entry.seq, remembered };
+            stored = StoredShadow { document, last_entry: entry.seq, remembered };
+        } else if is_here {
+            return Ok(());
         }
+        self.dirty.insert(key.clone(), stored.record_bytes());
+        cache.publish(key, stored, true);
         Ok(())
     }
 }

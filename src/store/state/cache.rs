@@ -1,8 +1,12 @@
-//! The cache of decoded documents, and the rules that keep reads from being stale.
+//! The cache of documents, and the rules that keep reads from being stale.
 //!
-//! Only the writer changes documents. It *publishes* them here after the commit that made them durable. A slot with a
-//! dirty document is *pinned*: it stays until the document has been flushed. Clean slots are evicted by second chance
-//! when a shard exceeds its share of the bytes.
+//! Only the writer changes documents. It *publishes* them here after the commit that made them durable. The slot of a
+//! dirty document is *pinned*: it stays until the document has been flushed, and the flush takes the document from it.
+//!
+//! A slot has a decoded document, or its *record*: the bytes of the state table, which take an eighth of the memory. When a
+//! shard exceeds its share of the bytes, documents without a lookup since the last sweep are encoded, and the records of
+//! clean ones are evicted after another sweep. That is done by those who look for documents, so that the writer neither
+//! encodes nor frees cold documents.
 //!
 //! *Invariant:* for a shadow without a slot, the newest published document is in the state table. A slot never holds a
 //! document older than the last one published.
@@ -14,18 +18,29 @@
 //! - returns the newer of slot and result, so that no reader sees a version decrease;
 //! - creates a slot only if nothing was published in the shard since the lookup ([`CacheMiss`]), so that an old result is
 //!   not kept past an eviction.
+//!
+//! Submitters of commands load documents in this way before the writer needs them. That is only a hint: the writer looks
+//! here again and, if it finds nothing, reads the table itself, which nobody else changes.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::RandomState},
     hash::BuildHasher,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use parking_lot::RwLock;
 
 use crate::{
     shadow::{Document, ShadowKey, pointer::SectionName},
-    store::{journal::entry::Seq, state::record::StoredShadow},
+    store::{
+        error::StoreError,
+        journal::entry::Seq,
+        schema,
+        state::record::{self, RecordEncoder, STATE, StoredShadow},
+    },
 };
 
 /// A power of two well above the number of reading threads.
@@ -33,6 +48,9 @@ const SHARDS: usize = 64;
 
 /// Slots inspected for each one added: eviction keeps pace with insertion, in bounded time under the lock.
 const SWEEP_STEPS: usize = 8;
+
+/// The memory of a slot without its document: the entries in a shard's map and ring, and in the dirty set.
+const SLOT_BYTES: usize = 224;
 
 /// The documents in memory. Readers lock one shard for a lookup, the writer locks one for a publication.
 pub(in crate::store) struct DocumentCache {
@@ -52,20 +70,65 @@ struct Shard {
     bytes: usize,
     /// The number of publications.
     published: u64,
+    encoder: RecordEncoder,
 }
 
 struct Slot {
-    stored: StoredShadow,
+    form: Form,
+    last_entry: Seq,
     bytes: usize,
     pinned: bool,
     /// True if looked up since the last sweep.
     used: AtomicBool,
 }
 
+/// A document in memory.
+#[derive(Clone)]
+pub(in crate::store) enum Form {
+    Decoded(StoredShadow),
+    /// The framed value of the state table.
+    Record(Arc<[u8]>),
+}
+
+/// The reason why a lookup returned no document.
+pub(in crate::store) enum NotCached {
+    /// There is no slot.
+    Miss(CacheMiss),
+    /// The record in the slot is damaged, as only the memory of the machine can do.
+    Damaged(StoreError),
+}
+
 /// Evidence of the time at which a reader found no slot.
 pub(in crate::store) struct CacheMiss {
     shard: usize,
     published: u64,
+}
+
+impl Form {
+    /// Returns the document, which is that of `key`.
+    fn decode(self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
+        match self {
+            Self::Decoded(stored) => Ok(stored),
+            Self::Record(record) => {
+                record::decode(&schema::state_key(key), &record).map_err(|error| StoreError::record(STATE, key, &error))
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        SLOT_BYTES
+            + match self {
+                Self::Decoded(stored) => approximate_bytes(&stored.document) + 160 * stored.remembered.keys().len(),
+                Self::Record(record) => record.len(),
+            }
+    }
+
+    fn is_deleted(&self) -> bool {
+        match self {
+            Self::Decoded(stored) => stored.document.deleted,
+            Self::Record(record) => record::may_be_deleted(record),
+        }
+    }
 }
 
 impl DocumentCache {
@@ -79,36 +142,97 @@ impl DocumentCache {
         }
     }
 
+    /// Returns an empty cache whose content can [`DocumentCache::replace`] that of this one.
+    pub(in crate::store) fn successor(&self) -> Self {
+        let bytes_max = self.shard_bytes_max * SHARDS;
+        Self { hasher: self.hasher.clone(), ..Self::new(bytes_max) }
+    }
+
     /// Returns the number of documents and their approximate bytes.
     pub(in crate::store) fn size(&self) -> (usize, usize) {
         (self.documents.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
-    /// Returns the newest published document of `key`, or the [`CacheMiss`] for reading the state table.
-    pub(in crate::store) fn get(&self, key: &ShadowKey) -> Result<StoredShadow, CacheMiss> {
+    /// Returns true if the document of `key` is here and decoded.
+    pub(in crate::store) fn is_decoded(&self, key: &ShadowKey) -> bool {
+        let shard = self.shard(self.shard_of(key)).read();
+        let slot = shard.slots.get(key).filter(|slot| matches!(slot.form, Form::Decoded(_)));
+        slot.is_some_and(Slot::mark_used)
+    }
+
+    /// Returns the newest published document of `key`. After a miss, a reader may look into the state table.
+    pub(in crate::store) fn get(&self, key: &ShadowKey) -> Result<StoredShadow, NotCached> {
+        loop {
+            let form = match self.find(key) {
+                Ok(Form::Decoded(stored)) => return Ok(stored),
+                Ok(form) => form,
+                Err(miss) => return Err(NotCached::Miss(miss)),
+            };
+            // Without the lock. Decoding again is rare: somebody else has decoded or changed the document meanwhile.
+            let decoded = form.clone().decode(key).map_err(NotCached::Damaged)?;
+            if self.keep_decoded(key, &form, &decoded) {
+                return Ok(decoded);
+            }
+        }
+    }
+
+    fn find(&self, key: &ShadowKey) -> Result<Form, CacheMiss> {
         let shard = self.shard_of(key);
         let guard = self.shard(shard).read();
         match guard.slots.get(key) {
             Some(slot) => {
-                slot.used.store(true, Ordering::Relaxed);
-                Ok(slot.stored.clone())
+                slot.mark_used();
+                Ok(slot.form.clone())
             }
             None => Err(CacheMiss { shard, published: guard.published }),
         }
     }
 
+    /// Returns the newest published document of `key` as it is kept, for a flush.
+    pub(in crate::store) fn kept(&self, key: &ShadowKey) -> Option<Form> {
+        let shard = self.shard(self.shard_of(key)).read();
+        shard.slots.get(key).map(|slot| slot.form.clone())
+    }
+
+    /// Returns true if the newest published document of `key` is a tombstone, and its last entry; `None` if it is not here.
+    pub(in crate::store) fn summary(&self, key: &ShadowKey) -> Option<(bool, Seq)> {
+        let shard = self.shard(self.shard_of(key)).read();
+        shard.slots.get(key).map(|slot| (slot.form.is_deleted(), slot.last_entry))
+    }
+
+    /// Replaces a record by `decoded`, unless the slot no longer has that record. Returns false then.
+    fn keep_decoded(&self, key: &ShadowKey, record: &Form, decoded: &StoredShadow) -> bool {
+        let mut shard = self.shard(self.shard_of(key)).write();
+        let pinned = match (shard.slots.get(key), record) {
+            (Some(Slot { form: Form::Record(now), pinned, .. }), Form::Record(record)) if Arc::ptr_eq(now, record) => {
+                *pinned
+            }
+            _ => return false,
+        };
+        self.put(&mut shard, key, decoded.clone(), pinned);
+        self.sweep(&mut shard, self.shard_bytes_max);
+        true
+    }
+
     /// Takes the document that a reader found in the state table after `miss`, and returns the one to use.
-    pub(in crate::store) fn settle(&self, key: &ShadowKey, read: StoredShadow, miss: &CacheMiss) -> StoredShadow {
+    pub(in crate::store) fn settle(
+        &self,
+        key: &ShadowKey,
+        read: StoredShadow,
+        miss: &CacheMiss,
+    ) -> Result<StoredShadow, StoreError> {
         let mut shard = self.shard(miss.shard).write();
-        match shard.slots.get(key) {
-            Some(slot) if slot.pinned || slot.stored.last_entry >= read.last_entry => slot.stored.clone(),
+        let settled = match shard.slots.get(key) {
+            Some(slot) if slot.pinned || slot.last_entry >= read.last_entry => slot.form.clone().decode(key),
             // Absent shadows are not cached, since clients can ask for any name.
-            None if shard.published != miss.published || read.last_entry == Seq(0) => read,
+            None if shard.published != miss.published || read.last_entry == Seq(0) => Ok(read),
             _ => {
                 self.put(&mut shard, key, read.clone(), false);
-                read
+                Ok(read)
             }
-        }
+        };
+        self.sweep(&mut shard, self.shard_bytes_max);
+        settled
     }
 
     /// Publishes a committed document to readers. Only the writer calls this.
@@ -116,6 +240,8 @@ impl DocumentCache {
         let mut shard = self.shard(self.shard_of(key)).write();
         shard.published += 1;
         self.put(&mut shard, key, stored, pinned);
+        // Those who look for documents sweep earlier, unless there are none.
+        self.sweep(&mut shard, self.shard_bytes_max + self.shard_bytes_max / 4);
     }
 
     /// Removes the document of `key`, whose record was purged. Only the writer calls this.
@@ -128,19 +254,19 @@ impl DocumentCache {
         }
     }
 
-    /// Replaces all documents by `dirty`, after the store was reopened. Only the writer calls this.
-    pub(in crate::store) fn reset<'a>(&self, dirty: impl IntoIterator<Item = (&'a ShadowKey, &'a StoredShadow)>) {
-        for shard in &self.shards {
-            let mut shard = shard.write();
+    /// Replaces all documents by those of `next`, a [`DocumentCache::successor`], after the store was reopened. Only the
+    /// writer calls this.
+    pub(in crate::store) fn replace(&self, next: Self) {
+        for (shard, next) in self.shards.iter().zip(next.shards) {
+            let (mut shard, next) = (shard.write(), next.into_inner());
             // A reader that reads the state table now may find what the failed commit replaced.
-            shard.published += 1;
+            let published = shard.published + 1;
+            self.bytes.fetch_add(next.bytes, Ordering::Relaxed);
             self.bytes.fetch_sub(shard.bytes, Ordering::Relaxed);
+            self.documents.fetch_add(next.slots.len(), Ordering::Relaxed);
             self.documents.fetch_sub(shard.slots.len(), Ordering::Relaxed);
-            shard.bytes = 0;
-            shard.slots.clear();
-            shard.ring.clear();
+            *shard = Shard { published, ..next };
         }
-        dirty.into_iter().for_each(|(key, stored)| self.publish(key, stored.clone(), true));
     }
 
     /// Unpins the document of `key` after its flush. Only the writer calls this.
@@ -149,35 +275,50 @@ impl DocumentCache {
         if let Some(slot) = shard.slots.get_mut(key) {
             slot.pinned = false;
         }
-        self.sweep(&mut shard);
     }
 
     fn put(&self, shard: &mut Shard, key: &ShadowKey, stored: StoredShadow, pinned: bool) {
-        let bytes = approximate_bytes(&stored.document) + 160 * stored.remembered.keys().len();
-        let slot = Slot { stored, bytes, pinned, used: AtomicBool::new(false) };
+        let last_entry = stored.last_entry;
+        let form = Form::Decoded(stored);
+        let bytes = form.bytes();
+        let slot = Slot { form, last_entry, bytes, pinned, used: AtomicBool::new(false) };
         let former = shard.slots.insert(key.clone(), slot);
         if former.is_none() {
             shard.ring.push_back(key.clone());
             self.documents.fetch_add(1, Ordering::Relaxed);
         }
-        let former = former.map_or(0, |slot| slot.bytes);
+        self.resized(shard, former.map_or(0, |slot| slot.bytes), bytes);
+    }
+
+    fn resized(&self, shard: &mut Shard, former: usize, bytes: usize) {
         shard.bytes = shard.bytes + bytes - former;
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.bytes.fetch_sub(former, Ordering::Relaxed);
-        self.sweep(shard);
     }
 
-    fn sweep(&self, shard: &mut Shard) {
+    /// Encodes and evicts documents while the shard has more than `bytes_max`, in a few steps.
+    fn sweep(&self, shard: &mut Shard, bytes_max: usize) {
         for _ in 0..SWEEP_STEPS {
-            if shard.bytes <= self.shard_bytes_max {
+            if shard.bytes <= bytes_max {
                 return;
             }
             let Some(key) = shard.ring.pop_front() else { return };
-            let keep = shard.slots.get_mut(&key).is_some_and(|slot| slot.pinned | std::mem::take(slot.used.get_mut()));
-            if keep {
+            let Some(slot) = shard.slots.get_mut(&key) else { continue };
+            if std::mem::take(slot.used.get_mut()) {
                 shard.ring.push_back(key);
-            } else {
-                self.evict(shard, &key);
+                continue;
+            }
+            match &slot.form {
+                Form::Decoded(stored) => {
+                    let record = shard.encoder.encode(&schema::state_key(&key), stored).into();
+                    slot.form = Form::Record(record);
+                    let (former, bytes) = (slot.bytes, slot.form.bytes());
+                    slot.bytes = bytes;
+                    self.resized(shard, former, bytes);
+                    shard.ring.push_back(key);
+                }
+                Form::Record(_) if slot.pinned => shard.ring.push_back(key),
+                Form::Record(_) => _ = self.evict(shard, &key),
             }
         }
     }
@@ -185,8 +326,7 @@ impl DocumentCache {
     /// Removes the slot of `key`; false if there is none.
     fn evict(&self, shard: &mut Shard, key: &ShadowKey) -> bool {
         let Some(slot) = shard.slots.remove(key) else { return false };
-        shard.bytes -= slot.bytes;
-        self.bytes.fetch_sub(slot.bytes, Ordering::Relaxed);
+        self.resized(shard, slot.bytes, 0);
         self.documents.fetch_sub(1, Ordering::Relaxed);
         true
     }
@@ -199,6 +339,14 @@ impl DocumentCache {
     #[expect(clippy::indexing_slicing, reason = "only `shard_of` makes an index")]
     fn shard(&self, index: usize) -> &RwLock<Shard> {
         &self.shards[index]
+    }
+}
+
+impl Slot {
+    /// Returns true.
+    fn mark_used(&self) -> bool {
+        self.used.store(true, Ordering::Relaxed);
+        true
     }
 }
 
@@ -216,12 +364,12 @@ fn approximate_bytes(document: &Document) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-    use std::sync::Arc;
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::shadow::name::DeviceId;
+    use crate::shadow::{Remembered, Section, Stamp, Timestamp, Version, document::tree, name::DeviceId};
 
     fn key(name: &str) -> ShadowKey {
         ShadowKey::classic(DeviceId::new(name).unwrap())
@@ -230,6 +378,18 @@ mod tests {
     /// Returns a document whose last entry is `seq`.
     fn stored(seq: u64) -> StoredShadow {
         StoredShadow { document: Arc::new(Document::absent()), last_entry: Seq(seq), remembered: Default::default() }
+    }
+
+    fn miss(cache: &DocumentCache) -> CacheMiss {
+        match cache.get(&key("d")) {
+            Err(NotCached::Miss(miss)) => miss,
+            _ => panic!("there is a slot"),
+        }
+    }
+
+    /// Returns the last entry of the document to use after one of `read` was read.
+    fn settled(cache: &DocumentCache, read: u64, miss: &CacheMiss) -> Seq {
+        cache.settle(&key("d"), stored(read), miss).unwrap().last_entry
     }
 
     /// The events between a lookup in the cache and the end of the read from disk.
@@ -271,7 +431,7 @@ mod tests {
         ] {
             let about = format!("{meanwhile:?}, read {read}");
             let cache = DocumentCache::new(1 << 20);
-            let miss = cache.get(&key("d")).err().unwrap();
+            let miss = self::miss(&cache);
             match meanwhile {
                 Nothing => {}
                 Published { seq, pinned } => cache.publish(&key("d"), stored(seq), pinned),
@@ -281,11 +441,11 @@ mod tests {
                 }
                 Purged => cache.remove(&key("d")),
                 Settled { seq } => {
-                    let other = cache.get(&key("d")).err().unwrap();
-                    assert_eq!(cache.settle(&key("d"), stored(seq), &other).last_entry, Seq(seq), "{about}");
+                    let other = self::miss(&cache);
+                    assert_eq!(settled(&cache, seq, &other), Seq(seq), "{about}");
                 }
             }
-            assert_eq!(cache.settle(&key("d"), stored(read), &miss).last_entry, Seq(answered), "{about}");
+            assert_eq!(settled(&cache, read, &miss), Seq(answered), "{about}");
             assert_eq!(cache.get(&key("d")).ok().map(|stored| stored.last_entry), kept.map(Seq), "{about}");
         }
     }
@@ -316,10 +476,68 @@ mod tests {
             assert_eq!(cache.get(&key(&format!("pinned-{n}"))).ok().map(|stored| stored.last_entry), Some(Seq(n + 1)));
         }
         let (documents, bytes) = cache.size();
-        assert!(bytes <= SHARDS * 2000 + 100 * 512 && documents >= 150, "{documents} documents, {bytes} bytes");
+        assert!(bytes <= SHARDS * 2500 + 100 * 800 && documents >= 150, "{documents} documents, {bytes} bytes");
         (0..100).for_each(|n| cache.unpin(&key(&format!("pinned-{n}"))));
         (0..2000).for_each(|n| cache.publish(&key(&format!("later-{n}")), stored(n + 9000), false));
-        assert!(cache.size().1 <= SHARDS * 2000, "{:?}", cache.size());
+        assert!(cache.size().1 <= SHARDS * 2500, "{:?}", cache.size());
+    }
+
+    /// Returns a document with content, whose last entry is `seq`.
+    fn written(seq: u64) -> StoredShadow {
+        let Value::Object(members) = json!({"temperature": seq, "log": {"a": [1, 2], "b": "x"}}) else { panic!() };
+        let stamp = Arc::new(Stamp { version: Version(seq), timestamp: Timestamp(9), by: "d".into() });
+        let reported = Arc::new(Section::new(tree::stamped(&members, &stamp)));
+        let document = Document { version: Version(seq), reported, ..Document::absent() };
+        StoredShadow { document: Arc::new(document), last_entry: Seq(seq), remembered: Remembered::default() }
+    }
+
+    fn is_record(cache: &DocumentCache, key: &ShadowKey) -> bool {
+        matches!(cache.kept(key), Some(Form::Record(_)))
+    }
+
+    #[test]
+    fn dirty_documents_beyond_the_budget_are_kept_as_records() {
+        let cache = DocumentCache::new(0);
+        let keys: Vec<_> = (1..=200).map(|n| key(&format!("d{n}"))).collect();
+        for (key, n) in keys.iter().zip(1..) {
+            cache.publish(key, written(n), true);
+        }
+        assert!(keys.iter().filter(|key| is_record(&cache, key)).count() > 100);
+        for (key, n) in keys.iter().zip(1..) {
+            assert_eq!(cache.summary(key), Some((false, Seq(n))), "before it is decoded");
+            assert_eq!(cache.get(key).ok(), Some(written(n)));
+        }
+    }
+
+    #[test]
+    fn a_lookup_decodes_a_record_for_the_next_one() {
+        let cache = DocumentCache::new(1 << 20);
+        cache.publish(&key("d"), written(1), true);
+        let mut shard = cache.shard(cache.shard_of(&key("d"))).write();
+        cache.sweep(&mut shard, 0);
+        drop(shard);
+        assert!(is_record(&cache, &key("d")) && !cache.is_decoded(&key("d")));
+        assert!(cache.get(&key("d")).is_ok_and(|stored| stored == written(1)));
+        assert!(cache.is_decoded(&key("d")));
+        cache.unpin(&key("d"));
+        let mut shard = cache.shard(cache.shard_of(&key("d"))).write();
+        (0..3).for_each(|_| cache.sweep(&mut shard, 0));
+        drop(shard);
+        assert!(cache.kept(&key("d")).is_none(), "not pinned any more");
+    }
+
+    #[test]
+    fn a_document_decoded_too_late_replaces_nothing() {
+        let cache = DocumentCache::new(1 << 20);
+        cache.publish(&key("d"), written(1), true);
+        let encode = || cache.sweep(&mut cache.shard(cache.shard_of(&key("d"))).write(), 0);
+        encode();
+        let record = cache.kept(&key("d")).unwrap();
+        cache.publish(&key("d"), written(2), true);
+        assert!(!cache.keep_decoded(&key("d"), &record, &written(1)), "the slot has a document");
+        encode();
+        assert!(!cache.keep_decoded(&key("d"), &record, &written(1)), "the slot has another record");
+        assert_eq!(cache.get(&key("d")).ok(), Some(written(2)));
     }
 
     #[test]

@@ -1,59 +1,87 @@
-//! The dirty set: documents that are newer than the state table, and the pace at which they are flushed.
+//! The dirty set: the shadows whose document is newer than the state table, and the pace at which they are flushed.
 //!
 //! Documents are flushed in key order, because neighbours share pages. One pass over the key space is a *write-back
-//! pass*. A pass records the head of the journal when it starts. When it ends, every entry up to that head is in the
-//! state table, so the checkpoint moves there.
+//! pass*; the next one begins when it ends. Now and then a *milestone* records where the pass is, and the head of the journal.
+//! When the next pass reaches the same key, every entry up to that head is in the state table, so the checkpoint moves there.
+//! The documents themselves are in the [`super::cache`], pinned.
 //!
 //! *Invariant:* the shadow of every entry after the checkpoint is in the dirty set, or was flushed with the change of
 //! that entry.
 //!
-//! At most two passes lie between the checkpoint and the head. Each pass is paced to end within half of the allowed
-//! lag, in entries and in bytes. A commit that uses a share of what is left of that half flushes the same share of the
-//! documents left in the pass.
+//! Each pass is paced to end within half of the allowed lag, in entries and in bytes. A commit that uses a share of what is
+//! left of that half flushes the same share of the documents left in the pass. So at most two passes lie between checkpoint
+//! and head, and under a steady load little more than one. If the dirty documents have too many bytes, more are flushed.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Bound,
+};
 
 use crate::{
     shadow::{DeviceId, ShadowKey},
     store::{
         options::StoreOptions,
         schema::{Checkpoint, JournalPosition},
-        state::record::StoredShadow,
     },
 };
 
-/// The dirty documents in key order.
+/// The milestones of one pass at a steady pace: the lag is longer than a pass by the distance of two.
+const MILESTONES: u64 = 16;
+
+/// The dirty shadows in key order.
 pub(in crate::store) struct DirtySet {
-    dirty: BTreeMap<ShadowKey, StoredShadow>,
+    /// The approximate bytes of the records of the documents.
+    dirty: BTreeMap<ShadowKey, u32>,
+    /// The sum of these bytes.
+    bytes: u64,
+    /// The number of passes that have begun.
+    pass: u64,
     /// The last key flushed in this pass.
     cursor: Option<ShadowKey>,
     /// The number of `dirty` documents after the cursor.
     ahead: usize,
     /// The head of the journal when this pass started.
-    round_start: JournalPosition,
+    pass_start: JournalPosition,
+    /// The places that the next pass has not reached, oldest first.
+    milestones: VecDeque<Milestone>,
     /// The part of the allowed lag for one pass.
-    lap_entries_max: u64,
-    lap_bytes_max: u64,
+    pass_entries_max: u64,
+    pass_bytes_max: u64,
+    /// Most bytes of dirty documents.
+    bytes_max: u64,
     /// Fewest documents to flush in a commit.
     slice_min: usize,
+}
+
+/// A place in a pass, and the head of the journal when the pass was there.
+struct Milestone {
+    pass: u64,
+    cursor: Option<ShadowKey>,
+    head: JournalPosition,
 }
 
 impl DirtySet {
     /// Returns the dirty set found by recovery, with the checkpoint of `progress`.
     pub(in crate::store) fn new(
-        dirty: BTreeMap<ShadowKey, StoredShadow>,
+        dirty: BTreeMap<ShadowKey, u32>,
         progress: &Checkpoint,
         options: &StoreOptions,
     ) -> Self {
-        Self {
-            ahead: dirty.len(),
+        let mut set = Self {
+            ahead: 0,
+            bytes: dirty.values().copied().map(u64::from).sum(),
             dirty,
+            pass: 0,
             cursor: None,
-            round_start: progress.head,
-            lap_entries_max: options.lag_entries_max / 2,
-            lap_bytes_max: options.lag_bytes_max / 2,
+            pass_start: progress.head,
+            milestones: VecDeque::new(),
+            pass_entries_max: options.lag_entries_max / 2,
+            pass_bytes_max: options.lag_bytes_max / 2,
+            bytes_max: options.document_cache_bytes as u64 / 4 * 3,
             slice_min: options.flush_documents_min,
-        }
+        };
+        set.start_pass(progress.head);
+        set
     }
 
     pub(in crate::store) fn is_empty(&self) -> bool {
@@ -68,27 +96,32 @@ impl DirtySet {
         self.dirty.contains_key(key)
     }
 
-    /// Returns the dirty documents of the shadows of `device`.
-    pub(in crate::store) fn of_device<'a>(
-        &'a self,
-        device: &'a DeviceId,
-    ) -> impl Iterator<Item = (&'a ShadowKey, &'a StoredShadow)> {
-        self.dirty.range(ShadowKey::classic(device.clone())..).take_while(|(key, _)| key.device == *device)
+    /// Returns the dirty shadows of `device`.
+    pub(in crate::store) fn of_device<'a>(&'a self, device: &'a DeviceId) -> impl Iterator<Item = &'a ShadowKey> {
+        let from = self.dirty.range(ShadowKey::classic(device.clone())..);
+        from.map(|(key, _)| key).take_while(|key| key.device == *device)
     }
 
-    /// Adds the newest document of `key`.
-    pub(in crate::store) fn insert(&mut self, key: ShadowKey, stored: StoredShadow) {
-        let is_ahead = self.cursor.as_ref().is_none_or(|cursor| key > *cursor);
-        if self.dirty.insert(key, stored).is_none() && is_ahead {
+    /// Adds `key`, whose newest document has a record of about `bytes`.
+    pub(in crate::store) fn insert(&mut self, key: ShadowKey, bytes: u32) {
+        let is_ahead = self.is_ahead(&key);
+        let former = self.dirty.insert(key, bytes);
+        self.bytes = self.bytes + u64::from(bytes) - u64::from(former.unwrap_or_default());
+        if former.is_none() && is_ahead {
             self.ahead += 1;
         }
     }
 
-    /// Removes the document of `key`, which is flushed out of order.
+    /// Removes `key`, whose document is flushed out of order.
     pub(in crate::store) fn remove(&mut self, key: &ShadowKey) {
-        if self.dirty.remove(key).is_some() && self.cursor.as_ref().is_none_or(|cursor| key > cursor) {
-            self.ahead -= 1;
+        if let Some(bytes) = self.dirty.remove(key) {
+            self.bytes -= u64::from(bytes);
+            self.ahead -= usize::from(self.is_ahead(key));
         }
+    }
+
+    fn is_ahead(&self, key: &ShadowKey) -> bool {
+        self.cursor.as_ref().is_none_or(|cursor| key > cursor)
     }
 
     /// Returns the number of documents to flush in a commit of `entries` and `bytes` that moves the head to that of
@@ -98,24 +131,30 @@ impl DirtySet {
             let left = max.saturating_sub(used);
             (self.ahead as u64).saturating_mul(now).div_ceil(left.saturating_add(now).max(1))
         };
-        let entries_used = progress.head.seq.0 - self.round_start.seq.0;
-        let bytes_used = progress.head.bytes - self.round_start.bytes;
-        let due = share(entries_used, self.lap_entries_max, entries).max(share(bytes_used, self.lap_bytes_max, bytes));
+        let entries_used = progress.head.seq.0 - self.pass_start.seq.0;
+        let bytes_used = progress.head.bytes - self.pass_start.bytes;
+        let due =
+            share(entries_used, self.pass_entries_max, entries).max(share(bytes_used, self.pass_bytes_max, bytes));
+        let excess = self.bytes.saturating_sub(self.bytes_max);
+        let due = due.max((self.len() as u64).saturating_mul(excess).div_ceil(self.bytes.max(1)));
         usize::try_from(due).unwrap_or(usize::MAX).max(self.slice_min)
     }
 
-    /// Removes `count` documents in order to flush them, and moves the checkpoint of `progress` accordingly.
+    /// Removes `count` keys in order to flush their documents, and moves the checkpoint of `progress` accordingly.
     ///
-    /// The set does not keep the removed documents: if the commit fails, no further commit is allowed.
-    pub(in crate::store) fn take(&mut self, count: usize, progress: &mut Checkpoint) -> Vec<(ShadowKey, StoredShadow)> {
+    /// The set does not keep the removed keys: if the commit fails, no further commit is allowed.
+    pub(in crate::store) fn take(&mut self, count: usize, progress: &mut Checkpoint) -> Vec<ShadowKey> {
         let mut taken = Vec::new();
         while taken.len() < count || self.ahead == 0 {
             if self.ahead == 0 {
-                progress.checkpoint = if self.is_empty() { progress.head } else { self.round_start };
-                self.start_round(progress.head);
                 if self.is_empty() {
+                    // Nothing is older than the head.
+                    self.milestones.clear();
+                    progress.checkpoint = progress.head;
+                    self.start_pass(progress.head);
                     break;
                 }
+                self.start_pass(progress.head);
                 continue;
             }
             let after = self.cursor.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -127,14 +166,33 @@ impl DirtySet {
                 .collect();
             self.ahead -= keys.len();
             self.cursor = keys.last().cloned();
-            taken.extend(keys.into_iter().filter_map(|key| self.dirty.remove_entry(&key)));
+            self.bytes -= keys.iter().filter_map(|key| self.dirty.remove(key)).map(u64::from).sum::<u64>();
+            taken.extend(keys);
         }
+        self.reach(progress);
         taken
     }
 
-    fn start_round(&mut self, head: JournalPosition) {
-        self.round_start = head;
+    fn start_pass(&mut self, head: JournalPosition) {
+        self.pass += 1;
+        self.pass_start = head;
         self.cursor = None;
         self.ahead = self.dirty.len();
+        self.milestones.push_back(Milestone { pass: self.pass, cursor: None, head });
+    }
+
+    /// Moves the checkpoint to the milestones that were reached, and sets another one if the last is far behind.
+    fn reach(&mut self, progress: &mut Checkpoint) {
+        let here = (self.pass, &self.cursor);
+        while let Some(reached) = self.milestones.front().filter(|next| here >= (next.pass + 1, &next.cursor)) {
+            progress.checkpoint = reached.head;
+            self.milestones.pop_front();
+        }
+        let (head, last) = (progress.head, self.milestones.back().map_or(progress.checkpoint, |last| last.head));
+        let is_far = (head.seq.0 - last.seq.0).saturating_mul(MILESTONES) > self.pass_entries_max
+            || (head.bytes - last.bytes).saturating_mul(MILESTONES) > self.pass_bytes_max;
+        if is_far && self.cursor.is_some() {
+            self.milestones.push_back(Milestone { pass: self.pass, cursor: self.cursor.clone(), head });
+        }
     }
 }

@@ -83,8 +83,8 @@ impl PurgeSearch<'_> {
         }
         // A shadow deleted from now on has an entry after the head.
         let mut next = NextSearch { removed: Seq(self.head.0 + 1), at: Timestamp(u64::MAX) };
-        for stored in self.unflushed(device).filter(|stored| stored.document.deleted && stored.is_recorded()) {
-            next.removed = next.removed.min(stored.last_entry);
+        for (_, last_entry) in self.unflushed(device).filter(|(deleted, last)| *deleted && *last > Seq(0)) {
+            next.removed = next.removed.min(last_entry);
         }
         let purged = self.purged.get(device);
         let (mut floor, tombstones) = self.stored(device)?;
@@ -106,10 +106,12 @@ impl PurgeSearch<'_> {
         Ok((Purge { keys, floor }, next))
     }
 
-    /// Returns the states of shadows of `device` that the state table lacks, or may lack with this batch.
-    fn unflushed<'b>(&'b self, device: &'b DeviceId) -> impl Iterator<Item = &'b StoredShadow> {
-        let touched = self.touched.iter().filter(|(key, _)| key.device == *device).map(|(_, shadow)| &shadow.stored);
-        self.dirty_set.of_device(device).map(|(_, stored)| stored).chain(touched)
+    /// Returns the shadows of `device` that the state table lacks, or may lack with this batch: true for deleted ones, and
+    /// the newest entry.
+    fn unflushed<'b>(&'b self, device: &'b DeviceId) -> impl Iterator<Item = (bool, Seq)> {
+        let touched = self.touched.iter().filter(|(key, _)| key.device == *device);
+        let touched = touched.map(|(_, shadow)| (shadow.stored.document.deleted, shadow.stored.last_entry));
+        self.dirty_set.of_device(device).filter_map(|key| self.shared.cache.summary(key)).chain(touched)
     }
 
     fn is_unflushed(&self, key: &ShadowKey) -> bool {

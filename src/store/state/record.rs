@@ -51,6 +51,14 @@ impl StoredShadow {
         Self { document, last_entry: Seq(0), remembered: Remembered::default() }
     }
 
+    /// Returns the approximate bytes of the record, and of what is kept in memory for each.
+    pub(in crate::store) fn record_bytes(&self) -> u32 {
+        let section = |name| self.document.section(name).canonical_bytes + 3 * self.document.section(name).leaves;
+        let sections: usize = SectionName::ALL.into_iter().map(section).sum();
+        let bytes = 320 + sections + 32 * self.document.tombstones.len() + 96 * self.remembered.keys().len();
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
     /// Returns true if the shadow has a record, or will have one once this state is committed.
     #[must_use]
     pub fn is_recorded(&self) -> bool {

@@ -60,6 +60,46 @@ fn the_lag_stays_within_its_bounds() {
 }
 
 #[test]
+fn a_steady_load_keeps_the_lag_near_one_pass() {
+    let options = StoreOptions { lag_entries_max: 2_000, flush_documents_min: 0, ..options() };
+    let disk = SimDisk::new(Vec::new(), Stop::Never);
+    let mut stepped = Stepped::open(&disk, options).unwrap();
+    let mut random = Random::new(7);
+    let mut largest = 0;
+    for round in 0..600 {
+        let queue = (0..20).map(|_| queued(&key(&format!("d{}", random.below(4_000))), count(random.next()), 0));
+        stepped.apply(queue);
+        // Three passes, until each takes the same time.
+        if round > 150 {
+            largest = largest.max(stepped.store.health().lag_entries);
+        }
+    }
+    // A pass has 1,000 entries; milestones are 63 apart, and a pass may differ from the one before.
+    assert!((900..1_250).contains(&largest), "{largest}");
+    assert_eq!(
+        Stepped::open(&disk, self::options()).unwrap().store.read(&key("d1")).unwrap(),
+        stepped.store.read(&key("d1")).unwrap()
+    );
+}
+
+#[test]
+fn dirty_documents_have_a_share_of_the_cache() {
+    let options = StoreOptions { document_cache_bytes: 1 << 20, flush_documents_min: 0, ..options() };
+    let disk = SimDisk::new(Vec::new(), Stop::Never);
+    let mut stepped = Stepped::open(&disk, options).unwrap();
+    for n in 0..500 {
+        let text = "x".repeat(4_000);
+        let updates = (0..4)
+            .map(|m| queued(&key(&format!("d{n}-{m}")), update(&json!({"reported": {"a": text, "b": m}}), None), 0));
+        stepped.apply(updates);
+        let health = stepped.store.health();
+        assert!(health.backlog_documents < 220, "{n}: {health:?}");
+        assert!(health.cached_bytes < 3 << 20, "{n}: {health:?}");
+    }
+    assert!(stepped.store.health().backlog_documents > 100);
+}
+
+#[test]
 fn a_single_update_is_flushed_in_its_own_commit() {
     let disk = SimDisk::new(Vec::new(), Stop::Never);
     let mut stepped = Stepped::open(&disk, options()).unwrap();

@@ -4,26 +4,21 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark")]
 
+mod sessions;
+
 use std::{sync::Arc, time::Instant};
 
 use umbrad::{
-    admission::{Charge, PrincipalQuota},
+    admission::PrincipalQuota,
     auth::{Access, Method, Policy, Principal},
     config::RuleConfig,
-    mqtt::{
-        broker::{
-            filters::Filters,
-            outbox::{Outbox, QueueLimits, SessionId},
-            router::{DeliveryKind, Router},
-        },
-        protocol::{
-            message::Message,
-            packet::{QoS, RetainHandling, Subscription},
-            topic::{TopicFilter, TopicName},
-        },
+    mqtt::broker::{
+        filters::Filters,
+        router::{DeliveryKind, Router},
     },
-    observability::metrics::DropCounters,
 };
+
+use sessions::{message, session, session_with, subscribe, subscription};
 
 const SESSIONS: u64 = 15_000;
 const UPDATES: u64 = 400_000;
@@ -131,38 +126,4 @@ fn device() -> Access {
 
 fn topic(number: u64, event: usize) -> String {
     format!("shadow/device-{number:05}/{}", EVENTS[event])
-}
-
-fn session(id: u64) -> Arc<Outbox> {
-    session_with(id, Access::admin(Principal::anonymous("test")))
-}
-
-fn session_with(id: u64, access: Access) -> Arc<Outbox> {
-    let limits = QueueLimits { bytes: 1 << 20, offline_bytes: 1 << 20 };
-    Arc::new(Outbox::new(
-        SessionId(id),
-        limits,
-        Arc::new(DropCounters::default()),
-        access,
-        Charge::new(PrincipalQuota::unlimited("bench"), 0),
-    ))
-}
-
-fn subscribe(router: &Router, outbox: &Arc<Outbox>, filter: &str) {
-    router.subscribe(outbox, &subscription(filter), None).unwrap();
-}
-
-fn subscription(filter: &str) -> Subscription {
-    Subscription {
-        filter: TopicFilter::new(filter).unwrap(),
-        qos: QoS::AtLeastOnce,
-        no_local: false,
-        retain_as_published: false,
-        retain_handling: RetainHandling::Send,
-    }
-}
-
-fn message(topic: &str) -> Arc<Message> {
-    let topic = TopicName::new(topic).unwrap();
-    Arc::new(Message::new(topic, "x".into(), QoS::AtLeastOnce, false, None, Instant::now()))
 }

@@ -5,18 +5,18 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark")]
 
+mod commands;
+
 use std::{fs, sync::mpsc, time::Instant};
 
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use umbrad::{
-    observability::request_id::RequestId,
-    shadow::{
-        Command, DeviceId, IdempotencyKey, Keyed, OnConflict, Scope, SectionPatch, Sender, SenderLogin, ShadowKey,
-        Update, Version,
-    },
-    store::{self, Envelope, Outcome, QueuedCommand, Store, StoreOptions},
+    shadow::{IdempotencyKey, Keyed, OnConflict, SectionPatch, ShadowKey, Update, Version},
+    store::{self, Outcome, QueuedCommand, Store, StoreOptions},
 };
+
+use commands::{key, queued};
 
 fn main() {
     in_flight();
@@ -202,10 +202,6 @@ impl Running {
     }
 }
 
-fn key(name: &str) -> ShadowKey {
-    ShadowKey::classic(DeviceId::new(name).unwrap())
-}
-
 /// Returns a document of about 600 bytes.
 fn document() -> Value {
     let readings: Map<_, _> = (0..20).map(|i| (format!("reading-{i}"), json!(31 + i * 1000))).collect();
@@ -221,21 +217,6 @@ fn update(state: &Value) -> Update {
         _ => SectionPatch::Keep,
     };
     Update { desired: patch("desired"), reported: patch("reported"), ..Update::default() }
-}
-
-fn queued(key: &ShadowKey, update: Update) -> QueuedCommand<()> {
-    QueuedCommand {
-        envelope: Envelope {
-            key: key.clone(),
-            command: Command::Update(update),
-            author: Sender { by: "app-1".into(), scope: Scope::ALL, login: SenderLogin::default() },
-            id: RequestId::next(),
-            client: "client-1".into(),
-            may_create: true,
-            row: None,
-        },
-        context: (),
-    }
 }
 
 /// Returns the CPU time of the threads named `name`, or of all: more reliable than the clock on a busy machine.

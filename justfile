@@ -20,6 +20,10 @@ test *arguments:
 bench *arguments:
     cargo bench --locked {{arguments}}
 
+# Counts the instructions of single operations and compares them with the baseline; `just instructions --save` writes that.
+instructions *arguments:
+    ./bench-instructions {{arguments}}
+
 # Mutates src/shadow/ and src/wire/, or some files, and lists the mutants that no unit test catches:
 # `just mutants src/shadow/command/collisions.rs`. Needs cargo-mutants.
 mutants *files="src/shadow/**/*.rs src/wire/**/*.rs":

@@ -1,6 +1,9 @@
 //! The committed counts, and the comparison with them.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +17,7 @@ const PERCENT_MAX: f64 = 5.0;
 /// Instructions per operation, and the tools by which they were counted.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Baseline {
-    /// The compiler. Another one makes other instructions of the same source.
+    /// The version of the compiler. Another one makes other instructions of the same source.
     rustc: String,
     architecture: String,
     valgrind: String,
@@ -58,7 +61,7 @@ impl Baseline {
     pub(crate) fn compare(&self, now: &Self) -> Verdict {
         let (mut grown, mut fallen, mut unpaired) = (0, 0, 0);
         println!("{:<24} {:>12} {:>12} {:>9}", "instructions of one", "baseline", "now", "change");
-        let names: std::collections::BTreeSet<_> = self.instructions.keys().chain(now.instructions.keys()).collect();
+        let names: BTreeSet<_> = self.instructions.keys().chain(now.instructions.keys()).collect();
         for name in names {
             let (before, after) = (self.instructions.get(name), now.instructions.get(name));
             let shown = |count: Option<&u64>| count.map_or("-".to_owned(), u64::to_string);
@@ -76,8 +79,11 @@ impl Baseline {
             println!("{name:<24} {:>12} {:>12} {change:>9}  {remark}", shown(before), shown(after));
         }
         if self.rustc != now.rustc || self.architecture != now.architecture {
-            println!("NOT COMPARED: the baseline is of {} on {}", self.rustc, self.architecture);
-            println!("              this is {} on {}", now.rustc, now.architecture);
+            println!(
+                "NOT COMPARED: the baseline is of Rust {} on {}, this is Rust {} on {}.",
+                self.rustc, self.architecture, now.rustc, now.architecture
+            );
+            println!("Count the commit before with this compiler too, or save a new baseline.");
             return Verdict::NotCompared;
         }
         if grown + unpaired == 0 {

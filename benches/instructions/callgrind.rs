@@ -9,7 +9,7 @@ use std::{
 /// Returns the instructions that all threads execute while the pass of the case `name` is counted.
 pub(crate) fn instructions(name: &str) -> Result<u64, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("instructions");
-    let out = folder.join(name.replace(' ', "-"));
+    let out = folder.join(name);
     // The first dump; the second one has what follows until the end.
     let dump = out.with_added_extension("1");
     let _ = fs::remove_file(&dump);
@@ -32,9 +32,11 @@ pub(crate) fn instructions(name: &str) -> Result<u64, String> {
     totals.and_then(|number| number.trim().parse().ok()).ok_or(format!("{} has no totals", dump.display()))
 }
 
-/// Returns the version that `program` prints.
+/// Returns the version that `program` prints, without its name and its origin.
 pub(crate) fn version(program: &str) -> Result<String, String> {
     let output = Command::new(program).arg("--version").output();
     let output = output.map_err(|error| format!("cannot start {program}: {error}"))?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let text = String::from_utf8_lossy(&output.stdout);
+    let number = text.split([' ', '-', '\n']).find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+    number.map(str::to_owned).ok_or(format!("{program} prints no version: {text}"))
 }

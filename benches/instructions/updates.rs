@@ -17,8 +17,8 @@ use crate::{
 };
 
 pub(crate) const CASES: &[Case] = &[
-    Case { name: "update-hot", operations: 2_000, prepare: hot },
-    Case { name: "update-cold", operations: 2_000, prepare: cold },
+    Case { name: "update-hot", operations: 1_000, prepare: hot },
+    Case { name: "update-cold", operations: 1_000, prepare: cold },
 ];
 
 /// The updates of one commit.
@@ -34,10 +34,10 @@ struct SteppedStore {
     _directory: TempDir,
 }
 
-/// Prepares updates of 1,000 shadows in turn, all in memory.
+/// Prepares updates of 500 shadows in turn, all in memory.
 fn hot(operations: usize) -> Pass {
     let running = SteppedStore::open(|options| options);
-    let keys = running.create(1_000);
+    let keys = running.create(500);
     running.pass(operations, (0..2 * operations).map(|n| (at(&keys, n), update(measurement(n)))))
 }
 
@@ -46,8 +46,8 @@ fn hot(operations: usize) -> Pass {
 fn cold(operations: usize) -> Pass {
     let running = SteppedStore::open(|options| StoreOptions {
         document_cache_bytes: 0,
-        page_cache_bytes: 1 << 20,
-        lag_bytes_max: 512 << 10,
+        page_cache_bytes: 512 << 10,
+        lag_bytes_max: 256 << 10,
         ..options
     });
     let keys = running.create(4 * operations);

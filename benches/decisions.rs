@@ -4,10 +4,7 @@
 
 mod documents;
 
-use std::{
-    hint::black_box,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use umbrad::{
@@ -15,22 +12,19 @@ use umbrad::{
         Command, Decision, Document, DocumentLimits, FirstOutcome, IdempotencyKey, Keyed, OnConflict, Patch, Pointer,
         Remembered, RememberedKey, Update, Version,
         command::{Expectation, Expected},
-        document::{canonical, delta},
         patch::{LEVELS_MAX, OPERATIONS_MAX},
         pointer::SectionName,
     },
     wire,
 };
 
-use documents::{after, created, decided, thermostat, update};
+use documents::{created, decided, thermostat, update};
 
 const PRECONDITIONS: [&str; 7] = ["none", "version", "etag", "expect", "rebase", "keyed", "dry run"];
 
 fn main() {
     let document = updates();
     preconditions(&document);
-    changed_delta(document);
-    canonical_form();
     patches();
 }
 
@@ -127,30 +121,6 @@ fn remember(remembered: &Remembered, keyed: &Keyed, now: &Document) -> Remembere
     };
     let key = RememberedKey { by: "tester".into(), key: keyed.key.clone(), decided: now.timestamp, first };
     remembered.with(key).unwrap()
-}
-
-fn changed_delta(document: Document) {
-    let (rounds, document) = (200_000, after(&document, update(json!({"desired": {"target": 19}}))));
-    let start = Instant::now();
-    (0..rounds).for_each(|_| _ = black_box(delta::delta(&document)));
-    println!("delta: {} ns", each(start.elapsed(), rounds));
-}
-
-/// Compares with the crate that is the reference of the tests.
-fn canonical_form() {
-    let (rounds, state) = (100_000, thermostat());
-    let start = Instant::now();
-    for _ in 0..rounds {
-        let mut out = Vec::with_capacity(1024);
-        canonical::write_value(&mut out, &state);
-        assert!(out.len() > 500);
-    }
-    println!("canonical form: {} ns", each(start.elapsed(), rounds));
-    let start = Instant::now();
-    for _ in 0..rounds {
-        assert!(serde_json_canonicalizer::to_vec(&state).unwrap().len() > 500);
-    }
-    println!("canonical form by serde_json_canonicalizer: {} ns", each(start.elapsed(), rounds));
 }
 
 /// Measures the patches that occupy the writer thread longest, and updates for comparison.

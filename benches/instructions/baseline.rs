@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Case, callgrind};
 
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/baseline.json");
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/baseline.json");
 
 /// The growth above which a count is refused, in percent. A count that falls by as much is worth a new baseline.
 const PERCENT_MAX: f64 = 5.0;

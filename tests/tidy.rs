@@ -124,14 +124,18 @@ fn doc_comments_begin_with_their_subject() {
 /// With a baseline of another compiler, the counts would not be compared.
 #[test]
 fn instructions_are_counted_with_the_compiler_of_the_manifest() {
-    let read = |path| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file of this package");
+    let read =
+        |path| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file of this package");
     let quoted = |text: &str, before: &str| {
         let rest = text.split(before).nth(1).expect("the key is there");
         rest.split('"').nth(1).expect("a quoted value").to_owned()
     };
     let minimum = quoted(&read("Cargo.toml"), "\nrust-version = ");
     let counted = quoted(&read("benches/instructions/baseline.json"), "\"rustc\":");
-    assert!(counted.starts_with(&format!("{minimum}.")), "counted with Rust {counted}: run ./bench-instructions --save with {minimum}");
+    assert!(
+        counted.starts_with(&format!("{minimum}.")),
+        "counted with Rust {counted}: run ./bench-instructions --save with {minimum}"
+    );
 }
 
 /// Every source file of the server, by its path below `src/`.

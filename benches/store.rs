@@ -18,6 +18,10 @@ use umbrad::{
 
 use commands::{key, queued};
 
+/// The allocator of the server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     in_flight();
     preconditions();

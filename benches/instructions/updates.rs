@@ -42,15 +42,16 @@ fn hot(operations: usize) -> Pass {
 }
 
 /// Prepares updates of shadows that are not in memory: neither the document nor its page. They are spread over the file. The
-/// dirty set is so small that as many documents are flushed as are updated.
+/// cache has room for little more than one batch, and the dirty set is so small that as many documents are flushed as are
+/// updated.
 fn cold(operations: usize) -> Pass {
     let running = SteppedStore::open(|options| StoreOptions {
-        document_cache_bytes: 0,
+        document_cache_bytes: 1 << 20,
         page_cache_bytes: 512 << 10,
         lag_bytes_max: 256 << 10,
         ..options
     });
-    let keys = running.create(4 * operations);
+    let keys = running.create(8 * operations);
     running.pass(operations, (0..2 * operations).map(|n| (at(&keys, n * 7_919), update(measurement(n)))))
 }
 
@@ -106,7 +107,12 @@ impl SteppedStore {
         }
     }
 
+    /// Queues a command as the engine does: the thread that submits it loads the document.
     fn send(&self, queued: QueuedCommand<()>) {
-        assert!(self.store.try_reserve(100).is_some_and(|room| room.send(queued).is_ok()), "the queue has no room");
+        let permit = self.store.try_reserve(100).expect("the queue has room");
+        if !permit.is_loaded(&queued.envelope.key) {
+            permit.load(&queued.envelope.key);
+        }
+        assert!(permit.send(queued).is_ok(), "the store is closed");
     }
 }

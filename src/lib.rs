@@ -1,7 +1,7 @@
 //! Umbra: an MQTT broker that keeps the shadow of every device under optimistic concurrency.
 //!
 //! Imports point one way: [`mqtt`], [`http`] and [`cli`] use [`engine`], `engine` uses [`store`], `store` uses
-//! [`shadow`]. `shadow` is pure: no I/O, clock, async or lock. `mqtt` and `http` are front ends behind [`net`] and never
+//! [`shadow`]. `shadow` is pure: no I/O, clock, async or lock, and so is [`fleet`] above it. `mqtt` and `http` are front ends behind [`net`] and never
 //! name each other; [`server`] wires them. `tests/tidy.rs` checks these rules, ARCHITECTURE.md explains them.
 
 #![warn(missing_docs)]
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;
+pub mod fleet;
 pub mod http;
 pub mod mqtt;
 pub mod net;

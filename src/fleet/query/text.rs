@@ -1,0 +1,123 @@
+//! Text in queries: case, numbers, the order of strings, and the characters with a meaning.
+
+use std::{borrow::Cow, cmp::Ordering, fmt};
+
+/// Characters that end a word or are kept for syntax. A backslash or quotes make them literal.
+pub(super) const RESERVED: [char; 18] =
+    ['(', ')', '[', ']', '{', '}', '"', '\'', '<', '>', '=', '!', '&', '|', '^', '~', '\\', '`'];
+
+/// Returns `text` without the difference between upper and lower case.
+pub(in crate::fleet) fn folded(text: &str) -> Cow<'_, str> {
+    match text.chars().any(|char| char.is_uppercase() || char.is_ascii_uppercase()) {
+        true => Cow::Owned(text.chars().flat_map(char::to_lowercase).collect()),
+        false => Cow::Borrowed(text),
+    }
+}
+
+/// Parses a number as JSON writes it.
+pub(super) fn number(text: &str) -> Option<f64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_plain = digits.starts_with(|char: char| char.is_ascii_digit())
+        && digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'))
+        && !digits.contains(".e")
+        && !digits.ends_with('.');
+    text.parse().ok().filter(|number: &f64| is_plain && number.is_finite())
+}
+
+/// Compares folded texts; runs of digits compare as numbers, so `1.10` is after `1.9`.
+pub(in crate::fleet) fn compared(a: &str, b: &str) -> Ordering {
+    let (mut left, mut right) = (a, b);
+    loop {
+        let (digits, other_digits) = (digits(left), digits(right));
+        if digits.is_empty() || other_digits.is_empty() {
+            let (mut chars, mut other_chars) = (left.chars(), right.chars());
+            match (chars.next(), other_chars.next()) {
+                // Texts that differ in leading zeros only.
+                (None, None) => return a.cmp(b),
+                (char, other) if char != other => return char.cmp(&other),
+                _ => (left, right) = (chars.as_str(), other_chars.as_str()),
+            }
+        } else {
+            let (value, other) = (digits.trim_start_matches('0'), other_digits.trim_start_matches('0'));
+            match value.len().cmp(&other.len()).then_with(|| value.cmp(other)) {
+                Ordering::Equal => {}
+                order => return order,
+            }
+            left = left.get(digits.len()..).unwrap_or_default();
+            right = right.get(other_digits.len()..).unwrap_or_default();
+        }
+    }
+}
+
+/// Returns the ASCII digits at the beginning of `text`.
+fn digits(text: &str) -> &str {
+    let end = text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    text.get(..end).unwrap_or_default()
+}
+
+/// Writes `text` in quotes.
+pub(super) fn write_quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    write!(f, "\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// Writes `text` as a part of a word, with a backslash before each character that has a meaning.
+pub(super) fn write_escaped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    for char in text.chars() {
+        if char.is_whitespace() || RESERVED.contains(&char) || matches!(char, '.' | ',' | ':' | '*' | '?' | '-' | '+') {
+            f.write_str("\\")?;
+        }
+        write!(f, "{char}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_json() {
+        for (text, expected) in [
+            ("0", Some(0.0)),
+            ("-5", Some(-5.0)),
+            ("1.50", Some(1.5)),
+            ("1e3", Some(1000.0)),
+            ("1E-2", Some(0.01)),
+            ("007", Some(7.0)),
+            ("", None),
+            ("-", None),
+            ("+1", None),
+            (".5", None),
+            ("1.", None),
+            ("1.e5", None),
+            ("1e999", None),
+            ("1.4.2", None),
+            ("inf", None),
+            ("nan", None),
+            ("0x10", None),
+            ("1_0", None),
+        ] {
+            assert_eq!(number(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_compare_by_the_numbers_in_them() {
+        let ordered = [
+            "", "-1", "1", "1.2", "1.9.9", "1.10", "1.10.0", "2", "10", "a", "a01", "a1", "a2b", "a10", "abcd", "abce",
+        ];
+        for (index, one) in ordered.iter().enumerate() {
+            for (other_index, other) in ordered.iter().enumerate() {
+                assert_eq!(compared(one, other), index.cmp(&other_index), "{one} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn case_is_folded_character_by_character() {
+        for (text, expected) in [("abc", "abc"), ("AbC", "abc"), ("ÄΣ", "äσ"), ("ΣΣ", "σσ"), ("1.4-RC", "1.4-rc")]
+        {
+            assert_eq!(folded(text), expected);
+        }
+    }
+}

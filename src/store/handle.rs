@@ -225,6 +225,16 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.list(after, limit, true)
     }
 
+    /// Returns the newest committed documents of `keys`, which are in key order, and keeps none in memory. `None` is a shadow
+    /// that does not exist, or is damaged. Reads the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::read`], except for a damaged document.
+    pub fn documents(&self, keys: &[ShadowKey]) -> Result<Vec<Option<Arc<Document>>>, StoreError> {
+        self.inner.shared.documents(keys)
+    }
+
     /// Returns the entries after `after`; at most `limit`, at most 1,000 and about 4 MiB. Reads the disk.
     ///
     /// # Errors

@@ -246,6 +246,36 @@ impl Shared {
         Ok(found.into_iter().take(limit).map(newest).collect())
     }
 
+    /// Returns the newest committed documents of `keys`, which are in key order, and keeps none in memory. `None` is a shadow
+    /// that does not exist, or whose record is damaged, which is logged.
+    pub(super) fn documents(&self, keys: &[ShadowKey]) -> Result<Vec<Option<Arc<Document>>>, StoreError> {
+        // Read in this order, the snapshot has a document that is not in memory.
+        let mut found: Vec<_> = keys.iter().map(|key| self.cache.get(key).ok().map(|stored| stored.document)).collect();
+        let missing: Vec<_> = keys.iter().zip(&mut found).filter(|(_, found)| found.is_none()).collect();
+        let (Some((first, _)), Some((last, _))) = (missing.first(), missing.last()) else { return Ok(found) };
+        let database = self.database.get()?;
+        let (first, last) = (schema::state_key(first), schema::state_key(last));
+        if database.check_range(CheckedTable::State, &first, &last).is_ok() {
+            database.read(|transaction| {
+                let table = transaction.open_table(STATE_TABLE)?;
+                for (key, document) in missing {
+                    let name = schema::state_key(key);
+                    let record = table.get(name.as_slice())?.map(|value| record::decode(&name, value.value()));
+                    let record = record.transpose().map_err(|error| StoreError::record(STATE, key, &error));
+                    *document = unless_damaged(record)?.flatten().map(|stored| stored.document);
+                }
+                Ok(())
+            })?;
+        } else {
+            // Only the shadows in damaged pages are missing then.
+            for (key, document) in missing {
+                *document = unless_damaged(load(&database, key))?.and_then(Result::ok).map(|stored| stored.document);
+            }
+        }
+        found.iter_mut().for_each(|document| *document = document.take().filter(|document| document.exists()));
+        Ok(found)
+    }
+
     /// Returns the shadows in the state table after `after`, and the key before the damaged page that ended the page early.
     fn stored_list(
         &self,
@@ -430,6 +460,17 @@ pub(super) fn load(database: &Database, key: &ShadowKey) -> Result<Result<Stored
             }
         }
     })
+}
+
+/// Returns `None` for a damaged record, which is logged.
+fn unless_damaged<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Err(error @ StoreError::Record { .. }) => {
+            tracing::error!(%error, "a damaged record is skipped");
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
 }
 
 /// Returns the positions of journal and state table in this snapshot.

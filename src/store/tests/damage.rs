@@ -87,6 +87,13 @@ impl Sound {
                 Err(_) => is_sound[n] = false,
             }
         }
+        if run == 0 {
+            let keys: Vec<_> = (0..SHADOWS).map(shadow).collect();
+            let found = store.documents(&keys).unwrap();
+            for (n, document) in self.documents.iter().enumerate() {
+                assert_eq!(found[n].as_ref(), Some(document).filter(|_| is_sound[n]), "{about}: device {n}");
+            }
+        }
         // No shadow can be created where one is.
         let create =
             |n: usize| queued(&shadow(n), update(&serde_json::json!({"reported": {"n": 0}}), Some(0)), n as u64);

@@ -46,6 +46,29 @@ fn a_batch_is_decided_in_order() {
     assert_eq!(stepped.store.head(), Seq(4));
 }
 
+/// Wherever they are: not flushed, flushed, or in no cache after a start.
+#[test]
+fn many_documents_are_read_without_being_kept() {
+    let (disk, mut stepped) = opened();
+    stepped.apply(["a", "b", "c"].map(|device| queued(&key(device), count(1), 0)));
+    stepped.idle();
+    stepped.apply([queued(&key("b"), count(2), 0), queued(&key("c"), delete(), 0), queued(&key("e"), count(1), 0)]);
+    let keys = ["a", "b", "c", "d", "e"].map(key);
+    let versions = |stepped: &Stepped| {
+        let found = stepped.store.documents(&keys).unwrap();
+        found.iter().map(|document| document.as_ref().map(|document| document.version.0)).collect::<Vec<_>>()
+    };
+    let expected = [Some(1), Some(2), None, None, Some(1)];
+    assert_eq!(versions(&stepped), expected);
+    stepped.idle();
+    assert_eq!(versions(&stepped), expected);
+    drop(stepped);
+    let restarted = Stepped::open(&SimDisk::new(disk.durable(), Stop::Never), options()).unwrap();
+    assert_eq!(versions(&restarted), expected);
+    assert_eq!(restarted.store.health().cached_documents, 0);
+    assert_eq!(restarted.store.documents(&[]).unwrap(), []);
+}
+
 #[test]
 fn the_history_walks_back_through_deletes() {
     let (_, mut stepped) = opened();

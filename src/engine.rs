@@ -17,6 +17,7 @@ mod conflict_base;
 mod notify;
 mod reads;
 mod refusals;
+pub mod scan;
 mod submission;
 #[cfg(test)]
 mod tests;

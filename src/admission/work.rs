@@ -37,6 +37,10 @@ pub const CONFLICT_STEP: u64 = 5;
 pub const HTTP_REQUEST: u64 = 50;
 /// Cost of a page of a list, of history or of a resync.
 pub const PAGE: u64 = 100;
+/// Cost of each shadow that a search reads, with the evaluation of a short query.
+pub const SCANNED_SHADOW: u64 = 8;
+/// Predicates of a query that cost another unit for each shadow.
+pub const PREDICATES_PER_UNIT: u64 = 4;
 /// Steps of a search in an index per unit.
 pub const STEPS_PER_UNIT: u64 = 8;
 

@@ -211,7 +211,7 @@ impl Service {
         self.blocking(move |store| during(turn, || at(&store.past(), &key, &store.read(&key)?, version))).await
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store<PendingReply>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Rejection> {
@@ -228,7 +228,7 @@ impl Service {
 }
 
 /// See [`Service::list_within`].
-fn within(
+pub(super) fn within(
     store: &Store<PendingReply>,
     ranges: &[DeviceRange],
     after: Option<ShadowKey>,
@@ -297,7 +297,7 @@ pub(super) fn at(
 }
 
 /// Runs `walk` and drops `turn` after it.
-fn during<T>(turn: impl Send, walk: impl FnOnce() -> T) -> T {
+pub(super) fn during<T>(turn: impl Send, walk: impl FnOnce() -> T) -> T {
     let walked = walk();
     drop(turn);
     walked

@@ -1,12 +1,12 @@
 //! A device as a query sees it.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::shadow::{DeviceId, Document, ShadowName, Timestamp, document::tree::Members};
 
 /// The readable part of a device.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Device<'a> {
+pub struct Device {
     /// Its id.
     pub id: DeviceId,
     /// Its presence; `None` if the reader may not know it, or no one asks.
@@ -18,7 +18,7 @@ pub struct Device<'a> {
     /// The time of its newest change; `None` if it has no shadow.
     pub updated: Option<Timestamp>,
     /// Its shadows; those that no one asks for may be missing.
-    pub shadows: Vec<Shadow<'a>>,
+    pub shadows: Vec<Shadow>,
 }
 
 /// The presence of a device.
@@ -32,16 +32,16 @@ pub struct Presence {
 
 /// The readable part of a shadow that exists.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Shadow<'a> {
+pub struct Shadow {
     /// Its name; `None` for the classic shadow.
     pub name: Option<ShadowName>,
     /// Its document, cut to the readable paths.
-    pub document: Cow<'a, Document>,
+    pub document: Arc<Document>,
     /// The readable part of its delta; empty if there is none.
     pub delta: Members,
 }
 
-impl Device<'_> {
+impl Device {
     /// Returns the device before any of its shadows is added.
     #[must_use]
     pub fn new(id: DeviceId) -> Self {
@@ -49,7 +49,7 @@ impl Device<'_> {
     }
 
     /// Returns the shadow with this name; `None` is the name of the classic one.
-    pub(in crate::fleet) fn shadow(&self, name: Option<&ShadowName>) -> Option<&Shadow<'_>> {
+    pub(in crate::fleet) fn shadow(&self, name: Option<&ShadowName>) -> Option<&Shadow> {
         self.shadows.iter().find(|shadow| shadow.name.as_ref() == name)
     }
 }

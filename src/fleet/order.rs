@@ -82,7 +82,7 @@ impl Order {
 
     /// Returns the place of `device`.
     #[must_use]
-    pub fn place(&self, device: &Device<'_>) -> Place {
+    pub fn place(&self, device: &Device) -> Place {
         let value = if self.field == Field::Device { None } else { self.field.value(device) };
         self.place_of(value.as_ref(), device.id.clone())
     }
@@ -166,16 +166,37 @@ impl<T> FirstMatches<T> {
         Self { limit, matches: BTreeMap::new() }
     }
 
-    /// Adds a match, if it is among the first ones. Makes it only then.
-    pub fn add(&mut self, place: Place, found: impl FnOnce() -> T) {
-        let is_beyond = self.matches.last_key_value().is_some_and(|(last, _)| *last < place);
-        if self.matches.len() >= self.limit && is_beyond || self.limit == 0 {
-            return;
-        }
-        self.matches.insert(place, found());
+    /// Returns true if a match at this place is among the first ones so far.
+    #[must_use]
+    pub fn has_room_for(&self, place: &Place) -> bool {
+        let is_before_last = || self.matches.last_key_value().is_some_and(|(last, _)| *place < *last);
+        self.matches.len() < self.limit || is_before_last()
+    }
+
+    /// Adds a match, if it is among the first ones.
+    pub fn add(&mut self, place: Place, found: T) {
+        self.matches.insert(place, found);
         if self.matches.len() > self.limit {
             self.matches.pop_last();
         }
+    }
+
+    /// Returns the number of matches that are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.matches.len()
+    }
+
+    /// Returns true if there is no match.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.matches.is_empty()
+    }
+
+    /// Returns the match with this number, from 0.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<(&Place, &T)> {
+        self.matches.iter().nth(index)
     }
 
     /// Returns the matches in order.
@@ -251,7 +272,7 @@ mod tests {
             for (device, value) in
                 [("a", json!(3)), ("b", json!(1)), ("c", json!(null)), ("d", json!(1)), ("e", json!(null))]
             {
-                first.add(order.place_of(Some(&value), id(device)), || device);
+                first.add(order.place_of(Some(&value), id(device)), device);
             }
             let found: Vec<_> = first.into_matches().into_iter().map(|(_, device)| device).collect();
             assert_eq!(found.join(" "), expected, "{sort} {limit}");

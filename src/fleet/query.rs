@@ -4,7 +4,7 @@
 //! predicate demands of a value, `pattern` the wildcards, and `evaluate` the answer for one device. A query is bounded in
 //! bytes, predicates and depth, and a predicate reads a value once or twice, so a query takes bounded time for a device.
 //!
-//! *Invariant:* the text of a query parses to the same query.
+//! *Invariant:* the text of a query parses to the same query, unless it is beyond the limit of bytes.
 
 pub mod evaluate;
 pub mod field;

@@ -14,10 +14,12 @@ pub(super) mod principals;
 pub(super) mod problem;
 pub(super) mod purge;
 pub(super) mod query;
+pub(super) mod search;
 pub(super) mod sessions;
 pub(super) mod shadows;
 pub(super) mod submit;
 pub(super) mod target;
+mod visible;
 pub(super) mod wait;
 pub(super) mod writes;
 

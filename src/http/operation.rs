@@ -18,6 +18,7 @@ pub(super) enum Operation {
     FollowRejections,
     ListShadows,
     ListDevices,
+    Search,
     GetDevice,
     FollowEvents,
     ListSessions,
@@ -46,6 +47,7 @@ const SHADOW: &[Operation] =
 /// Every path of the API. `router` adds those for operators' tools and browsers.
 pub(super) const ROUTES: &[Route] = &[
     Route { path: "/v1/devices", operations: &[Operation::ListDevices] },
+    Route { path: "/v1/search", operations: &[Operation::Search] },
     Route { path: "/v1/devices/{id}", operations: &[Operation::GetDevice] },
     Route { path: "/v1/devices/{id}/shadows", operations: &[Operation::ListShadows] },
     Route { path: "/v1/devices/{id}/shadow", operations: SHADOW },
@@ -88,7 +90,7 @@ const TAGS: &str = "^(\\*|[ ,]*((W/)?\"[!#-~\u{80}-\u{ff}]*\"( *,[ ,]*(W/)?\"[!#
 const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 /// Text of at least one character, without control characters.
 const PRINTABLE_PART: &str = r"^[^\u0000-\u001f\u007f-\u009f]+$";
-/// Any header value.
+/// Any text.
 const ANYTHING: &str = "";
 
 pub(super) static ID: Parameter = Parameter {
@@ -158,6 +160,23 @@ pub(super) static CONNECTED: Parameter =
     query("connected", Kind::Flag, "`true`: only connected devices; `false`: only disconnected ones");
 pub(super) static DRIFT: Parameter =
     query("drift", Kind::Flag, "`true`: only devices with a delta in a shadow; `false`: only devices without one");
+pub(super) static SEARCH: Parameter = query("q", Kind::Text(ANYTHING), "The query; without it, all devices");
+pub(super) static SEARCH_FIELDS: Parameter = query(
+    "fields",
+    Kind::Text(ANYTHING),
+    "Return the values of these fields of the query language, separated by commas; at most 32",
+);
+pub(super) static SORT: Parameter = query(
+    "sort",
+    Kind::Text(ANYTHING),
+    "A field of the query language, after a hyphen for the descending order; default `device`",
+);
+pub(super) static TOTAL: Parameter = query("total", Kind::Flag, "`true`: also return the number of all matches");
+pub(super) static SEARCH_CURSOR: Parameter = query(
+    "cursor",
+    Kind::Text("^([A-Za-z0-9:_-]{1,128}|~[A-Za-z0-9_-]{208}|\\.[A-Za-z0-9_-]+)$"),
+    "The `next` of the previous page",
+);
 pub(super) static DEVICE: Parameter =
     query("device", Kind::Text("^[A-Za-z0-9:_-]{1,128}$"), "Only changes of this device");
 pub(super) static SHADOW_NAME: Parameter = query(
@@ -265,6 +284,7 @@ impl Operation {
             | Self::FollowRejections
             | Self::ListShadows
             | Self::ListDevices
+            | Self::Search
             | Self::GetDevice
             | Self::FollowEvents
             | Self::ListSessions
@@ -307,7 +327,8 @@ impl Operation {
             Self::ListRetained => const { &[&TOPIC_PREFIX, &LIMIT, &OPAQUE_CURSOR] },
             Self::FollowRejections => const { &[&AFTER, &LIMIT] },
             Self::ListShadows => const { &[&LIMIT, &SHADOW_CURSOR] },
-            Self::ListDevices => const { &[&PREFIX, &CONNECTED, &DRIFT, &LIMIT, &CURSOR] },
+            Self::ListDevices => const { &[&PREFIX, &CONNECTED, &DRIFT, &SEARCH, &LIMIT, &CURSOR] },
+            Self::Search => const { &[&SEARCH, &SEARCH_FIELDS, &SORT, &TOTAL, &LIMIT, &SEARCH_CURSOR] },
             Self::FollowEvents => const { &[&DEVICE, &SHADOW_NAME, &PATH, &LAST_EVENT_ID] },
             Self::AwsGetShadow | Self::AwsUpdateShadow | Self::AwsDeleteShadow => const { &[&AWS_NAME] },
             Self::AwsListShadows => const { &[&PAGE_SIZE, &NEXT_TOKEN] },

@@ -18,8 +18,9 @@ pub use crate::wire::native::history::{
     ChangeEntry, HistoryEnd, RefusedEntry, Via, change_entry, followed_refusals, history, refusals,
 };
 pub use crate::wire::native::listing::{
-    DeviceDetail, DeviceEntry, EndedConnections, MqttAddress, PrincipalUse, PurgeStep, Seen, ShadowEntry, Used, device,
-    devices, ended_connections, mqtt_listeners, names, presence, principal_use, purge_step, session, shadows,
+    DeviceDetail, DeviceEntry, EndedConnections, FoundDevice, MqttAddress, PrincipalUse, PurgeStep, Seen, ShadowEntry,
+    Used, device, devices, ended_connections, found_devices, mqtt_listeners, names, presence, principal_use,
+    purge_step, session, shadows,
 };
 pub use crate::wire::native::problem::{Problem, problem, rejection_problem};
 pub use crate::wire::native::selection::{Selection, former, get_selected};

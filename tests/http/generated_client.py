@@ -71,6 +71,9 @@ assert [one.device for one in refusals.rejections] == ["lamp", "lamp"], refusals
 assert len(call("list_shadows", "lamp").shadows) == 2
 assert len(call("get_device", "lamp").shadows) == 2
 assert [one.id for one in call("list_devices", drift=True).devices] == ["lamp"]
+found = call("search_devices", q="desired.mode:eco", fields="desired.mode,shadow.name.night.version", total=True)
+assert found.total == 1 and found.devices[0].id == "lamp", found
+assert found.devices[0].fields.to_dict() == {"desired.mode": "eco", "shadow.name.night.version": 2}, found
 call("delete_shadow_named", "lamp", "night", if_match=merged.etag, status=204)
 
 # As AWS IoT has it.

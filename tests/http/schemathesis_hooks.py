@@ -6,6 +6,11 @@ from schemathesis import GenerationMode
 
 EXACT = 2**53
 
+# Queries, fields and orders are texts with a syntax of their own.
+QUERIES = ["*", "drift:true", "reported.a:>5 OR NOT tags.b:x*", "shadow.name.cfg.reported.c:[1 TO 2}", "updated:<1h -lamp"]
+FIELDS = ["device", "reported.a,tags", "shadow.name.cfg.version,connected,seen"]
+ORDERS = ["device", "-device", "reported.a", "-updated"]
+
 
 def any_of(value, *others):
     """Values of JSON whose elements and members are as `value` has them."""
@@ -37,6 +42,11 @@ def before_call(context, case, kwargs):
         headers.pop("If-None-Match", None)
     # Only a cursor of an earlier page is a position in a history, or among sessions or topics.
     if case.operation.path in ("/v1/sessions", "/v1/retained") or "history" in case.operation.path:
+        query.pop("cursor", None)
+    for name, known in (("q", QUERIES), ("sort", ORDERS), ("fields", FIELDS)):
+        if name in query and (name == "q" or case.operation.path == "/v1/search"):
+            query[name] = known[len(str(query[name])) % len(known)]
+    if case.operation.path == "/v1/search" and str(query.get("cursor", ""))[:1] == "." or "sort" in query:
         query.pop("cursor", None)
     if "retainedMessage" in case.operation.path:
         query.pop("nextToken", None)

@@ -20,13 +20,13 @@ use crate::{
 impl Query {
     /// Returns true if the query is true for `device` at `now`.
     #[must_use]
-    pub fn matches(&self, device: &Device<'_>, now: Timestamp) -> bool {
+    pub fn matches(&self, device: &Device, now: Timestamp) -> bool {
         self.0.matches(device, now)
     }
 }
 
 impl Expression {
-    fn matches(&self, device: &Device<'_>, now: Timestamp) -> bool {
+    fn matches(&self, device: &Device, now: Timestamp) -> bool {
         match self {
             Self::All(parts) => parts.iter().all(|part| part.matches(device, now)),
             Self::Any(parts) => parts.iter().any(|part| part.matches(device, now)),
@@ -37,7 +37,7 @@ impl Expression {
 }
 
 impl Predicate {
-    fn matches(&self, device: &Device<'_>, now: Timestamp) -> bool {
+    fn matches(&self, device: &Device, now: Timestamp) -> bool {
         let Self { field, test } = self;
         let age = |then: Timestamp| test.passes_age(now.0.saturating_sub(then.0));
         match field {
@@ -56,7 +56,7 @@ impl Predicate {
     }
 }
 
-fn shadow_matches(shadow: &Shadow<'_>, field: &ShadowField, test: &Test, now: Timestamp) -> bool {
+fn shadow_matches(shadow: &Shadow, field: &ShadowField, test: &Test, now: Timestamp) -> bool {
     match field {
         ShadowField::Itself => *test == Test::Exists,
         ShadowField::HasDelta => test.passes(&Value::Bool(!shadow.delta.is_empty())),

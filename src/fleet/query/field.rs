@@ -148,7 +148,7 @@ impl Field {
     /// Returns the value of the field in JSON; `None` if it has none. Times are in seconds since 1970. A path that goes
     /// on below an array has the value of the first element with one.
     #[must_use]
-    pub fn value(&self, device: &Device<'_>) -> Option<Value> {
+    pub fn value(&self, device: &Device) -> Option<Value> {
         let seen = || device.presence.and_then(|presence| presence.seen);
         match self {
             Self::Device => Some(device.id.as_str().into()),
@@ -179,7 +179,7 @@ impl ShadowField {
         }
     }
 
-    fn value(&self, shadow: &Shadow<'_>) -> Option<Value> {
+    fn value(&self, shadow: &Shadow) -> Option<Value> {
         match self {
             Self::Itself => Some(true.into()),
             Self::HasDelta => Some((!shadow.delta.is_empty()).into()),
@@ -202,7 +202,7 @@ impl Part {
     }
 
     /// Returns the members of this part of `shadow`.
-    pub(super) fn members<'a>(self, shadow: &'a Shadow<'_>) -> &'a Members {
+    pub(super) fn members(self, shadow: &Shadow) -> &Members {
         match self {
             Self::Section(name) => &shadow.document.section(name).members,
             Self::Delta => &shadow.delta,

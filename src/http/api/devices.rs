@@ -4,12 +4,13 @@
 //! may be short or empty and still have a next page. If it ends at a device that the caller may not see, its cursor is
 //! sealed ([`super::cursor`]).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{extract::State, http::Uri, response::Response};
 
 use crate::{
     admission::work,
+    fleet::{Device, Query as DeviceQuery, QueryError},
     http::{
         api::{
             Api, cursor,
@@ -17,11 +18,12 @@ use crate::{
             problem::Problem,
             query::{BadParameter, Query, bad},
             target::Target,
+            visible::{add_shadow, scan_work, set_presence},
         },
         auth::caller::Caller,
-        operation::{CONNECTED, CURSOR, DRIFT, LIMIT, Operation, PREFIX, SHADOW_CURSOR},
+        operation::{CONNECTED, CURSOR, DRIFT, LIMIT, Operation, PREFIX, SEARCH, SHADOW_CURSOR},
     },
-    shadow::{DeviceId, Rejection, ShadowKey, ShadowName},
+    shadow::{DeviceId, Rejection, ShadowKey, ShadowName, Timestamp},
     store::{Listed, Seq},
     wire::{self, DeviceEntry, Seen, ShadowEntry},
 };
@@ -33,7 +35,7 @@ const BATCH: usize = 200;
 const EXAMINED_MAX: usize = 2_000;
 
 /// The reason that a sealed cursor is refused.
-const INVALID_CURSOR: &str =
+pub(super) const INVALID_CURSOR: &str =
     "is not a 'next' that this principal received since the server started; begin with the first page";
 
 /// The parameters of a device list.
@@ -42,6 +44,8 @@ struct ParsedList {
     prefix: String,
     connected: Option<bool>,
     drift: Option<bool>,
+    /// The condition.
+    query: Option<DeviceQuery>,
     limit: usize,
     /// The last device of the previous page.
     cursor: Option<DeviceId>,
@@ -52,9 +56,11 @@ struct DevicePage<'a> {
     api: &'a Api,
     caller: &'a Caller,
     list: ParsedList,
+    /// The time for which ages are computed, the same for all devices.
+    now: Timestamp,
     found: Vec<DeviceEntry>,
     /// The device whose shadows are examined.
-    current: Option<(DeviceId, DeviceEntry)>,
+    current: Option<Device>,
     /// The last complete device, and true if the caller may see a shadow of it.
     last: Option<(DeviceId, bool)>,
     /// The number of examined shadows.
@@ -68,9 +74,12 @@ pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, u
     let list = ParsedList::read(&uri, &caller, &api).map_err(invalid)?;
     let next = uri.query().map(without_cursor).unwrap_or_default();
     let _permit = api.read_turn(&caller).await;
-    let mut page =
-        DevicePage { api: &api, caller: &caller, list, found: Vec::new(), current: None, last: None, examined: 0 };
+    let (now, found) = (api.now(), Vec::new());
+    let mut page = DevicePage { api: &api, caller: &caller, list, now, found, current: None, last: None, examined: 0 };
     let more = page.fill().await.map_err(|rejection| failed(&rejection, &api))?;
+    if let Some(query) = &page.list.query {
+        let _delays_the_next = caller.quota(&api).charge_work(scan_work(Some(query), page.examined), Instant::now());
+    }
     let cursor = page.last.as_ref().filter(|_| more).map(|(device, is_visible)| match is_visible {
         true => device.as_str().to_owned(),
         false => api.cursors.seal(device, caller.principal()),
@@ -215,7 +224,7 @@ impl DevicePage<'_> {
                     self.finish();
                     return Ok(false);
                 }
-                if self.current.as_ref().is_none_or(|(current, _)| *current != key.device) {
+                if self.current.as_ref().is_none_or(|current| current.id != key.device) {
                     self.finish();
                     if self.found.len() >= self.list.limit || self.examined >= EXAMINED_MAX {
                         return Ok(true);
@@ -242,36 +251,37 @@ impl DevicePage<'_> {
         Ok(Some(key))
     }
 
-    /// Adds a shadow to the entry of its device.
+    /// Adds a shadow to its device.
     async fn examine(&mut self, key: &ShadowKey, deleted: bool) -> Result<(), Rejection> {
         self.examined += 1;
-        let Self { api, caller, current, .. } = self;
-        let (_, entry) = current.get_or_insert_with(|| {
-            let (connected, seen) = presence(api, caller, &key.device);
-            let id = key.device.as_str().to_owned();
-            (key.device.clone(), DeviceEntry { id, connected, seen, drift: false, shadows: 0 })
-        });
-        let Some(projection) = caller.projection(key).filter(|_| !deleted) else { return Ok(()) };
-        let document = api.service.read(key).await?.document;
+        let device = self.current.get_or_insert_with(|| Device::new(key.device.clone()));
+        if deleted || self.caller.projection(key).is_none() {
+            return Ok(());
+        }
+        let document = self.api.service.read(key).await?.document;
         if document.exists() {
-            entry.shadows += 1;
-            entry.drift |= projection.has_delta(&document);
+            let is_kept = self.list.query.as_ref().is_some_and(|query| query.reads_shadow(key.name.as_ref()));
+            add_shadow(device, self.caller, key.clone(), &document, is_kept);
         }
         Ok(())
     }
 
     /// Completes the current device, and adds it to the page if it matches the filters.
     fn finish(&mut self) {
-        let Some((device, entry)) = self.current.take() else { return };
-        let ParsedList { connected, drift, .. } = self.list;
-        let is_visible = entry.shadows > 0;
-        let matches = is_visible
-            && connected.is_none_or(|wanted| entry.connected == Some(wanted))
-            && drift.is_none_or(|wanted| entry.drift == wanted);
-        if matches {
-            self.found.push(entry);
+        let Some(mut device) = self.current.take() else { return };
+        let is_visible = device.shadow_count > 0;
+        if is_visible {
+            let ParsedList { connected: wanted, drift, query, .. } = &self.list;
+            let (connected, seen) = set_presence(&mut device, self.caller, self.api);
+            let matches = wanted.is_none_or(|wanted| connected == Some(wanted))
+                && drift.is_none_or(|wanted| device.drift == wanted)
+                && query.as_ref().is_none_or(|query| query.matches(&device, self.now));
+            if matches {
+                let (id, drift, shadows) = (device.id.as_str().to_owned(), device.drift, device.shadow_count);
+                self.found.push(DeviceEntry { id, connected, seen, drift, shadows });
+            }
         }
-        self.last = Some((device, is_visible));
+        self.last = Some((device.id, is_visible));
     }
 }
 
@@ -286,28 +296,31 @@ impl ParsedList {
             false => DeviceId::new(&text).map_err(|error| error.to_string()),
             true => api.cursors.open(&text, caller.principal()).ok_or_else(|| INVALID_CURSOR.to_owned()),
         });
+        let parsed = query.text(&SEARCH)?.map(|text| text.parse()).transpose();
+        let parsed = parsed.map_err(|error: QueryError| bad(SEARCH.name, error.to_string()))?;
         Ok(Self {
             prefix,
             connected: query.flag(&CONNECTED)?,
             drift: query.flag(&DRIFT)?,
+            query: parsed,
             limit: limit(&query)?,
             cursor: cursor.transpose().map_err(|reason| bad(CURSOR.name, reason))?,
         })
     }
 }
 
-fn limit(query: &Query<'_>) -> Result<usize, BadParameter> {
+pub(super) fn limit(query: &Query<'_>) -> Result<usize, BadParameter> {
     Ok(query.integer(&LIMIT)?.and_then(|limit| limit.try_into().ok()).unwrap_or(PAGE))
 }
 
 /// Returns the largest possible key of a shadow of `device`.
-fn last_key(device: &DeviceId) -> ShadowKey {
+pub(super) fn last_key(device: &DeviceId) -> ShadowKey {
     let name = ShadowName::new(&"z".repeat(64)).expect("z is the last character of the alphabet of names");
     ShadowKey::named(device.clone(), name)
 }
 
 /// Returns the query without the cursor, ready for another parameter.
-fn without_cursor(query: &str) -> String {
+pub(super) fn without_cursor(query: &str) -> String {
     let kept = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
     kept.map(|pair| format!("{pair}&")).collect()
 }

@@ -37,6 +37,7 @@ pub(super) fn of(operation: Operation) -> Exchange {
         Operation::FollowRejections => follow_rejections(),
         Operation::ListShadows => list_shadows(),
         Operation::ListDevices => list_devices(),
+        Operation::Search => search(),
         Operation::GetDevice => get_device(),
         Operation::FollowEvents => follow_events(),
         Operation::ListSessions => list_sessions(),
@@ -132,6 +133,14 @@ fn list_shadows() -> Exchange {
 
 fn list_devices() -> Exchange {
     read("listDevices", "The devices that have shadows", vec![with_body(200, "A page", "Devices", &["Link"])])
+}
+
+fn search() -> Exchange {
+    read(
+        "searchDevices",
+        "The devices for which a query is true",
+        vec![with_body(200, "A page, which may be empty and have a next one", "FoundDevices", &["Link"])],
+    )
 }
 
 fn get_device() -> Exchange {

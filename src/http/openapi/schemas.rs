@@ -170,7 +170,12 @@ fn entries(schemas: &mut Map<String, Value>) {
         ("drift", flag.clone()),
     ];
     let needs = ["id", "drift", "shadows"];
-    put(schemas, "Device", closed(device.clone().into_iter().chain([("shadows", version(1))]), &needs));
+    let counted = device.clone().into_iter().chain([("shadows", version(1))]);
+    put(schemas, "Device", closed(counted.clone(), &needs));
+    let found = counted.chain([("fields", json!({ "type": "object" }))]);
+    put(schemas, "FoundDevice", closed(found, &["id", "drift", "shadows", "fields"]));
+    let page = [("devices", list("FoundDevice")), ("total", version(0)), ("next", text.clone())];
+    put(schemas, "FoundDevices", closed(page, &["devices"]));
     let more = [("connectedSince", time()), ("shadows", list("ShadowSummary")), ("next", text.clone())];
     put(schemas, "DeviceDetail", closed(device.into_iter().chain(more), &needs));
     put(schemas, "Devices", closed([("devices", list("Device")), ("next", text.clone())], &["devices"]));

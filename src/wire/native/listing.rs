@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     shadow::{Etag, ShadowName, Timestamp, Version, document::canonical},
@@ -57,14 +58,46 @@ pub fn devices(entries: &[DeviceEntry], next: Option<&str>) -> Bytes {
     message(|envelope| {
         envelope.array("devices", entries.iter(), |out, entry| {
             let mut object = Object::open(out);
-            object.text("id", &entry.id);
-            presence_members(&mut object, entry.connected, entry.seen.as_ref());
-            object.member("drift", &entry.drift);
-            object.member("shadows", &entry.shadows);
+            device_members(&mut object, entry);
             object.close();
         });
         cursor(envelope, next);
     })
+}
+
+/// A device that a search found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundDevice {
+    /// The device.
+    pub device: DeviceEntry,
+    /// The names and values of the fields asked for; a field without a value is missing.
+    pub fields: Vec<(String, Value)>,
+}
+
+/// Renders a page of found devices; `total` is the number of all, `next` the cursor of the next page.
+#[must_use]
+pub fn found_devices(entries: &[FoundDevice], total: Option<usize>, next: Option<&str>) -> Bytes {
+    message(|envelope| {
+        envelope.array("devices", entries.iter(), |out, found| {
+            let mut object = Object::open(out);
+            device_members(&mut object, &found.device);
+            let mut fields = object.object("fields");
+            found.fields.iter().for_each(|(name, value)| fields.member(name, value));
+            fields.close();
+            object.close();
+        });
+        if let Some(total) = total {
+            envelope.member("total", &total);
+        }
+        cursor(envelope, next);
+    })
+}
+
+fn device_members(object: &mut Object<'_>, entry: &DeviceEntry) {
+    object.text("id", &entry.id);
+    presence_members(object, entry.connected, entry.seen.as_ref());
+    object.member("drift", &entry.drift);
+    object.member("shadows", &entry.shadows);
 }
 
 /// One device with its shadows.

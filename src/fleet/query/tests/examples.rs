@@ -10,7 +10,7 @@ fn presence(connected: bool, seen: Option<u64>) -> Option<Presence> {
     Some(Presence { connected, seen: seen.map(Timestamp) })
 }
 
-fn fleet() -> Vec<Device<'static>> {
+fn fleet() -> Vec<Device> {
     vec![
         device(
             "myThingName",

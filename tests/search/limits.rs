@@ -1,0 +1,65 @@
+//! Refusals of searches, and what a caller may cause.
+
+use serde_json::json;
+
+use crate::site::{Site, ids};
+
+#[test]
+fn a_refusal_names_parameter_column_and_reason() {
+    let site = Site::open();
+    let long = format!("device:{}", "a".repeat(4096));
+    let many = "a ".repeat(65);
+    let fields = (0..33).map(|n| format!("tags.f{n}")).collect::<Vec<_>>().join(",");
+    for (name, value, expected) in [
+        (
+            "q",
+            "reported.a:[1 TO",
+            "'q': column 17: expected a number or text to compare with, found the end of the query",
+        ),
+        ("q", "firmware:1.4", "'q': column 1: unknown field 'firmware'; fields are device, connected,"),
+        ("q", "drift:maybe", "'q': column 7: expected true, false or *, for drift"),
+        ("q", "(a OR b", "'q': column 8: expected AND, OR, another term or ), found the end of the query"),
+        ("q", "", "'q': column 1: expected a field or a term, found the end of the query"),
+        ("q", &long, "'q': column 4097: the query has 4103 bytes, at most 4096 are allowed"),
+        ("q", &many, "'q': column 129: the query has more than 64 terms"),
+        ("fields", "tags.a,,", "'fields': column 8: expected the name of a field, found ','"),
+        ("fields", &fields, "'fields': has 33 fields, at most 32"),
+        ("fields", "tags.a,device,tags.a", "'fields': has 'tags.a' more than once"),
+        ("sort", "-colour", "'sort': column 2: unknown field 'colour'"),
+        ("sort", "device,seen", "'sort': column 1: expected one field"),
+        ("limit", "101", "'limit': must be an integer from 1 to 100"),
+        ("total", "yes", "'total': must be true or false"),
+        ("cursor", ".AAAA", "'cursor': "),
+        ("qq", "a", "'qq': unknown; the parameters are q, fields, sort, total, limit, cursor"),
+    ] {
+        let reply = site.search_at("web", &[(name, value)]);
+        assert_eq!((reply.status, &reply.json()["error"]), (400, &json!("invalid-parameter")), "{name}: {value}");
+        let message = reply.json()["message"].as_str().unwrap().to_owned();
+        assert!(message.starts_with(&format!("Invalid parameter {expected}")), "{message}\n{expected}");
+    }
+    let of_another = site.search_at("web", &[("sort", "-device"), ("cursor", "lamp")]).json();
+    assert_eq!(of_another["message"], json!("Invalid parameter 'cursor': is not a 'next' of a search in this order"));
+    let listed = site.client("web").send("GET /v1/devices?q=drift:maybe HTTP/1.1", b"");
+    let expected = "Invalid parameter 'q': column 7: expected true, false or *, for drift";
+    assert_eq!((listed.status, &listed.json()["message"]), (400, &json!(expected)));
+}
+
+/// A page that costs more than its caller may cause ends early, and can be gone on with later. A search that needs all
+/// shadows is refused instead.
+#[test]
+fn a_caller_above_its_rate_of_work_reads_on_later() {
+    let site = Site::open();
+    site.write_many(600, |n| (format!("d{n:03}/shadow"), json!({"reported": {"n": n}})));
+    let wanted = [("q", "reported.n:599")];
+    assert_eq!(ids(&site.search(&wanted)), "d599");
+    let page = site.search_at("slow", &wanted);
+    assert_eq!(page.status, 200, "{}", page.text());
+    let page = page.json();
+    assert_eq!((ids(&page).as_str(), page["next"].as_str()), ("", Some("d498")));
+    let refused = site.search_at("slow", &wanted);
+    assert_eq!((refused.status, &refused.json()["error"]), (429, &json!("too-many-requests")));
+    let next = site.search(&[wanted[0], ("cursor", "d498")]);
+    assert_eq!((ids(&next).as_str(), next.get("next")), ("d599", None));
+    let refused = site.search_at("idle", &[("total", "true")]);
+    assert_eq!((refused.status, &refused.json()["error"]), (503, &json!("search-too-long")), "{}", refused.text());
+}

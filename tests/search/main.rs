@@ -1,0 +1,14 @@
+//! Searches over HTTP: results, pages while others write, rights, refusals and limits.
+//!
+//! The answers of single queries are tested beside the query language, in `src/fleet/query/tests/`.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod limits;
+mod paging;
+mod results;
+mod rights;
+mod site;

@@ -1,0 +1,152 @@
+//! A server with a few listeners for HTTP, each with another role, and requests to it.
+
+use std::thread;
+
+use serde_json::Value;
+
+use crate::harness::{
+    http::{Http, Reply},
+    server::{Server, Setup, UNLIMITED},
+};
+
+/// Besides the administrator's: `partial` may read a part of the lamps, `shop` all of what begins with `shop-`, `slow` may
+/// cause little work.
+const LISTENERS: &str = r#"
+[[listener]]
+name = "web"
+kind = "http"
+bind = "127.0.0.1:0"
+
+[[listener]]
+name = "partial"
+kind = "http"
+bind = "127.0.0.1:0"
+anonymous_role = "partial"
+
+[[listener]]
+name = "shop"
+kind = "http"
+bind = "127.0.0.1:0"
+anonymous_role = "shop"
+
+[[listener]]
+name = "slow"
+kind = "http"
+bind = "127.0.0.1:0"
+anonymous_role = "slow"
+
+[[listener]]
+name = "idle"
+kind = "http"
+bind = "127.0.0.1:0"
+anonymous_role = "slow"
+
+[[rule]]
+role = "partial"
+devices = ["lamp-*"]
+read = ["/desired/zone", "/reported/zone/t"]
+operations = ["get"]
+
+[[rule]]
+role = "shop"
+devices = ["shop-*"]
+read = ["/desired", "/reported", "/tags"]
+
+[[rule]]
+role = "slow"
+devices = ["*"]
+read = ["/reported"]
+
+[[role]]
+role = "app"
+
+[[role]]
+role = "slow"
+work = 100
+"#;
+
+/// Connections that write many shadows.
+const CONNECTIONS: usize = 16;
+
+pub(crate) struct Site(pub(crate) Server);
+
+impl Site {
+    pub(crate) fn open() -> Self {
+        Self(Server::with(Setup { listener: LISTENERS, ..UNLIMITED }))
+    }
+
+    pub(crate) fn client(&self, listener: &str) -> Http {
+        Http::connect(self.0.address_of(listener))
+    }
+
+    /// Writes shadows: the path after `/v1/devices/`, and the state.
+    pub(crate) fn write(&self, shadows: &[(&str, Value)]) {
+        let mut client = self.client("web");
+        for (path, state) in shadows {
+            put(&mut client, path, state);
+        }
+    }
+
+    /// Writes many shadows over several connections, which share the commits.
+    pub(crate) fn write_many(&self, count: usize, shadow: impl Fn(usize) -> (String, Value) + Sync) {
+        thread::scope(|scope| {
+            for first in 0..CONNECTIONS {
+                let shadow = &shadow;
+                scope.spawn(move || {
+                    let mut client = self.client("web");
+                    for n in (first..count).step_by(CONNECTIONS) {
+                        let (path, state) = shadow(n);
+                        put(&mut client, &path, &state);
+                    }
+                });
+            }
+        });
+    }
+
+    /// Searches as whoever comes to `listener` may.
+    pub(crate) fn search_at(&self, listener: &str, parameters: &[(&str, &str)]) -> Reply {
+        // Each listener's callers are a principal of their own.
+        let head = format!("GET /v1/search?{} HTTP/1.1\nUmbra-Client: {listener}", encoded(parameters));
+        self.client(listener).send(&head, b"")
+    }
+
+    /// Searches as an administrator.
+    pub(crate) fn search(&self, parameters: &[(&str, &str)]) -> Value {
+        let reply = self.search_at("web", parameters);
+        assert_eq!(reply.status, 200, "{parameters:?}: {}", reply.text());
+        reply.json()
+    }
+
+    /// The ids that the query finds at `listener`.
+    pub(crate) fn found_at(&self, listener: &str, query: &str) -> String {
+        let reply = self.search_at(listener, &[("q", query)]);
+        assert_eq!(reply.status, 200, "{query}: {}", reply.text());
+        ids(&reply.json())
+    }
+}
+
+/// Replaces a shadow, whatever is there.
+pub(crate) fn put(client: &mut Http, path: &str, state: &Value) {
+    let head = format!("PUT /v1/devices/{path}?upsert=true HTTP/1.1\nContent-Type: application/json");
+    let reply = client.send(&head, state.to_string().as_bytes());
+    assert!(matches!(reply.status, 200 | 201), "{path}: {}", reply.text());
+}
+
+/// The ids in a page, in order.
+pub(crate) fn ids(page: &Value) -> String {
+    let ids = page["devices"].as_array().unwrap().iter().map(|device| device["id"].as_str().unwrap());
+    ids.collect::<Vec<_>>().join(" ")
+}
+
+/// Parameters, percent-encoded but for letters and digits.
+pub(crate) fn encoded(parameters: &[(&str, &str)]) -> String {
+    let encode = |text: &str| {
+        let byte = |byte: u8| match byte.is_ascii_alphanumeric() {
+            true => char::from(byte).to_string(),
+            false => format!("%{byte:02X}"),
+        };
+        text.bytes().map(byte).collect::<String>()
+    };
+    let pairs = parameters.iter().map(|(name, value)| format!("{name}={}", encode(value)));
+    pairs.collect::<Vec<_>>().join("&")
+}

@@ -87,7 +87,7 @@ impl History {
     }
 }
 
-fn http_client(server: &ContextArgs) -> Result<HttpClient, CommandFailure> {
+pub(super) fn http_client(server: &ContextArgs) -> Result<HttpClient, CommandFailure> {
     Ok(server.resolve()?.http_client()?)
 }
 
@@ -116,7 +116,7 @@ fn device(text: &str) -> Result<DeviceId, InvalidName> {
     DeviceId::new(text)
 }
 
-fn device_line(device: &Value) -> String {
+pub(super) fn device_line(device: &Value) -> String {
     let text = |name| device.get(name).and_then(Value::as_str).unwrap_or("?");
     let connected = match device.get("connected").and_then(Value::as_bool) {
         Some(true) => "connected",

@@ -2,7 +2,7 @@
 //! on its store. Most other commands are clients for people and scripts, built on the library `umbra-client`.
 //!
 //! Results go to standard output, everything else to standard error. Results are JSON, with these exceptions: `auth
-//! explain`, `check-config`, `context list`, `watch`, `sub`, `list`, `history` and `sessions list` without `--json`, the texts of
+//! explain`, `check-config`, `context list`, `watch`, `sub`, `list`, `search`, `history` and `sessions list` without `--json`, the texts of
 //! `manual`, and the `listening` lines of `serve`. A subcommand returns an [`Exit`] after it has reported any failure.
 //!
 //! `connect_args` are the arguments that name a broker, and one command's connection; `contexts` keeps such arguments
@@ -27,6 +27,7 @@ mod part;
 mod passwd;
 mod purge;
 mod request;
+mod search;
 mod serve;
 mod sessions;
 mod shadow_args;
@@ -70,6 +71,7 @@ enum Command {
     Delete(delete::Delete),
     Watch(watch::Watch),
     List(list::List),
+    Search(search::Search),
     History(list::History),
     Kick(kick::Kick),
     Purge(purge::Purge),
@@ -115,6 +117,7 @@ impl Cli {
             Command::Delete(delete) => delete.run().await,
             Command::Watch(watch) => watch.run().await,
             Command::List(list) => list.run().await,
+            Command::Search(search) => search.run().await,
             Command::History(history) => history.run().await,
             Command::Kick(kick) => kick.run().await,
             Command::Purge(purge) => purge.run().await,

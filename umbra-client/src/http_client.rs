@@ -17,8 +17,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
 pub use listing::{
-    DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, HistoryEntry, HistoryQuery, Pages, PathChange,
-    PurgeQuery, PurgeStep, ShadowEntry,
+    DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, FoundDevice, HistoryEntry, HistoryQuery, Pages,
+    PathChange, PurgeQuery, PurgeStep, SearchQuery, ShadowEntry,
 };
 pub use sessions::{GrantedFilter, RetainedEntry, SessionDetail, SessionEntry, SessionQuery};
 pub use transport::Body;
@@ -152,6 +152,44 @@ impl HttpClient {
     #[must_use]
     pub fn devices(&self, query: &DeviceQuery) -> Pages<DeviceEntry> {
         Pages::new(self.clone(), "/v1/devices".to_owned(), query.parameters(), "devices")
+    }
+
+    /// Returns the devices for which a query is true, with the values of chosen fields.
+    ///
+    /// ```no_run
+    /// use umbra_client::SearchQuery;
+    ///
+    /// # async fn example(http: umbra_client::HttpClient) -> Result<(), umbra_client::Error> {
+    /// let search = SearchQuery::new("reported.firmware:1.4* AND connected:true").fields("reported.firmware");
+    /// let mut old = http.search(&search);
+    /// while let Some(found) = old.try_next().await? {
+    ///     println!("{}: {:?}", found.device.id, found.fields.get("reported.firmware"));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn search(&self, search: &SearchQuery) -> Pages<FoundDevice> {
+        Pages::new(self.clone(), "/v1/search".to_owned(), search.parameters(), "devices")
+    }
+
+    /// Returns the number of devices for which `query` is true; of all, if it is empty.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Rejected`]: the query is wrong, or the service cannot read all shadows in time.
+    /// - [`Error::Http`]: there was no response.
+    ///
+    /// ```no_run
+    /// # async fn example(http: umbra_client::HttpClient) -> Result<(), umbra_client::Error> {
+    /// println!("{} devices have a delta", http.count("drift:true").await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn count(&self, query: &str) -> Result<u64, Error> {
+        let path = format!("/v1/search?limit=1&total=true{}", SearchQuery::new(query).parameters());
+        let page: serde_json::Value = self.get_json(&path).await?;
+        Ok(page.get("total").and_then(serde_json::Value::as_u64).unwrap_or_default())
     }
 
     /// Returns one device: its presence and its first 100 shadows.

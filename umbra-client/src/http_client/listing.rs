@@ -1,7 +1,7 @@
 //! Lists that come in pages: devices, shadows, and changes.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt,
     future::poll_fn,
     marker::PhantomData,
@@ -69,6 +69,65 @@ impl DeviceQuery {
         let drift = self.drift.map(|drift| format!("&drift={drift}"));
         [prefix, connected, drift].into_iter().flatten().collect()
     }
+}
+
+/// A search for devices. The default finds all, in the order of their ids.
+///
+/// ```
+/// use umbra_client::SearchQuery;
+///
+/// let old = SearchQuery::new("reported.firmware:1.4*").fields("reported.firmware,tags.region").sort("-reported.battery");
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SearchQuery {
+    /// The query; empty: all devices.
+    pub query: String,
+    /// The fields whose values are returned, separated by commas.
+    pub fields: Option<String>,
+    /// The field of the order, after a hyphen for the descending one.
+    pub sort: Option<String>,
+}
+
+impl SearchQuery {
+    /// Returns a search for the devices for which `query` is true.
+    #[must_use]
+    pub fn new(query: &str) -> Self {
+        Self { query: query.to_owned(), ..Self::default() }
+    }
+
+    /// Sets the fields whose values are returned, separated by commas.
+    #[must_use]
+    pub fn fields(mut self, fields: &str) -> Self {
+        self.fields = Some(fields.to_owned());
+        self
+    }
+
+    /// Sets the field of the order, after a hyphen for the descending one.
+    #[must_use]
+    pub fn sort(mut self, field: &str) -> Self {
+        self.sort = Some(field.to_owned());
+        self
+    }
+
+    pub(super) fn parameters(&self) -> String {
+        let query = (!self.query.is_empty()).then(|| parameter("q", &self.query));
+        let fields = self.fields.as_ref().map(|fields| parameter("fields", fields));
+        let sort = self.sort.as_ref().map(|sort| parameter("sort", sort));
+        [query, fields, sort].into_iter().flatten().collect()
+    }
+}
+
+/// A device that a search found.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct FoundDevice {
+    /// The device.
+    #[serde(flatten)]
+    pub device: DeviceEntry,
+    /// The values of the fields asked for, by name; a field without a value is missing.
+    pub fields: BTreeMap<String, Value>,
 }
 
 /// The range of a history. The default lists all changes that are kept.

@@ -250,7 +250,7 @@ impl Shared {
     /// that does not exist, or whose record is damaged, which is logged.
     pub(super) fn documents(&self, keys: &[ShadowKey]) -> Result<Vec<Option<Arc<Document>>>, StoreError> {
         // Read in this order, the snapshot has a document that is not in memory.
-        let mut found: Vec<_> = keys.iter().map(|key| self.cache.get(key).ok().map(|stored| stored.document)).collect();
+        let mut found: Vec<_> = keys.iter().map(|key| self.cache.peek(key).map(|stored| stored.document)).collect();
         let missing: Vec<_> = keys.iter().zip(&mut found).filter(|(_, found)| found.is_none()).collect();
         let (Some((first, _)), Some((last, _))) = (missing.first(), missing.last()) else { return Ok(found) };
         let database = self.database.get()?;

@@ -188,6 +188,11 @@ impl DocumentCache {
         }
     }
 
+    /// Returns the newest published document of `key`, which is kept as it is: neither decoded for the next lookup nor longer.
+    pub(in crate::store) fn peek(&self, key: &ShadowKey) -> Option<StoredShadow> {
+        self.kept(key)?.decode(key).ok()
+    }
+
     /// Returns the newest published document of `key` as it is kept, for a flush.
     pub(in crate::store) fn kept(&self, key: &ShadowKey) -> Option<Form> {
         let shard = self.shard(self.shard_of(key)).read();

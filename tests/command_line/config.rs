@@ -59,7 +59,7 @@ fn the_defaults_are_those_of_the_protocol() {
         (usize::from(limits.topic_alias_max), 16),
         (config.auth.password_checks_waiting, 1_024),
         (config.store.lag_entries_max as usize, 600_000),
-        (config.store.lag_bytes_max as usize, 64 << 20),
+        (config.store.lag_bytes_max as usize, 192 << 20),
     ];
     for (row, (given, expected)) in table.into_iter().enumerate() {
         assert_eq!(given, expected, "row {row}");

@@ -46,7 +46,7 @@ fn hot(operations: usize) -> Pass {
 /// updated.
 fn cold(operations: usize) -> Pass {
     let running = SteppedStore::open(|options| StoreOptions {
-        document_cache_bytes: 1 << 20,
+        document_cache_bytes: 8 << 20,
         page_cache_bytes: 512 << 10,
         lag_bytes_max: 256 << 10,
         ..options

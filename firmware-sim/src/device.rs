@@ -22,6 +22,7 @@ use crate::{
     oracle::{Oracle, Violation},
     participant::{self, AnnouncementObserver, Broker},
     report::Recorder,
+    scenario::firmware::Updater,
     thermostat::{OWNED, Thermostat},
 };
 
@@ -67,7 +68,7 @@ impl Device {
         let mut rng = SmallRng::seed_from_u64(seed);
         let client = participant::connect(&id, broker, &recorder, false);
         Self {
-            thermostat: Thermostat::new(number, &mut rng),
+            thermostat: Thermostat::new(number, Updater::new("1.4.2", INSTALL_SECONDS, 0.0), &mut rng),
             shadow: client.shadow(id.clone()),
             client,
             announcements: AnnouncementObserver::new(id.clone(), recorder.clone()),
@@ -182,7 +183,7 @@ impl Device {
     fn step(&mut self) {
         let now = Instant::now();
         let passed = now.duration_since(self.simulated_until).as_secs_f64() * self.duty_cycle.speedup;
-        self.thermostat.step(passed, &mut self.rng);
+        self.thermostat.simulate(passed, &mut self.rng);
         self.simulated_until = now;
     }
 
@@ -240,6 +241,8 @@ fn text(error: umbra_client::Error) -> String {
     format!("{error:#}")
 }
 
+/// The duration of a firmware installation, simulated.
+const INSTALL_SECONDS: f64 = 90.0;
 /// Events that may wait while a report is under way.
 const EVENT_CAPACITY: usize = 64;
 /// The longest duration of a reading.

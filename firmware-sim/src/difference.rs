@@ -20,6 +20,18 @@ pub(crate) fn difference(old: Option<&Map<String, Value>>, new: &Map<String, Val
     new.iter().filter_map(|(key, value)| Some((key.clone(), changed(key, value)?))).collect()
 }
 
+/// Merges `patch`, which removes nothing, into `target`.
+pub(crate) fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
+    for (key, value) in patch {
+        match (target.get_mut(key), value) {
+            (Some(Value::Object(inner)), Value::Object(patch)) => merge(inner, patch),
+            _ => {
+                target.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -43,7 +55,11 @@ mod tests {
         ];
         for (label, old, new, expected) in rows {
             let patch = new.as_object().map(|new| difference(old.as_object(), new));
-            assert_eq!(patch.map(Value::Object), Some(expected), "{label}");
+            assert_eq!(patch.clone().map(Value::Object), Some(expected), "{label}");
+            // Merged into the old state, it makes up the difference.
+            let mut merged = old.as_object().cloned().unwrap_or_default();
+            merge(&mut merged, &patch.unwrap_or_default());
+            assert!(difference(Some(&merged), new.as_object().unwrap_or(&Map::new())).is_empty(), "{label}");
         }
     }
 }

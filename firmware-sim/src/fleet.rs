@@ -21,8 +21,9 @@ use crate::{
     device::{Device, DutyCycle},
     participant::{Broker, name},
     report::Recorder,
+    scenario::DeviceKind,
     thermostat::OWNED,
-    writers::{Kind, Writer, WriterProfile},
+    writers::{Kind, Target, Writer, WriterProfile, Writes},
 };
 
 /// Arguments of `fleet`.
@@ -107,7 +108,7 @@ async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
     recorder.end_progress();
     let finals = finals?;
 
-    let violations = recorder.with_oracle(|oracle| oracle.judge(&finals, &OWNED));
+    let violations = recorder.with_oracle(|oracle| oracle.judge(&finals, |_| &OWNED));
     print!("{}", recorder.report(&violations));
     Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -130,7 +131,14 @@ impl Fleet {
         let mut devices = self.start_devices(&ids, &rest);
         let mut writers = self.start_writers(&ids, &stop)?;
 
-        self.until_stop().await;
+        let duration = self.args.duration;
+        until_interrupted(async {
+            match duration {
+                Some(seconds) => sleep(Duration::from_secs_f64(seconds.max(0.0))).await,
+                None => std::future::pending().await,
+            }
+        })
+        .await;
         self.recorder.log("stopping");
         writers_stop.send_replace(true);
         while writers.join_next().await.is_some() {}
@@ -169,36 +177,33 @@ impl Fleet {
         devices
     }
 
-    fn start_writers(&mut self, ids: &Arc<[DeviceId]>, stop: &watch::Receiver<bool>) -> anyhow::Result<JoinSet<()>> {
+    fn start_writers(&mut self, ids: &[DeviceId], stop: &watch::Receiver<bool>) -> anyhow::Result<JoinSet<()>> {
         let pause = Duration::from_secs_f64(1.0 / self.args.writer_rate);
-        let profile = WriterProfile { pause, rebase: self.args.rebase };
+        let writes = if self.args.rebase { Writes::Rebase } else { Writes::Conditional };
+        let profile = WriterProfile { pause, think: THINK_TIME_MAX, writes, changes_firmware: true, observes: true };
+        let target = |id: &DeviceId| Target { id: id.clone(), kind: DeviceKind::Thermostat };
+        let targets: Arc<[Target]> = ids.iter().map(target).collect();
         let apps = (1..=self.args.app_writers).map(|n| (Kind::App, format!("{}-app-{n}", self.args.prefix)));
-        let monitors = (1..=self.args.monitors).map(|n| (Kind::Monitor, format!("{}-monitor-{n}", self.args.prefix)));
+        let monitors = (1..=self.args.monitors).map(|n| (Kind::Job, format!("{}-monitor-{n}", self.args.prefix)));
         let mut writers = JoinSet::new();
         for (kind, text) in apps.chain(monitors) {
             let (recorder, seed) = (self.recorder.clone(), self.rng.random());
-            let writer = Writer::new(kind, name(&text)?, ids.clone(), &self.broker, profile, recorder, seed);
+            let writer = Writer::new(kind, name(&text)?, targets.clone(), &self.broker, profile, recorder, seed);
             writers.spawn(writer.run(stop.clone()));
         }
         Ok(writers)
     }
+}
 
-    /// Waits until the duration is over, or for an interrupt.
-    async fn until_stop(&self) {
-        let duration = async {
-            match self.args.duration {
-                Some(seconds) => sleep(Duration::from_secs_f64(seconds.max(0.0))).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = duration => {}
-            _ = tokio::signal::ctrl_c() => {
-                tokio::spawn(async {
-                    let _ = tokio::signal::ctrl_c().await;
-                    std::process::exit(1);
-                });
-            }
+/// Waits until `end`, or for an interrupt; a second interrupt ends the process at once.
+pub(crate) async fn until_interrupted(end: impl Future<Output = ()>) {
+    tokio::select! {
+        () = end => {}
+        _ = tokio::signal::ctrl_c() => {
+            tokio::spawn(async {
+                let _ = tokio::signal::ctrl_c().await;
+                std::process::exit(1);
+            });
         }
     }
 }
@@ -208,7 +213,7 @@ impl Fleet {
 /// # Errors
 ///
 /// It does not within ten seconds.
-async fn wait_for_broker(address: &Address) -> anyhow::Result<()> {
+pub(crate) async fn wait_for_broker(address: &Address) -> anyhow::Result<()> {
     let mut addresses =
         (address.host(), address.port()).to_socket_addrs().with_context(|| format!("looking up {address}"))?;
     let Some(resolved) = addresses.next() else { bail!("{address} has no address") };
@@ -225,12 +230,14 @@ async fn wait_for_broker(address: &Address) -> anyhow::Result<()> {
 }
 
 /// Parses a positive number.
-fn rate(text: &str) -> Result<f64, String> {
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
         _ => Err("expected a number above 0".into()),
     }
 }
 
+/// The longest time between reading and writing.
+const THINK_TIME_MAX: Duration = Duration::from_millis(1_200);
 /// The longest wait for the broker.
 const BROKER_WAIT: Duration = Duration::from_secs(10);

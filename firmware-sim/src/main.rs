@@ -2,6 +2,8 @@
 //!
 //! - `fleet` simulates thermostats, and the apps and monitors that race them; at the end an oracle checks the service's
 //!   replies ([`fleet`], [`oracle`]).
+//! - `scenario` simulates a fleet like a physical one, as described by a file; `soak` compresses a day of it into minutes
+//!   ([`scenario`], [`soak`]).
 //! - `attack` makes the load of a hostile client, and measures its effect on the others ([`attack`]).
 //! - `bench` measures the service with as little CPU as possible, alone or against another broker ([`mod@bench`]).
 //!
@@ -19,6 +21,8 @@ mod fleet;
 mod oracle;
 mod participant;
 mod report;
+mod scenario;
+mod soak;
 mod thermostat;
 mod writers;
 
@@ -38,6 +42,11 @@ struct Cli {
 enum Command {
     /// Run thermostats, and apps and monitors that race them, and check the service's replies.
     Fleet(Box<fleet::FleetArgs>),
+    /// Run a fleet that a file describes: device kinds, faults, firmware waves.
+    #[command(subcommand)]
+    Scenario(scenario::ScenarioCommand),
+    /// Run a day of a fleet in minutes, with faults, and check the server's replies, memory and file.
+    Soak(Box<soak::SoakArgs>),
     /// Measure a broker: updates a second, latency, memory.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -51,6 +60,8 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Fleet(args) => fleet::main(*args),
+        Command::Scenario(command) => scenario::main(command),
+        Command::Soak(args) => soak::main(*args),
         Command::Bench(command) => bench::main(command),
         Command::Attack(args) => attack::main(&args),
         Command::AttackProcess => attack::attack_process(),

@@ -119,7 +119,9 @@ impl ClientObserver {
         }
         let update = AcceptedUpdate {
             writer: self.name.clone(),
-            expected: attempt.expected.unwrap_or_default(),
+            key: None,
+            replayed: accepted.replayed,
+            expected: attempt.expected,
             rebased: accepted.rebased_from.is_some(),
             version,
             changed,
@@ -146,6 +148,10 @@ impl ClientObserver {
                 false
             }
         };
+        let may_be_applied = !final_refusal && !error.rejection().is_some_and(Rejection::is_conflict);
+        if attempt.retry_in.is_none() && may_be_applied {
+            self.recorder.unknown(attempt.shadow.device());
+        }
         if attempt.retry_in.is_some() {
             counters.retries.bump();
         } else if final_refusal {

@@ -6,7 +6,7 @@
 use std::{
     fmt::Write as _,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use umbra_client::DeviceId;
 
-use crate::oracle::{AcceptedUpdate, Oracle, Violation};
+use crate::oracle::{AcceptedUpdate, Convergence, ConvergenceTimes, Oracle, Violation};
 
 /// A counter shared by threads.
 #[derive(Debug, Default)]
@@ -26,6 +26,11 @@ impl Counter {
     /// Adds one.
     pub(crate) fn bump(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds a number.
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Returns the count.
@@ -63,6 +68,46 @@ pub(crate) struct Counters {
     pub(crate) gave_up: Counter,
     /// Deltas that a device applied.
     pub(crate) deltas: Counter,
+    /// Devices asked to install firmware by a wave.
+    pub(crate) firmware_asked: Counter,
+    /// Devices rolled back after an installation that failed.
+    pub(crate) firmware_rolled_back: Counter,
+    /// Faults of the simulated network and devices.
+    pub(crate) faults: FaultCounters,
+}
+
+/// Counts of the faults of a scenario.
+#[derive(Debug, Default)]
+pub(crate) struct FaultCounters {
+    /// Connections reset.
+    pub(crate) resets: Counter,
+    /// Connections left half-open.
+    pub(crate) half_open: Counter,
+    /// CONNACKs lost.
+    pub(crate) lost_connacks: Counter,
+    /// Devices that lost their power.
+    pub(crate) power_cuts: Counter,
+    /// Requests sent twice on purpose.
+    pub(crate) duplicates: Counter,
+    /// Publications sent again with DUP.
+    pub(crate) resent: Counter,
+    /// Kills of the server.
+    pub(crate) kills: Counter,
+}
+
+impl FaultCounters {
+    /// Returns the counts with their labels.
+    pub(crate) fn rows(&self) -> [(&'static str, u64); 7] {
+        [
+            ("connections reset", self.resets.get()),
+            ("connections left half-open", self.half_open.get()),
+            ("CONNACKs lost", self.lost_connacks.get()),
+            ("power cuts of devices", self.power_cuts.get()),
+            ("updates sent twice on purpose", self.duplicates.get()),
+            ("publications resent with DUP", self.resent.get()),
+            ("kills of the server", self.kills.get()),
+        ]
+    }
 }
 
 /// The records of everything that happens to the fleet.
@@ -70,6 +115,9 @@ pub(crate) struct Recorder {
     /// The counts.
     pub(crate) counters: Counters,
     oracle: Mutex<Oracle>,
+    convergence: Mutex<Convergence>,
+    /// Simulated seconds per second.
+    speed: f64,
     /// Latencies from sending an update to its `accepted`.
     attempts: Mutex<Histogram<u64>>,
     /// Latencies from the first try of a write to its `accepted`, waits included.
@@ -82,11 +130,18 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Returns empty records, which narrate single events only if `narrates`.
     pub(crate) fn new(narrates: bool) -> Self {
+        Self::with(narrates, Oracle::default(), Convergence::default(), 1.0)
+    }
+
+    /// Returns the records of a scenario that runs at a speed.
+    pub(crate) fn with(narrates: bool, oracle: Oracle, convergence: Convergence, speed: f64) -> Self {
         let bar = ProgressBar::new_spinner();
         bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
         Self {
             counters: Counters::default(),
-            oracle: Mutex::default(),
+            oracle: Mutex::new(oracle),
+            convergence: Mutex::new(convergence),
+            speed,
             attempts: Mutex::new(latencies()),
             writes: Mutex::new(latencies()),
             narrates,
@@ -97,27 +152,52 @@ impl Recorder {
 
     /// Records an accepted update, `attempt` after it was sent and `write` after its first try.
     pub(crate) fn accepted(&self, device: &DeviceId, update: AcceptedUpdate, attempt: Duration, write: Duration) {
+        let now = self.started.elapsed().mul_f64(self.speed);
+        lock(&self.convergence).accepted(device, &update, now);
+        let AcceptedUpdate { changed, rebased, .. } = update;
+        if !lock(&self.oracle).accepted(device, update) {
+            return;
+        }
         self.counters.accepted.bump();
-        if !update.changed {
+        if !changed {
             self.counters.unchanged.bump();
         }
-        if update.rebased {
+        if rebased {
             self.counters.rebased.bump();
         }
         record(&self.attempts, attempt);
         record(&self.writes, write);
-        self.oracle.lock().unwrap_or_else(PoisonError::into_inner).accepted(device, update);
+    }
+
+    /// Records an update whose outcome stays unknown.
+    pub(crate) fn unknown(&self, device: &DeviceId) {
+        lock(&self.oracle).unknown(device);
+    }
+
+    /// Records a command that was accepted.
+    pub(crate) fn command(&self, device: &DeviceId, id: &str) {
+        lock(&self.oracle).command(device, id);
+    }
+
+    /// Records that a command took effect.
+    pub(crate) fn effect(&self, device: &DeviceId, id: &str) {
+        lock(&self.oracle).effect(device, id);
+    }
+
+    /// Returns the distributions of the convergence times.
+    pub(crate) fn convergence(&self) -> Vec<ConvergenceTimes> {
+        lock(&self.convergence).times()
     }
 
     /// Records a violation found while the fleet runs.
     pub(crate) fn add_violation(&self, violation: Violation) {
         self.narrate(|| violation.to_string());
-        self.oracle.lock().unwrap_or_else(PoisonError::into_inner).add_violation(violation);
+        lock(&self.oracle).add_violation(violation);
     }
 
     /// Calls `read` with the oracle.
     pub(crate) fn with_oracle<T>(&self, read: impl FnOnce(&Oracle) -> T) -> T {
-        read(&self.oracle.lock().unwrap_or_else(PoisonError::into_inner))
+        read(&lock(&self.oracle))
     }
 
     /// Prints a single event, if events are narrated.
@@ -196,7 +276,7 @@ impl Recorder {
             let _ = writeln!(text, "{label:<32}{count:>12}");
         }
         for (label, histogram) in [("update to accepted", &self.attempts), ("write, retries included", &self.writes)] {
-            let histogram = histogram.lock().unwrap_or_else(PoisonError::into_inner);
+            let histogram = lock(histogram);
             let _ = writeln!(text, "{label:<32}{}", percentiles(&histogram));
         }
         for violation in violations.iter().take(VIOLATIONS_SHOWN) {
@@ -223,9 +303,13 @@ pub(crate) fn latencies() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are valid constants")
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn record(histogram: &Mutex<Histogram<u64>>, took: Duration) {
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    histogram.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
+    lock(histogram).saturating_record(micros);
 }
 
 const DRAWN_EVERY: Duration = Duration::from_millis(200);

@@ -6,6 +6,8 @@
 use rand::{Rng, RngExt};
 use serde_json::{Map, Value, json};
 
+use crate::scenario::firmware::Updater;
+
 /// Fields of `desired` that a thermostat applies and reports. It ignores any other field.
 pub(crate) const OWNED: [&str; 3] = ["target", "mode", "firmware"];
 
@@ -19,9 +21,7 @@ pub(crate) const MODES: [&str; 3] = ["heat", "eco", "off"];
 #[derive(Debug, Clone)]
 pub(crate) struct Thermostat {
     serial: String,
-    firmware: String,
-    /// A version being installed and the seconds until it runs.
-    installing: Option<(String, f64)>,
+    updater: Updater,
     mode: &'static str,
     target: f64,
     room: f64,
@@ -39,11 +39,10 @@ pub(crate) struct Thermostat {
 
 impl Thermostat {
     /// Returns a device that was just switched on, in a random room.
-    pub(crate) fn new(number: u32, rng: &mut impl Rng) -> Self {
+    pub(crate) fn new(number: u32, updater: Updater, rng: &mut impl Rng) -> Self {
         Self {
             serial: format!("UT2-{number:06}-{:04x}", rng.random::<u16>()),
-            firmware: "1.4.2".into(),
-            installing: None,
+            updater,
             mode: "heat",
             target: 20.0,
             room: rng.random_range(14.0..19.0),
@@ -58,9 +57,11 @@ impl Thermostat {
     }
 
     /// Simulates `seconds`.
-    pub(crate) fn step(&mut self, seconds: f64, rng: &mut impl Rng) {
+    pub(crate) fn simulate(&mut self, seconds: f64, rng: &mut impl Rng) {
         self.uptime += seconds;
-        self.install(seconds);
+        if self.updater.step(seconds, rng) {
+            self.uptime = 0.0;
+        }
         let moved = self.regulate();
         self.warm(seconds);
         self.humidity = (self.humidity + rng.random_range(-0.4..0.4)).clamp(20.0, 80.0);
@@ -77,17 +78,23 @@ impl Thermostat {
         if let Some(mode) = desired.get("mode").and_then(Value::as_str) {
             self.mode = MODES.iter().find(|known| **known == mode).copied().unwrap_or(self.mode);
         }
-        if let Some(firmware) = desired.get("firmware").and_then(Value::as_str) {
-            let already = self.installing.as_ref().map_or(self.firmware.as_str(), |(coming, _)| coming);
-            if firmware != already && firmware.len() <= 16 {
-                self.installing = Some((firmware.into(), Self::INSTALL_SECONDS));
-            }
-        }
+        self.updater.want(desired.get("firmware"));
     }
 
     /// Ends a running installation at once, for the end of a run.
     pub(crate) fn finish_installing(&mut self) {
-        self.install(f64::INFINITY);
+        self.updater.finish();
+    }
+
+    /// Starts again after a power cut; set point and mode are in flash.
+    pub(crate) fn restart(&mut self) {
+        self.updater.power_cut();
+        self.uptime = 0.0;
+    }
+
+    /// Returns the updater.
+    pub(crate) fn updater(&self) -> &Updater {
+        &self.updater
     }
 
     /// Returns all of `reported`: about 500 bytes.
@@ -95,7 +102,7 @@ impl Thermostat {
         let report = json!({
             "model": "umbra-thermostat-2",
             "serial": self.serial,
-            "firmware": self.firmware,
+            "firmware": self.updater.running(),
             "mode": self.mode,
             "target": self.target,
             "temperature": tenths(self.room),
@@ -112,17 +119,6 @@ impl Thermostat {
         match report {
             Value::Object(report) => report,
             _ => Map::new(),
-        }
-    }
-
-    fn install(&mut self, seconds: f64) {
-        if let Some((firmware, left)) = self.installing.take() {
-            if left > seconds {
-                self.installing = Some((firmware, left - seconds));
-            } else {
-                self.firmware = firmware;
-                self.uptime = 0.0;
-            }
         }
     }
 
@@ -155,8 +151,6 @@ impl Thermostat {
     const RADIATOR_LIFT: f64 = 40.0;
     /// The time constant of the room: 63 % of a change.
     const ROOM_SECONDS: f64 = 3.0 * 3600.0;
-    /// The duration of a firmware installation.
-    const INSTALL_SECONDS: f64 = 90.0;
 }
 
 fn tenths(value: f64) -> f64 {
@@ -171,10 +165,10 @@ mod tests {
 
     fn after(hours: f64, desired: Value) -> Thermostat {
         let mut rng = SmallRng::seed_from_u64(7);
-        let mut device = Thermostat::new(1, &mut rng);
+        let mut device = Thermostat::new(1, Updater::new("1.4.2", 90.0, 0.0), &mut rng);
         device.apply(desired.as_object().unwrap_or(&Map::new()));
         for _ in 0..(hours * 60.0) as u32 {
-            device.step(60.0, &mut rng);
+            device.simulate(60.0, &mut rng);
         }
         device
     }
@@ -194,9 +188,9 @@ mod tests {
     #[test]
     fn a_long_step_is_as_stable_as_short_ones() {
         let mut rng = SmallRng::seed_from_u64(7);
-        let mut device = Thermostat::new(1, &mut rng);
+        let mut device = Thermostat::new(1, Updater::new("1.4.2", 90.0, 0.0), &mut rng);
         for _ in 0..100 {
-            device.step(24.0 * 3600.0, &mut rng);
+            device.simulate(24.0 * 3600.0, &mut rng);
             assert!((-10.0..60.0).contains(&device.room), "{}", device.room);
         }
     }
@@ -221,10 +215,10 @@ mod tests {
         let desired = desired.as_object().cloned().unwrap_or_default();
         let mut rng = SmallRng::seed_from_u64(7);
         device.apply(&desired);
-        device.step(60.0, &mut rng);
+        device.simulate(60.0, &mut rng);
         assert_eq!(device.report().get("firmware"), Some(&json!("1.4.2")), "still installing");
         device.apply(&desired);
-        device.step(60.0, &mut rng);
+        device.simulate(60.0, &mut rng);
         assert_eq!(device.report().get("firmware"), Some(&json!("1.5.0")), "asking twice does not restart it");
         assert_eq!(device.report().get("uptime"), Some(&json!(0.0)));
         let downgrade = json!({"firmware": "1.4.2"});
@@ -236,10 +230,10 @@ mod tests {
     #[test]
     fn the_battery_only_discharges_and_a_report_is_small() {
         let mut rng = SmallRng::seed_from_u64(7);
-        let mut device = Thermostat::new(1, &mut rng);
+        let mut device = Thermostat::new(1, Updater::new("1.4.2", 90.0, 0.0), &mut rng);
         let mut before = device.battery;
         for _ in 0..10_000 {
-            device.step(600.0, &mut rng);
+            device.simulate(600.0, &mut rng);
             assert!(device.battery <= before && device.battery >= 0.0);
             before = device.battery;
         }

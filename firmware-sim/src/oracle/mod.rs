@@ -7,14 +7,20 @@
 //! - a version assigned twice ([`Violation::DuplicateVersion`]), one that does not follow the required version
 //!   ([`Violation::StaleAccepted`]), one that went back for a subscriber ([`Violation::VersionWentBack`]) or at the end
 //!   ([`Violation::FinalBehind`]);
+//! - an update that was applied twice under one idempotency key ([`Violation::AppliedTwice`]) or whose key was forgotten
+//!   ([`Violation::KeyForgotten`]), a command that took effect twice or never ([`Violation::EffectTwice`],
+//!   [`Violation::EffectMissing`]);
+//! - a version that nobody asked for, if the fleet alone writes the shadows ([`Violation::Unaccounted`]);
 //! - a device that did not converge ([`Violation::Unconverged`]), that got no delta ([`Violation::MissingDelta`], found by
 //!   the device itself), or whose shadow could not be read.
 //!
 //! Other clients may write the same shadows. Their updates, and updates of unknown outcome, are versions that no reply
 //! assigned; they may have superseded any earlier write. The order of the replies does not matter, only their versions.
 //!
-//! Pure: no clock, no socket, no lock. Memory grows with shadows and paths, not with updates.
+//! Pure: no clock, no socket, no lock. Memory grows with shadows, paths and commands, not with updates.
 
+mod convergence;
+mod exactly_once;
 mod paths;
 mod verdict;
 mod versions;
@@ -24,18 +30,24 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::Value;
 use umbra_client::{DeviceId, Document, Version, same_value};
 
+pub(crate) use convergence::{Convergence, ConvergenceTimes};
 pub(crate) use verdict::Violation;
 pub(crate) use versions::VersionOrder;
 
+use exactly_once::{Commands, Keys};
 use versions::VersionSet;
 
 /// An accepted update.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AcceptedUpdate {
     /// The writer.
     pub(crate) writer: DeviceId,
-    /// The version it required.
-    pub(crate) expected: Version,
+    /// The idempotency key, if it may be sent again.
+    pub(crate) key: Option<String>,
+    /// True if the reply repeats the outcome of the same key.
+    pub(crate) replayed: bool,
+    /// The version it required, if any.
+    pub(crate) expected: Option<Version>,
     /// True if the service rebased it.
     pub(crate) rebased: bool,
     /// The version assigned.
@@ -51,6 +63,8 @@ pub(crate) struct AcceptedUpdate {
 pub(crate) struct Oracle {
     shadows: BTreeMap<DeviceId, ObservedShadow>,
     found: Vec<Violation>,
+    /// True if the fleet alone writes the shadows.
+    exclusive: bool,
 }
 
 /// The replies about one shadow.
@@ -60,6 +74,10 @@ struct ObservedShadow {
     versions: VersionSet,
     /// The last write of each path.
     last_writes: HashMap<String, Write>,
+    keys: Keys,
+    commands: Commands,
+    /// Updates that may have been applied or not.
+    unknown: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -71,19 +89,31 @@ struct Write {
 }
 
 impl Oracle {
-    /// Records an accepted update.
-    pub(crate) fn accepted(&mut self, device: &DeviceId, update: AcceptedUpdate) {
-        let follows = Version(update.expected.0 + u64::from(update.changed));
-        let fits = if update.rebased { update.version > follows } else { update.version == follows };
-        if !fits {
-            self.found.push(Violation::StaleAccepted {
-                device: device.clone(),
-                version: update.version,
-                expected: update.expected,
-                writer: update.writer.clone(),
-            });
-        }
+    /// Returns an oracle; `exclusive`: the fleet alone writes the shadows.
+    pub(crate) fn new(exclusive: bool) -> Self {
+        Self { exclusive, ..Self::default() }
+    }
+
+    /// Records an accepted update; returns false if an earlier reply had the same idempotency key.
+    pub(crate) fn accepted(&mut self, device: &DeviceId, update: AcceptedUpdate) -> bool {
         let shadow = self.shadows.entry(device.clone()).or_default();
+        match shadow.keys.accepted(device, &update) {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(violation) => self.found.push(violation),
+        }
+        if let Some(expected) = update.expected {
+            let follows = Version(expected.0 + u64::from(update.changed));
+            let fits = if update.rebased { update.version > follows } else { update.version == follows };
+            if !fits {
+                self.found.push(Violation::StaleAccepted {
+                    device: device.clone(),
+                    version: update.version,
+                    expected,
+                    writer: update.writer.clone(),
+                });
+            }
+        }
         if update.changed && !shadow.versions.insert(update.version) {
             self.found.push(Violation::DuplicateVersion {
                 device: device.clone(),
@@ -100,6 +130,29 @@ impl Oracle {
                 }
             }
         }
+        true
+    }
+
+    /// Records an update whose outcome stays unknown.
+    pub(crate) fn unknown(&mut self, device: &DeviceId) {
+        self.shadows.entry(device.clone()).or_default().unknown += 1;
+    }
+
+    /// Records a command that was accepted.
+    pub(crate) fn command(&mut self, device: &DeviceId, id: &str) {
+        self.shadows.entry(device.clone()).or_default().commands.accepted(id);
+    }
+
+    /// Records that a command took effect.
+    pub(crate) fn effect(&mut self, device: &DeviceId, id: &str) {
+        let shadow = self.shadows.entry(device.clone()).or_default();
+        self.found.extend(shadow.commands.effect(device, id));
+    }
+
+    /// Returns the number of commands that were accepted, and that took effect.
+    pub(crate) fn commands(&self) -> (u64, u64) {
+        let counts = self.shadows.values().map(|shadow| shadow.commands.counts());
+        counts.fold((0, 0), |sum, counts| (sum.0 + counts.0, sum.1 + counts.1))
     }
 
     /// Records a violation found elsewhere, such as by [`VersionOrder`].
@@ -112,11 +165,12 @@ impl Oracle {
         self.shadows.values().map(|shadow| shadow.versions.missing()).sum()
     }
 
-    /// Returns all violations, given the final document of each shadow, or the reason why it could not be read.
+    /// Returns all violations, given the final document of each shadow, or the reason why it could not be read, and the
+    /// fields that each device owns.
     pub(crate) fn judge(
         &self,
         finals: &BTreeMap<DeviceId, Result<Document, String>>,
-        owned: &[&str],
+        owned: impl Fn(&DeviceId) -> &'static [&'static str],
     ) -> Vec<Violation> {
         let mut violations = self.found.clone();
         for (device, outcome) in finals {
@@ -126,9 +180,9 @@ impl Oracle {
                 }
                 Ok(found) => {
                     if let Some(shadow) = self.shadows.get(device) {
-                        shadow.judge(device, found, &mut violations);
+                        shadow.judge(device, found, self.exclusive, &mut violations);
                     }
-                    let fields = Self::unconverged_fields(found, owned).into_iter();
+                    let fields = Self::unconverged_fields(found, owned(device)).into_iter();
                     violations.extend(fields.map(|field| Violation::Unconverged {
                         device: device.clone(),
                         version: found.version,
@@ -156,7 +210,12 @@ impl Oracle {
 }
 
 impl ObservedShadow {
-    fn judge(&self, device: &DeviceId, found: &Document, violations: &mut Vec<Violation>) {
+    fn judge(&self, device: &DeviceId, found: &Document, exclusive: bool, violations: &mut Vec<Violation>) {
+        violations.extend(self.commands.missing(device));
+        let versions = self.versions.missing();
+        if exclusive && versions > self.unknown {
+            violations.push(Violation::Unaccounted { device: device.clone(), versions, unknown: self.unknown });
+        }
         if let Some(accepted) = self.versions.last().filter(|last| *last > found.version) {
             violations.push(Violation::FinalBehind { device: device.clone(), accepted, version: found.version });
         }

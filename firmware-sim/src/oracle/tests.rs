@@ -19,7 +19,9 @@ fn judged(replies: &[Row], version: u64, state: Value, metadata: Value) -> Vec<S
             &device,
             AcceptedUpdate {
                 writer: id(writer),
-                expected: Version(*expected),
+                key: None,
+                replayed: false,
+                expected: Some(Version(*expected)),
                 version: Version(*version),
                 changed: *changed,
                 rebased: false,
@@ -31,7 +33,7 @@ fn judged(replies: &[Row], version: u64, state: Value, metadata: Value) -> Vec<S
     let found = json!({"state": state, "metadata": metadata, "version": version});
     let found = serde_json::from_value(found).expect("a document");
     let finals = BTreeMap::from([(device, Ok(found))]);
-    oracle.judge(&finals, &["target", "mode"]).iter().map(Violation::to_string).collect()
+    oracle.judge(&finals, |_| &["target", "mode"]).iter().map(Violation::to_string).collect()
 }
 
 /// Checks that exactly the violations with the given beginnings are found.
@@ -137,10 +139,98 @@ fn an_unread_shadow_is_a_violation() {
     let mut oracle = Oracle::default();
     let state = reported(json!({"a": 1}));
     let writer = id("t1");
-    let update =
-        AcceptedUpdate { writer, expected: Version(0), version: Version(1), changed: true, rebased: false, state };
+    let update = AcceptedUpdate {
+        writer,
+        key: None,
+        replayed: false,
+        expected: Some(Version(0)),
+        version: Version(1),
+        changed: true,
+        rebased: false,
+        state,
+    };
     oracle.accepted(&id("t1"), update);
     let finals = BTreeMap::from([(id("t2"), Err("no connection".to_owned()))]);
-    let found: Vec<_> = oracle.judge(&finals, &[]).iter().map(Violation::to_string).collect();
+    let found: Vec<_> = oracle.judge(&finals, |_| &[]).iter().map(Violation::to_string).collect();
     assert_eq!(found, ["not read: t2: no connection", "not read: t1: no device read it"]);
+}
+
+/// One accepted update of `reported.a` without a required version: (key, replayed, version, value).
+fn keyed(oracle: &mut Oracle, rows: &[(&str, bool, u64, u64)]) {
+    for (key, replayed, version, value) in rows {
+        oracle.accepted(
+            &id("t1"),
+            AcceptedUpdate {
+                writer: id("t1"),
+                key: Some((*key).to_owned()),
+                replayed: *replayed,
+                expected: None,
+                version: Version(*version),
+                changed: true,
+                rebased: false,
+                state: reported(json!({"a": value})),
+            },
+        );
+    }
+}
+
+fn judged_at(oracle: &Oracle, version: u64, value: u64) -> Vec<String> {
+    let found = json!({"state": {"reported": {"a": value}}, "version": version});
+    let finals = BTreeMap::from([(id("t1"), Ok(serde_json::from_value(found).expect("a document")))]);
+    oracle.judge(&finals, |_| &[]).iter().map(Violation::to_string).collect()
+}
+
+#[test]
+fn each_keyed_update_is_applied_once() {
+    let all: [(&str, &[_], u64, &[&str]); 5] = [
+        ("replayed", &[("k1", false, 1, 1), ("k1", true, 1, 1), ("k2", false, 2, 2), ("k2", true, 2, 2)], 2, &[]),
+        ("only the replay came", &[("k1", true, 1, 1), ("k2", false, 2, 2)], 2, &[]),
+        (
+            "applied twice",
+            &[("k1", false, 1, 1), ("k1", false, 2, 1), ("k2", false, 3, 2)],
+            3,
+            &["applied twice: t1 version 2 under the key k1 of t1, after version 1"],
+        ),
+        (
+            "replayed with another version",
+            &[("k1", false, 1, 1), ("k1", true, 2, 1), ("k2", false, 3, 2)],
+            3,
+            &["applied twice: t1 version 2 under the key k1 of t1, after version 1"],
+        ),
+        ("a lost one", &[("k1", false, 1, 1), ("k2", false, 2, 3)], 2, &["lost update: t1 version 2 /reported/a"]),
+    ];
+    for (label, rows, version, expected) in all {
+        let mut oracle = Oracle::new(true);
+        keyed(&mut oracle, rows);
+        let found = judged_at(&oracle, version, 2);
+        assert_eq!(found.len(), expected.len(), "{label}: {found:?}");
+        assert!(found.iter().zip(expected).all(|(found, expected)| found.starts_with(expected)), "{label}: {found:?}");
+    }
+}
+
+/// A keyed update whose first reply was lost, and that was applied again by the retry, is one version too many.
+#[test]
+fn every_version_is_accounted_for_if_nobody_else_writes() {
+    for (exclusive, unknown, expected) in [(true, 0, 1), (true, 1, 0), (false, 0, 0)] {
+        let mut oracle = Oracle::new(exclusive);
+        keyed(&mut oracle, &[("k1", false, 1, 1), ("k2", false, 3, 2)]);
+        (0..unknown).for_each(|_| oracle.unknown(&id("t1")));
+        let found = judged_at(&oracle, 3, 2);
+        assert_eq!(found.len(), expected, "{exclusive} {unknown}: {found:?}");
+        assert!(found.iter().all(|found| found.starts_with("unaccounted versions: t1 has 1 ")), "{found:?}");
+    }
+}
+
+#[test]
+fn commands_take_effect_once() {
+    let mut oracle = Oracle::default();
+    for command in ["c1", "c2", "c3"] {
+        oracle.command(&id("t1"), command);
+    }
+    for command in ["c1", "c2", "c1", "of-unknown-outcome"] {
+        oracle.effect(&id("t1"), command);
+    }
+    let expected = ["took effect twice: t1 command c1", "took no effect: t1 command c3, which was accepted"];
+    assert_eq!(judged_at(&oracle, 0, 0), expected);
+    assert_eq!(oracle.commands(), (3, 4));
 }

@@ -54,6 +54,51 @@ pub(crate) enum Violation {
         /// The subscriber.
         subscriber: DeviceId,
     },
+    /// An update was applied a second time under the same idempotency key.
+    AppliedTwice {
+        /// The device.
+        device: DeviceId,
+        /// The version of the second time.
+        version: Version,
+        /// The version of the first time.
+        first: Version,
+        /// The writer.
+        writer: DeviceId,
+        /// The key.
+        key: String,
+    },
+    /// The same request under the same key was rejected after it had been accepted.
+    KeyForgotten {
+        /// The device.
+        device: DeviceId,
+        /// The key.
+        key: String,
+        /// The rejection.
+        rejection: String,
+    },
+    /// A command took effect a second time.
+    EffectTwice {
+        /// The device.
+        device: DeviceId,
+        /// The id of the command.
+        command: String,
+    },
+    /// An accepted command took no effect.
+    EffectMissing {
+        /// The device.
+        device: DeviceId,
+        /// The id of the command.
+        command: String,
+    },
+    /// More versions were assigned than the fleet has asked for.
+    Unaccounted {
+        /// The device.
+        device: DeviceId,
+        /// Versions that no reply assigned.
+        versions: u64,
+        /// Updates whose outcome is unknown.
+        unknown: u64,
+    },
     /// The final version is below an assigned one.
     FinalBehind {
         /// The device.
@@ -100,8 +145,32 @@ impl Violation {
             | Self::VersionWentBack { version, .. }
             | Self::FinalBehind { version, .. }
             | Self::MissingDelta { version, .. }
+            | Self::AppliedTwice { version, .. }
             | Self::Unconverged { version, .. } => *version,
-            Self::Unread { .. } => Version::default(),
+            Self::KeyForgotten { .. }
+            | Self::EffectTwice { .. }
+            | Self::EffectMissing { .. }
+            | Self::Unaccounted { .. }
+            | Self::Unread { .. } => Version::default(),
+        }
+    }
+
+    /// Returns the device concerned.
+    pub(crate) fn device(&self) -> &DeviceId {
+        match self {
+            Self::LostUpdate { device, .. }
+            | Self::DuplicateVersion { device, .. }
+            | Self::StaleAccepted { device, .. }
+            | Self::VersionWentBack { device, .. }
+            | Self::AppliedTwice { device, .. }
+            | Self::KeyForgotten { device, .. }
+            | Self::EffectTwice { device, .. }
+            | Self::EffectMissing { device, .. }
+            | Self::Unaccounted { device, .. }
+            | Self::FinalBehind { device, .. }
+            | Self::MissingDelta { device, .. }
+            | Self::Unconverged { device, .. }
+            | Self::Unread { device, .. } => device,
         }
     }
 }
@@ -123,6 +192,24 @@ impl fmt::Display for Violation {
             }
             Self::VersionWentBack { device, version, before, subscriber } => {
                 write!(f, "version went back: {device} version {version} announced to {subscriber} after {before}")
+            }
+            Self::AppliedTwice { device, version, first, writer, key } => {
+                write!(f, "applied twice: {device} version {version} under the key {key} of {writer}, ")?;
+                write!(f, "after version {first}")
+            }
+            Self::KeyForgotten { device, key, rejection } => {
+                write!(
+                    f,
+                    "key forgotten: {device}: the same request under {key} was accepted, then rejected: {rejection}"
+                )
+            }
+            Self::EffectTwice { device, command } => write!(f, "took effect twice: {device} command {command}"),
+            Self::EffectMissing { device, command } => {
+                write!(f, "took no effect: {device} command {command}, which was accepted")
+            }
+            Self::Unaccounted { device, versions, unknown } => {
+                write!(f, "unaccounted versions: {device} has {versions} that no reply assigned, ")?;
+                write!(f, "though the outcome of only {unknown} updates is unknown")
             }
             Self::FinalBehind { device, accepted, version } => {
                 write!(f, "final version too low: {device} version {version}, though {accepted} was assigned")

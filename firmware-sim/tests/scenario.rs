@@ -1,0 +1,68 @@
+//! A small scenario of every kind of device, with a kill of the server in the middle, has a clean oracle.
+//!
+//! It ends after a number of accepted updates, whatever time they take.
+
+#![allow(clippy::indexing_slicing, clippy::panic, missing_docs, reason = "tests")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+/// Builds the server of this workspace, which is nothing to do after `cargo test --workspace`. A test is built with it,
+/// because only then the dependencies have the same features as there; with others all of them are compiled again.
+fn umbrad() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--locked", "--workspace", "--bin", "umbrad", "--test", "tidy", "--message-format", "json"])
+        .current_dir(root)
+        .output()
+        .expect("cargo runs");
+    let text = String::from_utf8_lossy(&built.stdout);
+    let programs = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut built_bins = programs.filter(|message| message["target"]["kind"][0] == "bin");
+    let path = built_bins.find_map(|message| message["executable"].as_str().map(PathBuf::from));
+    path.unwrap_or_else(|| panic!("umbrad was not built: {}", String::from_utf8_lossy(&built.stderr)))
+}
+
+fn firmware_sim(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_firmware-sim")).args(arguments).output().expect("firmware-sim runs")
+}
+
+#[test]
+fn every_kind_of_device_converges_across_faults_and_a_kill_of_the_server() {
+    let server = umbrad();
+    let server = server.to_str().expect("a path in UTF-8");
+    let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/every-kind.toml");
+    let output = firmware_sim(&["soak", "--scenario", scenario, "--umbrad", server, "--kills", "1", "--json"]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}\n{log}"));
+    assert_eq!(report["violations"], Value::Array(Vec::new()), "{report:#}\n{log}");
+    assert!(output.status.success(), "{log}");
+    let count = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("no {name} in {report:#}"));
+    assert!(count("accepted") >= 1_500, "{report:#}");
+    assert_eq!(count("refused"), 0, "{report:#}\n{log}");
+    assert_eq!(report["faults"]["kills of the server"], 1);
+    assert!(count("commands") > 0 && count("effects") >= count("commands"), "{report:#}");
+    let groups: Vec<_> = report["convergence"].as_array().into_iter().flatten().map(|times| &times["group"]).collect();
+    for group in ["thermostats", "meters", "locks", "pumps"] {
+        assert!(groups.contains(&&Value::from(group)), "{group} has no convergence: {report:#}");
+    }
+}
+
+#[test]
+fn a_wrong_file_is_refused_with_its_key() {
+    let scratch = std::env::temp_dir().join(format!("umbra-scenario-test-{}.toml", std::process::id()));
+    std::fs::write(&scratch, "[[group]]\nname = \"a\"\nkind = \"pump\"\ncount = 0\nevery = \"1m\"\n").expect("written");
+    let file = scratch.to_str().expect("a path in UTF-8");
+    let output = firmware_sim(&["scenario", "check", file]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{log}");
+    let expected =
+        format!("firmware-sim: in {file}: in group \"a\": count = 0 is out of range; allowed are 1 to 20000\n");
+    assert_eq!(log, expected);
+    std::fs::remove_file(&scratch).expect("removed");
+}

@@ -265,7 +265,7 @@ mod tests {
         for (label, memory, expected) in [
             ("grows in the first half", (|at: f64| 100.0 * at.min(0.5)) as fn(f64) -> f64, true),
             ("grows on", |at: f64| 100.0 + 100.0 * at, false),
-            ("a leak of a tenth", |at: f64| 100.0 + 22.0 * at, false),
+            ("a leak of an eighth", |at: f64| 100.0 + 30.0 * at, false),
             ("wavers within a part", |at: f64| if (at * 200.0) as u32 % 10 == 0 { 200.0 } else { 100.0 }, true),
         ] {
             let report = report(memory);

@@ -14,24 +14,21 @@ pub(super) struct Keys(VecDeque<AnsweredKey>);
 struct AnsweredKey {
     key: String,
     version: Version,
-    /// True once a reply said that it was applied just now.
-    applied: bool,
 }
 
 impl Keys {
-    /// Records a reply; returns false if an earlier reply to the same key said the same.
+    /// Records a reply; returns false if an earlier reply to the same key had the same version: a replay, or the same
+    /// reply again, as a message at QoS 1 may come twice.
     pub(super) fn accepted(&mut self, device: &DeviceId, update: &AcceptedUpdate) -> Result<bool, Violation> {
         let Some(key) = &update.key else { return Ok(true) };
-        let applied = !update.replayed;
-        let Some(answered) = self.0.iter_mut().rev().find(|answered| answered.key == *key) else {
+        let Some(answered) = self.0.iter().rev().find(|answered| answered.key == *key) else {
             if self.0.len() == KEYS_MAX {
                 self.0.pop_front();
             }
-            self.0.push_back(AnsweredKey { key: key.clone(), version: update.version, applied });
+            self.0.push_back(AnsweredKey { key: key.clone(), version: update.version });
             return Ok(true);
         };
-        if answered.version == update.version && !(answered.applied && applied) {
-            answered.applied |= applied;
+        if answered.version == update.version {
             return Ok(false);
         }
         Err(Violation::AppliedTwice {

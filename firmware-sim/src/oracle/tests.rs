@@ -182,7 +182,8 @@ fn judged_at(oracle: &Oracle, version: u64, value: u64) -> Vec<String> {
 
 #[test]
 fn each_keyed_update_is_applied_once() {
-    let all: [(&str, &[_], u64, &[&str]); 5] = [
+    let all: [(&str, &[_], u64, &[&str]); 6] = [
+        ("the same reply again", &[("k1", false, 1, 1), ("k1", false, 1, 1), ("k2", false, 2, 2)], 2, &[]),
         ("replayed", &[("k1", false, 1, 1), ("k1", true, 1, 1), ("k2", false, 2, 2), ("k2", true, 2, 2)], 2, &[]),
         ("only the replay came", &[("k1", true, 1, 1), ("k2", false, 2, 2)], 2, &[]),
         (

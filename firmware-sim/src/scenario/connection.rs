@@ -21,6 +21,7 @@ use umbra_client::{DeviceId, Document, Rejection, ShadowId};
 
 use super::{
     device::{Action, Device, Event},
+    file::Group,
     schedule::{Fault, Schedule, ScheduledFault},
     session::{Incoming, KEEP_ALIVE, Session},
     socket::{Endpoint, Socket},
@@ -96,14 +97,21 @@ enum Link {
 
 impl Connection {
     /// Returns the connection of the client `name`, with its devices.
-    pub(crate) fn new(name: DeviceId, devices: Vec<Device>, schedule: Schedule, run: Run, rng: SmallRng) -> Self {
+    pub(crate) fn new(
+        name: &DeviceId,
+        devices: Vec<Device>,
+        group: &Group,
+        schedule: Schedule,
+        run: Run,
+        rng: SmallRng,
+    ) -> Self {
         let filters = devices.iter().flat_map(|device| {
             let id = device.id();
             SUFFIXES.map(|suffix| format!("shadow/{id}/{suffix}"))
         });
         let start = devices.iter().map(Device::due).min().unwrap_or_default();
         Self {
-            session: Session::new(name.as_str(), run.endpoint.credentials(), filters.collect()),
+            session: Session::new(name.as_str(), run.endpoint.credentials(), filters.collect(), group.persistent),
             link: Link::Down(start),
             half_open: None,
             index: devices.iter().enumerate().map(|(index, device)| (device.id().clone(), index)).collect(),
@@ -117,7 +125,7 @@ impl Connection {
             finishing: false,
             unfinished: devices.len(),
             devices,
-            announcements: AnnouncementObserver::new(name, run.recorder.clone()),
+            announcements: AnnouncementObserver::new(name.clone(), run.recorder.clone()),
             run,
             rng,
         }

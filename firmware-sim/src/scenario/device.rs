@@ -331,6 +331,9 @@ impl Device {
         self.pending = None;
         if !rejection.is_conflict() {
             actions.push(Action::Refused(rejection.to_string()));
+            if self.finishing {
+                self.get(now, actions);
+            }
             return;
         }
         actions.push(Action::Conflict);

@@ -60,6 +60,9 @@ pub(crate) struct Group {
     pub(crate) awake: Option<Span>,
     /// The number of devices behind each gateway, which acts for them over one connection.
     pub(crate) gateway: Option<u32>,
+    /// True if the service keeps the MQTT session of an absent device.
+    #[serde(default = "default_persistent")]
+    pub(crate) persistent: bool,
     /// The precondition of reports; none without it, as the device alone writes them.
     #[serde(default = "default_report_writes")]
     pub(crate) writes: Writes,
@@ -228,7 +231,8 @@ impl Scenario {
         let duration = self.duration.map_or(String::new(), |duration| format!(" for {duration}"));
         let updates = self.updates.map_or(String::new(), |updates| format!(" until {updates} updates"));
         let (waves, speed) = (self.waves.len(), self.speed);
-        format!("{}; {writers} writers, {waves} firmware waves{duration}{updates} at speed {speed}", groups.join(", "))
+        let groups = groups.join(", ");
+        format!("{groups}; writers: {writers}, firmware waves: {waves};{duration}{updates} at speed {speed}")
     }
 
     /// Returns true if `list`, with all groups if it is empty, contains the group.
@@ -329,6 +333,10 @@ fn share(key: &str, value: f64) -> anyhow::Result<()> {
 
 fn default_prefix() -> String {
     "sim".to_owned()
+}
+
+fn default_persistent() -> bool {
+    true
 }
 
 fn default_report_writes() -> Writes {

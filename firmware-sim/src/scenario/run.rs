@@ -202,7 +202,7 @@ impl Fleet<'_> {
                     None => ids.first().cloned().map_or_else(|| name("none"), Ok)?,
                 };
                 let rng = SmallRng::seed_from_u64(self.seeds.random());
-                let connection = Connection::new(name, devices, schedule, self.run.clone(), rng);
+                let connection = Connection::new(&name, devices, group, schedule, self.run.clone(), rng);
                 connections.spawn(connection.run(finish.clone()));
             }
         }

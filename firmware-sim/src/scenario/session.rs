@@ -21,6 +21,7 @@ pub(crate) struct Session {
     connect: Connect,
     login: Option<Login>,
     filters: Vec<Filter>,
+    persistent: bool,
     /// False before the first connection, and after the client has lost its part of the session.
     has_state: bool,
     received: BytesMut,
@@ -58,9 +59,15 @@ pub(crate) enum Incoming {
 }
 
 impl Session {
-    /// Returns a session without a connection.
-    pub(crate) fn new(client_id: &str, credentials: Option<&Credentials>, filters: Vec<String>) -> Self {
-        let properties = ConnectProperties { session_expiry_interval: Some(EXPIRY), ..ConnectProperties::new() };
+    /// Returns a session without a connection; if it is not `persistent`, it ends with each connection.
+    pub(crate) fn new(
+        client_id: &str,
+        credentials: Option<&Credentials>,
+        filters: Vec<String>,
+        persistent: bool,
+    ) -> Self {
+        let expiry = persistent.then_some(EXPIRY);
+        let properties = ConnectProperties { session_expiry_interval: expiry, ..ConnectProperties::new() };
         let connect = Connect {
             keep_alive: KEEP_ALIVE,
             client_id: client_id.to_owned(),
@@ -76,6 +83,7 @@ impl Session {
             connect,
             login,
             filters: filters.into_iter().map(|filter| Filter::new(filter, QoS::AtLeastOnce)).collect(),
+            persistent,
             has_state: false,
             received: BytesMut::new(),
             output: BytesMut::new(),
@@ -202,7 +210,7 @@ impl Session {
         let maximum = connack.properties.as_ref().and_then(|properties| properties.receive_max);
         self.receive_maximum = usize::from(maximum.unwrap_or(u16::MAX));
         let resumed = connack.session_present && self.has_state;
-        self.has_state = true;
+        self.has_state = self.persistent;
         if resumed {
             // [MQTT-4.4.0-1]: the same packet ids, in the order of sending.
             for id in self.order.clone() {
@@ -290,8 +298,8 @@ mod tests {
     const CONNACK: [u8; 5] = [0x20, 3, 0, 0, 0];
     const RESUMED: [u8; 5] = [0x20, 3, 1, 0, 0];
 
-    fn connected() -> Session {
-        let mut session = Session::new("pump-1", None, vec!["shadow/pump-1/#".to_owned()]);
+    fn connected(persistent: bool) -> Session {
+        let mut session = Session::new("pump-1", None, vec!["shadow/pump-1/#".to_owned()], persistent);
         session.connect();
         assert!(matches!(&sent(&mut session)[..], [Packet::Connect(connect, None, None)] if connect.clean_start));
         assert_eq!(session.receive(&CONNACK), Ok(vec![]));
@@ -305,7 +313,7 @@ mod tests {
 
     #[test]
     fn unacknowledged_publications_are_sent_again_with_dup_when_the_session_is_resumed() {
-        let mut session = connected();
+        let mut session = connected(true);
         for payload in ["a", "b", "c"] {
             session.publish("t".into(), payload);
         }
@@ -322,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_session_that_one_side_has_lost_starts_clean() {
-        let mut session = connected();
+        let mut session = connected(true);
         session.publish("t".into(), "a");
         session.lost();
         session.connect();
@@ -336,8 +344,19 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_is_not_persistent_always_starts_clean() {
+        let mut session = connected(false);
+        session.publish("t".into(), "a");
+        session.lost();
+        session.connect();
+        assert!(matches!(&sent(&mut session)[..], [Packet::Connect(connect, ..)] if connect.clean_start));
+        session.receive(&CONNACK).expect("a CONNACK");
+        assert!(matches!(&sent(&mut session)[..], [Packet::Subscribe(_)]), "nothing is sent again");
+    }
+
+    #[test]
     fn messages_are_acknowledged_and_refusals_are_errors() {
-        let mut session = connected();
+        let mut session = connected(true);
         let message = [0x32, 7, 0, 1, b't', 0, 9, 0, b'x'];
         let expected = Incoming::Message { topic: "t".into(), payload: "x".into() };
         assert_eq!(session.receive(&message), Ok(vec![expected]));

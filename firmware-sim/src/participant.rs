@@ -51,9 +51,14 @@ pub(crate) struct AnnouncementObserver {
 }
 
 impl AnnouncementObserver {
-    /// Returns the check of the connection of client `name`.
+    /// Returns the check of the connection of client `name`, whose session starts clean.
     pub(crate) fn new(name: DeviceId, recorder: Arc<Recorder>) -> Self {
-        Self { versions: VersionOrder::new(name), recorder }
+        Self { versions: VersionOrder::new(name, false), recorder }
+    }
+
+    /// Returns the check of client `name`; `resumes`: its session is kept while it is absent.
+    pub(crate) fn with_session(name: DeviceId, resumes: bool, recorder: Arc<Recorder>) -> Self {
+        Self { versions: VersionOrder::new(name, resumes), recorder }
     }
 
     /// Records the announcement of an accepted update.

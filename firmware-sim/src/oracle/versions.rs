@@ -65,13 +65,16 @@ impl VersionSet {
 #[derive(Debug)]
 pub(crate) struct VersionOrder {
     subscriber: DeviceId,
+    /// True for a session that is resumed: it may get the newest change again.
+    repeats: bool,
     last: HashMap<DeviceId, Version>,
 }
 
 impl VersionOrder {
-    /// Returns the order of a connection that got no announcement yet.
-    pub(crate) fn new(subscriber: DeviceId) -> Self {
-        Self { subscriber, last: HashMap::new() }
+    /// Returns the order of a connection that got no announcement yet. `resumes`: its session is kept while it is absent,
+    /// so a message at QoS 1 may come twice.
+    pub(crate) fn new(subscriber: DeviceId, resumes: bool) -> Self {
+        Self { subscriber, repeats: resumes, last: HashMap::new() }
     }
 
     /// Records that an accepted update was announced; returns a violation if its version does not follow.
@@ -84,12 +87,14 @@ impl VersionOrder {
     /// Records that `version` of a shadow was announced as a change; returns a violation if it does not follow.
     fn observe(&mut self, device: &DeviceId, version: Version) -> Option<Violation> {
         match self.last.insert(device.clone(), version) {
-            Some(before) if before >= version => Some(Violation::VersionWentBack {
-                device: device.clone(),
-                version,
-                before,
-                subscriber: self.subscriber.clone(),
-            }),
+            Some(before) if before > version || (before == version && !self.repeats) => {
+                Some(Violation::VersionWentBack {
+                    device: device.clone(),
+                    version,
+                    before,
+                    subscriber: self.subscriber.clone(),
+                })
+            }
             _ => None,
         }
     }
@@ -129,7 +134,7 @@ mod tests {
     /// A device that retried an update was said to have seen its shadow fall back.
     #[test]
     fn replayed_replies_and_no_ops_are_no_announcements() {
-        let mut order = VersionOrder::new(id("subscriber"));
+        let mut order = VersionOrder::new(id("subscriber"), false);
         let mut announced = |reply: &str| order.accepted(&id("a"), &serde_json::from_str(reply).expect("a reply"));
         assert!(announced(r#"{"version": 5}"#).is_none());
         assert!(announced(r#"{"version": 3, "replayed": true}"#).is_none());
@@ -141,7 +146,7 @@ mod tests {
     #[test]
     fn announced_versions_must_rise_per_shadow() {
         let (a, b) = (id("a"), id("b"));
-        let mut order = VersionOrder::new(id("subscriber"));
+        let mut order = VersionOrder::new(id("subscriber"), false);
         assert!(order.observe(&a, Version(3)).is_none());
         assert!(order.observe(&b, Version(1)).is_none(), "another shadow");
         assert!(order.observe(&a, Version(5)).is_none(), "a gap is allowed");
@@ -149,5 +154,14 @@ mod tests {
         assert!(order.observe(&a, Version(4)).is_some(), "backwards");
         order.reset();
         assert!(order.observe(&a, Version(2)).is_none());
+    }
+
+    #[test]
+    fn a_resumed_session_may_get_the_newest_version_again_and_no_older_one() {
+        let a = id("a");
+        let mut order = VersionOrder::new(id("subscriber"), true);
+        assert!(order.observe(&a, Version(3)).is_none());
+        assert!(order.observe(&a, Version(3)).is_none());
+        assert!(order.observe(&a, Version(2)).is_some());
     }
 }

@@ -125,7 +125,7 @@ impl Connection {
             finishing: false,
             unfinished: devices.len(),
             devices,
-            announcements: AnnouncementObserver::new(name.clone(), run.recorder.clone()),
+            announcements: AnnouncementObserver::with_session(name.clone(), group.persistent, run.recorder.clone()),
             run,
             rng,
         }

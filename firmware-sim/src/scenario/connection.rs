@@ -62,6 +62,8 @@ pub(crate) struct Connection {
     loses_connack: bool,
     failures: u32,
     next_ping: Duration,
+    /// The time by which the service must have sent something.
+    answer_by: Duration,
     was_up: bool,
     /// The session was resumed, and the devices do not know it yet.
     resumed: bool,
@@ -119,6 +121,7 @@ impl Connection {
             loses_connack: false,
             failures: 0,
             next_ping: Duration::MAX,
+            answer_by: Duration::MAX,
             was_up: false,
             resumed: false,
             schedule,
@@ -159,7 +162,7 @@ impl Connection {
         let link = match self.link {
             Link::Down(until) if self.wants_connection() => until,
             Link::HalfOpen(until) => until,
-            Link::Open(_) => self.next_ping,
+            Link::Open(_) => self.next_ping.min(self.answer_by),
             Link::Down(_) => Duration::MAX,
         };
         devices.min(schedule).min(link)
@@ -191,9 +194,13 @@ impl Connection {
                 self.flush().await;
                 self.lost(now);
             }
+            Link::Open(_) if self.answer_by <= now => {
+                self.run.recorder.counters.lost_connections.bump();
+                self.retry(now);
+            }
             Link::Open(_) if self.next_ping <= now => {
                 self.session.ping();
-                self.next_ping = now + Duration::from_secs(KEEP_ALIVE.into());
+                (self.next_ping, self.answer_by) = (now + Duration::from_secs(KEEP_ALIVE.into()), now + ANSWER);
             }
             _ => {}
         }
@@ -256,7 +263,7 @@ impl Connection {
             }
             Some(socket) => {
                 self.link = Link::Open(socket);
-                self.next_ping = now + Duration::from_secs(KEEP_ALIVE.into());
+                (self.next_ping, self.answer_by) = (now + Duration::from_secs(KEEP_ALIVE.into()), now + ANSWER);
             }
             None => self.retry(now),
         }
@@ -284,8 +291,11 @@ impl Connection {
                 let name = self.devices.first().map(|device| device.id().as_str()).unwrap_or_default();
                 self.run.recorder.narrate(|| format!("the connection of {name} ended: {error}"));
                 self.run.recorder.counters.lost_connections.bump();
-                self.retry(now);
+                return self.retry(now);
             }
+        }
+        if self.session.is_up() {
+            self.answer_by = Duration::MAX;
         }
     }
 
@@ -458,7 +468,9 @@ const SUFFIXES: [&str; 5] = ["update/delta", "update/accepted", "update/rejected
 const READ_TOKEN: &str = "read";
 const READ_BYTES: usize = 4 * 1024;
 const WRITE: Duration = Duration::from_secs(5);
-/// The first wait between two attempts to connect; it doubles four times.
-const RETRY: Duration = Duration::from_millis(100);
+/// The longest wait for CONNACK and PINGRESP.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The first wait between two attempts to connect is up to twice this; it doubles four times.
+const RETRY: Duration = Duration::from_millis(200);
 /// Ten years: a time that no run reaches.
 const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);

@@ -235,6 +235,7 @@ impl Device {
 
     fn came_online(&mut self, resumed: bool, now: Duration, actions: &mut Vec<Action>) {
         self.online = true;
+        self.stay_awake(now);
         self.get(now, actions);
         if let Some(pending) = &mut self.pending {
             pending.again = now + REPLY_DEADLINE;
@@ -381,9 +382,13 @@ impl Device {
         self.next_reading = now;
     }
 
+    /// Stays awake for its time from when it is online; a device that does not come online sleeps again.
     fn stay_awake(&mut self, now: Duration) {
-        let finishing = self.finishing || self.profile.awake.is_none();
-        self.power = Power::Awake(if finishing { Duration::MAX } else { now + self.profile.awake.unwrap_or_default() });
+        let until = match self.profile.awake {
+            Some(awake) if !self.finishing => now + if self.online { awake } else { awake.max(CONNECTS) },
+            _ => Duration::MAX,
+        };
+        self.power = Power::Awake(until);
     }
 
     /// Returns true if nothing is under way that keeps it from sleeping.
@@ -478,6 +483,8 @@ fn is_later(rejection: &Rejection) -> bool {
 
 /// The time without a reply after which a report is sent again.
 const REPLY_DEADLINE: Duration = Duration::from_secs(10);
+/// The least time that a device tries to come online.
+const CONNECTS: Duration = Duration::from_secs(3);
 /// The time until a report is sent again that the service asked to send later.
 const RETRY: Duration = Duration::from_secs(1);
 

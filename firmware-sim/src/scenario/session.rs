@@ -22,7 +22,7 @@ pub(crate) struct Session {
     login: Option<Login>,
     filters: Vec<Filter>,
     persistent: bool,
-    /// False before the first connection, and after the client has lost its part of the session.
+    /// False before the first subscriptions were granted, and after the client has lost its part of the session.
     has_state: bool,
     received: BytesMut,
     output: BytesMut,
@@ -210,7 +210,6 @@ impl Session {
         let maximum = connack.properties.as_ref().and_then(|properties| properties.receive_max);
         self.receive_maximum = usize::from(maximum.unwrap_or(u16::MAX));
         let resumed = connack.session_present && self.has_state;
-        self.has_state = self.persistent;
         if resumed {
             // [MQTT-4.4.0-1]: the same packet ids, in the order of sending.
             for id in self.order.clone() {
@@ -223,6 +222,7 @@ impl Session {
             return Ok(Some(self.up(true)));
         }
         self.drop_publications();
+        self.has_state = false;
         self.phase = Phase::Subscribing;
         for filters in self.filters.clone().chunks(FILTERS_PER_PACKET) {
             self.subscribing += 1;
@@ -235,6 +235,8 @@ impl Session {
 
     fn up(&mut self, resumed: bool) -> Incoming {
         self.phase = Phase::Up;
+        // Not before: the service may have a session without the subscriptions.
+        self.has_state = self.persistent;
         self.send_waiting();
         Incoming::Up { resumed }
     }
@@ -339,6 +341,18 @@ mod tests {
         assert!(matches!(&sent(&mut session)[..], [Packet::Subscribe(_)]));
         session.publish("t".into(), "a");
         session.forget();
+        session.connect();
+        assert!(matches!(&sent(&mut session)[..], [Packet::Connect(connect, ..)] if connect.clean_start));
+    }
+
+    /// A device whose connection broke before the SUBACK resumed a session without subscriptions, and waited for ever.
+    #[test]
+    fn a_session_without_granted_subscriptions_starts_clean_again() {
+        let mut session = Session::new("pump-1", None, vec!["shadow/pump-1/#".to_owned()], true);
+        session.connect();
+        session.receive(&CONNACK).expect("a CONNACK");
+        sent(&mut session);
+        session.lost();
         session.connect();
         assert!(matches!(&sent(&mut session)[..], [Packet::Connect(connect, ..)] if connect.clean_start));
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Builds the server, which is nothing to do after `cargo test --workspace`. A test is built with it, because only then the
 /// dependencies have the same features as there; with others all of them are compiled again.
-pub fn umbrad() -> PathBuf {
+pub(crate) fn umbrad() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--locked", "--workspace", "--bin", "umbrad", "--test", "tidy", "--message-format", "json"]);

@@ -266,7 +266,11 @@ mod tests {
             ("grows in the first half", (|at: f64| 100.0 * at.min(0.5)) as fn(f64) -> f64, true),
             ("grows on", |at: f64| 100.0 + 100.0 * at, false),
             ("a leak of an eighth", |at: f64| 100.0 + 30.0 * at, false),
-            ("wavers within a part", |at: f64| if (at * 200.0) as u32 % 10 == 0 { 200.0 } else { 100.0 }, true),
+            (
+                "wavers within a part",
+                |at: f64| if ((at * 200.0) as u32).is_multiple_of(10) { 200.0 } else { 100.0 },
+                true,
+            ),
         ] {
             let report = report(memory);
             assert_eq!(report.parts.len(), PARTS);

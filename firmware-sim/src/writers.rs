@@ -255,6 +255,7 @@ const HOT_DEVICES: usize = 4;
 const FIRMWARE_CHANCE: f64 = 0.95;
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -19,7 +19,7 @@ struct AnsweredKey {
 impl Keys {
     /// Records a reply; returns false if an earlier reply to the same key had the same version: a replay, or the same
     /// reply again, as a message at QoS 1 may come twice.
-    pub(super) fn accepted(&mut self, device: &DeviceId, update: &AcceptedUpdate) -> Result<bool, Violation> {
+    pub(super) fn accepted(&mut self, device: &DeviceId, update: &AcceptedUpdate) -> Result<bool, Box<Violation>> {
         let Some(key) = &update.key else { return Ok(true) };
         let Some(answered) = self.0.iter().rev().find(|answered| answered.key == *key) else {
             if self.0.len() == KEYS_MAX {
@@ -31,13 +31,13 @@ impl Keys {
         if answered.version == update.version {
             return Ok(false);
         }
-        Err(Violation::AppliedTwice {
+        Err(Box::new(Violation::AppliedTwice {
             device: device.clone(),
             version: update.version,
             first: answered.version,
             writer: update.writer.clone(),
             key: key.clone(),
-        })
+        }))
     }
 }
 

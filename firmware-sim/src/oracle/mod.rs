@@ -100,7 +100,7 @@ impl Oracle {
         match shadow.keys.accepted(device, &update) {
             Ok(true) => {}
             Ok(false) => return false,
-            Err(violation) => self.found.push(violation),
+            Err(violation) => self.found.push(*violation),
         }
         if let Some(expected) = update.expected {
             let follows = Version(expected.0 + u64::from(update.changed));

@@ -286,7 +286,7 @@ mod tests {
 
     /// The packets that a session has sent.
     fn sent(session: &mut Session) -> Vec<Packet> {
-        let mut bytes = BytesMut::from(&session.take_output()[..]);
+        let mut bytes = BytesMut::from(session.take_output());
         std::iter::from_fn(|| Packet::read(&mut bytes, None).ok()).collect()
     }
 
@@ -303,13 +303,12 @@ mod tests {
     fn connected(persistent: bool) -> Session {
         let mut session = Session::new("pump-1", None, vec!["shadow/pump-1/#".to_owned()], persistent);
         session.connect();
-        assert!(matches!(&sent(&mut session)[..], [Packet::Connect(connect, None, None)] if connect.clean_start));
+        assert!(matches!(sent(&mut session).as_slice(), [Packet::Connect(connect, None, None)] if connect.clean_start));
         assert_eq!(session.receive(&CONNACK), Ok(vec![]));
         let packets = sent(&mut session);
-        assert!(matches!(&packets[..], [Packet::Subscribe(subscribe)] if subscribe.pkid == 1), "{packets:?}");
-        let suback = [0x90, 4, 0, 1, 0, 1];
-        assert_eq!(session.receive(&suback[..3]), Ok(vec![]), "half a packet");
-        assert_eq!(session.receive(&suback[3..]), Ok(vec![Incoming::Up { resumed: false }]));
+        assert!(matches!(packets.as_slice(), [Packet::Subscribe(subscribe)] if subscribe.pkid == 1), "{packets:?}");
+        assert_eq!(session.receive(&[0x90, 4, 0]), Ok(vec![]), "half a packet");
+        assert_eq!(session.receive(&[1, 0, 1]), Ok(vec![Incoming::Up { resumed: false }]));
         session
     }
 
@@ -324,7 +323,7 @@ mod tests {
         session.lost();
         session.publish("t".into(), "d");
         session.connect();
-        assert!(matches!(&sent(&mut session)[..], [Packet::Connect(connect, ..)] if !connect.clean_start));
+        assert!(matches!(sent(&mut session).as_slice(), [Packet::Connect(connect, ..)] if !connect.clean_start));
         assert_eq!(session.receive(&RESUMED), Ok(vec![Incoming::Up { resumed: true }]));
         assert_eq!(publications(&mut session), [(2, true), (4, true), (5, false)]);
         assert_eq!(session.resent(), 2);
@@ -338,11 +337,11 @@ mod tests {
         session.connect();
         sent(&mut session);
         assert_eq!(session.receive(&CONNACK), Ok(vec![]), "the service has lost it");
-        assert!(matches!(&sent(&mut session)[..], [Packet::Subscribe(_)]));
+        assert!(matches!(sent(&mut session).as_slice(), [Packet::Subscribe(_)]));
         session.publish("t".into(), "a");
         session.forget();
         session.connect();
-        assert!(matches!(&sent(&mut session)[..], [Packet::Connect(connect, ..)] if connect.clean_start));
+        assert!(matches!(sent(&mut session).as_slice(), [Packet::Connect(connect, ..)] if connect.clean_start));
     }
 
     /// A device whose connection broke before the SUBACK resumed a session without subscriptions, and waited for ever.
@@ -354,7 +353,7 @@ mod tests {
         sent(&mut session);
         session.lost();
         session.connect();
-        assert!(matches!(&sent(&mut session)[..], [Packet::Connect(connect, ..)] if connect.clean_start));
+        assert!(matches!(sent(&mut session).as_slice(), [Packet::Connect(connect, ..)] if connect.clean_start));
     }
 
     #[test]
@@ -363,9 +362,9 @@ mod tests {
         session.publish("t".into(), "a");
         session.lost();
         session.connect();
-        assert!(matches!(&sent(&mut session)[..], [Packet::Connect(connect, ..)] if connect.clean_start));
+        assert!(matches!(sent(&mut session).as_slice(), [Packet::Connect(connect, ..)] if connect.clean_start));
         session.receive(&CONNACK).expect("a CONNACK");
-        assert!(matches!(&sent(&mut session)[..], [Packet::Subscribe(_)]), "nothing is sent again");
+        assert!(matches!(sent(&mut session).as_slice(), [Packet::Subscribe(_)]), "nothing is sent again");
     }
 
     #[test]
@@ -374,7 +373,7 @@ mod tests {
         let message = [0x32, 7, 0, 1, b't', 0, 9, 0, b'x'];
         let expected = Incoming::Message { topic: "t".into(), payload: "x".into() };
         assert_eq!(session.receive(&message), Ok(vec![expected]));
-        assert!(matches!(&sent(&mut session)[..], [Packet::PubAck(ack)] if ack.pkid == 9));
+        assert!(matches!(sent(&mut session).as_slice(), [Packet::PubAck(ack)] if ack.pkid == 9));
         assert_eq!(session.receive(&[0xe0, 2, 0x8e, 0]), Err("DISCONNECT SessionTakenOver".into()));
         session.lost();
         session.connect();

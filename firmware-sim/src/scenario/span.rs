@@ -48,8 +48,8 @@ impl fmt::Display for Span {
         }
         let seconds = self.0.round() as u64;
         let (large, small) = match seconds {
-            ..3_600 => ((seconds / 60, "m"), (seconds % 60, "s")),
-            ..86_400 => ((seconds / 3_600, "h"), (seconds % 3_600 / 60, "m")),
+            0..=3_599 => ((seconds / 60, "m"), (seconds % 60, "s")),
+            3_600..=86_399 => ((seconds / 3_600, "h"), (seconds % 3_600 / 60, "m")),
             _ => ((seconds / 86_400, "d"), (seconds % 86_400 / 3_600, "h")),
         };
         write!(f, "{}{}", large.0, large.1)?;

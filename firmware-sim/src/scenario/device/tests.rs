@@ -1,5 +1,7 @@
 //! A device takes events and returns actions: no sockets, no time.
 
+#![allow(clippy::indexing_slicing, reason = "tests")]
+
 use rand::SeedableRng;
 
 use super::*;

@@ -100,6 +100,7 @@ const MOTOR_SECONDS: f64 = 2.0;
 const BY_HAND_SECONDS: f64 = 4.0 * 3_600.0;
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use rand::SeedableRng;
 

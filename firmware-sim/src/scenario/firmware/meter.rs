@@ -79,6 +79,7 @@ impl Firmware for Meter {
 pub(crate) const TARIFFS: [&str; 3] = ["standard", "night", "peak"];
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use rand::SeedableRng;
 

@@ -30,7 +30,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// A simulated fleet of thermostats, and a load generator, for umbrad.
+/// Simulated fleets, attacks and a load generator, for umbrad.
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {

@@ -237,7 +237,16 @@ impl SoakReport {
 }
 
 /// The configuration of the started server: bounds that are reached within the first half.
-const SETTINGS: &str = "[store]\npath = \"umbra.redb\"\nmemory = \"16 MiB\"\njournal_bytes_max = \"16 MiB\"\njournal_age_max = \"2m\"\n\n[log]\nlevel = \"warn\"\n";
+const SETTINGS: &str = r#"
+[store]
+path = "umbra.redb"
+memory = "16 MiB"
+journal_bytes_max = "16 MiB"
+journal_age_max = "2m"
+
+[log]
+level = "warn"
+"#;
 /// Four times the journal: redb keeps freed pages for reuse.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const DEVIATION_MAX: f64 = 0.05;

@@ -26,10 +26,10 @@ use tokio::{
 
 use super::{
     frame::{self, Login, Protocol},
-    generator::{Generator, Load},
+    load::devices::{Generator, Load},
     load_args::LoadArgs,
-    results::median,
-    servers::Servers,
+    report::median,
+    servers::{ServerArgs, Servers},
 };
 
 /// Arguments of `bench flood`.
@@ -47,9 +47,8 @@ pub(crate) struct FloodArgs {
     /// Pairs of measurements.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// The umbrad to measure. Default: the one beside this program
-    #[arg(long)]
-    umbrad: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    servers: ServerArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -78,7 +77,7 @@ pub(crate) const USER: Login<'static> = Login { user: "fleet", password: "the ri
 
 /// Measures, prints, and fails if the target is missed.
 pub(crate) fn flood(args: &FloodArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
-    let servers = Servers::find(args.umbrad.as_deref(), None, None)?;
+    let servers = Servers::find(&args.servers)?;
     let mut rounds = Vec::new();
     for _ in 0..args.rounds {
         let peer = servers.start_guarded_umbrad(USER)?;
@@ -111,8 +110,8 @@ fn round(load: Load, args: &FloodArgs) -> anyhow::Result<Round> {
     let (flooded, _) = flooded?;
     ensure!(counts.refused > 0, "no attacker was answered");
     Ok(Round {
-        alone_ms: alone.latency_ms.p50,
-        flooded_ms: flooded.latency_ms.p50,
+        alone_ms: alone.measured.latency_ms.p50,
+        flooded_ms: flooded.measured.latency_ms.p50,
         logins_per_second: counts.tried as f64 / counts.seconds,
         refused: counts.refused,
     })

@@ -94,11 +94,15 @@ impl<'a> Message<'a> {
 ///
 /// Its reason is not a success.
 pub(crate) fn puback(body: &[u8]) -> anyhow::Result<u16> {
-    let (id, rest) = u16_first(body)?;
-    if let Some(reason) = rest.first().filter(|reason| **reason >= 0x80) {
-        bail!("an update was answered by PUBACK {reason:#04x}");
-    }
+    let (id, reason) = puback_reason(body)?;
+    ensure!(reason < 0x80, "an update was answered by PUBACK {reason:#04x}");
     Ok(id)
+}
+
+/// Returns the packet id and the reason of a PUBACK.
+pub(crate) fn puback_reason(body: &[u8]) -> anyhow::Result<(u16, u8)> {
+    let (id, rest) = u16_first(body)?;
+    Ok((id, rest.first().copied().unwrap_or(0)))
 }
 
 /// Checks that a CONNACK accepts the connection.
@@ -182,13 +186,28 @@ pub(crate) fn write_publish(
     packet_id: Option<u16>,
     payload: &[u8],
 ) {
+    write_publish_with(out, protocol, topic, packet_id, &[], payload);
+}
+
+/// Writes a PUBLISH with properties, at most 127 bytes of them, which MQTT 3.1.1 does not have.
+pub(crate) fn write_publish_with(
+    out: &mut Vec<u8>,
+    protocol: Protocol,
+    topic: &[u8],
+    packet_id: Option<u16>,
+    properties: &[u8],
+    payload: &[u8],
+) {
     let first = if packet_id.is_some() { 0x32 } else { 0x30 };
     write_packet(out, first, |body| {
         write_text(body, topic);
         if let Some(id) = packet_id {
             body.extend(id.to_be_bytes());
         }
-        write_no_properties(body, protocol);
+        if protocol == Protocol::V5 {
+            body.push(properties.len() as u8);
+            body.extend(properties);
+        }
         body.extend(payload);
     });
 }

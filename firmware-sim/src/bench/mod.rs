@@ -1,30 +1,21 @@
 //! `firmware-sim bench`: throughput, latency and memory of a broker.
 //!
-//! - [`generator`] is the load: raw sockets on one thread, in a closed loop, one update in flight per device.
-//! - [`echo`] answers the updates behind an ordinary broker, so that the same load can be run against it.
+//! - [`suite`] makes all published numbers: named workloads, next to the [`peers`], in alternating rounds.
+//! - [`load`] has the clients: raw sockets on one thread.
+//! - [`servers`] starts umbrad and the servers that it is compared with.
+//! - [`report`] prints and writes the results against the targets, and compares two runs.
 //! - [`flood`] measures the effect of wrong logins on connected devices.
-//! - [`sessions`] measures persistent sessions: [`delivery`] to them next to other brokers, their memory, and a start.
-//! - [`compare`] makes all published numbers: it starts the servers, alternates between them, and prints the [`results`]
-//!   against the targets.
 
-mod compare;
-mod connection;
-mod delivery;
-mod echo;
 mod flood;
 pub(crate) mod frame;
-mod generator;
 pub(crate) mod limits;
+mod load;
 mod load_args;
-mod message;
+mod peers;
 pub(crate) mod process;
-mod results;
+mod report;
 mod servers;
-mod sessions;
-mod socket;
-mod table;
-mod tally;
-mod visitor;
+mod suite;
 
 use std::{
     net::SocketAddr,
@@ -37,23 +28,30 @@ use std::{
 
 use clap::{Args, Subcommand};
 
-use echo::ECHO_READY;
-use generator::Generator;
+use load::devices::Generator;
 use load_args::LoadArgs;
+use peers::{EngineArgs, echo, postgres, rumqttd};
+use report::diff;
 
 /// The measurements.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
+    /// Measure umbrad by named workloads, next to other servers that the command starts: the numbers of `docs/performance/`.
+    Suite(Box<suite::SuiteArgs>),
+    /// Compare two results of `suite` by their ratios; exit with 1 if a metric is worse.
+    Diff(diff::DiffArgs),
     /// Measure a running broker. Its quotas must allow it: see `docs/performance.md`.
     Run(RunArgs),
-    /// Answer updates behind an ordinary broker like a shadow service, without storage.
-    Echo(EchoArgs),
-    /// Start umbrad, and mosquitto with the echo engine, and compare them: the numbers of `docs/performance.md`.
-    Compare(compare::CompareArgs),
     /// Start umbrad with a user, and compare the latency of its devices with and without a flood of wrong logins.
     Flood(flood::FloodArgs),
-    /// Measure persistent sessions: throughput next to mosquitto and NATS, memory, and the time of a start.
-    Sessions(sessions::SessionsArgs),
+    /// Answer updates behind an ordinary broker like a shadow service, without storage.
+    Echo(EngineArgs),
+    /// Answer updates behind an ordinary broker, with the shadows in PostgreSQL.
+    #[command(hide = true)]
+    PostgresWorker(postgres::WorkerArgs),
+    /// Run stock rumqttd with an echo engine on its link.
+    #[command(hide = true)]
+    RumqttdPeer(rumqttd::RumqttdArgs),
 }
 
 /// Arguments of `bench run`.
@@ -68,25 +66,15 @@ pub(crate) struct RunArgs {
     /// Seconds measured.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
+    /// Updates a second, of all devices, in an open loop: latency counts from the time at which an update was due.
+    /// Default: a closed loop, each device with one update in flight
+    #[arg(long)]
+    rate: Option<f64>,
     #[command(flatten)]
     load: LoadArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// Arguments of `bench echo`.
-#[derive(Debug, Args)]
-pub(crate) struct EchoArgs {
-    /// Address of the broker.
-    #[arg(long, default_value = "127.0.0.1:1883")]
-    broker: SocketAddr,
-    /// Bytes of the payload of an answer.
-    #[arg(long, default_value_t = 512)]
-    accepted_bytes: usize,
-    /// QoS of the answers.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
-    qos: u8,
 }
 
 /// Runs one of the measurements.
@@ -95,22 +83,22 @@ pub(crate) struct EchoArgs {
 ///
 /// The measurement failed.
 pub(crate) fn main(command: BenchCommand) -> anyhow::Result<ExitCode> {
-    if let BenchCommand::Echo(args) = &command {
-        // No signal handling: it has nothing to clean up.
-        let echo = echo::Echo::connect(args.broker, args.accepted_bytes, args.qos)?;
-        println!("{ECHO_READY}");
-        echo.run()?;
-        return Ok(ExitCode::SUCCESS);
+    // No signal handling: these have nothing to clean up.
+    match &command {
+        BenchCommand::Diff(args) => return diff::diff(args),
+        BenchCommand::Echo(args) => return echo::run(args).map(|()| ExitCode::SUCCESS),
+        BenchCommand::PostgresWorker(args) => return postgres::run(args).map(|()| ExitCode::SUCCESS),
+        BenchCommand::RumqttdPeer(args) => return rumqttd::run(args).map(|()| ExitCode::SUCCESS),
+        BenchCommand::Suite(_) | BenchCommand::Run(_) | BenchCommand::Flood(_) => {}
     }
     let stop = Arc::new(AtomicBool::new(false));
     let measurement = {
         let stop = stop.clone();
         move || match command {
-            BenchCommand::Compare(args) => compare::compare(&args, &stop),
-            BenchCommand::Flood(args) => flood::flood(&args, &stop),
-            BenchCommand::Sessions(args) => sessions::sessions(&args, &stop),
+            BenchCommand::Suite(args) => suite::suite(&args, &stop),
             BenchCommand::Run(args) => run(&args, &stop),
-            BenchCommand::Echo(_) => Ok(ExitCode::SUCCESS),
+            BenchCommand::Flood(args) => flood::flood(&args, &stop),
+            _ => Ok(ExitCode::SUCCESS),
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -134,11 +122,18 @@ pub(crate) fn main(command: BenchCommand) -> anyhow::Result<ExitCode> {
 
 fn run(args: &RunArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
     let load = args.load.load(args.broker, args.devices, args.seconds, stop)?;
-    let (measured, _) = Generator::connect(load)?.run()?;
+    let mut generator = Generator::connect(load)?;
+    generator.first_reports()?;
+    let measured = match args.rate {
+        Some(rate) => generator.open_loop(rate)?,
+        None => generator.closed_loop()?,
+    };
+    generator.drain()?;
+    let measured = generator.measurement(measured);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&measured)?);
     } else {
-        print!("{}", table::measured(&measured));
+        print!("{}", report::measured(&measured));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A running server.
@@ -38,6 +38,18 @@ impl Server {
         Ok(Self { name: name.to_owned(), command, child, log })
     }
 
+    /// Runs `command` to its end.
+    ///
+    /// # Errors
+    ///
+    /// It could not be started, or failed; the text has its output.
+    pub(crate) fn run_to_end(command: &mut Command) -> anyhow::Result<()> {
+        let name = command.get_program().display().to_string();
+        let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {name}"))?;
+        ensure!(output.status.success(), "{name} failed: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
     /// Ends it, without notice if `kill` is set, and starts it again.
     ///
     /// # Errors
@@ -50,6 +62,19 @@ impl Server {
         self.end();
         self.child = self.command.spawn()?;
         Ok(())
+    }
+
+    /// Returns the CPU time of the process and of its children.
+    ///
+    /// # Errors
+    ///
+    /// The process has ended.
+    pub(crate) fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let pid = self.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+        // A child may end in between.
+        Ok(cpu_time(pid)? + children.filter_map(|child| cpu_time(child).ok()).sum())
     }
 
     /// Waits until it accepts connections.
@@ -173,6 +198,17 @@ pub(crate) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kilobytes * 1024)
+}
+
+/// Returns the bytes that a process caused to be written to a disk.
+///
+/// # Errors
+///
+/// There is no such process, or it belongs to another user.
+pub(crate) fn written_bytes(pid: u32) -> anyhow::Result<u64> {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).context("reading the bytes written by the server")?;
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:")).context("no write_bytes")?;
+    Ok(line.trim().parse()?)
 }
 
 /// Returns the CPU time of a process, user and kernel.

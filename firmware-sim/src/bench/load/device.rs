@@ -4,19 +4,22 @@
 //! when both its `accepted` and its PUBACK have arrived, in either order. Anything else, such as a rejection, is an error
 //! that ends the whole measurement: only accepted updates are counted.
 //!
+//! In an open loop an update that is due while another is in flight waits, and its latency counts from the time at which
+//! it was due.
+//!
 //! The packets to send while one read is handled are collected and written at once.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{collections::VecDeque, net::SocketAddr, time::Instant};
 
 use anyhow::{Context, bail, ensure};
 use mio::Registry;
 
 use super::{
-    frame::{self, Frame, Login, Message, Protocol},
     message::{self, ID_BYTES, Templates, UpdateKind},
-    socket::Socket,
+    socket::{Mqtt, Socket},
     tally::UpdateStats,
 };
+use crate::bench::frame::{self, Frame, Login, Message, Protocol};
 
 /// The state shared by all connections of a measurement.
 #[derive(Debug)]
@@ -31,14 +34,16 @@ pub(crate) struct Shared {
     pub(crate) templates: Templates,
     /// The counts.
     pub(crate) tally: UpdateStats,
-    /// True if a finished update is followed by the next.
+    /// True if a finished update is followed by the next: the closed loop.
     pub(crate) updating: bool,
+    /// If set, a device sends an update as soon as it is subscribed. Its latency counts from this time.
+    pub(crate) update_when_subscribed: Option<Instant>,
+    /// Updates that were due before this time are not counted.
+    pub(crate) counted_from: Instant,
     /// Connections whose subscriptions were granted.
     pub(crate) subscribed: usize,
     /// Updates sent and not yet accepted and acknowledged.
     pub(crate) in_flight: usize,
-    /// Connections whose first update is done.
-    pub(crate) reported: usize,
     /// Collects the packets that one connection has to send.
     out: Vec<u8>,
 }
@@ -70,6 +75,10 @@ struct Device {
     version: u64,
     packet_id: u16,
     sent_at: Instant,
+    /// The time from which the latency of the update in flight counts.
+    due_at: Instant,
+    /// Updates of an open loop that are due, while another is in flight.
+    due: VecDeque<Instant>,
 }
 
 impl Shared {
@@ -77,19 +86,20 @@ impl Shared {
     pub(crate) fn new(
         protocol: Protocol,
         event_qos: u8,
-        manner: UpdateKind,
+        kind: UpdateKind,
         login: Option<Login<'static>>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
             protocol,
             login,
             event_qos,
-            templates: Templates::new(protocol, manner)?,
+            templates: Templates::new(protocol, kind)?,
             tally: UpdateStats::new(),
             updating: false,
+            update_when_subscribed: None,
+            counted_from: Instant::now(),
             subscribed: 0,
             in_flight: 0,
-            reported: 0,
             out: Vec::with_capacity(4096),
         })
     }
@@ -98,10 +108,37 @@ impl Shared {
 impl Connection {
     /// Starts to connect device number `number`.
     pub(crate) fn dial(number: usize, broker: SocketAddr, registry: &Registry) -> anyhow::Result<Self> {
-        let id = message::device_id(number).into_bytes().try_into();
-        let id = id.map_err(|_| anyhow::anyhow!("device {number} needs a longer id"))?;
-        let device = Device { stage: Stage::Dialling, id, count: 0, version: 0, packet_id: 0, sent_at: Instant::now() };
+        let (id, now) = (message::device_id_bytes(number), Instant::now());
+        let device = Device {
+            stage: Stage::Dialling,
+            id,
+            count: 0,
+            version: 0,
+            packet_id: 0,
+            sent_at: now,
+            due_at: now,
+            due: VecDeque::new(),
+        };
         Ok(Self { socket: Socket::dial(number, broker, registry)?, device })
+    }
+
+    /// Replaces the connection, which is reset, by a new one. The device keeps the version that it knows.
+    pub(crate) fn redial(&mut self, number: usize, broker: SocketAddr, registry: &Registry) -> anyhow::Result<()> {
+        // A connection that failed has no option to set.
+        let _ = self.socket.reset_on_close();
+        self.socket = Socket::dial(number, broker, registry)?;
+        self.device.stage = Stage::Dialling;
+        Ok(())
+    }
+
+    /// Resets the connection when it is dropped.
+    pub(crate) fn reset_on_close(&self) -> anyhow::Result<()> {
+        self.socket.reset_on_close()
+    }
+
+    /// True while the connection is not subscribed yet.
+    pub(crate) fn connecting(&self) -> bool {
+        matches!(self.device.stage, Stage::Dialling | Stage::Greeting | Stage::Subscribing)
     }
 
     /// Returns the number of updates done.
@@ -118,7 +155,18 @@ impl Connection {
     pub(crate) fn begin(&mut self, shared: &mut Shared) -> anyhow::Result<()> {
         ensure!(self.device.stage == Stage::Idle, "a device that is not connected cannot begin");
         shared.out.clear();
-        self.device.next_update(shared);
+        self.device.next_update(shared, Instant::now());
+        self.socket.send(&shared.out)
+    }
+
+    /// Sends the update that was due at `due`, or has it wait for the one in flight.
+    pub(crate) fn update_due(&mut self, shared: &mut Shared, due: Instant) -> anyhow::Result<()> {
+        if self.device.stage != Stage::Idle {
+            self.device.due.push_back(due);
+            return Ok(());
+        }
+        shared.out.clear();
+        self.device.next_update(shared, due);
         self.socket.send(&shared.out)
     }
 
@@ -138,7 +186,7 @@ impl Connection {
     pub(crate) fn readable(&mut self, buffer: &mut [u8], shared: &mut Shared) -> anyhow::Result<()> {
         shared.out.clear();
         let Self { socket, device } = self;
-        let read = socket.read(buffer, |frame| device.frame(frame, shared));
+        let read = socket.read::<Mqtt>(buffer, |frame| device.frame(frame, shared));
         read.with_context(|| format!("device {}", device.name()))?;
         if shared.out.is_empty() { Ok(()) } else { socket.send(&shared.out) }
     }
@@ -164,6 +212,9 @@ impl Device {
                 frame::suback(frame.body, FILTERS.len(), shared.protocol)?;
                 self.stage = Stage::Idle;
                 shared.subscribed += 1;
+                if let Some(since) = shared.update_when_subscribed {
+                    self.next_update(shared, since);
+                }
                 Ok(())
             }
             (frame::DISCONNECT, _) => bail!("the server disconnected: {:02x?}", frame.body),
@@ -203,7 +254,9 @@ impl Device {
             let version = message::quick_version(payload).context("accepted without a version")?;
             ensure!(version == self.version + 1, "version {version} accepted after {}", self.version);
             self.version = version;
-            shared.tally.accepted(self.sent_at.elapsed(), payload.len());
+            if self.due_at >= shared.counted_from {
+                shared.tally.accepted(self.due_at.elapsed(), payload.len());
+            }
         }
         self.stage = Stage::Updating { accepted: true, acknowledged };
         self.advance(shared);
@@ -215,18 +268,17 @@ impl Device {
         if self.stage != (Stage::Updating { accepted: true, acknowledged: true }) {
             return;
         }
-        if self.count == 0 {
-            shared.reported += 1;
-        }
         self.count += 1;
         self.stage = Stage::Idle;
         shared.in_flight -= 1;
-        if shared.updating {
-            self.next_update(shared);
+        if let Some(due) = self.due.pop_front() {
+            self.next_update(shared, due);
+        } else if shared.updating {
+            self.next_update(shared, Instant::now());
         }
     }
 
-    fn next_update(&mut self, shared: &mut Shared) {
+    fn next_update(&mut self, shared: &mut Shared, due: Instant) {
         self.packet_id = self.packet_id % u16::MAX + 1;
         if self.count == 0 {
             let topic = format!("shadow/{}/update", self.name());
@@ -238,6 +290,7 @@ impl Device {
         }
         self.stage = Stage::Updating { accepted: false, acknowledged: false };
         self.sent_at = Instant::now();
+        self.due_at = due;
         shared.in_flight += 1;
     }
 

@@ -1,32 +1,27 @@
-//! The load of `bench sessions`: pairs of a publisher and a subscriber with a persistent session, at QoS 1.
+//! Ordinary messages: pairs of a publisher and a subscriber with a persistent session, at QoS 1.
 //!
 //! Each pair has a topic of its own. The publisher keeps a window of messages that are not finished. A message is
 //! finished when the subscriber has received it and the publisher has its PUBACK. The subscriber acknowledges at once. A
 //! message that is lost, comes twice or out of order fails the measurement.
 //!
-//! All clients are on one thread and one epoll, like those of [`super::generator`], and speak MQTT 3.1.1, which all
-//! compared brokers do.
+//! All clients speak MQTT 3.1.1, which all compared brokers do.
 
 use std::{
     collections::VecDeque,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
-use mio::{Events, Poll, Registry};
-use serde::Serialize;
+use mio::Registry;
 
 use super::{
-    frame::{self, Frame, Protocol},
-    process::cpu_time,
-    socket::Socket,
-    tally::{Latencies, UpdateStats},
+    event_loop::{CONNECT_DEADLINE, CONNECTING_MAX, Clients, DRAIN_DEADLINE, EventLoop, Measured, Phases},
+    socket::{Mqtt, Socket},
+    tally::UpdateStats,
 };
+use crate::bench::frame::{self, Frame, Protocol};
 
 /// The load of a measurement.
 #[derive(Debug, Clone)]
@@ -39,23 +34,10 @@ pub(crate) struct DeliveryLoad {
     pub(crate) window: u64,
     /// Bytes of a payload.
     pub(crate) payload_bytes: usize,
-    /// Time before the measurement.
-    pub(crate) warm_up: Duration,
-    /// Duration of the measurement.
-    pub(crate) measured: Duration,
+    /// The times of the measurement.
+    pub(crate) phases: Phases,
     /// Set by the caller to end early.
     pub(crate) stop: Arc<AtomicBool>,
-}
-
-/// The results of a measurement.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Delivered {
-    /// Finished messages a second.
-    pub(crate) messages_per_second: f64,
-    /// Milliseconds from publish until the message is finished.
-    pub(crate) latency_ms: Latencies,
-    /// Microseconds of CPU of this process per message.
-    pub(crate) generator_cpu_us: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,12 +79,15 @@ struct Shared {
 
 /// Connected pairs.
 pub(crate) struct Deliveries {
+    polled: EventLoop,
+    pairs: Pairs,
+}
+
+/// The pairs, without the loop that polls them.
+struct Pairs {
     load: DeliveryLoad,
-    poll: Poll,
-    events: Events,
     pairs: Vec<Pair>,
     shared: Shared,
-    buffer: Vec<u8>,
 }
 
 const PUBLISHER: usize = 0;
@@ -115,7 +100,7 @@ impl Deliveries {
     ///
     /// One of them could not be connected, or not in time.
     pub(crate) fn connect(load: DeliveryLoad) -> anyhow::Result<Self> {
-        super::limits::raise_open_files(2 * load.pairs)?;
+        crate::bench::limits::raise_open_files(2 * load.pairs)?;
         let shared = Shared {
             window: load.window,
             payload: vec![b'x'; load.payload_bytes.max(NUMBER_BYTES)],
@@ -124,18 +109,15 @@ impl Deliveries {
             tally: UpdateStats::new(),
             out: Default::default(),
         };
-        let (poll, events) = (Poll::new()?, Events::with_capacity(1024));
-        let mut all = Self { poll, events, pairs: Vec::new(), shared, buffer: vec![0; BUFFER_BYTES], load };
-        let deadline = Instant::now() + CONNECT_DEADLINE;
-        while all.shared.ready < 2 * all.load.pairs {
+        let mut polled = EventLoop::new(&load.stop)?;
+        let mut pairs = Pairs { pairs: Vec::new(), shared, load };
+        polled.turn_until(&mut pairs, CONNECT_DEADLINE, "clients not connected", |all, registry| {
             while all.pairs.len() < all.load.pairs && 2 * all.pairs.len() < all.shared.ready + CONNECTING_MAX {
-                all.pairs.push(Pair::dial(all.pairs.len(), all.load.broker, all.poll.registry())?);
+                all.pairs.push(Pair::dial(all.pairs.len(), all.load.broker, registry)?);
             }
-            all.turn()?;
-            let (ready, clients) = (all.shared.ready, 2 * all.load.pairs);
-            ensure!(Instant::now() < deadline, "{ready} of {clients} clients connected in {CONNECT_DEADLINE:?}");
-        }
-        Ok(all)
+            Ok(2 * all.load.pairs - all.shared.ready)
+        })?;
+        Ok(Self { polled, pairs })
     }
 
     /// Runs the measurement; also returns the number of all messages, those of the warm-up included.
@@ -143,67 +125,39 @@ impl Deliveries {
     /// # Errors
     ///
     /// A message was refused, or lost.
-    pub(crate) fn run(mut self) -> anyhow::Result<(Delivered, u64)> {
-        self.shared.publishing = true;
-        for pair in &mut self.pairs {
-            pair.flow.publish(&mut self.shared);
-            pair.send(&mut self.shared)?;
+    pub(crate) fn run(mut self) -> anyhow::Result<(Measured, u64)> {
+        let Self { polled, pairs } = &mut self;
+        pairs.shared.publishing = true;
+        for pair in &mut pairs.pairs {
+            pair.flow.publish(&mut pairs.shared);
+            pair.send(&mut pairs.shared)?;
         }
-        self.turn_for(self.load.warm_up)?;
-        self.shared.tally.reset();
-        let (started, cpu) = (Instant::now(), cpu_time(std::process::id())?);
-        self.turn_for(self.load.measured)?;
-        let (elapsed, cpu) = (started.elapsed(), cpu_time(std::process::id())? - cpu);
-        let messages = self.shared.tally.updates();
-        let measured = Delivered {
-            messages_per_second: messages as f64 / elapsed.as_secs_f64(),
-            latency_ms: self.shared.tally.latencies(),
-            generator_cpu_us: cpu.as_secs_f64() * 1e6 / messages.max(1) as f64,
-        };
-        self.shared.publishing = false;
-        while self.pairs.iter().any(|pair| !pair.flow.sent_at.is_empty()) {
-            self.turn()?;
-            self.find_lost()?;
-        }
-        Ok((measured, self.pairs.iter().map(|pair| pair.flow.sent).sum()))
+        let measured = polled.measure(pairs, pairs.load.phases)?;
+        pairs.shared.publishing = false;
+        polled.turn_until(pairs, DRAIN_DEADLINE, "publishers with messages under way", |all, _| {
+            Ok(all.pairs.iter().filter(|pair| !pair.flow.sent_at.is_empty()).count())
+        })?;
+        Ok((measured, pairs.pairs.iter().map(|pair| pair.flow.sent).sum()))
+    }
+}
+
+impl Clients for Pairs {
+    fn writable(&mut self, token: usize) -> anyhow::Result<()> {
+        self.pairs.get_mut(token / 2).map_or(Ok(()), |pair| pair.writable(token % 2))
     }
 
-    fn turn_for(&mut self, time: Duration) -> anyhow::Result<()> {
-        let until = Instant::now() + time;
-        while Instant::now() < until {
-            self.turn()?;
-        }
-        self.find_lost()
+    fn readable(&mut self, token: usize, buffer: &mut [u8]) -> anyhow::Result<()> {
+        let Some(pair) = self.pairs.get_mut(token / 2) else { return Ok(()) };
+        pair.readable(token % 2, buffer, &mut self.shared)
     }
 
-    /// Fails if a message has waited too long.
-    fn find_lost(&self) -> anyhow::Result<()> {
-        let waits = |pair: &&Pair| pair.flow.sent_at.front().is_some_and(|at| at.elapsed() > LOST_AFTER);
-        let lost = self.pairs.iter().filter(waits).count();
-        ensure!(lost == 0, "a message of each of {lost} publishers was not delivered in {LOST_AFTER:?}");
-        Ok(())
+    fn stats(&mut self) -> &mut UpdateStats {
+        &mut self.shared.tally
     }
 
-    /// Waits for ready sockets and handles them.
-    fn turn(&mut self) -> anyhow::Result<()> {
-        if self.load.stop.load(Ordering::Relaxed) {
-            bail!("interrupted");
-        }
-        match self.poll.poll(&mut self.events, Some(TURN)) {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error).context("epoll"),
-            _ => {}
-        }
-        for event in &self.events {
-            let (number, side) = (event.token().0 / 2, event.token().0 % 2);
-            let Some(pair) = self.pairs.get_mut(number) else { continue };
-            if event.is_writable() {
-                pair.writable(side)?;
-            }
-            if event.is_readable() {
-                pair.readable(side, &mut self.buffer, &mut self.shared)?;
-            }
-        }
-        Ok(())
+    fn waiting_longer_than(&self, limit: Duration) -> usize {
+        let waits = |pair: &&Pair| pair.flow.sent_at.front().is_some_and(|at| at.elapsed() > limit);
+        self.pairs.iter().filter(waits).count()
     }
 }
 
@@ -243,7 +197,7 @@ impl Pair {
     fn readable(&mut self, side: usize, buffer: &mut [u8], shared: &mut Shared) -> anyhow::Result<()> {
         let Self { sockets, flow } = self;
         let Some(socket) = sockets.get_mut(side) else { return Ok(()) };
-        let read = socket.read(buffer, |frame| flow.take(side, frame, shared));
+        let read = socket.read::<Mqtt>(buffer, |frame| flow.take(side, frame, shared));
         let name = if side == PUBLISHER { "publisher" } else { "subscriber" };
         read.with_context(|| format!("{name} of {}", flow.topic))?;
         flow.publish(shared);
@@ -338,8 +292,3 @@ fn packet_id(number: u64) -> u16 {
 
 /// Digits at the beginning of a payload.
 const NUMBER_BYTES: usize = 10;
-const BUFFER_BYTES: usize = 64 * 1024;
-const CONNECTING_MAX: usize = 256;
-const CONNECT_DEADLINE: Duration = Duration::from_secs(120);
-const LOST_AFTER: Duration = Duration::from_secs(60);
-const TURN: Duration = Duration::from_millis(100);

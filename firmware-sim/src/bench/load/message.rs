@@ -5,15 +5,56 @@
 
 use anyhow::{Context, ensure};
 
-use super::frame::{Protocol, write_publish};
+use crate::bench::frame::{Protocol, write_publish_with, write_text};
 
-/// Bytes of a device id, all of the form `bench-00042`.
-pub(crate) const ID_BYTES: usize = 11;
+/// Bytes of a device id, all of the form `bench-0000042`.
+pub(crate) const ID_BYTES: usize = 13;
 
-/// The id of a device.
+/// Returns the id of a device, the number of which has at most seven digits.
 pub(crate) fn device_id(number: usize) -> String {
-    format!("bench-{number:05}")
+    format!("bench-{number:07}")
 }
+
+/// Returns the bytes of [`device_id`], without allocation.
+pub(crate) fn device_id_bytes(number: usize) -> [u8; ID_BYTES] {
+    let mut id = *b"bench-0000000";
+    digits(&mut id, "bench-".len(), 7, number as u64);
+    id
+}
+
+/// The place of a reply to one request in flight, for MQTT 5: a Response Topic of the connection and the slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReplyTo {
+    /// The number of the connection, at most 99,999.
+    pub(crate) connection: usize,
+    /// The request's place among those in flight, at most 99.
+    pub(crate) slot: usize,
+}
+
+impl ReplyTo {
+    /// Returns the filter of the replies to a connection.
+    pub(crate) fn filter(connection: usize) -> String {
+        format!("reply/{connection:05}/+")
+    }
+
+    /// Returns the slot of a reply.
+    pub(crate) fn slot_of(topic: &[u8]) -> Option<usize> {
+        let (connection, slot) = topic.strip_prefix(b"reply/")?.split_at_checked(5)?;
+        let all_digits = connection.iter().all(u8::is_ascii_digit);
+        str::from_utf8(slot.strip_prefix(b"/")?).ok()?.parse().ok().filter(|_| all_digits)
+    }
+
+    /// Returns the properties of a request: the Response Topic, of a fixed width.
+    fn properties(self) -> Vec<u8> {
+        let topic = format!("reply/{:05}/{:02}", self.connection, self.slot);
+        let mut properties = vec![RESPONSE_TOPIC];
+        write_text(&mut properties, topic.as_bytes());
+        properties
+    }
+}
+
+/// The identifier of the property.
+const RESPONSE_TOPIC: u8 = 0x08;
 
 /// Returns the first update of every device: the whole document, without a precondition, since the shadow may exist from
 /// an earlier run. `desired` and `reported` agree, so no delta follows.
@@ -71,6 +112,13 @@ impl UpdateKind {
     }
 }
 
+/// Appends a request without a template: the first update of a shadow, or a get; MQTT 5, with its reply to `reply`.
+pub(crate) fn write_request(out: &mut Vec<u8>, shadow: usize, operation: &str, reply: ReplyTo, payload: &[u8]) {
+    let topic = format!("shadow/{}/{operation}", device_id(shadow));
+    let packet_id = Some(reply.slot as u16 + 1);
+    write_publish_with(out, Protocol::V5, topic.as_bytes(), packet_id, &reply.properties(), payload);
+}
+
 /// The templates of the updates of one kind.
 #[derive(Debug)]
 pub(crate) struct Templates {
@@ -82,8 +130,26 @@ pub(crate) struct Templates {
 impl Templates {
     /// Returns the templates for one MQTT version.
     pub(crate) fn new(protocol: Protocol, kind: UpdateKind) -> anyhow::Result<Self> {
-        let template = |other| Template::new(protocol, &kind.payload(other));
+        let template = |other| Template::new(protocol, &kind.payload(other), &[]);
         Ok(Self { kind, first: template(false)?, second: template(true)? })
+    }
+
+    /// Returns the templates of requests of MQTT 5 whose replies have a Response Topic.
+    pub(crate) fn with_reply(kind: UpdateKind) -> anyhow::Result<Self> {
+        let properties = ReplyTo { connection: 0, slot: 0 }.properties();
+        let template = |other| Template::new(Protocol::V5, &kind.payload(other), &properties);
+        Ok(Self { kind, first: template(false)?, second: template(true)? })
+    }
+
+    /// Appends an update like [`Self::write`], with its reply to `reply`.
+    pub(crate) fn write_with_reply(&self, out: &mut Vec<u8>, shadow: usize, reply: ReplyTo, version: u64) {
+        let start = out.len();
+        let packet_id = reply.slot as u16 + 1;
+        self.write(out, &device_id_bytes(shadow), packet_id, version.max(1), version);
+        if let (Some(packet), Some(at)) = (out.get_mut(start..), self.first.reply) {
+            digits(packet, at, 5, reply.connection as u64);
+            digits(packet, at + 6, 2, reply.slot as u64);
+        }
     }
 
     /// Appends the update number `count`, from 1, of a device whose shadow is at `version`.
@@ -116,13 +182,14 @@ struct Template {
     uptime: usize,
     version: Option<usize>,
     key: Option<usize>,
+    reply: Option<usize>,
 }
 
 impl Template {
-    fn new(protocol: Protocol, payload: &str) -> anyhow::Result<Self> {
+    fn new(protocol: Protocol, payload: &str, properties: &[u8]) -> anyhow::Result<Self> {
         let topic = format!("shadow/{}/update", device_id(0));
         let mut packet = Vec::new();
-        write_publish(&mut packet, protocol, topic.as_bytes(), Some(1), payload.as_bytes());
+        write_publish_with(&mut packet, protocol, topic.as_bytes(), Some(1), properties, payload.as_bytes());
         let start = packet.len() - payload.len();
         let id = find(&packet, b"bench-").context("the template names a device")?;
         let after = |needle: &str| payload.find(needle).map(|at| start + at + needle.len());
@@ -139,6 +206,7 @@ impl Template {
             uptime: field("uptime", "cycles")?,
             version: after("\"version\":"),
             key: after("\"update-"),
+            reply: find(&packet, b"reply/").map(|at| at + b"reply/".len()),
             packet,
         })
     }
@@ -226,10 +294,10 @@ mod tests {
     fn update(protocol: Protocol, kind: UpdateKind, count: u64, version: u64) -> Value {
         let mut out = b"before".to_vec();
         let templates = Templates::new(protocol, kind).expect("the templates");
-        templates.write(&mut out, b"bench-00042", 513, count, version);
+        templates.write(&mut out, &device_id_bytes(42), 513, count, version);
         let (frame, rest) = split(out.get(6..).unwrap_or_default()).expect("well formed").expect("complete");
         let message = Message::parse(frame, protocol).expect("a PUBLISH");
-        assert_eq!((message.topic, message.packet_id), (&b"shadow/bench-00042/update"[..], Some(513)));
+        assert_eq!((message.topic, message.packet_id), (&b"shadow/bench-0000042/update"[..], Some(513)));
         assert!(rest.is_empty());
         serde_json::from_slice(message.payload).expect("JSON")
     }
@@ -268,6 +336,24 @@ mod tests {
         }
         for (count, first, version) in [(1, true, 7), (2, false, 6), (3, true, 6)] {
             assert_eq!(guards(UpdateKind::Rebase, count), (first, [version.into(), "rebase".into(), none.clone()]));
+        }
+    }
+
+    #[test]
+    fn a_reply_comes_back_to_the_slot_of_its_request() {
+        let reply = ReplyTo { connection: 73, slot: 12 };
+        let templates = Templates::with_reply(UpdateKind::Conditional).expect("the templates");
+        let (mut update, mut get) = (Vec::new(), Vec::new());
+        templates.write_with_reply(&mut update, 9_999_999, reply, 8);
+        write_request(&mut get, 9_999_999, "get", reply, b"");
+        for (packet, topic) in [(update, "shadow/bench-9999999/update"), (get, "shadow/bench-9999999/get")] {
+            let (frame, _) = split(&packet).expect("well formed").expect("complete");
+            let message = Message::parse(frame, Protocol::V5).expect("a PUBLISH");
+            assert_eq!((message.topic, message.packet_id), (topic.as_bytes(), Some(13)));
+            assert!(find(&packet, b"\x08\0\x0ereply/00073/12").is_some(), "{packet:?}");
+        }
+        for (topic, slot) in [("reply/00073/12", Some(12)), ("reply/x0073/12", None), ("reply/00073", None)] {
+            assert_eq!(ReplyTo::slot_of(topic.as_bytes()), slot, "{topic}");
         }
     }
 

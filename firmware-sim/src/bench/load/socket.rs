@@ -1,5 +1,5 @@
-//! A non-blocking socket of a measured client: it splits what it reads into packets, and keeps the bytes that it could
-//! not write yet.
+//! A non-blocking socket of a measured client: it splits the bytes it reads into packets, and keeps the bytes that it
+//! could not write yet.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -9,7 +9,27 @@ use std::{
 use anyhow::{Context, bail};
 use mio::{Interest, Registry, Token, net::TcpStream};
 
-use super::frame::{self, Frame};
+use crate::bench::frame::{self, Frame};
+
+/// A protocol that splits bytes into packets.
+pub(crate) trait Split {
+    /// One packet.
+    type Packet<'a>;
+
+    /// Splits off the first packet; `None` if it is incomplete.
+    fn split(bytes: &[u8]) -> anyhow::Result<Option<(Self::Packet<'_>, &[u8])>>;
+}
+
+/// MQTT.
+pub(crate) enum Mqtt {}
+
+impl Split for Mqtt {
+    type Packet<'a> = Frame<'a>;
+
+    fn split(bytes: &[u8]) -> anyhow::Result<Option<(Frame<'_>, &[u8])>> {
+        frame::split(bytes)
+    }
+}
 
 /// A connection, from dialling on.
 #[derive(Debug)]
@@ -24,7 +44,7 @@ pub(crate) struct Socket {
 impl Socket {
     /// Starts to connect to `broker`; events have the token `token`.
     pub(crate) fn dial(token: usize, broker: SocketAddr, registry: &Registry) -> anyhow::Result<Self> {
-        let mut stream = TcpStream::connect(broker).context("connecting")?;
+        let mut stream = TcpStream::connect(broker).with_context(|| format!("connecting to {broker}"))?;
         // Registered once for both: with edge triggering no further calls are needed.
         registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self { stream, partial: Vec::new(), unsent: Vec::new() })
@@ -36,6 +56,11 @@ impl Socket {
             return Err(error).context("connecting");
         }
         Ok(self.stream.set_nodelay(true)?)
+    }
+
+    /// Makes closing the socket reset the connection, as a lost network does, and leave no port in TIME-WAIT.
+    pub(crate) fn reset_on_close(&self) -> anyhow::Result<()> {
+        Ok(rustix::net::sockopt::set_socket_linger(&self.stream, Some(std::time::Duration::ZERO))?)
     }
 
     /// Writes the bytes that were kept, when the socket is writable.
@@ -64,10 +89,10 @@ impl Socket {
     }
 
     /// Reads all bytes through `buffer`, and calls `take` with each packet.
-    pub(crate) fn read(
+    pub(crate) fn read<P: Split>(
         &mut self,
         buffer: &mut [u8],
-        mut take: impl FnMut(Frame<'_>) -> anyhow::Result<()>,
+        mut take: impl FnMut(P::Packet<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         loop {
             let held = self.partial.len();
@@ -82,8 +107,8 @@ impl Socket {
                 Err(error) => return Err(error).context("reading"),
             };
             let mut bytes = buffer.get(..held + read).unwrap_or_default();
-            while let Some((frame, rest)) = frame::split(bytes)? {
-                take(frame)?;
+            while let Some((packet, rest)) = P::split(bytes)? {
+                take(packet)?;
                 bytes = rest;
             }
             self.partial.clear();

@@ -13,7 +13,8 @@ use std::{
 
 use anyhow::{Context, anyhow, bail, ensure};
 
-use super::frame::{self, Protocol};
+use super::message;
+use crate::bench::frame::{self, Protocol};
 
 /// A connected client.
 #[derive(Debug)]
@@ -75,6 +76,21 @@ impl Visits {
             Ok(all)
         })
     }
+}
+
+/// Connects once, and waits until an update of a shadow is accepted.
+///
+/// # Errors
+///
+/// The server does not serve.
+pub(crate) fn update_once(broker: SocketAddr, shadow: usize) -> anyhow::Result<()> {
+    let (mut visitor, mut out) = (Visitor::connect(broker, "probe", false)?, Vec::new());
+    let topic = format!("shadow/{}/update", message::device_id(shadow));
+    let report = message::full_report();
+    frame::write_publish(&mut out, Protocol::V311, topic.as_bytes(), Some(1), report.as_bytes());
+    visitor.stream.write_all(&out)?;
+    visitor.answers(frame::PUBACK, 1)?;
+    visitor.leave()
 }
 
 impl Visitor {

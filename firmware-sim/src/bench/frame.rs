@@ -142,11 +142,22 @@ pub(crate) struct Login<'a> {
 
 /// Writes a CONNECT with a clean session and no keep-alive, so that an idle device sends nothing.
 pub(crate) fn write_connect(out: &mut Vec<u8>, protocol: Protocol, client_id: &str, login: Option<Login<'_>>) {
+    write_connect_with(out, protocol, client_id, login, 0);
+}
+
+/// Writes a CONNECT with a clean session and a keep-alive in seconds; 0: none.
+pub(crate) fn write_connect_with(
+    out: &mut Vec<u8>,
+    protocol: Protocol,
+    client_id: &str,
+    login: Option<Login<'_>>,
+    keep_alive: u16,
+) {
     write_packet(out, 0x10, |body| {
         write_text(body, b"MQTT");
         body.push(if protocol == Protocol::V5 { 5 } else { 4 });
         body.push(if login.is_some() { 0b1100_0010 } else { 0b0000_0010 });
-        body.extend([0, 0]);
+        body.extend(keep_alive.to_be_bytes());
         write_no_properties(body, protocol);
         write_text(body, client_id.as_bytes());
         if let Some(Login { user, password }) = login {

@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) protocol: Protocol,
     /// The login.
     pub(crate) login: Option<Login<'static>>,
+    /// The keep-alive in seconds; 0: none.
+    pub(crate) keep_alive: u16,
     /// QoS of the subscriptions.
     pub(crate) event_qos: u8,
     /// The templates of the updates.
@@ -92,6 +94,7 @@ impl Shared {
         Ok(Self {
             protocol,
             login,
+            keep_alive: 0,
             event_qos,
             templates: Templates::new(protocol, kind)?,
             tally: UpdateStats::new(),
@@ -178,7 +181,8 @@ impl Connection {
         self.socket.dialled()?;
         self.device.stage = Stage::Greeting;
         shared.out.clear();
-        frame::write_connect(&mut shared.out, shared.protocol, self.device.name(), shared.login);
+        let Shared { out, protocol, login, keep_alive, .. } = shared;
+        frame::write_connect_with(out, *protocol, self.device.name(), *login, *keep_alive);
         self.socket.send(&shared.out)
     }
 

@@ -197,6 +197,8 @@ impl Generator {
         let mut generator = Self::new(load)?;
         let Self { polled, devices, .. } = &mut generator;
         let started = Instant::now();
+        // rumqttd refuses a client without a keep-alive.
+        devices.shared.keep_alive = u16::MAX;
         devices.shared.updating = true;
         devices.shared.update_when_subscribed = Some(started);
         let until = started + time;

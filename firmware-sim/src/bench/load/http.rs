@@ -52,7 +52,7 @@ fn header<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 /// Writes a request; `condition` is a whole header line without its end.
 pub(crate) fn write_request(out: &mut Vec<u8>, method: &str, path: &str, condition: &[u8], body: &[u8]) {
     // Writing to memory does not fail.
-    let _ = write!(out, "{method} {path} HTTP/1.1\r\nHost: bench\r\nUmbra-Client: bench\r\n");
+    let _ = write!(out, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nUmbra-Client: bench\r\n");
     if !condition.is_empty() {
         out.extend_from_slice(condition);
         out.extend_from_slice(b"\r\n");
@@ -90,7 +90,7 @@ mod tests {
         let mut out = Vec::new();
         write_request(&mut out, "PATCH", "/v1", b"If-Match: *", b"{}");
         let text = String::from_utf8(out).expect("text");
-        assert!(text.starts_with("PATCH /v1 HTTP/1.1\r\nHost: bench\r\n"), "{text}");
+        assert!(text.starts_with("PATCH /v1 HTTP/1.1\r\nHost: localhost\r\n"), "{text}");
         assert!(text.contains("\r\nIf-Match: *\r\n"), "{text}");
         assert!(text.ends_with("Content-Length: 2\r\n\r\n{}"), "{text}");
     }

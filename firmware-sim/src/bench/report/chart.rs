@@ -9,6 +9,7 @@ use super::{
     metric::short,
     results::{Results, Series},
 };
+use crate::bench::suite::names::{DISK, UMBRAD};
 
 /// Returns the chart of a workload: the main metric of its first series, for every series that has it.
 pub(super) fn chart(results: &Results, workload: &str) -> Option<String> {
@@ -83,8 +84,6 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
-const UMBRAD: &str = crate::bench::suite::names::UMBRAD;
-const DISK: &str = crate::bench::suite::names::DISK;
 const WIDTH: usize = 860;
 const BAR_LEFT: f64 = 330.0;
 const BAR_WIDTH: f64 = 420.0;

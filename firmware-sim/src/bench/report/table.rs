@@ -7,7 +7,7 @@ use super::{
     metric::short,
     results::{Results, Series, TargetResult},
 };
-use crate::bench::load::devices::Measurement;
+use crate::bench::{load::devices::Measurement, suite::names::DISK};
 
 /// Returns one measurement, with a line per number.
 pub(crate) fn measured(all: &Measurement) -> String {
@@ -60,8 +60,8 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Returns the medians of a workload. The ratio is that of each series' main metric to the first series', if they have
-    /// the same.
+    /// Returns the medians of a workload. The ratio is that of each series' main metric to that of the first server, if
+    /// they have the same.
     pub(super) fn of(results: &Results, workload: &str) -> Self {
         let series: Vec<&Series> = results.series.iter().filter(|series| series.name.workload == workload).collect();
         let mut metrics: Vec<Metric> =
@@ -71,8 +71,9 @@ impl Rows {
         let mut head = vec!["server".to_owned(), "load".to_owned()];
         head.extend(metrics.iter().map(|metric| metric.label().to_owned()));
         head.push("ratio".to_owned());
-        let reference =
-            series.first().and_then(|first| Some((first.main_metric()?, first.median(first.main_metric()?)?)));
+        // The disk is no server.
+        let reference = series.iter().find(|series| series.name.server != DISK);
+        let reference = reference.and_then(|first| Some((first.main_metric()?, first.median(first.main_metric()?)?)));
         let rows = series.iter().map(|series| {
             let mut row = vec![series.name.server.clone(), series.name.load.clone()];
             row.extend(metrics.iter().map(|metric| series.median(*metric).map(short).unwrap_or_default()));

@@ -71,7 +71,8 @@ pub(super) fn storm(suite: &mut Suite<'_>) -> anyhow::Result<()> {
 pub(super) fn mixed(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     for _ in 0..suite.args.rounds {
         let peer = suite.servers.start_umbrad_with_http()?;
-        let load = GatewayLoad { in_flight: MIXED_IN_FLIGHT, reads: 0.5, ..gateways(suite, &peer, MIXED_SHADOWS)? };
+        let shadows = MIXED_SHADOWS.min(suite.args.shadows as usize);
+        let load = GatewayLoad { in_flight: MIXED_IN_FLIGHT, reads: 0.5, ..gateways(suite, &peer, shadows)? };
         let web = WebLoad { mix: WebMix::Mixed(0.5), ..web(suite, &peer, DASHBOARDS)? };
         let run = || -> anyhow::Result<(Measured, Measured)> {
             let mut gateways = Gateways::connect(load)?;

@@ -109,7 +109,7 @@ fn closed_and_open_loop(suite: &mut Suite<'_>) -> anyhow::Result<usize> {
             (Metric::WrittenBytes, (peer.written_bytes()? - written) as f64 / updates.max(1) as f64),
             (Metric::ServerCpuUs, cpu_us(peer.cpu_time()? - cpu, updates)),
         ]);
-        let open = generator.open_loop(rate.unwrap_or(closed.per_second / 2.0))?;
+        let open = generator.open_loop(rate.unwrap_or((closed.per_second / 2.0).max(1.0)))?;
         Ok((extra, closed, open))
     };
     let (extra, closed, open) = run().with_context(|| failed(&peer, UMBRAD))?;

@@ -71,7 +71,7 @@ enum Workload {
 #[derive(Debug, Args)]
 pub(crate) struct SuiteArgs {
     /// The workloads to run. Default: all
-    #[arg(value_enum)]
+    #[arg(value_enum, value_name = "WORKLOAD")]
     workloads: Vec<Workload>,
     #[command(flatten)]
     servers: ServerArgs,

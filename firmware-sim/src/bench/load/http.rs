@@ -58,7 +58,8 @@ pub(crate) fn write_request(out: &mut Vec<u8>, method: &str, path: &str, conditi
         out.extend_from_slice(b"\r\n");
     }
     if !body.is_empty() {
-        let _ = write!(out, "Content-Type: application/merge-patch+json\r\nContent-Length: {}\r\n", body.len());
+        let kind = if method == "PATCH" { "merge-patch+json" } else { "json" };
+        let _ = write!(out, "Content-Type: application/{kind}\r\nContent-Length: {}\r\n", body.len());
     }
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(body);

@@ -59,6 +59,7 @@ struct State {
 struct Shared {
     document: Vec<u8>,
     running: bool,
+    puts: u64,
     ready: usize,
     tally: UpdateStats,
     out: Vec<u8>,
@@ -86,7 +87,7 @@ impl KeyWriters {
         crate::bench::limits::raise_open_files(load.writers)?;
         let mut polled = EventLoop::new(&load.stop)?;
         let document = message::full_report().into_bytes();
-        let shared = Shared { document, running: false, ready: 0, tally: UpdateStats::new(), out: Vec::new() };
+        let shared = Shared { document, running: false, puts: 0, ready: 0, tally: UpdateStats::new(), out: Vec::new() };
         let mut all = All { load, writers: Vec::new(), shared };
         polled.turn_until(&mut all, CONNECT_DEADLINE, "writers not connected", |all, registry| {
             all.dial_more(registry)?;
@@ -95,12 +96,12 @@ impl KeyWriters {
         Ok(Self { polled, all })
     }
 
-    /// Warms up, measures, and waits for the puts in flight.
+    /// Warms up, measures, and waits for the puts in flight; also returns the number of all puts.
     ///
     /// # Errors
     ///
     /// A put was rejected, or lost.
-    pub(crate) fn run(mut self) -> anyhow::Result<Measured> {
+    pub(crate) fn run(mut self) -> anyhow::Result<(Measured, u64)> {
         let Self { polled, all } = &mut self;
         all.shared.running = true;
         for writer in &mut all.writers {
@@ -113,7 +114,7 @@ impl KeyWriters {
         polled.turn_until(all, DRAIN_DEADLINE, "puts not answered", |all, _| {
             Ok(all.writers.iter().filter(|writer| writer.state.stage == Stage::Putting).count())
         })?;
-        Ok(measured)
+        Ok((measured, all.shared.puts))
     }
 }
 
@@ -186,6 +187,7 @@ impl State {
             }
             (FromServer::Message(payload), Stage::Putting) => {
                 self.sequence = nats::put_sequence(payload)?;
+                shared.puts += 1;
                 shared.tally.accepted(self.since.elapsed(), payload.len());
                 self.stage = Stage::Idle;
                 if shared.running {

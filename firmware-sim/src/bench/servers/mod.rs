@@ -158,7 +158,8 @@ impl Servers {
             mosquitto: args.mosquitto.clone().unwrap_or_else(mosquitto::find),
             nats: args.nats.clone().unwrap_or_else(|| nats::installed_beside(beside)),
             postgres: args.postgres.clone().unwrap_or_else(postgres::find),
-            directory: args.directory.clone().unwrap_or_else(|| beside.to_owned()),
+            // A server takes a relative path from its configuration file.
+            directory: std::path::absolute(args.directory.as_deref().unwrap_or(beside))?,
             without: args.without.clone(),
         })
     }

@@ -151,9 +151,15 @@ fn closed_loop(peer: &Peer, name: &str, load: Load) -> anyhow::Result<(Round, Me
 fn keys(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     let (peer, writers) = (suite.servers.start_nats_keys()?, suite.clients(HOT_DEVICES));
     let load = KeyLoad { server: peer.address, writers, phases: suite.phases()?, stop: suite.stop.clone() };
-    let measured = KeyWriters::connect(load).and_then(KeyWriters::run).with_context(|| failed(&peer, NATS))?;
-    let mut round = round(Metric::UpdatesPerSecond, &measured);
-    round.extend([(Metric::Clients, writers as f64)]);
+    let run = || -> anyhow::Result<Round> {
+        let (clients, before) = (KeyWriters::connect(load)?, peer.cpu_time()?);
+        let (measured, puts) = clients.run()?;
+        let mut round = round(Metric::UpdatesPerSecond, &measured);
+        let cpu = cpu_us(peer.cpu_time()? - before, puts);
+        round.extend([(Metric::Clients, writers as f64), (Metric::ServerCpuUs, cpu)]);
+        Ok(round)
+    };
+    let round = run().with_context(|| failed(&peer, NATS))?;
     suite.record(HOT, NATS, CLOSED, round);
     Ok(())
 }

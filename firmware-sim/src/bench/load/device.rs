@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) counted_from: Instant,
     /// Connections whose subscriptions were granted.
     pub(crate) subscribed: usize,
+    /// Updates that were accepted and acknowledged.
+    pub(crate) finished: u64,
     /// Updates sent and not yet accepted and acknowledged.
     pub(crate) in_flight: usize,
     /// Collects the packets that one connection has to send.
@@ -102,6 +104,7 @@ impl Shared {
             update_when_subscribed: None,
             counted_from: Instant::now(),
             subscribed: 0,
+            finished: 0,
             in_flight: 0,
             out: Vec::with_capacity(4096),
         })
@@ -142,11 +145,6 @@ impl Connection {
     /// True while the connection is not subscribed yet.
     pub(crate) fn connecting(&self) -> bool {
         matches!(self.device.stage, Stage::Dialling | Stage::Greeting | Stage::Subscribing)
-    }
-
-    /// Returns the number of updates done.
-    pub(crate) fn updates(&self) -> u64 {
-        self.device.count
     }
 
     /// Returns the time at which the update in flight was sent.
@@ -273,6 +271,7 @@ impl Device {
             return;
         }
         self.count += 1;
+        shared.finished += 1;
         self.stage = Stage::Idle;
         shared.in_flight -= 1;
         if let Some(due) = self.due.pop_front() {

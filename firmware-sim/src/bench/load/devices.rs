@@ -129,7 +129,7 @@ impl Generator {
 
     /// Returns the number of all updates, first reports and warm-up included.
     pub(crate) fn updates(&self) -> u64 {
-        self.devices.updates()
+        self.devices.shared.finished
     }
 
     /// Runs the closed loop; also returns the number of all updates, first reports and warm-up included.
@@ -206,7 +206,7 @@ impl Generator {
             devices.dial_more(polled.registry())?;
             polled.turn(devices)?;
         }
-        Ok((generator.updates(), generator.devices.shared.subscribed))
+        Ok((generator.devices.shared.finished, generator.devices.shared.subscribed))
     }
 
     /// Resets all connections and connects all devices again at once; each sends an update, conditional on the last
@@ -217,7 +217,7 @@ impl Generator {
     /// An update was rejected, so another one was lost; or not all devices were served in time.
     pub(crate) fn storm(&mut self) -> anyhow::Result<Storm> {
         let Self { polled, devices, .. } = self;
-        let (started, before) = (Instant::now(), devices.updates());
+        let (started, before) = (Instant::now(), devices.shared.finished);
         devices.shared.tally.reset();
         devices.shared.counted_from = started;
         devices.shared.update_when_subscribed = Some(started);
@@ -230,7 +230,7 @@ impl Generator {
                 retry_at = Instant::now() + RETRY_AFTER;
                 redials += all.redial_failed(registry)?;
             }
-            Ok((wanted - all.updates()) as usize)
+            Ok((wanted - all.shared.finished) as usize)
         })?;
         let seconds = started.elapsed().as_secs_f64();
         devices.failed = None;
@@ -255,10 +255,6 @@ impl Devices {
             self.connections.push(Connection::dial(number, self.load.broker, registry)?);
         }
         Ok(())
-    }
-
-    fn updates(&self) -> u64 {
-        self.connections.iter().map(Connection::updates).sum()
     }
 
     /// Resets and dials all connections at once.

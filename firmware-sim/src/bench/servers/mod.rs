@@ -71,7 +71,7 @@ pub(crate) struct Peer {
     /// The processes whose CPU time is measured; the first is the broker. Ended in this order.
     servers: Vec<Server>,
     // Dropped after the processes that use it.
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 impl Peer {

@@ -41,14 +41,14 @@ impl Servers {
         command.arg("-c").arg(&file);
         let mut broker = Server::start("mosquitto", command, scratch.path()).context("starting mosquitto")?;
         broker.wait_until_it_listens(address)?;
-        Ok(Peer { address, http: None, servers: vec![broker], _scratch: scratch })
+        Ok(Peer { address, http: None, servers: vec![broker], scratch })
     }
 }
 
 impl Peer {
     /// Starts a process that answers the updates, and waits until it has subscribed: earlier updates would be lost.
     pub(super) fn start_engine(&mut self, name: &str, command: Command) -> anyhow::Result<()> {
-        let mut engine = Server::start(name, command, self._scratch.path())?;
+        let mut engine = Server::start(name, command, self.scratch.path())?;
         engine.wait_for_line(ENGINE_READY)?;
         self.servers.push(engine);
         Ok(())

@@ -42,7 +42,7 @@ impl Servers {
         command.arg("-c").arg(write_settings(&scratch, "nats.conf", &settings)?);
         let mut broker = Server::start("nats", command, scratch.path()).context("starting NATS")?;
         broker.wait_until_it_listens(address)?;
-        Ok(Peer { address, http: None, servers: vec![broker], _scratch: scratch })
+        Ok(Peer { address, http: None, servers: vec![broker], scratch })
     }
 }
 

@@ -23,7 +23,7 @@ impl Servers {
     /// One of them is not installed, or does not start.
     pub(crate) fn start_postgres(&self, accepted_bytes: usize, qos: u8) -> anyhow::Result<Peer> {
         let mut peer = self.start_plain_mosquitto("persistence false\n")?;
-        let (directory, address) = (peer._scratch.path().join("postgres"), free_address()?);
+        let (directory, address) = (peer.scratch.path().join("postgres"), free_address()?);
         fs::create_dir(&directory)?;
         let user = unprivileged_user();
         if let Some((uid, gid)) = user {
@@ -46,7 +46,7 @@ impl Servers {
         for setting in SETTINGS {
             command.args(["-c", setting]);
         }
-        let mut server = Server::start("postgres", command, peer._scratch.path())?;
+        let mut server = Server::start("postgres", command, peer.scratch.path())?;
         server.wait_for_line("ready to accept connections")?;
         peer.servers.push(server);
         let mut worker = engine("postgres-worker", peer.address, accepted_bytes, qos)?;

@@ -18,6 +18,6 @@ impl Servers {
         command.args(["--accepted-bytes", &accepted_bytes.to_string()]);
         let mut server = Server::start("rumqttd", command, scratch.path())?;
         server.wait_until_it_listens(address)?;
-        Ok(Peer { address, http: None, servers: vec![server], _scratch: scratch })
+        Ok(Peer { address, http: None, servers: vec![server], scratch })
     }
 }

@@ -102,7 +102,7 @@ impl Servers {
         for address in [Some(address), http].into_iter().flatten() {
             server.wait_until_it_listens(address)?;
         }
-        Ok(Peer { address, http, servers: vec![server], _scratch: scratch })
+        Ok(Peer { address, http, servers: vec![server], scratch })
     }
 }
 
@@ -111,11 +111,13 @@ fn bind(address: SocketAddr) -> String {
     format!("bind = \"{address}\"")
 }
 
-/// Limits that no measurement reaches: the defaults keep one device from using all of the service.
+/// Limits that no measurement reaches: the defaults keep one device, and one address, from using all of the service. Here
+/// all clients have one address.
 const QUOTAS: &str = "\
 [limits]
 requests_rate = \"1000000/s burst 1000000\"
 publishes_rate = \"10000000/s burst 5000\"
+address_connects_rate = \"1000000/s burst 1000000\"
 
 [log]
 level = \"warn\"

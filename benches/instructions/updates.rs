@@ -42,7 +42,7 @@ fn hot(operations: usize) -> Pass {
 }
 
 /// Prepares updates of shadows that are not in memory: neither the document nor its page. They are spread over the file. The
-/// cache has room for little more than one batch, and the dirty set is so small that as many documents are flushed as are
+/// cache has room for some batches, and the dirty set is so small that as many documents are flushed as are
 /// updated.
 fn cold(operations: usize) -> Pass {
     let running = SteppedStore::open(|options| StoreOptions {

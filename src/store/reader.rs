@@ -250,9 +250,23 @@ impl Shared {
     /// that does not exist, or whose record is damaged, which is logged.
     pub(super) fn documents(&self, keys: &[ShadowKey]) -> Result<Vec<Option<Arc<Document>>>, StoreError> {
         // Read in this order, the snapshot has a document that is not in memory.
-        let mut found: Vec<_> = keys.iter().map(|key| self.cache.peek(key).map(|stored| stored.document)).collect();
-        let missing: Vec<_> = keys.iter().zip(&mut found).filter(|(_, found)| found.is_none()).collect();
-        let (Some((first, _)), Some((last, _))) = (missing.first(), missing.last()) else { return Ok(found) };
+        let kept: Vec<_> = keys.iter().map(|key| self.cache.kept(key)).collect();
+        let mut found: Vec<Option<Arc<Document>>> = vec![None; keys.len()];
+        let mut missing = Vec::new();
+        for ((key, form), document) in keys.iter().zip(kept).zip(&mut found) {
+            match form {
+                Some(form) => *document = unless_damaged(form.decode(key))?.map(|stored| stored.document),
+                None => missing.push((key, document)),
+            }
+        }
+        self.load_into(missing)?;
+        found.iter_mut().for_each(|document| *document = document.take().filter(|document| document.exists()));
+        Ok(found)
+    }
+
+    /// Sets the documents of these keys, which are in key order, to those in the state table.
+    fn load_into(&self, missing: Vec<(&ShadowKey, &mut Option<Arc<Document>>)>) -> Result<(), StoreError> {
+        let (Some((first, _)), Some((last, _))) = (missing.first(), missing.last()) else { return Ok(()) };
         let database = self.database.get()?;
         let (first, last) = (schema::state_key(first), schema::state_key(last));
         if database.check_range(CheckedTable::State, &first, &last).is_ok() {
@@ -272,8 +286,7 @@ impl Shared {
                 *document = unless_damaged(load(&database, key))?.and_then(Result::ok).map(|stored| stored.document);
             }
         }
-        found.iter_mut().for_each(|document| *document = document.take().filter(|document| document.exists()));
-        Ok(found)
+        Ok(())
     }
 
     /// Returns the shadows in the state table after `after`, and the key before the damaged page that ended the page early.

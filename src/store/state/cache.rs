@@ -106,7 +106,7 @@ pub(in crate::store) struct CacheMiss {
 
 impl Form {
     /// Returns the document, which is that of `key`.
-    fn decode(self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
+    pub(in crate::store) fn decode(self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
         match self {
             Self::Decoded(stored) => Ok(stored),
             Self::Record(record) => {
@@ -188,12 +188,7 @@ impl DocumentCache {
         }
     }
 
-    /// Returns the newest published document of `key`, which is kept as it is: neither decoded for the next lookup nor longer.
-    pub(in crate::store) fn peek(&self, key: &ShadowKey) -> Option<StoredShadow> {
-        self.kept(key)?.decode(key).ok()
-    }
-
-    /// Returns the newest published document of `key` as it is kept, for a flush.
+    /// Returns the newest published document of `key` as it is kept, which stays so: for a flush or a scan.
     pub(in crate::store) fn kept(&self, key: &ShadowKey) -> Option<Form> {
         let shard = self.shard(self.shard_of(key)).read();
         shard.slots.get(key).map(|slot| slot.form.clone())

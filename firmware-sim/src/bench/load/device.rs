@@ -58,7 +58,12 @@ enum Stage {
     Greeting,
     Subscribing,
     Idle,
-    Updating { accepted: bool, acknowledged: bool },
+    Updating {
+        accepted: bool,
+        acknowledged: bool,
+    },
+    /// The connection ended, and is not dialled again yet.
+    Lost,
 }
 
 /// One device and its socket.
@@ -137,9 +142,15 @@ impl Connection {
         Ok(())
     }
 
-    /// Resets the connection when it is dropped.
-    pub(crate) fn reset_on_close(&self) -> anyhow::Result<()> {
-        self.socket.reset_on_close()
+    /// Ends the connection, until it is dialled again.
+    pub(crate) fn lose(&mut self) {
+        self.socket.shut_down();
+        self.device.stage = Stage::Lost;
+    }
+
+    /// True if the connection ended, and is not dialled again yet.
+    pub(crate) fn lost(&self) -> bool {
+        self.device.stage == Stage::Lost
     }
 
     /// True while the connection is not subscribed yet.

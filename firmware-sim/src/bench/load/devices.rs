@@ -209,7 +209,7 @@ impl Generator {
         Ok((generator.devices.shared.finished, generator.devices.shared.subscribed))
     }
 
-    /// Resets all connections and connects all devices again at once; each sends an update, conditional on the last
+    /// Ends all connections and connects all devices again; each sends an update, conditional on the last
     /// version that it knows, as soon as it is subscribed. A connection that fails is tried again.
     ///
     /// # Errors
@@ -221,20 +221,19 @@ impl Generator {
         devices.shared.tally.reset();
         devices.shared.counted_from = started;
         devices.shared.update_when_subscribed = Some(started);
-        devices.failed = Some(Vec::new());
-        devices.redial_all(polled.registry())?;
-        let (mut redials, mut retry_at) = (0, started);
+        devices.lose_all();
+        let mut dialled = 0;
+        let subscribed = devices.shared.subscribed;
         let wanted = before + devices.connections.len() as u64;
         polled.turn_until(devices, CONNECT_DEADLINE, "devices not served", |all, registry| {
-            if Instant::now() >= retry_at {
-                retry_at = Instant::now() + RETRY_AFTER;
-                redials += all.redial_failed(registry)?;
-            }
+            let again = all.shared.subscribed - subscribed;
+            dialled += all.redial(registry, again)?;
             Ok((wanted - all.shared.finished) as usize)
         })?;
         let seconds = started.elapsed().as_secs_f64();
         devices.failed = None;
         devices.shared.update_when_subscribed = None;
+        let redials = dialled - devices.connections.len();
         Ok(Storm { seconds, latency_ms: devices.shared.tally.latencies(), redials })
     }
 
@@ -257,52 +256,50 @@ impl Devices {
         Ok(())
     }
 
-    /// Resets and dials all connections at once.
-    fn redial_all(&mut self, registry: &Registry) -> anyhow::Result<()> {
-        // All are closed before the first connects again, as after the loss of a network.
-        self.connections.iter().try_for_each(Connection::reset_on_close)?;
-        let dialled = self.connections.iter_mut().enumerate();
-        for (number, connection) in dialled {
-            connection.redial(number, self.load.broker, registry)?;
-        }
-        Ok(())
+    /// Ends all connections.
+    fn lose_all(&mut self) {
+        self.connections.iter_mut().for_each(Connection::lose);
+        self.failed = Some((0..self.connections.len()).rev().collect());
     }
 
-    /// Dials the connections that failed, and returns their number.
-    fn redial_failed(&mut self, registry: &Registry) -> anyhow::Result<usize> {
-        let failed = self.failed.as_mut().map(std::mem::take).unwrap_or_default();
-        for number in &failed {
-            if let Some(connection) = self.connections.get_mut(*number) {
-                connection.redial(*number, self.load.broker, registry)?;
+    /// Dials lost connections, as many at a time as a server's backlog holds, and returns their number. `again` are those
+    /// that are subscribed again.
+    fn redial(&mut self, registry: &Registry, again: usize) -> anyhow::Result<usize> {
+        let (devices, mut dialled) = (self.connections.len(), 0);
+        let Some(failed) = &mut self.failed else { return Ok(0) };
+        while devices - again - failed.len() < BACKLOG {
+            let Some(number) = failed.pop() else { break };
+            if let Some(connection) = self.connections.get_mut(number) {
+                connection.redial(number, self.load.broker, registry)?;
+                dialled += 1;
             }
         }
-        Ok(failed.len())
+        Ok(dialled)
     }
 
     /// Keeps the number of a connection that failed while it connected, in a storm; otherwise returns the error.
     fn or_redial(&mut self, number: usize, outcome: anyhow::Result<()>) -> anyhow::Result<()> {
-        let connecting = self.connections.get(number).is_some_and(Connection::connecting);
-        match (&mut self.failed, outcome) {
-            (Some(failed), Err(_)) if connecting => {
-                if !failed.contains(&number) {
-                    failed.push(number);
-                }
+        let connection = self.connections.get_mut(number).filter(|connection| connection.connecting());
+        match (&mut self.failed, connection, outcome) {
+            (Some(failed), Some(connection), Err(_)) => {
+                connection.lose();
+                failed.insert(0, number);
                 Ok(())
             }
-            (_, outcome) => outcome,
+            (_, _, outcome) => outcome,
         }
     }
 }
 
 impl Clients for Devices {
     fn writable(&mut self, token: usize) -> anyhow::Result<()> {
-        let Some(connection) = self.connections.get_mut(token) else { return Ok(()) };
+        let Some(connection) = self.connections.get_mut(token).filter(|one| !one.lost()) else { return Ok(()) };
         let written = connection.writable(&mut self.shared);
         self.or_redial(token, written)
     }
 
     fn readable(&mut self, token: usize, buffer: &mut [u8]) -> anyhow::Result<()> {
-        let Some(connection) = self.connections.get_mut(token) else { return Ok(()) };
+        let Some(connection) = self.connections.get_mut(token).filter(|one| !one.lost()) else { return Ok(()) };
         let read = connection.readable(buffer, &mut self.shared);
         self.or_redial(token, read)
     }
@@ -328,4 +325,5 @@ impl Clients for Devices {
     }
 }
 
-const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Connections that a storm opens at a time; Linux caps the backlog of a listener at 4,096.
+const BACKLOG: usize = 4_000;

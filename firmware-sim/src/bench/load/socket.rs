@@ -58,6 +58,12 @@ impl Socket {
         Ok(self.stream.set_nodelay(true)?)
     }
 
+    /// Ends the connection; the socket stays.
+    pub(crate) fn shut_down(&self) {
+        // It may have ended already.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
     /// Makes closing the socket reset the connection, as a lost network does, and leave no port in TIME-WAIT.
     pub(crate) fn reset_on_close(&self) -> anyhow::Result<()> {
         Ok(rustix::net::sockopt::set_socket_linger(&self.stream, Some(std::time::Duration::ZERO))?)

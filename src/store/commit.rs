@@ -69,6 +69,7 @@ impl<C> Writer<C> {
             && self.commit(progress, &[], &flushed, &HashMap::new()).is_ok()
         {
             self.release(&flushed);
+            flushed.iter().for_each(|(key, _)| self.shared.cache.trim(key));
         }
         self.report();
         if !self.durable.is_empty() {

@@ -240,7 +240,7 @@ impl DocumentCache {
         let mut shard = self.shard(self.shard_of(key)).write();
         shard.published += 1;
         self.put(&mut shard, key, stored, pinned);
-        // Those who look for documents sweep earlier, unless there are none.
+        // Those who look for documents sweep earlier, and so does an idle writer.
         self.sweep(&mut shard, self.shard_bytes_max + self.shard_bytes_max / 4);
     }
 
@@ -275,6 +275,11 @@ impl DocumentCache {
         if let Some(slot) = shard.slots.get_mut(key) {
             slot.pinned = false;
         }
+    }
+
+    /// Reduces the shard of `key` to its share, in a few steps. For a writer with nothing else to do.
+    pub(in crate::store) fn trim(&self, key: &ShadowKey) {
+        self.sweep(&mut self.shard(self.shard_of(key)).write(), self.shard_bytes_max);
     }
 
     fn put(&self, shard: &mut Shard, key: &ShadowKey, stored: StoredShadow, pinned: bool) {

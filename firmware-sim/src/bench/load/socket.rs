@@ -3,11 +3,15 @@
 
 use std::{
     io::{self, ErrorKind, Read, Write},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
 use anyhow::{Context, bail};
 use mio::{Interest, Registry, Token, net::TcpStream};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType},
+};
 
 use crate::bench::frame::{self, Frame};
 
@@ -44,7 +48,7 @@ pub(crate) struct Socket {
 impl Socket {
     /// Starts to connect to `broker`; events have the token `token`.
     pub(crate) fn dial(token: usize, broker: SocketAddr, registry: &Registry) -> anyhow::Result<Self> {
-        let mut stream = TcpStream::connect(broker).with_context(|| format!("connecting to {broker}"))?;
+        let mut stream = connect(token, broker).with_context(|| format!("connecting to {broker}"))?;
         // Registered once for both: with edge triggering no further calls are needed.
         registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self { stream, partial: Vec::new(), unsent: Vec::new() })
@@ -126,3 +130,22 @@ impl Socket {
         }
     }
 }
+
+/// Starts to connect; on loopback from another address for each [`PORTS`] connections. With half of its ports to one address
+/// in use, Linux takes milliseconds to find the next.
+fn connect(token: usize, broker: SocketAddr) -> io::Result<TcpStream> {
+    if token < PORTS || !broker.ip().is_loopback() || broker.is_ipv6() {
+        return TcpStream::connect(broker);
+    }
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    let last = u8::try_from(1 + token / PORTS).unwrap_or(u8::MAX);
+    rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, last), 0))?;
+    match rustix::net::connect(&socket, &broker) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::from_std(socket.into())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Connections from one address.
+const PORTS: usize = 10_000;

@@ -112,7 +112,7 @@ fn bind(address: SocketAddr) -> String {
 }
 
 /// Limits that no measurement reaches: the defaults keep one device, and one address, from using all of the service. Here
-/// all clients have one address.
+/// all clients have few addresses.
 const QUOTAS: &str = "\
 [limits]
 requests_rate = \"1000000/s burst 1000000\"

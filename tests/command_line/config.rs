@@ -80,7 +80,7 @@ fn the_defaults_are_those_of_the_protocol() {
     assert_eq!(limits.document(), umbrad::shadow::DocumentLimits::default());
     assert_eq!(limits.keep_alive_max, Duration::from_secs(65_535), "as long as a client asks");
     // By the memory of the machine.
-    assert!((1 << 20..=128 << 20).contains(&config.store.page_cache_bytes));
+    assert!((1 << 20..=171 << 20).contains(&config.store.page_cache_bytes));
     assert!(limits.quotas.memory >= 16 << 20 && limits.quotas.input_bytes_max == limits.quotas.memory / 4);
     assert!(limits.sessions_max >= limits.connections_max);
     let device = config.roles.iter().find(|role| role.role == "device").map(|role| role.limits);

@@ -19,7 +19,7 @@ fn name(n: usize) -> String {
     format!("d{n:04}")
 }
 
-/// Writes until told to stop: numbers that do not matter to the query, and devices that come, go and change sides.
+/// Writes until `is_over` is set: numbers that do not matter to the query, and devices that come, go and change sides.
 fn disturb(client: &mut Http, is_over: &AtomicBool) {
     let mut round = 0;
     while !is_over.load(Ordering::Relaxed) {

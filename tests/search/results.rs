@@ -129,7 +129,7 @@ fn presence_is_searched() {
     assert_eq!(site.found_at("web", "connected:false seen:<1h"), "lamp-2");
 }
 
-/// What was answered is found at once, and after a restart.
+/// An accepted update is found at once, and after a restart.
 #[test]
 fn a_search_finds_what_was_written_before() {
     let mut site = Site::open();

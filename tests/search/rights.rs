@@ -41,7 +41,7 @@ fn hidden_values_and_devices_change_no_answer() {
         ("drift:true", "", ""),
         ("shadow.hasDelta:true", "", ""),
         ("delta:*", "", ""),
-        // Who may not subscribe may not know the presence.
+        // A reader without the right to subscribe does not see the presence.
         ("connected:*", "", "shop-1"),
         ("NOT connected:*", "lamp-1", ""),
         ("vault", "", ""),

@@ -13,7 +13,7 @@ pub(crate) fn umbrad() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--locked", "--workspace", "--bin", "umbrad", "--test", "tidy", "--message-format", "json"]);
-    // Those that Cargo sets for this test would have it compile ring again, now and the next time.
+    // The variables that Cargo sets for this test would have it compile ring again, now and the next time.
     let is_of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_package(&name.to_string_lossy())) {
         build.env_remove(name);

@@ -240,7 +240,7 @@ impl DocumentCache {
         let mut shard = self.shard(self.shard_of(key)).write();
         shard.published += 1;
         self.put(&mut shard, key, stored, pinned);
-        // Those who look for documents sweep earlier, and so does an idle writer.
+        // Lookups sweep earlier, and so does an idle writer.
         self.sweep(&mut shard, self.shard_bytes_max + self.shard_bytes_max / 4);
     }
 

@@ -1,7 +1,7 @@
 //! The firmware of a dosing pump. It runs the command in `desired.command`, such as `{"id": "c7", "litres": 5}`, once.
 //!
 //! The end of a command, its id and the litres counted are written to flash at the same moment, so a power cut either
-//! undoes a command as if it had not begun, or finds it done. The id tells a new command from one that is delivered again.
+//! undoes a command as if it had not begun, or finds it done. The id distinguishes a new command from one that is delivered again.
 
 use rand::rngs::SmallRng;
 use serde_json::{Map, Value, json};

@@ -36,7 +36,7 @@ pub(super) struct Matches {
 
 impl Matches {
     pub(super) fn new(api: &Arc<Api>, search: &Arc<ParsedSearch>) -> Self {
-        // One more tells whether there is another page.
+        // One more shows that there is another page.
         let limit = search.limit + usize::from(search.needs_all());
         Self {
             api: api.clone(),

@@ -34,7 +34,7 @@ use tokio::sync::Semaphore;
 pub(crate) use self::{accepted::accepted, submission::log_refusal};
 pub use self::{
     notify::{Notifier, Outcome, Outcomes},
-    reads::AtVersion,
+    reads::{AtVersion, NewestChange},
     refusals::{FollowedRefusal, RefusalPosition},
     submission::{AcceptedCommand, AwaitingPermit, IncomingRequest, Permit, RefusedRequest, Requester, Taken},
 };

@@ -29,6 +29,15 @@ pub enum AtVersion {
     Gone,
 }
 
+/// The newest change of a shadow.
+#[derive(Debug)]
+pub struct NewestChange {
+    /// The shadow.
+    pub key: ShadowKey,
+    /// The change; `None` if it cannot be read, mostly because retention has removed it.
+    pub entry: Option<JournalEntry>,
+}
+
 impl Service {
     /// Returns the newest committed document of `key` if it is in memory.
     #[must_use]
@@ -144,6 +153,31 @@ impl Service {
         self.blocking(move |store| during(turn, || unless_damaged(store.journal(after, limit)))).await
     }
 
+    /// Returns the newest change of each shadow of `devices`, if it is after `after` and at most `through`. Passes over
+    /// damaged shadows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn newest_changes(
+        &self,
+        devices: Vec<DeviceId>,
+        after: Seq,
+        through: Seq,
+        turn: impl Send + 'static,
+    ) -> Result<Vec<NewestChange>, Rejection> {
+        let newest = move |store: &Store<PendingReply>| {
+            let mut found = Vec::new();
+            for device in &devices {
+                for key in unless_damaged(store.shadows_of(device))?.unwrap_or_default() {
+                    found.extend(newest_change(store, key, after, through)?);
+                }
+            }
+            Ok(found)
+        };
+        self.blocking(move |store| during(turn, || newest(store))).await
+    }
+
     /// Returns the change of `key` that made the newest version below `before`; `None` if it is not kept, or an entry on
     /// the way there is damaged.
     ///
@@ -180,20 +214,29 @@ impl Service {
         self.blocking(move |store| during(turn, || store.history(&key, from, Some(before), limit))).await
     }
 
-    /// Returns the position in the journal from which a reader of the shadows of `device` that has everything up to
-    /// `after` can continue without a gap; `None` if there is none.
+    /// Returns the positions of all changes of the shadows of `devices` (of that `name`, if one is given) after `after`, in
+    /// order. Returns `None` if one was removed, or if they are more than [`CHANGES_MAX`](crate::store::CHANGES_MAX).
     ///
     /// # Errors
     ///
     /// As [`Service::read`].
-    pub async fn resume(
+    pub async fn positions_of(
         &self,
-        device: DeviceId,
+        devices: Vec<DeviceId>,
         name: Option<Option<ShadowName>>,
         after: Seq,
         turn: impl Send + 'static,
-    ) -> Result<Option<Seq>, Rejection> {
-        self.blocking(move |store| during(turn, || store.resume(device, name, after))).await
+    ) -> Result<Option<Vec<Seq>>, Rejection> {
+        self.blocking(move |store| during(turn, || store.positions_of(&devices, name.as_ref(), after))).await
+    }
+
+    /// Returns the entries at `positions` of the journal; `None` if one was removed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn entries_at(&self, positions: Vec<Seq>) -> Result<Option<Vec<JournalEntry>>, Rejection> {
+        self.blocking(move |store| store.entries_at(&positions)).await
     }
 
     /// Returns `key` at `version`, which is at least 1.
@@ -266,6 +309,22 @@ pub(super) fn within(
         }
     }
     Ok((found, None))
+}
+
+/// See [`Service::newest_changes`].
+fn newest_change(
+    store: &Store<PendingReply>,
+    key: ShadowKey,
+    after: Seq,
+    through: Seq,
+) -> Result<Option<NewestChange>, StoreError> {
+    let is_missed = |last: Seq| last > after && last <= through;
+    let Some(last) = unless_damaged(store.read(&key))?.map(|stored| stored.last_entry).filter(|last| is_missed(*last))
+    else {
+        return Ok(None);
+    };
+    let entry = unless_damaged(store.entries_at(&[last]))?.flatten().and_then(|mut entries| entries.pop());
+    Ok(Some(NewestChange { key, entry }))
 }
 
 /// Walks back from `stored` to `version`, which is at least 1.

@@ -4,7 +4,8 @@
 //! Heartbeats advance it to the head of the journal even if the filter passes no changes. Otherwise a client with rare
 //! changes could only resume from entries that retention has removed. A stream first reads the journal after the
 //! client's last event, then continues with the change feed. A client that reads too slowly is disconnected. It
-//! reconnects with its last event, and reads the rest from the journal.
+//! reconnects with its last event, and reads the rest from the journal. A stream of few devices reads only their entries
+//! ([`Backlog`]), not those of the whole fleet.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +25,7 @@ use tokio::time::timeout_at;
 
 use crate::{
     admission::work,
-    auth::{self, Access},
+    auth::{self, Access, DeviceRange},
     engine::changes::{ChangeEvent, FeedFilter, FollowHandle, Next, QueueContent},
     http::{
         api::{
@@ -49,6 +50,9 @@ const DEVICES_MAX: usize = 256;
 /// Journal entries per read.
 const BATCH: usize = 200;
 
+/// Entries of the journal that are read in the time in which the changes of one device are looked up.
+const ENTRIES_PER_LOOKUP: usize = 4;
+
 /// Time before a disconnected client reconnects, in milliseconds.
 const RETRY: u32 = 2000;
 
@@ -64,10 +68,19 @@ struct EventStream {
     ready: VecDeque<Arc<ChangeEvent>>,
     /// The journal position up to which changes were read.
     position: Seq,
+    backlog: Option<Backlog>,
     begun: bool,
     /// The time of the next heartbeat.
     heartbeat_at: Instant,
     _permit: StreamPermit,
+}
+
+/// The positions of all changes of a few devices in a part of the journal, which need no other entry to be read.
+struct Backlog {
+    /// The changes that were not read yet.
+    positions: VecDeque<Seq>,
+    /// The end of that part.
+    through: Seq,
 }
 
 /// `GET /v1/events`
@@ -85,9 +98,9 @@ pub(super) async fn follow(
     let following = subscribe(&api, &caller, &filter);
     let rights = caller.access().clone();
     // Checked before the response begins, so that a failure has a status.
-    let position = match last {
-        None => following.since,
-        Some(last) => begin(&api, &caller, &filter, last).await?,
+    let (position, backlog) = match last {
+        None => (following.since, None),
+        Some(last) => (last, begin(&api, &caller, &filter, last, following.since).await?),
     };
     let heartbeat_at = Instant::now() + HEARTBEAT;
     let ready = VecDeque::new();
@@ -99,6 +112,7 @@ pub(super) async fn follow(
         following,
         ready,
         position,
+        backlog,
         begun: false,
         heartbeat_at,
         _permit: permit,
@@ -125,21 +139,43 @@ fn subscribe(api: &Api, caller: &Caller, filter: &FeedFilter) -> FollowHandle {
     api.changes.follow(filter.clone(), visible, QueueContent::All { bytes_max: api.event_bytes_max })
 }
 
-/// Returns the position after which a client with the last event `last` misses nothing. This is `last`, or a later
-/// position if retention removed only entries of other devices than the followed one.
-async fn begin(api: &Api, caller: &Caller, filter: &FeedFilter, last: Seq) -> Result<Seq, Problem> {
-    let gone = || {
-        let message = "The journal no longer has the events after Last-Event-ID; read the documents again";
-        Problem::new(StatusCode::GONE, "gone", message, api.now())
-    };
-    if !journal(api, last, 1).await?.gone {
-        return Ok(last);
+/// Returns the backlog of a client with the last event `last`, if it follows few devices and the journal has many entries
+/// up to `through`, or has lost some. Returns `None` if the client can read the journal from `last`.
+async fn begin(
+    api: &Api,
+    caller: &Caller,
+    filter: &FeedFilter,
+    last: Seq,
+    through: Seq,
+) -> Result<Option<Backlog>, Problem> {
+    let gone = journal(api, last, 1).await?.gone;
+    let devices = few_devices(caller, filter).filter(|devices| {
+        let lookups = devices.len() * ENTRIES_PER_LOOKUP;
+        gone || through.0.saturating_sub(last.0) > lookups.max(BATCH) as u64
+    });
+    if let Some(devices) = devices {
+        let permit = api.read_turn(caller).await;
+        let positions = api.service.positions_of(devices, filter.name.clone(), last, permit).await;
+        if let Some(positions) = positions.map_err(|error| failed(&error, api))? {
+            let positions = positions.into_iter().take_while(|position| *position <= through).collect();
+            return Ok(Some(Backlog { positions, through }));
+        }
     }
-    let Some(device) = filter.device.clone() else { return Err(gone()) };
-    let permit = api.read_turn(caller).await;
-    let resumed =
-        api.service.resume(device, filter.name.clone(), last, permit).await.map_err(|error| failed(&error, api))?;
-    resumed.ok_or_else(gone)
+    if gone {
+        let message = "The journal no longer has the events after Last-Event-ID; read the documents again";
+        return Err(Problem::new(StatusCode::GONE, "gone", message, api.now()));
+    }
+    Ok(None)
+}
+
+/// Returns the devices whose changes `caller` may receive, if they are few.
+fn few_devices(caller: &Caller, filter: &FeedFilter) -> Option<Vec<DeviceId>> {
+    if let Some(device) = &filter.device {
+        return Some(vec![device.clone()]);
+    }
+    let visible = caller.access().devices(auth::Operation::Subscribe, DEVICES_MAX)?;
+    let single = |range| if let DeviceRange::One(device) = range { Some(device) } else { None };
+    visible.into_iter().map(single).collect()
 }
 
 async fn journal(api: &Api, after: Seq, limit: usize) -> Result<JournalPage, Problem> {
@@ -171,6 +207,8 @@ impl EventStream {
                 }
             } else if Instant::now() >= self.heartbeat_at {
                 return Some(self.heartbeat());
+            } else if self.backlog.is_some() {
+                self.read_backlog().await?;
             } else if self.position < self.following.since {
                 self.read_journal().await?;
             } else {
@@ -238,6 +276,22 @@ impl EventStream {
                 self.ready.push_back(Arc::new(change));
             }
         }
+        Some(())
+    }
+
+    /// Reads the next changes of the backlog. Returns `None` if the stream must end.
+    async fn read_backlog(&mut self) -> Option<()> {
+        let backlog = self.backlog.as_mut()?;
+        let page: Vec<_> = backlog.positions.drain(..backlog.positions.len().min(BATCH)).collect();
+        let is_last = backlog.positions.is_empty();
+        let reached = if is_last { Some(backlog.through) } else { page.last().copied() };
+        let _permit = self.api.read_turn(&self.caller).await;
+        // As in `read_journal`.
+        let entries = self.api.service.entries_at(page).await.ok()??;
+        let changes = entries.into_iter().map(ChangeEvent::from).filter(|change| self.filter.cares(change));
+        self.ready.extend(changes.map(Arc::new));
+        self.position = reached.unwrap_or(self.position);
+        self.backlog.take_if(|_| is_last);
         Some(())
     }
 

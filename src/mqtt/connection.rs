@@ -308,8 +308,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn next_resync(&mut self) -> Next {
-        let ClientSession { session, outbox, resync, .. } = &mut self.client;
-        resync.next(&self.broker, &self.key, outbox, session.window_open()).await
+        let ClientSession { session, outbox, filters, resync, .. } = &mut self.client;
+        resync.next(&self.broker, &self.key, filters, outbox, session.window_open()).await
     }
 
     fn queued(&self) -> Option<Item> {

@@ -26,7 +26,11 @@ use crate::{
         error::StoreError,
         healing::{Healer, Reopen},
         health::{Health, Pages, State},
-        journal::{entry::Seq, recovery, retention::Retention},
+        journal::{
+            entry::{JournalEntry, Seq},
+            recovery,
+            retention::Retention,
+        },
         options::{COMMAND_OVERHEAD_BYTES, StoreOptions},
         pages::verifier::Verifier,
         purging::{PurgeOrder, PurgedTombstones},
@@ -261,23 +265,38 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.history(key, from, before, limit)
     }
 
-    /// Returns the place from which a reader of the shadows of `device` (of that `name`, if one is given) that has
-    /// every entry up to `after` can go on; `None` if it would miss something. Reads the disk.
+    /// Returns the shadows of `device`, deleted ones among them. Reads the disk.
     ///
     /// # Errors
     ///
     /// As [`Store::read`].
-    pub fn resume(
+    pub fn shadows_of(&self, device: &DeviceId) -> Result<Vec<ShadowKey>, StoreError> {
+        self.inner.shared.keys_of(device)
+    }
+
+    /// Returns the positions of all changes of the shadows of `devices` (of that `name`, if one is given) after `after`, in
+    /// order. Returns `None` if one was removed, if they are more than [`CHANGES_MAX`](crate::store::CHANGES_MAX), or if `after` is beyond the head.
+    /// Reads the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::read`].
+    pub fn positions_of(
         &self,
-        device: DeviceId,
-        name: Option<Option<ShadowName>>,
+        devices: &[DeviceId],
+        name: Option<&Option<ShadowName>>,
         after: Seq,
-    ) -> Result<Option<Seq>, StoreError> {
-        let keys = match name {
-            Some(name) => vec![ShadowKey { device, name }],
-            None => self.inner.shared.keys_of(&device)?,
-        };
-        self.inner.shared.resume(&keys, after)
+    ) -> Result<Option<Vec<Seq>>, StoreError> {
+        self.inner.shared.positions_of(devices, name, after)
+    }
+
+    /// Returns the entries at `positions` of the journal, in that order; `None` if one was removed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::read`].
+    pub fn entries_at(&self, positions: &[Seq]) -> Result<Option<Vec<JournalEntry>>, StoreError> {
+        self.inner.shared.entries_at(positions)
     }
 
     /// Removes those of `keys` that are tombstones on which nothing else depends, in one commit after the commands that were

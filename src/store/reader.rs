@@ -385,54 +385,6 @@ impl Shared {
             Ok(Some(History { entries, end }))
         })
     }
-
-    /// Returns the oldest place of the journal, for a reader of `keys` of one device that has everything up to `after`,
-    /// if it misses nothing by going on from there: no entry of `keys` after `after` was removed.
-    pub(super) fn resume(&self, keys: &[ShadowKey], after: Seq) -> Result<Option<Seq>, StoreError> {
-        if after > Seq(self.head.load(Ordering::Acquire)) {
-            return Ok(None);
-        }
-        let newest = keys.iter().map(|key| Ok(self.newest(key)?.last_entry)).collect::<Result<Vec<_>, StoreError>>()?;
-        let database = self.database.get()?;
-        if let Some(key) = keys.first() {
-            database.check_key(CheckedTable::Floors, key.device.as_str().as_bytes())?;
-        }
-        database.read(|transaction| {
-            // A purged tombstone is in no list, and its entries were removed.
-            if let Some(key) = keys.first()
-                && floor::of(transaction, &key.device)?.last_entry > after
-            {
-                return Ok(None);
-            }
-            let removed = progress(transaction)?.removed.seq;
-            let table = transaction.open_table(JOURNAL_TABLE)?;
-            let mut steps = 0;
-            for (key, mut next) in keys.iter().zip(newest) {
-                while next > after {
-                    steps += 1;
-                    if next <= removed || steps > HISTORY_STEPS_MAX {
-                        return Ok(None);
-                    }
-                    next = entry_of(&table, next, key)?.previous;
-                }
-            }
-            Ok(Some(after.max(removed)))
-        })
-    }
-
-    /// Returns the keys of the shadows of `device`, deleted ones among them.
-    pub(super) fn keys_of(&self, device: &DeviceId) -> Result<Vec<ShadowKey>, StoreError> {
-        let classic = ShadowKey::classic(device.clone());
-        // Read in this order, a shadow flushed in between is found.
-        let fresh: Vec<_> = {
-            let fresh = self.fresh.read();
-            fresh.range(&classic..).take_while(|key| key.device == *device).cloned().collect()
-        };
-        let mut keys: BTreeSet<_> = fresh.into_iter().chain([classic]).collect();
-        let stored = self.stored_names(device)?.into_iter();
-        keys.extend(stored.map(|name| ShadowKey::named(device.clone(), name)));
-        Ok(keys.into_iter().collect())
-    }
 }
 
 /// Returns the shadows of `span` in the state table, and true for deleted ones.
@@ -487,7 +439,7 @@ fn unless_damaged<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreErro
 }
 
 /// Returns the positions of journal and state table in this snapshot.
-fn progress(transaction: &ReadTransaction) -> Result<Checkpoint, AbortCause> {
+pub(super) fn progress(transaction: &ReadTransaction) -> Result<Checkpoint, AbortCause> {
     let table = transaction.open_table(META_TABLE)?;
     let value = table.get(PROGRESS_KEY)?;
     let bytes = value.as_ref().map_or(&[][..], |value| value.value());
@@ -505,7 +457,7 @@ fn is_entry_of(table: &impl ReadableTable<u64, &'static [u8]>, seq: Seq, key: &S
 }
 
 /// Returns the entry at `seq`, to which a document or entry of `key` points.
-fn entry_of(
+pub(super) fn entry_of(
     table: &impl ReadableTable<u64, &'static [u8]>,
     seq: Seq,
     key: &ShadowKey,

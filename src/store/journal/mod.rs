@@ -1,5 +1,6 @@
 //! The journal: entries, recovery from them, and retention.
 
+pub(super) mod device_changes;
 pub(super) mod entry;
 pub(super) mod recovery;
 pub(super) mod retention;

@@ -132,11 +132,11 @@ fn the_history_goes_as_far_back_as_the_journal() {
     }
 }
 
-/// A reader of one device got the answer that events were gone when only those of others were.
+/// A reader of one device got the answer that events were gone when only those of others were, and read all others.
 #[test]
-fn who_missed_nothing_goes_on() {
+fn finds_the_changes_of_a_device_unless_one_was_removed() {
     let disk = SimDisk::new(Vec::new(), Stop::Never);
-    let short = crate::store::StoreOptions { journal_bytes_max: 1, ..options() };
+    let short = crate::store::StoreOptions { journal_bytes_max: 1500, ..options() };
     let mut stepped = Stepped::open(&disk, short).unwrap();
     stepped.apply([queued(&key("rare"), count(1), 0)]);
     for n in 1..100 {
@@ -146,20 +146,30 @@ fn who_missed_nothing_goes_on() {
     stepped.idle();
     stepped.apply([queued(&key("busy"), count(100), 0)]);
     let removed = Seq(stepped.store.health().oldest.0 - 1);
-    assert!(removed > Seq(50));
-    // device, the last event its reader had, where it goes on
-    for (device, after, expected) in [
-        ("rare", Seq(0), None),
-        ("rare", Seq(1), Some(removed)),
-        ("never", Seq(0), Some(removed)),
-        ("busy", Seq(1), None),
-        ("busy", removed, Some(removed)),
-        ("rare", Seq(1000), None),
+    assert!(removed > Seq(50) && removed < Seq(99), "{removed}");
+    let positions = |range: std::ops::RangeInclusive<u64>| Some(range.filter(|seq| *seq != 101).map(Seq).collect());
+    // devices, the last event their reader had, the positions of the changes after it
+    for (devices, after, expected) in [
+        (&["rare"][..], Seq(0), None),
+        (&["rare"], Seq(1), Some(vec![])),
+        (&["never"], Seq(0), Some(vec![])),
+        (&["busy"], Seq(1), None),
+        (&["busy"], removed, positions(removed.0 + 1..=102)),
+        (&["busy"], Seq(101), positions(102..=102)),
+        (&["busy", "late", "rare"], Seq(99), Some(vec![Seq(100), Seq(101), Seq(102)])),
+        (&["rare"], Seq(1000), None),
     ] {
-        let found = stepped.store.resume(key(device).device, None, after).unwrap();
-        assert_eq!(found, expected, "{device} after {after:?}");
-        assert_eq!(stepped.store.resume(key(device).device, Some(None), after).unwrap(), expected);
+        let devices: Vec<_> = devices.iter().map(|device| key(device).device).collect();
+        let found = stepped.store.positions_of(&devices, None, after).unwrap();
+        assert_eq!(found, expected, "{devices:?} after {after:?}");
+        assert_eq!(stepped.store.positions_of(&devices, Some(&None), after).unwrap(), expected);
+        if let Some(found) = found {
+            let entries = stepped.store.entries_at(&found).unwrap().unwrap();
+            assert!(entries.iter().map(|entry| entry.seq).eq(found));
+            assert!(entries.iter().all(|entry| devices.contains(&entry.key.device)));
+        }
     }
+    assert_eq!(stepped.store.entries_at(&[Seq(102), removed]).unwrap(), None);
 }
 
 #[test]

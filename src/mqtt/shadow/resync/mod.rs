@@ -6,19 +6,23 @@
 //! shadow is sent as delta, documents, accepted and document. Any other entry is skipped, since a later one follows. If
 //! retention has removed entries after that sequence, the delta and document of every shadow are sent instead.
 //!
+//! Most sessions select few devices ([`selects::few`]). If the journal has many entries for them to read, only the newest
+//! entry of each shadow of these devices is read, so a device that returns causes no work for the changes of others.
+//!
 //! Turns: the three sources take turns, and together they have a turn after every few deliveries of the outbox
 //! ([`Resync::is_due`]). Thus none of them waits for a queue that never empties. A message that would overtake older
 //! queued ones waits for them ([`step`]): missed changes wait for replies, a retained document waits for the events of
 //! its shadow. This wait ends, since each lane of the outbox has its turns too.
 //!
 //! Messages that a connection has not sent stay in its session for the next one. Only the missed changes begin anew, at
-//! the lag that the outbox still has.
+//! [`Outbox::resync_since`], which every page moves on.
 //!
 //! Everything is read at the moment it is sent, a page at a time. So no state older than one already sent follows, and
 //! a long resync holds little memory and proceeds as fast as the client reads.
 //!
 //! [`Outbox::resync_since`]: crate::mqtt::broker::outbox::Outbox::resync_since
 
+mod missed;
 mod pending;
 mod selects;
 mod step;
@@ -32,16 +36,17 @@ use std::{
 };
 
 use self::{
+    missed::MissedChanges,
     pending::{PendingQueue, PendingRetained, ResyncStage},
-    selects::{Devices, Documents, PAGE},
+    selects::{Devices, Documents},
     step::{Reader, ResyncStep, RetainedSelection, Skip},
 };
 use crate::{
     admission::work,
-    auth::Operation,
     mqtt::{
         broker::{
             Broker,
+            filters::Filters,
             outbox::{ChangedPresence, Outbox},
             presence,
             router::SubscriptionChange,
@@ -54,8 +59,8 @@ use crate::{
         },
         shadow::topics::Event,
     },
-    shadow::{Rejection, ShadowKey},
-    store::{Listed, Seq},
+    shadow::Rejection,
+    store::Listed,
 };
 
 /// Everything that has yet to be read and sent.
@@ -78,17 +83,6 @@ struct ResyncWork {
     turn: Source,
     /// The time until which the store is not read after a failure.
     paused: Option<Instant>,
-}
-
-/// The changes that the session missed.
-#[derive(Debug, Default)]
-struct MissedChanges {
-    /// The page that is being sent.
-    steps: VecDeque<ResyncStep>,
-    /// The journal position reached, while there is lag.
-    walked: Option<Seq>,
-    /// The last shadow sent, while every shadow is sent again.
-    resent: Option<Option<ShadowKey>>,
 }
 
 /// The devices that connected or disconnected.
@@ -234,10 +228,11 @@ impl Resync {
         &mut self,
         broker: &Broker,
         own: &SessionKey,
+        filters: &Filters,
         outbox: &Outbox,
         window_open: bool,
     ) -> Next {
-        let reader = Reader { broker, own, outbox, window_open };
+        let reader = Reader { broker, own, filters, outbox, window_open };
         let next = self.work.get_or_insert_default().next(reader).await;
         self.release();
         if !matches!(next, Next::Nothing) {
@@ -308,55 +303,6 @@ async fn first(steps: &mut VecDeque<ResyncStep>, reader: Reader<'_>) -> Result<S
     Ok(SourceResult::Page)
 }
 
-impl MissedChanges {
-    fn is_done(&self) -> bool {
-        self.steps.is_empty() && self.walked.is_none() && self.resent.is_none()
-    }
-
-    async fn next(&mut self, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
-        if self.steps.is_empty() {
-            let Some(lag) = reader.outbox.resync_since() else { return Ok(SourceResult::Nothing) };
-            self.walk(reader, Seq(lag)).await?;
-        }
-        first(&mut self.steps, reader).await
-    }
-
-    /// Reads the next page of missed changes, or ends the lag.
-    async fn walk(&mut self, reader: Reader<'_>, lag: Seq) -> Result<(), Rejection> {
-        let Reader { broker, outbox, .. } = reader;
-        if let Some(after) = self.resent.clone() {
-            return self.resend(reader, after).await;
-        }
-        let walked = self.walked.map_or(lag, |walked| walked.max(lag));
-        let page = broker.service.journal_if_sound(walked, PAGE, reader.turn().await).await?;
-        let Some(page) = page.filter(|page| !page.gone) else {
-            // The missed changes are unknown: every shadow is sent, then the journal from the current head.
-            self.walked = Some(broker.service.head());
-            self.resent = Some(None);
-            return Ok(());
-        };
-        match page.entries.last() {
-            Some(last) => self.walked = Some(last.seq),
-            None if outbox.finish_resync(walked.0, broker.events.fan_out_position()) => self.walked = None,
-            None => self.walked = Some(walked),
-        }
-        let unsent = outbox.unsent();
-        let is_visible =
-            |key: &ShadowKey| outbox.with_access(|access| access.projection(key, Operation::Subscribe).is_some());
-        let entries = page.entries.into_iter().filter(|entry| is_visible(&entry.key)).map(Arc::new);
-        self.steps.extend(entries.flat_map(|entry| step::missed(&entry, unsent.as_ref())));
-        Ok(())
-    }
-
-    async fn resend(&mut self, reader: Reader<'_>, after: Option<ShadowKey>) -> Result<(), Rejection> {
-        let (page, next) = selects::page(reader, reader.devices(), after).await?;
-        self.resent = next.map(Some);
-        let existing = page.into_iter().filter(|listed| !listed.deleted);
-        self.steps.extend(existing.flat_map(|listed| step::present(&listed.key).collect::<Vec<_>>()));
-        Ok(())
-    }
-}
-
 impl Presence {
     fn is_done(&self) -> bool {
         self.steps.is_empty() && self.after.is_none()
@@ -373,7 +319,8 @@ impl Presence {
     fn take(&mut self, reader: Reader<'_>) -> bool {
         let Reader { broker, outbox, .. } = reader;
         if let Some(after) = self.after.take() {
-            let (devices, next) = selects::changed_presence(&broker.presence, reader.devices(), after);
+            let devices = selects::few(reader, Devices::of);
+            let (devices, next) = selects::changed_presence(&broker.presence, devices, after);
             let steps = work::times(devices.len(), 1) / work::STEPS_PER_UNIT;
             let _pauses_its_connection = outbox.quota().charge_work(steps, Instant::now());
             self.after = next;

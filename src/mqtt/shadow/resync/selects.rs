@@ -1,6 +1,8 @@
 //! The shadows and devices that a filter selects, page by page. Their documents and presence are retained for a new
 //! subscription.
 
+use std::collections::BTreeSet;
+
 use crate::{
     auth::DeviceRange,
     mqtt::{
@@ -82,7 +84,7 @@ pub(super) async fn page(
     }
 }
 
-/// The devices whose presence a filter selects.
+/// The devices whose presence or changes a filter selects.
 pub(super) enum Devices {
     None,
     One(DeviceId),
@@ -90,6 +92,23 @@ pub(super) enum Devices {
 }
 
 impl Devices {
+    /// Returns the devices whose shadow events `filter` may select.
+    pub(super) fn with_changes(filter: &TopicFilter) -> Self {
+        let mut levels = filter.as_str().split('/');
+        let device = match (levels.next(), levels.next()) {
+            (Some("shadow" | "+"), device) => device,
+            (Some("$aws"), Some("things" | "+")) => levels.next(),
+            (Some("#"), _) | (Some("$aws"), Some("#")) => return Self::Any,
+            _ => None,
+        };
+        match device {
+            Some("+" | "#") => Self::Any,
+            Some(device) => DeviceId::new(device).map_or(Self::None, Self::One),
+            None => Self::None,
+        }
+    }
+
+    /// Returns the devices whose presence `filter` selects.
     pub(super) fn of(filter: &TopicFilter) -> Self {
         let text = filter.as_str();
         if !selects_any(text, &["shadow", "+", "presence"]) {
@@ -125,15 +144,40 @@ impl Devices {
     }
 }
 
-/// Returns a page of the devices in the ranges `allowed`, or of all, whose presence changed after change `after`, and the
-/// change to continue from. Others may be among them if the ranges are not single devices.
+/// Returns the devices that the filters of the session select according to `of`, or else those of its rights; `None` if
+/// they are many.
+pub(super) fn few(reader: Reader<'_>, of: impl Fn(&TopicFilter) -> Devices) -> Option<BTreeSet<DeviceId>> {
+    selected(reader, of).or_else(|| {
+        let single = |range| if let DeviceRange::One(device) = range { Some(device) } else { None };
+        reader.devices()?.into_iter().map(single).collect()
+    })
+}
+
+/// Returns the devices that the filters of the session select according to `of`; `None` if they are many. A resync is
+/// not for shared subscriptions.
+fn selected(reader: Reader<'_>, of: impl Fn(&TopicFilter) -> Devices) -> Option<BTreeSet<DeviceId>> {
+    if reader.filters.count() > FILTERS_MAX {
+        return None;
+    }
+    let mut devices = BTreeSet::new();
+    for filter in reader.filters.iter().filter(|filter| filter.share().is_none()) {
+        match of(&filter) {
+            Devices::None => {}
+            Devices::One(device) => _ = devices.insert(device),
+            Devices::Any => return None,
+        }
+    }
+    Some(devices)
+}
+
+/// Returns a page of the devices whose presence changed after change `after`, and the change to continue from. Others than
+/// `devices` may be among them only if that is `None`.
 pub(super) fn changed_presence(
     table: &PresenceTable,
-    allowed: Option<Vec<DeviceRange>>,
+    devices: Option<BTreeSet<DeviceId>>,
     after: u64,
 ) -> (Vec<DeviceId>, Option<u64>) {
-    let single = |range: &DeviceRange| if let DeviceRange::One(device) = range { Some(device.clone()) } else { None };
-    if let Some(devices) = allowed.and_then(|ranges| ranges.iter().map(single).collect::<Option<Vec<_>>>()) {
+    if let Some(devices) = devices {
         let changed = devices.into_iter().filter(|device| table.has_changed(device, after));
         return (changed.collect(), None);
     }
@@ -183,11 +227,49 @@ fn selects_any(filter: &str, shape: &[&str]) -> bool {
 /// Shadows or devices read at once.
 pub(super) const PAGE: usize = 64;
 
+/// Most filters of a session that are searched for the devices that they select. One with more has its rights searched.
+const FILTERS_MAX: usize = 1024;
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
 
     use super::*;
+
+    /// A session that selects one device read the changes of all others when it returned.
+    #[test]
+    fn a_filter_names_the_device_whose_events_it_selects() {
+        for (filter, expected) in [
+            ("shadow/d1/update/accepted", "one"),
+            ("shadow/d1/#", "one"),
+            ("shadow/d1/name/+/delta", "one"),
+            ("+/d1/#", "one"),
+            ("$aws/things/d1/shadow/update/delta", "one"),
+            ("$aws/things/d1/shadow/#", "one"),
+            ("$aws/+/d1/#", "one"),
+            ("shadow/+/delta", "any"),
+            ("shadow/#", "any"),
+            ("+/+/delta", "any"),
+            ("+/#", "any"),
+            ("#", "any"),
+            ("$aws/things/+/shadow/update/accepted", "any"),
+            ("$aws/things/#", "any"),
+            ("$aws/+/#", "any"),
+            ("$aws/#", "any"),
+            ("$aws/rules/d1", "none"),
+            ("shadow", "none"),
+            ("shadow/not a device/delta", "none"),
+            ("sensors/#", "none"),
+            ("+", "none"),
+        ] {
+            let found = match Devices::with_changes(&TopicFilter::new(filter).unwrap()) {
+                Devices::None => "none",
+                Devices::One(_) => "one",
+                Devices::Any => "any",
+            };
+            assert_eq!(found, expected, "{filter}");
+        }
+    }
 
     /// A device that subscribed to `shadow/<id>/#` was searched for among the shadows of all devices.
     #[test]

@@ -13,6 +13,7 @@ use crate::{
     mqtt::{
         broker::{
             Broker,
+            filters::Filters,
             outbox::{Outbox, QueuedForShadow, Unsent},
             presence,
             router::Selection,
@@ -78,6 +79,7 @@ pub(super) struct RetainedSelection {
 pub(super) struct Reader<'a> {
     pub(super) broker: &'a Broker,
     pub(super) own: &'a SessionKey,
+    pub(super) filters: &'a Filters,
     pub(super) outbox: &'a Outbox,
     /// True if a message at QoS 1 or 2 may be sent now.
     pub(super) window_open: bool,

@@ -1,20 +1,24 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-use std::fs::{self, File};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+};
 
-use crate::mqtt::shadow::resync::*;
+use crate::mqtt::shadow::resync::{selects::PAGE, *};
 use crate::{
     auth::{Access, Method, Policy, Principal},
     config::RuleConfig,
     mqtt::{
-        broker::outbox::Unsent,
+        broker::{outbox::Unsent, sessions::ClientSession},
         connection::tests::{broker, dispose_will},
         protocol::{
             packet::QoS,
             topic::{TopicName, comparisons},
         },
     },
-    shadow::DeviceId,
+    shadow::{DeviceId, ShadowKey},
+    store::Seq,
 };
 
 /// A page that could not be read was skipped, or all pages before it were sent again.
@@ -23,7 +27,7 @@ async fn retries_a_failed_read_after_a_pause() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
     let principal = Principal::anonymous("c");
-    let outbox = broker.new_session(&Access::admin(principal.clone())).outbox;
+    let ClientSession { outbox, filters, .. } = broker.new_session(&Access::admin(principal.clone()));
     let own = SessionKey { principal, client_id: "c".into() };
     File::options().write(true).open(directory.path().join("store")).unwrap().set_len(0).unwrap();
     let key = ShadowKey::classic(DeviceId::new("d").unwrap());
@@ -57,7 +61,7 @@ async fn retries_a_failed_read_after_a_pause() {
             outbox.detach(broker.events.fan_out_position());
         }
         let before = format!("{resync:?}");
-        assert!(matches!(resync.next(&broker, &own, &outbox, true).await, Next::Nothing), "{before}");
+        assert!(matches!(resync.next(&broker, &own, &filters, &outbox, true).await, Next::Nothing), "{before}");
         let until = resync.paused().unwrap();
         assert!(resync.is_idle(&outbox), "{before}");
         resync.resume(until);
@@ -80,10 +84,10 @@ async fn skips_damaged_entries() {
         file.windows(6).enumerate().filter(|(_, bytes)| bytes == b"needle").map(|(at, _)| at).collect();
     needles.into_iter().for_each(|at| file[at] = b'N');
     fs::write(&path, file).unwrap();
-    let outbox = broker.new_session(&Access::admin(Principal::anonymous("c"))).outbox;
+    let ClientSession { outbox, filters, .. } = broker.new_session(&Access::admin(Principal::anonymous("c")));
     let mut missed = MissedChanges::default();
     let own = SessionKey { principal: Principal::anonymous("c"), client_id: "c".into() };
-    let reader = Reader { broker: &broker, own: &own, outbox: &outbox, window_open: true };
+    let reader = Reader { broker: &broker, own: &own, filters: &filters, outbox: &outbox, window_open: true };
     assert!(missed.walk(reader, Seq(0)).await.is_ok());
     assert_eq!((missed.walked, missed.resent), (Some(Seq(1)), Some(None)), "every shadow is sent");
     let key = ShadowKey::classic(DeviceId::new("d").unwrap());
@@ -170,8 +174,8 @@ async fn reads_only_shadows_of_devices_that_the_session_may_see() {
         (&["f*", "d19*", "c*", "d3"], "#", 13, 1),
         (&["*"], "#", 293, 5),
     ] {
-        let outbox = broker.new_session(&follower(devices)).outbox;
-        let reader = Reader { broker: &broker, own: &own, outbox: &outbox, window_open: true };
+        let ClientSession { outbox, filters, .. } = broker.new_session(&follower(devices));
+        let reader = Reader { broker: &broker, own: &own, filters: &filters, outbox: &outbox, window_open: true };
         let filter = TopicFilter::new(filter).unwrap();
         let (mut found, mut after, mut pages) = (Vec::new(), None, 0);
         loop {
@@ -200,14 +204,63 @@ async fn skips_missed_changes_that_the_session_may_not_see() {
     broker.finish().await;
     broker.service.close();
     let own = SessionKey { principal: Principal::named("d1").unwrap(), client_id: "c".into() };
-    let outbox = broker.new_session(&follower(&["{principal}"])).outbox;
-    let reader = Reader { broker: &broker, own: &own, outbox: &outbox, window_open: true };
+    let ClientSession { outbox, filters, .. } = broker.new_session(&follower(&["{principal}"]));
+    let reader = Reader { broker: &broker, own: &own, filters: &filters, outbox: &outbox, window_open: true };
     let mut missed = MissedChanges::default();
     assert!(missed.walk(reader, Seq(0)).await.is_ok());
     let is_own =
         |step: &ResyncStep| matches!(step, ResyncStep::MissedChanges(entry, ..) if entry.key.device.as_str() == "d1");
     assert!(missed.steps.iter().all(is_own) && !missed.steps.is_empty(), "{:?}", missed.steps);
     assert_eq!(missed.walked, Some(broker.service.head()));
+}
+
+/// A session that returned read the whole journal, whatever it had subscribed to.
+#[tokio::test]
+async fn reads_only_changes_of_the_devices_that_the_filters_select() {
+    // filters, journal position before, shadows whose steps are read, pages until the head is reached
+    let table = [
+        (&["shadow/d1/update/accepted", "$aws/things/d1/shadow/#"][..], 0, &["d1", "d1~n"][..], 1),
+        (&["shadow/d1/#"], 1, &["d1~n"], 1),
+        (&["sensors/#"], 0, &[], 1),
+        (&["shadow/d1/#", "shadow/e-1/#"], 0, &["d1", "d1~n", "e"], 1),
+        (&["shadow/d1/#", "shadow/+/delta"], 1, &["d1~n", "e"], 4),
+        (&["$share/g/shadow/+/delta", "shadow/d3/delta"], 0, &[], 1),
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    let sessions = table.map(|(filters, ..)| {
+        let mut client = broker.new_session(&Access::admin(Principal::anonymous("c")));
+        filters.iter().for_each(|filter| client.filters.add(&TopicFilter::new(filter).unwrap(), 10).unwrap());
+        client.outbox.detach(broker.events.fan_out_position());
+        client
+    });
+    let update = |device: &str, value: usize| {
+        let payload = format!(r#"{{"state":{{"reported":{{"a":{value}}}}}}}"#).into_bytes().leak();
+        dispose_will(&broker, &format!("shadow/{device}/update"), payload);
+    };
+    update("d1", 0);
+    // Each shadow accepts only so many updates at once.
+    (0..3 * PAGE).for_each(|value| update(&format!("e-{}", value % 24), value));
+    update("d1/name/n", 0);
+    broker.finish().await;
+    broker.service.close();
+    assert_eq!(broker.service.head(), Seq(3 * PAGE as u64 + 2));
+    let own = SessionKey { principal: Principal::named("d1").unwrap(), client_id: "c".into() };
+    for ((filters, since, expected, pages), client) in table.iter().zip(&sessions) {
+        let ClientSession { outbox, filters: selected, .. } = client;
+        let reader = Reader { broker: &broker, own: &own, filters: selected, outbox, window_open: true };
+        let (mut missed, mut found, mut read) = (MissedChanges::default(), BTreeSet::new(), 0);
+        while missed.walked != Some(broker.service.head()) {
+            assert!(missed.walk(reader, Seq(*since)).await.is_ok());
+            read += 1;
+            for step in missed.steps.drain(..) {
+                let ResyncStep::MissedChanges(entry, ..) = step else { panic!("{step:?}") };
+                found.insert(entry.key.to_string().split('-').next().unwrap().to_owned());
+            }
+        }
+        let found: Vec<_> = found.iter().map(String::as_str).collect();
+        assert_eq!((found.as_slice(), read), (*expected, *pages), "{filters:?}");
+    }
 }
 
 /// Each SUBSCRIBE compared its filters with all that waited for their retained messages.

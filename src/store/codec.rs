@@ -140,6 +140,11 @@ impl<'a> Decoder<'a> {
         Ok(head)
     }
 
+    /// Returns the number of bytes left.
+    pub(super) fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Returns everything that is left.
     pub(super) fn rest(self) -> &'a [u8] {
         self.rest

@@ -19,6 +19,7 @@ use crate::{
         schema::{self, AGES_KEY, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
         state::{
             cache::Form,
+            dictionary::SAMPLES,
             purge::{self, Purge},
             record::STATE,
         },
@@ -41,7 +42,7 @@ impl<C> Writer<C> {
                 self.dirty_set.remove(key);
                 flushed.push((key.clone(), Form::Decoded(shadow.stored.clone())));
             } else if shadow.changed {
-                self.dirty_set.insert(key.clone(), shadow.stored.record_bytes());
+                self.dirty_set.insert(key.clone(), shadow.stored.record_bytes(&self.shared.dictionaries));
             }
         }
         let bytes = batch.head.bytes - self.progress.head.bytes;
@@ -57,6 +58,7 @@ impl<C> Writer<C> {
         self.shared.counter.lock().add(batch.counts);
         self.remove_purged(&batch.purged);
         self.publish(touched, &flushed);
+        self.sample_if_due(flushed.len());
         Ok(())
     }
 
@@ -70,11 +72,26 @@ impl<C> Writer<C> {
         {
             self.release(&flushed);
             flushed.iter().for_each(|(key, _)| self.shared.cache.trim(key));
+            self.sample_if_due(flushed.len());
         }
         self.report();
         if !self.durable.is_empty() {
             self.deliver(Vec::new(), QueueReservation::none());
         }
+    }
+
+    /// Proposes a dictionary of some dirty documents for the next commit, if it is time to after `flushed` others.
+    fn sample_if_due(&mut self, flushed: usize) {
+        let Self { shared, dirty_set, encoder, trainer, options, progress, .. } = self;
+        if !trainer.is_due(flushed, dirty_set.len(), options.dictionary_documents_min) {
+            return;
+        }
+        let stored = dirty_set.sample(SAMPLES).filter_map(|key| {
+            let form = shared.cache.kept(key)?;
+            form.decode(key, &shared.dictionaries).ok()
+        });
+        let records: Vec<_> = stored.map(|stored| encoder.encode_body(&stored.document).to_vec()).collect();
+        trainer.sample(&shared.dictionaries, progress.dictionaries, &records);
     }
 
     /// Returns the document of `key`, which is dirty.
@@ -104,7 +121,8 @@ impl<C> Writer<C> {
         let rows = self.rows_commit(&mut progress);
         // A removal may merge pages, and must not merge damaged ones.
         let may_trim = self.shared.database.is_sound(CheckedTable::Journal);
-        let Self { shared, retention, encoder, .. } = self;
+        let Self { shared, retention, encoder, trainer, .. } = self;
+        let dictionary = shared.dictionaries.newest();
         let filled = shared.database.commit(|transaction| {
             let mut journal = transaction.open_table(JOURNAL_TABLE)?;
             for (seq, framed) in entries {
@@ -119,10 +137,14 @@ impl<C> Writer<C> {
             for (key, form) in flushed {
                 let key = schema::state_key(key);
                 let record = match form {
-                    Form::Decoded(stored) => encoder.encode(&key, stored),
+                    Form::Decoded(stored) => encoder.encode(&key, stored, dictionary),
                     Form::Record(record) => record,
                 };
                 state.insert(key.as_slice(), record)?;
+            }
+            if let Some(next) = &trainer.next {
+                next.write(transaction)?;
+                progress.dictionaries = next.count();
             }
             rows.write(transaction, &mut progress.rows)?;
             let mut meta = transaction.open_table(META_TABLE)?;
@@ -136,6 +158,7 @@ impl<C> Writer<C> {
             Ok(progress) => {
                 self.shared.commits.durations.observe_duration(started.elapsed());
                 self.progress = progress;
+                self.trainer.next.take().into_iter().for_each(|next| self.shared.dictionaries.add(next));
                 self.rows_committed();
                 Ok(())
             }

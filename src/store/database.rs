@@ -33,7 +33,7 @@ use crate::store::{
         STATE_TABLE,
     },
     shadow_counts::ShadowCounts,
-    state::record,
+    state::{dictionary::Dictionaries, record},
     store_clock::AgeRecord,
 };
 
@@ -46,6 +46,8 @@ pub(super) struct Database {
     path: PathBuf,
     /// True once the store is to be opened again: long reads end.
     retired: AtomicBool,
+    /// The dictionaries of the records.
+    pub(super) dictionaries: Arc<Dictionaries>,
 }
 
 /// A part of a table without damaged pages.
@@ -115,6 +117,7 @@ impl Database {
             database.initialize()?;
         }
         database.check_format()?;
+        database.dictionaries.load(|read| database.read(read));
         Ok(database)
     }
 
@@ -130,7 +133,13 @@ impl Database {
     }
 
     fn of(redb: redb::Database, options: &StoreOptions) -> Self {
-        Self { pages: None, redb: Some(redb), path: options.path.clone(), retired: AtomicBool::new(false) }
+        Self {
+            pages: None,
+            redb: Some(redb),
+            path: options.path.clone(),
+            retired: AtomicBool::new(false),
+            dictionaries: Arc::default(),
+        }
     }
 
     fn redb(&self) -> Result<&redb::Database, StoreError> {
@@ -176,6 +185,12 @@ impl Database {
             former => former,
         };
         Ok(())
+    }
+
+    /// Shares the dictionaries `known`, with which the records in memory were compressed, and adds those of this file.
+    pub(super) fn share_dictionaries(&mut self, known: &Arc<Dictionaries>) {
+        known.add_all(&self.dictionaries);
+        self.dictionaries = Arc::clone(known);
     }
 
     /// Returns the check of the pages.
@@ -269,6 +284,7 @@ impl Database {
         let redb = guarded(&options.path, || Ok(builder(options).open(&options.path)?))?;
         let database = Self::of(redb, options);
         database.check_format()?;
+        database.dictionaries.load(|read| database.read(read));
         Ok(database)
     }
 

@@ -13,6 +13,7 @@ use crate::{
         journal::entry::{JOURNAL, JournalEntry, NewJournalEntry, Seq},
         schema::{CREATED_KEY, Checkpoint, Created, FILE_FORMAT, META, PROGRESS_KEY},
         state::{
+            dictionary::{Dictionaries, Dictionary},
             floor::{DeviceFloor, FLOORS},
             record::{self, RecordEncoder, STATE, StoredShadow},
         },
@@ -26,7 +27,13 @@ const SEQ: Seq = Seq(7);
 /// Decodes and encodes a document of the state table.
 #[must_use]
 pub fn record(framed: &[u8]) -> Option<Vec<u8>> {
-    let (stored, written) = again(framed, |framed| record::decode(KEY, framed), encode_record)?;
+    let dictionaries = Dictionaries::default();
+    dictionaries.add(Dictionary::of_samples());
+    let encode = |stored: &_| RecordEncoder::default().encode(KEY, stored, dictionaries.newest()).to_vec();
+    let (stored, written) = again(framed, |framed| record::decode(KEY, framed, &dictionaries), encode)?;
+    let plain = record::decompressed(KEY, &written, &dictionaries).expect("just written");
+    let plain = plain.unwrap_or_else(|| written.clone());
+    assert_eq!(record::decode(KEY, &plain, &Dictionaries::default()).as_ref(), Ok(&stored), "read without compression");
     assert_eq!(record::decode_deleted(KEY, framed), Ok(stored.document.deleted), "read in the short way");
     assert_eq!(record::may_be_deleted(framed), stored.document.deleted, "read without the checksum");
     Some(written)
@@ -35,7 +42,7 @@ pub fn record(framed: &[u8]) -> Option<Vec<u8>> {
 /// Returns the framed value of a document, as [`record`] reads it.
 #[must_use]
 pub fn encode_record(stored: &StoredShadow) -> Vec<u8> {
-    RecordEncoder::default().encode(KEY, stored).to_vec()
+    RecordEncoder::default().encode(KEY, stored, None).to_vec()
 }
 
 /// Decodes and encodes a change of the journal.

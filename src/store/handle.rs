@@ -45,6 +45,7 @@ use crate::{
         slot::DatabaseSlot,
         state::{
             cache::DocumentCache,
+            dictionary::DictionaryTrainer,
             dirty_set::DirtySet,
             names::NameCounts,
             record::{RecordEncoder, StoredShadow},
@@ -123,13 +124,15 @@ pub(super) fn assemble<C: Send + 'static>(
     let progress = database.progress()?;
     let clock = StoreClock::open(clock, database.ages()?, options.journal_age_max);
     let dirty_rows = tables::recover(&database, &progress.rows, options.row_lag_bytes_max)?;
-    let cache = DocumentCache::new(options.document_cache_bytes);
+    let dictionaries = Arc::clone(&database.dictionaries);
+    let cache = DocumentCache::new(options.document_cache_bytes, Arc::clone(&dictionaries));
     let recovered = recovery::recover(&database, &progress, options.document.path_tombstones_max, &cache)?;
     let counter = Mutex::new(ShadowCounter::open(&database, recovered.counts)?);
     let shared = Shared {
         counter,
         database: Arc::new(DatabaseSlot::new(database, options.path.clone())),
         cache,
+        dictionaries,
         fresh: Default::default(),
         head: AtomicU64::new(progress.head.seq.0),
         disk: Mutex::new(disk),
@@ -161,6 +164,7 @@ pub(super) fn assemble<C: Send + 'static>(
         names: NameCounts::new(options.shadow_names_max),
         retention: Retention::new(&options),
         encoder: RecordEncoder::default(),
+        trainer: DictionaryTrainer::default(),
         state: State::Writable,
         healer: Healer::new(reopen),
         options,

@@ -31,7 +31,7 @@ use crate::store::{
     schema::{Checkpoint, JournalPosition, META_TABLE, PROGRESS_KEY},
     shadow_counts::CountChange,
     slot::DatabaseSlot,
-    state::{dirty_set::DirtySet, names::NameCounts},
+    state::{dictionary::DictionaryTrainer, dirty_set::DirtySet, names::NameCounts},
     writer::{QueueReservation, Writer},
 };
 
@@ -166,6 +166,8 @@ impl<C> Writer<C> {
         self.healer.release(&self.shared.database)?;
         let mut database = (self.healer.reopen)()?;
         database.follow(self.shared.database.pages())?;
+        database.share_dictionaries(&self.shared.dictionaries);
+        self.trainer = DictionaryTrainer::default();
         database.check_writable()?;
         let progress = database.progress()?;
         let landed = self.healer.has_landed(self.progress.head, progress.head);

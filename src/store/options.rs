@@ -40,6 +40,8 @@ pub struct StoreOptions {
     pub flush_documents_min: usize,
     /// Documents flushed per commit while no command is queued.
     pub flush_documents_idle: usize,
+    /// Fewest dirty documents of which a dictionary is made, with which records are compressed.
+    pub dictionary_documents_min: usize,
     /// The free bytes on the disk below which commands are refused.
     pub free_disk_min: u64,
     /// Most named shadows of a device, including deleted ones whose tombstone is stored.
@@ -74,6 +76,7 @@ impl StoreOptions {
             row_lag_bytes_max: 16 << 20,
             flush_documents_min: 8,
             flush_documents_idle: 256,
+            dictionary_documents_min: 1000,
             free_disk_min: 256 << 20,
             shadow_names_max: 100,
             document: DocumentLimits::default(),

@@ -32,6 +32,7 @@ use crate::{
         slot::DatabaseSlot,
         state::{
             cache::{DocumentCache, NotCached},
+            dictionary::Dictionaries,
             floor,
             record::{self, STATE, StoredShadow},
         },
@@ -51,6 +52,7 @@ const HISTORY_STEPS_MAX: usize = 10_000;
 pub(super) struct Shared {
     pub(super) database: Arc<DatabaseSlot>,
     pub(super) cache: DocumentCache,
+    pub(super) dictionaries: Arc<Dictionaries>,
     /// The shadows that the state table lacks. The writer adds a shadow before it publishes it, and removes it after
     /// the commit that flushed it.
     pub(super) fresh: RwLock<BTreeSet<ShadowKey>>,
@@ -255,7 +257,9 @@ impl Shared {
         let mut missing = Vec::new();
         for ((key, form), document) in keys.iter().zip(kept).zip(&mut found) {
             match form {
-                Some(form) => *document = unless_damaged(form.decode(key))?.map(|stored| stored.document),
+                Some(form) => {
+                    *document = unless_damaged(form.decode(key, &self.dictionaries))?.map(|stored| stored.document)
+                }
                 None => missing.push((key, document)),
             }
         }
@@ -274,7 +278,8 @@ impl Shared {
                 let table = transaction.open_table(STATE_TABLE)?;
                 for (key, document) in missing {
                     let name = schema::state_key(key);
-                    let record = table.get(name.as_slice())?.map(|value| record::decode(&name, value.value()));
+                    let record = table.get(name.as_slice())?;
+                    let record = record.map(|value| record::decode(&name, value.value(), &self.dictionaries));
                     let record = record.transpose().map_err(|error| StoreError::record(STATE, key, &error));
                     *document = unless_damaged(record)?.flatten().map(|stored| stored.document);
                 }
@@ -420,9 +425,8 @@ pub(super) fn load(database: &Database, key: &ShadowKey) -> Result<Result<Stored
                 database.check_key(CheckedTable::Floors, key.device.as_str().as_bytes())?;
                 Ok(Err(floor::of(transaction, &key.device)?.version))
             }
-            Some(value) => {
-                Ok(Ok(record::decode(&name, value.value()).map_err(|error| StoreError::record(STATE, key, &error))?))
-            }
+            Some(value) => Ok(Ok(record::decode(&name, value.value(), &database.dictionaries)
+                .map_err(|error| StoreError::record(STATE, key, &error))?)),
         }
     })
 }

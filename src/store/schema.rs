@@ -7,6 +7,7 @@
 //! | `meta` | `ages` | the running time and the ages of entries, `store_clock`; missing until a commit |
 //! | `state` | device, NUL, shadow name | a document, `record` |
 //! | `journal` | sequence | a change, `entry` |
+//! | `dictionaries`, `dictionary_copies` | number | a dictionary of records, twice; the tables exist once there is one |
 //! | `floors` | device | the floor of its versions, `floor`; the table exists once a name was purged |
 //! | `rows`, `row_log` | | the state of the broker, [`crate::store::rows`] |
 //!
@@ -81,6 +82,8 @@ pub(super) struct Checkpoint {
     pub(super) floors: u64,
     /// The positions of the rows of the broker.
     pub(super) rows: RowsCheckpoint,
+    /// The number of dictionaries with which records are compressed.
+    pub(super) dictionaries: u64,
 }
 
 /// The positions of row log and table of rows.
@@ -100,6 +103,8 @@ pub(super) struct RowsCheckpoint {
 const FLOORS_TAG: u64 = 1;
 /// The tag of the extension with [`RowsCheckpoint`]. Programs that do not know rows refuse it.
 const ROWS_TAG: u64 = 2;
+/// The tag of the extension with the number of dictionaries. Programs that do not know them refuse it.
+const DICTIONARIES_TAG: u64 = 3;
 
 impl JournalPosition {
     /// Returns the position after one more entry of `bytes`.
@@ -133,6 +138,9 @@ impl Checkpoint {
         if self.rows.head.seq > Seq(0) {
             frame::put_extension(&mut out, ROWS_TAG, |out| self.rows.put_into(out));
         }
+        if self.dictionaries > 0 {
+            frame::put_extension(&mut out, DICTIONARIES_TAG, |out| put_u64(out, self.dictionaries));
+        }
         frame::finish(&mut out, META, PROGRESS_KEY.as_bytes());
         out
     }
@@ -150,6 +158,10 @@ impl Checkpoint {
             ROWS_TAG => {
                 progress.rows = RowsCheckpoint::decode(extension)?;
                 Ok(true)
+            }
+            DICTIONARIES_TAG => {
+                progress.dictionaries = extension.u64()?;
+                extension.finish().map(|()| true)
             }
             _ => Ok(false),
         })?;

@@ -35,7 +35,7 @@ use crate::{
         reader::Shared,
         rows::{dirty_rows::DirtyRows, pending::PendingRows, sent::OnDurable},
         schema::Checkpoint,
-        state::{dirty_set::DirtySet, names::NameCounts, record::RecordEncoder},
+        state::{dictionary::DictionaryTrainer, dirty_set::DirtySet, names::NameCounts, record::RecordEncoder},
         store_clock::StoreClock,
     },
 };
@@ -93,6 +93,7 @@ pub(super) struct Writer<C> {
     pub(super) names: NameCounts,
     pub(super) retention: Retention,
     pub(super) encoder: RecordEncoder,
+    pub(super) trainer: DictionaryTrainer,
     pub(super) state: State,
     pub(super) healer: Healer,
 }

@@ -29,6 +29,7 @@ use crate::{
         },
         schema::{self, CREATED_KEY, Checkpoint, Created, FILE_FORMAT, META, PROGRESS_KEY, RowsCheckpoint},
         state::{
+            dictionary::Dictionaries,
             floor::{DeviceFloor, FLOORS},
             record::{self, STATE, StoredShadow},
         },
@@ -272,7 +273,7 @@ impl Audit {
             chain.stored = true;
             Chain { open: std::mem::take(&mut chain.open), ..*chain }
         });
-        let stored = record::decode(key, value).map_err(broken)?;
+        let stored = record::decode(key, value, &Dictionaries::default()).map_err(broken)?;
         let wrong = |detail: String| StoreError::Record { table: STATE, key: shadow.to_string(), detail };
         let Document { version, etag, ref desired, ref reported, .. } = *stored.document;
         if etag != Etag::of(version, &desired.members, &reported.members) {

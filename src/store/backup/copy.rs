@@ -24,8 +24,12 @@ use crate::store::{
     journal::entry::JOURNAL,
     options::StoreOptions,
     rows::tables::{self, ROW_LOG, ROW_LOG_TABLE, ROWS_TABLE},
-    schema::{FLOORS_TABLE, JOURNAL_TABLE, META, META_TABLE, STATE_TABLE},
-    state::floor::{self, FLOORS},
+    schema::{Checkpoint, FLOORS_TABLE, JOURNAL_TABLE, META, META_TABLE, PROGRESS_KEY, STATE_TABLE},
+    state::{
+        dictionary::Dictionaries,
+        floor::{self, FLOORS},
+        record,
+    },
 };
 
 /// A reason why a store or backup could not be copied.
@@ -69,7 +73,7 @@ impl Database {
             match BackupWriter::begin(out, last) {
                 Err(error) => Ok(Err(error)),
                 Ok(mut writer) => {
-                    let copied = each(transaction, |table, key, value| match self.is_retired() {
+                    let copied = each(transaction, &self.dictionaries, |table, key, value| match self.is_retired() {
                         true => Err(io::Error::other("the store is being reopened after a failed write")),
                         false => writer.record(table, key, value),
                     })?;
@@ -83,7 +87,7 @@ impl Database {
     fn audit(&self, tombstones_max: usize) -> Result<Report, StoreError> {
         let mut audit = Audit::new(tombstones_max);
         let Ok(()) = self.read(|transaction| {
-            each(transaction, |table, key, value| {
+            each(transaction, &self.dictionaries, |table, key, value| {
                 audit.record(&Record { table, key: key.to_vec(), value: value.to_vec() });
                 Ok::<_, Infallible>(())
             })
@@ -219,14 +223,17 @@ fn wrong_key(table: &'static str, key: &[u8]) -> StoreError {
     StoreError::record(table, key.escape_ascii(), &DecodeError::Invalid("the key"))
 }
 
-/// Calls `take` with every record, in backup order, until it fails.
+/// Calls `take` with every record, in backup order, until it fails. Documents are not compressed, since a backup has no
+/// dictionaries; one whose dictionary is damaged stays as it is.
 fn each<E>(
     transaction: &ReadTransaction,
+    dictionaries: &Dictionaries,
     mut take: impl FnMut(BackupTable, &[u8], &[u8]) -> Result<(), E>,
 ) -> Result<Result<(), E>, AbortCause> {
     for item in transaction.open_table(META_TABLE)?.iter()? {
         let (key, value) = item?;
-        if let Err(error) = take(BackupTable::Meta, key.value().as_bytes(), value.value()) {
+        let plain = (key.value() == PROGRESS_KEY).then(|| without_dictionaries(value.value())).flatten();
+        if let Err(error) = take(BackupTable::Meta, key.value().as_bytes(), plain.as_deref().unwrap_or(value.value())) {
             return Ok(Err(error));
         }
     }
@@ -238,7 +245,8 @@ fn each<E>(
     }
     for item in transaction.open_table(STATE_TABLE)?.iter()? {
         let (key, value) = item?;
-        if let Err(error) = take(BackupTable::State, key.value(), value.value()) {
+        let plain = record::decompressed(key.value(), value.value(), dictionaries).ok().flatten();
+        if let Err(error) = take(BackupTable::State, key.value(), plain.as_deref().unwrap_or(value.value())) {
             return Ok(Err(error));
         }
     }
@@ -253,4 +261,9 @@ fn each<E>(
     tables::each_record(transaction, |is_log, key, value| {
         take(if is_log { BackupTable::RowLog } else { BackupTable::Rows }, key, value)
     })
+}
+
+/// Returns the positions `progress` of a store without dictionaries.
+fn without_dictionaries(progress: &[u8]) -> Option<Vec<u8>> {
+    Checkpoint::decode(progress).ok().map(|progress| Checkpoint { dictionaries: 0, ..progress }.encode())
 }

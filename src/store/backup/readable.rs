@@ -5,9 +5,11 @@
 //! a lost shadow, the floor of its device is raised to the version of that shadow.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     io::{self, Write},
     ops::Bound,
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -150,7 +152,7 @@ impl Readable {
 
     /// Replays the changes that the state table lacks.
     fn read_end(&mut self, database: &Database, progress: &Checkpoint, tombstones_max: usize) {
-        let cache = DocumentCache::new(usize::MAX);
+        let cache = DocumentCache::new(usize::MAX, Arc::clone(&database.dictionaries));
         match recovery::recover(database, progress, tombstones_max, &cache) {
             Ok(recovered) => {
                 let dirty = recovered.dirty.into_keys().filter_map(|key| Some((cache.get(&key).ok()?, key)));
@@ -185,17 +187,19 @@ impl Readable {
 
     fn write(&mut self, database: &Database, progress: &Checkpoint, out: impl Write) -> Result<(), CopyError> {
         let mut writer = self.begin(progress, out).map_err(CopyError::Write)?;
-        let mut encoder = RecordEncoder::default();
+        let (mut encoder, dictionaries) = (RecordEncoder::default(), &*database.dictionaries);
         let mut newest = std::mem::take(&mut self.newest).into_iter().peekable();
         each_sound(database, CheckedTable::State, |key, value| {
             while let Some((fresh, stored)) = newest.next_if(|(fresh, _)| fresh.as_slice() < key) {
-                writer.record(BackupTable::State, &fresh, encoder.encode(&fresh, &stored))?;
+                writer.record(BackupTable::State, &fresh, encoder.encode(&fresh, &stored, None))?;
             }
             if let Some((key, stored)) = newest.next_if(|(fresh, _)| fresh.as_slice() == key) {
-                return writer.record(BackupTable::State, &key, encoder.encode(&key, &stored));
+                return writer.record(BackupTable::State, &key, encoder.encode(&key, &stored, None));
             }
-            match record::decode(key, value) {
-                Ok(_) => writer.record(BackupTable::State, key, value),
+            let decompressed = record::decompressed(key, value, dictionaries);
+            let plain = decompressed.map(|plain| plain.map_or(Cow::Borrowed(value), Cow::Owned));
+            match plain.and_then(|plain| record::decode(key, &plain, dictionaries).map(|_| plain)) {
+                Ok(plain) => writer.record(BackupTable::State, key, &plain),
                 Err(error) => {
                     self.lose(STATE, key, &error);
                     Ok(())
@@ -204,7 +208,7 @@ impl Readable {
         })?;
         let rest = |writer: &mut BackupWriter<_>| {
             for (key, stored) in newest {
-                writer.record(BackupTable::State, &key, encoder.encode(&key, &stored))?;
+                writer.record(BackupTable::State, &key, encoder.encode(&key, &stored, None))?;
             }
             for (device, floor) in &self.floors {
                 writer.record(BackupTable::Floors, device.as_bytes(), &floor.encode(device.as_bytes()))?;
@@ -225,7 +229,7 @@ impl Readable {
         let bytes = self.rows.iter().map(|(key, value)| (key.len() + tables::framed(key, value).len()) as u64).sum();
         let rows = RowsCheckpoint { checkpoint: progress.rows.head, rows: count, bytes, ..progress.rows };
         let floors = self.floors.len() as u64;
-        let progress = Checkpoint { head, checkpoint: head, removed: head, floors, rows };
+        let progress = Checkpoint { head, checkpoint: head, removed: head, floors, rows, dictionaries: 0 };
         let last = match (progress.rows.head.seq > Seq(0), self.floors.is_empty()) {
             (true, _) => BackupTable::RowLog,
             (false, false) => BackupTable::Floors,

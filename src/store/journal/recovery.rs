@@ -256,7 +256,7 @@ impl<'a> Replay<'a> {
         } else if is_here {
             return Ok(());
         }
-        self.dirty.insert(key.clone(), stored.record_bytes());
+        self.dirty.insert(key.clone(), stored.record_bytes(&database.dictionaries));
         cache.publish(key, stored, true);
         Ok(())
     }

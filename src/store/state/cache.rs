@@ -39,7 +39,10 @@ use crate::{
         error::StoreError,
         journal::entry::Seq,
         schema,
-        state::record::{self, RecordEncoder, STATE, StoredShadow},
+        state::{
+            dictionary::Dictionaries,
+            record::{self, RecordEncoder, STATE, StoredShadow},
+        },
     },
 };
 
@@ -60,6 +63,8 @@ pub(in crate::store) struct DocumentCache {
     shard_bytes_max: usize,
     bytes: AtomicUsize,
     documents: AtomicUsize,
+    /// The dictionaries of the records.
+    dictionaries: Arc<Dictionaries>,
 }
 
 #[derive(Default)]
@@ -106,12 +111,15 @@ pub(in crate::store) struct CacheMiss {
 
 impl Form {
     /// Returns the document, which is that of `key`.
-    pub(in crate::store) fn decode(self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
+    pub(in crate::store) fn decode(
+        self,
+        key: &ShadowKey,
+        dictionaries: &Dictionaries,
+    ) -> Result<StoredShadow, StoreError> {
         match self {
             Self::Decoded(stored) => Ok(stored),
-            Self::Record(record) => {
-                record::decode(&schema::state_key(key), &record).map_err(|error| StoreError::record(STATE, key, &error))
-            }
+            Self::Record(record) => record::decode(&schema::state_key(key), &record, dictionaries)
+                .map_err(|error| StoreError::record(STATE, key, &error)),
         }
     }
 
@@ -132,8 +140,9 @@ impl Form {
 }
 
 impl DocumentCache {
-    pub(in crate::store) fn new(bytes_max: usize) -> Self {
+    pub(in crate::store) fn new(bytes_max: usize, dictionaries: Arc<Dictionaries>) -> Self {
         Self {
+            dictionaries,
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher: RandomState::new(),
             shard_bytes_max: bytes_max / SHARDS,
@@ -145,7 +154,7 @@ impl DocumentCache {
     /// Returns an empty cache whose content can [`DocumentCache::replace`] that of this one.
     pub(in crate::store) fn successor(&self) -> Self {
         let bytes_max = self.shard_bytes_max * SHARDS;
-        Self { hasher: self.hasher.clone(), ..Self::new(bytes_max) }
+        Self { hasher: self.hasher.clone(), ..Self::new(bytes_max, Arc::clone(&self.dictionaries)) }
     }
 
     /// Returns the number of documents and their approximate bytes.
@@ -169,7 +178,7 @@ impl DocumentCache {
                 Err(miss) => return Err(NotCached::Miss(miss)),
             };
             // Without the lock. Decoding again is rare: somebody else has decoded or changed the document meanwhile.
-            let decoded = form.clone().decode(key).map_err(NotCached::Damaged)?;
+            let decoded = form.clone().decode(key, &self.dictionaries).map_err(NotCached::Damaged)?;
             if self.keep_decoded(key, &form, &decoded) {
                 return Ok(decoded);
             }
@@ -223,7 +232,9 @@ impl DocumentCache {
     ) -> Result<StoredShadow, StoreError> {
         let mut shard = self.shard(miss.shard).write();
         let settled = match shard.slots.get(key) {
-            Some(slot) if slot.pinned || slot.last_entry >= read.last_entry => slot.form.clone().decode(key),
+            Some(slot) if slot.pinned || slot.last_entry >= read.last_entry => {
+                slot.form.clone().decode(key, &self.dictionaries)
+            }
             // Absent shadows are not cached, since clients can ask for any name.
             None if shard.published != miss.published || read.last_entry == Seq(0) => Ok(read),
             _ => {
@@ -315,7 +326,8 @@ impl DocumentCache {
             }
             match &slot.form {
                 Form::Decoded(stored) => {
-                    let record = shard.encoder.encode(&schema::state_key(&key), stored).into();
+                    let record =
+                        shard.encoder.encode(&schema::state_key(&key), stored, self.dictionaries.newest()).into();
                     slot.form = Form::Record(record);
                     let (former, bytes) = (slot.bytes, slot.form.bytes());
                     slot.bytes = bytes;

@@ -96,6 +96,11 @@ impl DirtySet {
         self.dirty.contains_key(key)
     }
 
+    /// Returns about `count` shadows from all parts of the set.
+    pub(in crate::store) fn sample(&self, count: usize) -> impl Iterator<Item = &ShadowKey> {
+        self.dirty.keys().step_by((self.dirty.len() / count).max(1)).take(count)
+    }
+
     /// Returns the dirty shadows of `device`.
     pub(in crate::store) fn of_device<'a>(&'a self, device: &'a DeviceId) -> impl Iterator<Item = &'a ShadowKey> {
         let from = self.dirty.range(ShadowKey::classic(device.clone())..);

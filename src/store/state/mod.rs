@@ -1,6 +1,7 @@
 //! The state table: records, the documents in memory, and the dirty set between them.
 
 pub(super) mod cache;
+pub(super) mod dictionary;
 pub(super) mod dirty_set;
 pub(super) mod floor;
 pub(super) mod names;

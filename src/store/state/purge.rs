@@ -130,7 +130,9 @@ impl PurgeSearch<'_> {
                 if !record::may_be_deleted(value) {
                     continue;
                 }
-                if let (Ok(shadow), Ok(stored)) = (schema::shadow_key(key), record::decode(key, value)) {
+                if let (Ok(shadow), Ok(stored)) =
+                    (schema::shadow_key(key), record::decode(key, value, &self.shared.dictionaries))
+                {
                     tombstones.push((shadow, stored));
                 }
             }

@@ -2,6 +2,9 @@
 //!
 //! Stamps are written once each, in a table that leaves and tombstones index, and principals once each in another. A
 //! document of 30 leaves usually has a handful of stamps and two principals. Decoding shares them again.
+//!
+//! The *body*, which is everything but the numbers at the beginning and the idempotency keys at the end, is compressed once
+//! the store has a dictionary ([`super::dictionary`]).
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -18,7 +21,10 @@ use crate::{
         codec::{DecodeError, Decoder, put_len, put_pointer, put_str, put_u64, put_value},
         frame,
         journal::entry::Seq,
-        state::remembered,
+        state::{
+            dictionary::{Dictionaries, Dictionary},
+            remembered,
+        },
     },
 };
 
@@ -26,6 +32,7 @@ use crate::{
 pub(in crate::store) const STATE: &str = "state";
 
 const DELETED: u8 = 1;
+const COMPRESSED: u8 = 2;
 
 const LEAF: u8 = 0;
 const OBJECT: u8 = 1;
@@ -52,10 +59,11 @@ impl StoredShadow {
     }
 
     /// Returns the approximate bytes of the record, and of what is kept in memory for each.
-    pub(in crate::store) fn record_bytes(&self) -> u32 {
+    pub(in crate::store) fn record_bytes(&self, dictionaries: &Dictionaries) -> u32 {
         let section = |name| self.document.section(name).canonical_bytes + 3 * self.document.section(name).leaves;
         let sections: usize = SectionName::ALL.into_iter().map(section).sum();
-        let bytes = 320 + sections + 32 * self.document.tombstones.len() + 96 * self.remembered.keys().len();
+        let body = dictionaries.approximate(sections + 32 * self.document.tombstones.len());
+        let bytes = 320 + body + 96 * self.remembered.keys().len();
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
@@ -71,7 +79,9 @@ impl StoredShadow {
 pub(in crate::store) struct RecordEncoder {
     stamps: Stamps,
     /// The sections and tombstones, written after the tables that they index.
+    indexed: Vec<u8>,
     body: Vec<u8>,
+    compressed: Vec<u8>,
     out: Vec<u8>,
 }
 
@@ -84,34 +94,55 @@ struct Stamps {
 }
 
 impl RecordEncoder {
-    /// Returns the framed value of `stored` under `key`.
-    pub(in crate::store) fn encode(&mut self, key: &[u8], stored: &StoredShadow) -> &[u8] {
+    /// Returns the framed value of `stored` under `key`, compressed with `dictionary` if that makes it shorter.
+    pub(in crate::store) fn encode(
+        &mut self,
+        key: &[u8],
+        stored: &StoredShadow,
+        dictionary: Option<&Dictionary>,
+    ) -> &[u8] {
         let document = &stored.document;
-        self.stamps.clear();
-        self.body.clear();
-        for name in SectionName::ALL {
-            put_section(&mut self.body, document.section(name), &mut self.stamps);
-        }
-        put_len(&mut self.body, document.tombstones.len());
-        for tombstone in document.tombstones.iter() {
-            put_pointer(&mut self.body, &tombstone.path);
-            put_u64(&mut self.body, self.stamps.index(&tombstone.removed));
-        }
-
+        self.encode_body(document);
+        let dictionary = dictionary.filter(|dictionary| dictionary.compress(&self.body, &mut self.compressed));
         let out = &mut self.out;
         frame::begin(out);
-        out.push(u8::from(document.deleted) * DELETED);
+        out.push((u8::from(document.deleted) * DELETED) | (u8::from(dictionary.is_some()) * COMPRESSED));
         put_u64(out, stored.last_entry.0);
         put_u64(out, document.version.0);
         put_u64(out, document.timestamp.0);
         put_u64(out, document.etag.version.0);
         out.extend_from_slice(&document.etag.digest);
         put_u64(out, document.floor.0);
-        self.stamps.put(out);
-        out.extend_from_slice(&self.body);
+        match dictionary {
+            None => out.extend_from_slice(&self.body),
+            Some(dictionary) => {
+                out.extend_from_slice(&dictionary.checksum().to_le_bytes());
+                put_len(out, self.body.len());
+                put_len(out, self.compressed.len());
+                out.extend_from_slice(&self.compressed);
+            }
+        }
         remembered::put_all(out, &stored.remembered);
         frame::finish(out, STATE, key);
         out
+    }
+
+    /// Returns the body of the record of `document`, which is what a dictionary compresses.
+    pub(in crate::store) fn encode_body(&mut self, document: &Document) -> &[u8] {
+        self.stamps.clear();
+        self.indexed.clear();
+        for name in SectionName::ALL {
+            put_section(&mut self.indexed, document.section(name), &mut self.stamps);
+        }
+        put_len(&mut self.indexed, document.tombstones.len());
+        for tombstone in document.tombstones.iter() {
+            put_pointer(&mut self.indexed, &tombstone.path);
+            put_u64(&mut self.indexed, self.stamps.index(&tombstone.removed));
+        }
+        self.body.clear();
+        self.stamps.put(&mut self.body);
+        self.body.extend_from_slice(&self.indexed);
+        &self.body
     }
 }
 
@@ -170,26 +201,64 @@ fn put_members(out: &mut Vec<u8>, members: &Members, stamps: &mut Stamps) {
     }
 }
 
+/// The numbers at the beginning of a record.
+struct RecordHead {
+    is_compressed: bool,
+    last_entry: Seq,
+    version: Version,
+    timestamp: Timestamp,
+    deleted: bool,
+    etag: Etag,
+    floor: Version,
+}
+
+impl RecordHead {
+    fn decode(payload: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let (deleted, is_compressed) = flags(payload)?;
+        Ok(Self {
+            deleted,
+            is_compressed,
+            last_entry: Seq(payload.u64()?),
+            version: Version(payload.u64()?),
+            timestamp: Timestamp(payload.u64()?),
+            etag: Etag { version: Version(payload.u64()?), digest: payload.array()? },
+            floor: Version(payload.u64()?),
+        })
+    }
+
+    /// Returns the document with this head and `body`.
+    fn document(&self, body: &mut Decoder<'_>) -> Result<Document, DecodeError> {
+        let stamps = stamps(body)?;
+        Ok(Document {
+            version: self.version,
+            timestamp: self.timestamp,
+            deleted: self.deleted,
+            etag: self.etag,
+            floor: self.floor,
+            desired: section(body, &stamps)?,
+            reported: section(body, &stamps)?,
+            tags: section(body, &stamps)?,
+            tombstones: Arc::new(tombstones(body, &stamps)?),
+        })
+    }
+}
+
 /// Decodes the framed value found under `key`.
-pub(in crate::store) fn decode(key: &[u8], framed: &[u8]) -> Result<StoredShadow, DecodeError> {
+pub(in crate::store) fn decode(
+    key: &[u8],
+    framed: &[u8],
+    dictionaries: &Dictionaries,
+) -> Result<StoredShadow, DecodeError> {
     let mut payload = frame::open(framed, STATE, key)?;
-    let deleted = flags(&mut payload)?;
-    let last_entry = Seq(payload.u64()?);
-    let version = Version(payload.u64()?);
-    let timestamp = Timestamp(payload.u64()?);
-    let etag = Etag { version: Version(payload.u64()?), digest: payload.array()? };
-    let floor = Version(payload.u64()?);
-    let stamps = stamps(&mut payload)?;
-    let document = Document {
-        version,
-        timestamp,
-        deleted,
-        etag,
-        floor,
-        desired: section(&mut payload, &stamps)?,
-        reported: section(&mut payload, &stamps)?,
-        tags: section(&mut payload, &stamps)?,
-        tombstones: Arc::new(tombstones(&mut payload, &stamps)?),
+    let head = RecordHead::decode(&mut payload)?;
+    let document = if head.is_compressed {
+        let body = decompress(&mut payload, dictionaries)?;
+        let mut body = Decoder::new(&body);
+        let document = head.document(&mut body)?;
+        body.finish()?;
+        document
+    } else {
+        head.document(&mut payload)?
     };
     let mut remembered = Remembered::default();
     frame::extensions(payload, |tag, mut extension| match tag {
@@ -199,12 +268,41 @@ pub(in crate::store) fn decode(key: &[u8], framed: &[u8]) -> Result<StoredShadow
         }
         _ => Ok(false),
     })?;
-    Ok(StoredShadow { document: Arc::new(document), last_entry, remembered })
+    Ok(StoredShadow { document: Arc::new(document), last_entry: head.last_entry, remembered })
+}
+
+fn decompress(payload: &mut Decoder<'_>, dictionaries: &Dictionaries) -> Result<Vec<u8>, DecodeError> {
+    let dictionary = dictionaries.get(u32::from_le_bytes(payload.array()?))?;
+    let length = payload.size()?;
+    let compressed = payload.count()?;
+    dictionary.decompress(payload.bytes(compressed)?, length)
+}
+
+/// Returns the framed value without compression; `None` if it has none.
+pub(in crate::store) fn decompressed(
+    key: &[u8],
+    framed: &[u8],
+    dictionaries: &Dictionaries,
+) -> Result<Option<Vec<u8>>, DecodeError> {
+    if framed.get(1).is_none_or(|flags| flags & COMPRESSED == 0) {
+        return Ok(None);
+    }
+    let mut payload = frame::open(framed, STATE, key)?;
+    let all = payload.remaining();
+    RecordHead::decode(&mut payload)?;
+    let head = framed.get(2..1 + all - payload.remaining()).ok_or(DecodeError::Truncated)?;
+    let body = decompress(&mut payload, dictionaries)?;
+    let mut out = Vec::with_capacity(framed.len() + body.len());
+    frame::begin(&mut out);
+    out.push(u8::from(may_be_deleted(framed)) * DELETED);
+    [head, &body, payload.rest()].into_iter().for_each(|part| out.extend_from_slice(part));
+    frame::finish(&mut out, STATE, key);
+    Ok(Some(out))
 }
 
 /// Returns true if the record under `key` is that of a deleted shadow.
 pub(in crate::store) fn decode_deleted(key: &[u8], framed: &[u8]) -> Result<bool, DecodeError> {
-    flags(&mut frame::open(framed, STATE, key)?)
+    flags(&mut frame::open(framed, STATE, key)?).map(|(deleted, _)| deleted)
 }
 
 /// Returns the newest entry of the shadow from its record under `key`.
@@ -220,10 +318,10 @@ pub(in crate::store) fn may_be_deleted(framed: &[u8]) -> bool {
     framed.get(1).is_some_and(|flags| flags & DELETED != 0)
 }
 
-fn flags(payload: &mut Decoder<'_>) -> Result<bool, DecodeError> {
+/// Returns true for a deleted shadow, and true for a compressed body.
+fn flags(payload: &mut Decoder<'_>) -> Result<(bool, bool), DecodeError> {
     match payload.u8()? {
-        0 => Ok(false),
-        DELETED => Ok(true),
+        flags if flags & !(DELETED | COMPRESSED) == 0 => Ok((flags & DELETED != 0, flags & COMPRESSED != 0)),
         _ => Err(DecodeError::Invalid("a flag")),
     }
 }

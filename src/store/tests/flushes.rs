@@ -84,7 +84,12 @@ fn a_steady_load_keeps_the_lag_near_one_pass() {
 
 #[test]
 fn dirty_documents_have_a_share_of_the_cache() {
-    let options = StoreOptions { document_cache_bytes: 1 << 20, flush_documents_min: 0, ..options() };
+    let options = StoreOptions {
+        document_cache_bytes: 1 << 20,
+        flush_documents_min: 0,
+        dictionary_documents_min: usize::MAX,
+        ..options()
+    };
     let disk = SimDisk::new(Vec::new(), Stop::Never);
     let mut stepped = Stepped::open(&disk, options).unwrap();
     for n in 0..500 {

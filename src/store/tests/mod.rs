@@ -7,6 +7,7 @@ mod ages;
 mod copies;
 mod counts;
 mod damage;
+mod dictionaries;
 mod faults;
 mod files;
 mod flushes;
@@ -92,6 +93,7 @@ fn options() -> StoreOptions {
     StoreOptions {
         page_cache_bytes: 1 << 20,
         document_cache_bytes: 1 << 20,
+        dictionary_documents_min: 8,
         free_disk_min: 0,
         ..StoreOptions::new("store.redb")
     }

@@ -66,7 +66,7 @@ fn a_read_from_disk_is_merged_with_publications() {
         (Purged, 5, 5, None),
     ] {
         let about = format!("{meanwhile:?}, read {read}");
-        let cache = DocumentCache::new(1 << 20);
+        let cache = DocumentCache::new(1 << 20, Arc::default());
         let miss = self::miss(&cache);
         match meanwhile {
             Nothing => {}
@@ -88,7 +88,7 @@ fn a_read_from_disk_is_merged_with_publications() {
 
 #[test]
 fn a_removed_slot_leaves_nothing() {
-    let cache = DocumentCache::new(1 << 20);
+    let cache = DocumentCache::new(1 << 20, Arc::default());
     for _ in 0..3 {
         cache.publish(&key("d"), stored(1), false);
         cache.remove(&key("d"));
@@ -101,7 +101,7 @@ fn a_removed_slot_leaves_nothing() {
 
 #[test]
 fn pinned_slots_stay_and_others_are_bounded() {
-    let cache = DocumentCache::new(SHARDS * 2000);
+    let cache = DocumentCache::new(SHARDS * 2000, Arc::default());
     for n in 0..100 {
         cache.publish(&key(&format!("pinned-{n}")), stored(n + 1), true);
     }
@@ -133,7 +133,7 @@ fn is_record(cache: &DocumentCache, key: &ShadowKey) -> bool {
 
 #[test]
 fn dirty_documents_beyond_the_budget_are_kept_as_records() {
-    let cache = DocumentCache::new(0);
+    let cache = DocumentCache::new(0, Arc::default());
     let keys: Vec<_> = (1..=200).map(|n| key(&format!("d{n}"))).collect();
     for (key, n) in keys.iter().zip(1..) {
         cache.publish(key, written(n), true);
@@ -147,7 +147,7 @@ fn dirty_documents_beyond_the_budget_are_kept_as_records() {
 
 #[test]
 fn a_lookup_decodes_a_record_for_the_next_one() {
-    let cache = DocumentCache::new(1 << 20);
+    let cache = DocumentCache::new(1 << 20, Arc::default());
     cache.publish(&key("d"), written(1), true);
     let mut shard = cache.shard(cache.shard_of(&key("d"))).write();
     cache.sweep(&mut shard, 0);
@@ -164,7 +164,7 @@ fn a_lookup_decodes_a_record_for_the_next_one() {
 
 #[test]
 fn a_document_decoded_too_late_replaces_nothing() {
-    let cache = DocumentCache::new(1 << 20);
+    let cache = DocumentCache::new(1 << 20, Arc::default());
     cache.publish(&key("d"), written(1), true);
     let encode = || cache.sweep(&mut cache.shard(cache.shard_of(&key("d"))).write(), 0);
     encode();
@@ -178,7 +178,7 @@ fn a_document_decoded_too_late_replaces_nothing() {
 
 #[test]
 fn looked_up_slots_outlive_others() {
-    let cache = DocumentCache::new(SHARDS * 10_000);
+    let cache = DocumentCache::new(SHARDS * 10_000, Arc::default());
     let hot = key("hot");
     cache.publish(&hot, stored(1), false);
     for n in 0..20_000 {

@@ -296,7 +296,7 @@ impl Device {
         self.packet_id = self.packet_id % u16::MAX + 1;
         if self.count == 0 {
             let topic = format!("shadow/{}/update", self.name());
-            let report = message::full_report();
+            let report = message::full_report(message::device_number(&self.id));
             let id = Some(self.packet_id);
             frame::write_publish(&mut shared.out, shared.protocol, topic.as_bytes(), id, report.as_bytes());
         } else {

@@ -190,6 +190,18 @@ impl Gateways {
         self.polled.turn_for(&mut self.all, self.load.phases.warm_up)
     }
 
+    /// Warms up until at least `requests` have finished, and returns their number.
+    pub(crate) fn warm_up_for(&mut self, requests: u64) -> anyhow::Result<u64> {
+        self.all.shared.tally.reset();
+        self.warm_up()?;
+        let Self { polled, all, .. } = self;
+        polled.turn_until(all, FILL_DEADLINE, "requests of the warm-up", |all, _| {
+            let left = requests.saturating_sub(all.shared.tally.updates());
+            Ok(usize::try_from(left).unwrap_or(usize::MAX))
+        })?;
+        Ok(self.all.shared.tally.updates())
+    }
+
     /// Measures; the requests go on after it.
     pub(crate) fn measure(&mut self) -> anyhow::Result<Measured> {
         let phases = Phases { warm_up: Duration::ZERO, ..self.load.phases };
@@ -405,7 +417,13 @@ impl State {
         match (request, version) {
             (Request::Get, _) => message::write_request(&mut shared.out, shadow, "get", reply, b""),
             (Request::Update, 0) => {
-                message::write_request(&mut shared.out, shadow, "update", reply, message::full_report().as_bytes());
+                message::write_request(
+                    &mut shared.out,
+                    shadow,
+                    "update",
+                    reply,
+                    message::full_report(shadow).as_bytes(),
+                );
             }
             (Request::Update, _) => {
                 shared.templates.write_with_reply(&mut shared.out, shadow, reply, version.into());

@@ -86,7 +86,7 @@ impl KeyWriters {
     pub(crate) fn connect(load: KeyLoad) -> anyhow::Result<Self> {
         crate::bench::limits::raise_open_files(load.writers)?;
         let mut polled = EventLoop::new(&load.stop)?;
-        let document = message::full_report().into_bytes();
+        let document = message::full_report(0).into_bytes();
         let shared = Shared { document, running: false, puts: 0, ready: 0, tally: UpdateStats::new(), out: Vec::new() };
         let mut all = All { load, writers: Vec::new(), shared };
         polled.turn_until(&mut all, CONNECT_DEADLINE, "writers not connected", |all, registry| {

@@ -15,6 +15,11 @@ pub(crate) fn device_id(number: usize) -> String {
     format!("bench-{number:07}")
 }
 
+/// Returns the number of a device from its [`device_id`].
+pub(crate) fn device_number(id: &[u8]) -> usize {
+    id.iter().filter(|byte| byte.is_ascii_digit()).fold(0, |number, digit| 10 * number + usize::from(digit - b'0'))
+}
+
 /// Returns the bytes of [`device_id`], without allocation.
 pub(crate) fn device_id_bytes(number: usize) -> [u8; ID_BYTES] {
     let mut id = *b"bench-0000000";
@@ -56,19 +61,48 @@ impl ReplyTo {
 /// The identifier of the property.
 const RESPONSE_TOPIC: u8 = 0x08;
 
-/// Returns the first update of every device: the whole document, without a precondition, since the shadow may exist from
-/// an earlier run. `desired` and `reported` agree, so no delta follows.
-pub(crate) fn full_report() -> String {
-    concat!(
-        r#"{"state":{"desired":{"target":21.5,"mode":"heat"},"reported":{"target":21.5,"mode":"heat","#,
-        r#""model":"umbra-thermostat-2","serial":"UT2-000042-93af","firmware":"1.4.2","temperature":10.00,"#,
-        r#""humidity":10.0,"valve":37,"rssi":-10,"uptime":1000000,"battery":{"percent":87.5,"volts":3.2},"#,
-        r#""network":{"ssid":"building-automation","channel":6,"address":"10.20.6.15","gateway":"10.20.0.1"},"#,
-        r#""limits":{"min":5,"max":35},"modes":["heat","eco","off"],"#,
-        r#""features":["window-open","child-lock","frost-guard","valve-exercise","summer-mode","boost"],"#,
-        r#""schedule":["06:30 21.5","08:30 18.0","16:00 21.0","22:30 17.0"],"calibration":[0.12,-0.03,1.0]}}}"#
+/// Returns the first update of device `shadow`: the whole document, without a precondition, since the shadow may exist from
+/// an earlier run. `desired` and `reported` agree, so no delta follows. As in a fleet, the devices have the same members and
+/// differ in their identity, their place and their readings.
+pub(crate) fn full_report(shadow: usize) -> String {
+    // Digits that look random and are the same in each run.
+    let unique = (shadow as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let below = |bits: u32, end: u64| (unique >> bits) % end;
+    let firmware = match below(9, 4) {
+        0 => "1.3.9",
+        1 => "1.4.1",
+        _ => "1.4.2",
+    };
+    let target = format!("{}.{}", 18 + below(3, 5), below(3, 10));
+    format!(
+        concat!(
+            r#"{{"state":{{"desired":{{"target":{target},"mode":"heat"}},"reported":{{"target":{target},"mode":"heat","#,
+            r#""model":"umbra-thermostat-2","serial":"UT2-{serial:06}-{suffix:04x}","firmware":"{firmware}","temperature":{temperature}.25,"#,
+            r#""humidity":{humidity}.5,"valve":{valve},"rssi":-{rssi},"uptime":{uptime},"battery":{{"percent":{percent}.5,"volts":3.{volts}}},"#,
+            r#""network":{{"ssid":"building-{building}","channel":{channel},"address":"10.{a}.{b}.{c}","gateway":"10.{a}.0.1"}},"#,
+            r#""limits":{{"min":5,"max":35}},"modes":["heat","eco","off"],"#,
+            r#""features":["window-open","child-lock","frost-guard","valve-exercise","summer-mode","boost"],"#,
+            r#""schedule":["06:30 21.5","08:30 18.0","16:00 21.0","22:30 17.0"],"calibration":[0.{zero:02},-0.0{low},1.0]}}}}}}"#
+        ),
+        target = target,
+        firmware = firmware,
+        serial = shadow,
+        suffix = below(20, 0x1_0000),
+        temperature = 15 + below(5, 12),
+        humidity = 30 + below(7, 40),
+        valve = below(11, 100),
+        rssi = 40 + below(13, 50),
+        uptime = below(15, 9_000_000),
+        percent = below(17, 100),
+        volts = below(19, 6),
+        building = below(21, 400),
+        channel = 1 + below(23, 13),
+        a = below(25, 250),
+        b = below(27, 250),
+        c = below(29, 250),
+        zero = below(31, 30),
+        low = below(33, 9),
     )
-    .to_owned()
 }
 
 /// The kind of the updates after the first one.
@@ -359,7 +393,7 @@ mod tests {
 
     #[test]
     fn the_document_is_about_600_bytes() {
-        let report: Value = serde_json::from_str(&full_report()).expect("JSON");
+        let report: Value = serde_json::from_str(&full_report(42)).expect("JSON");
         let state = report.get("state").map(Value::to_string).unwrap_or_default();
         assert!((550..800).contains(&state.len()), "{} bytes", state.len());
     }

@@ -86,7 +86,7 @@ impl Visits {
 pub(crate) fn update_once(broker: SocketAddr, shadow: usize) -> anyhow::Result<()> {
     let (mut visitor, mut out) = (Visitor::connect(broker, "probe", false)?, Vec::new());
     let topic = format!("shadow/{}/update", message::device_id(shadow));
-    let report = message::full_report();
+    let report = message::full_report(shadow);
     frame::write_publish(&mut out, Protocol::V311, topic.as_bytes(), Some(1), report.as_bytes());
     visitor.stream.write_all(&out)?;
     visitor.answers(frame::PUBACK, 1)?;

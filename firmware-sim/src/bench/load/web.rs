@@ -63,6 +63,7 @@ struct Connection {
 
 /// The state of one connection and its shadow.
 struct State {
+    shadow: usize,
     path: String,
     /// The entity tag of the shadow; empty before it exists.
     etag: Vec<u8>,
@@ -100,6 +101,7 @@ impl WebClients {
                 socket: Socket::dial(number, load.server, polled.registry())?,
                 dialling: true,
                 state: State {
+                    shadow: load.first_shadow + number,
                     path: format!("/v1/devices/{}/shadow", message::device_id(load.first_shadow + number)),
                     etag: Vec::new(),
                     request: None,
@@ -160,7 +162,7 @@ impl State {
                 http::write_request(out, "GET", &self.path, &condition, b"");
             }
             Request::Write if self.etag.is_empty() => {
-                let report: serde_json::Value = serde_json::from_str(&message::full_report())?;
+                let report: serde_json::Value = serde_json::from_str(&message::full_report(self.shadow))?;
                 let state = report.get("state").context("a report has a state")?.to_string();
                 http::write_request(out, "PUT", &self.path, b"If-None-Match: *", state.as_bytes());
             }

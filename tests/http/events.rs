@@ -192,6 +192,32 @@ fn resuming_from_an_unknown_position_is_gone() {
     assert!(Stream::open(&site, "", Some(&last)).is_ok(), "the last one");
 }
 
+/// A stream that came back read the changes of all devices to find those of its own.
+#[test]
+fn a_stream_of_one_device_resumes_after_many_changes_of_others() {
+    let site = Site::open();
+    let open = |last: Option<&str>| {
+        Stream::open(&site, "?device=lamp", last).unwrap_or_else(|head| panic!("{last:?}: {head:?}"))
+    };
+    site.put(&path("lamp"), json!({"desired": {"n": 0}}));
+    let mut whole = open(BEGINNING);
+    let first = whole.next().unwrap().id;
+    for n in 1..4 {
+        (0..100).for_each(|other| drop(site.put(&path(&format!("other-{other}")), json!({"reported": {"n": n}}))));
+        site.merge(&path("lamp"), json!({"desired": {"n": n}}));
+    }
+    let places: Vec<_> = (1..4).map(|_| whole.next().unwrap().id).collect();
+    let mut resumed = open(Some(&first));
+    let found: Vec<_> = (1..4).map(|_| resumed.next().unwrap().id).collect();
+    assert_eq!(found, places);
+    let mut again = open(Some(&places[0]));
+    assert_eq!([again.next().unwrap().id, again.next().unwrap().id], places[1..]);
+    site.merge(&path("lamp"), json!({"desired": {"n": 9}}));
+    let live = whole.next().unwrap();
+    assert_eq!(live.data["changes"][0]["value"], json!(9));
+    assert_eq!([resumed.next().unwrap().id, again.next().unwrap().id], [live.id.clone(), live.id]);
+}
+
 /// A reader that stays away, comes back, is cut off for being slow and comes back again misses nothing and sees nothing
 /// twice.
 #[test]

@@ -35,6 +35,7 @@ use crate::{
         pages::verifier::Verifier,
         purging::{PurgeOrder, PurgedTombstones},
         reader::{History, HistoryReader, JournalPage, Listed, LoadTime, Shared},
+        replication::batch_log::FileLog,
         rows::{
             edit::RowEdit,
             pending::{BACKLOG_BYTES_MAX, PendingRows},
@@ -123,6 +124,7 @@ pub(super) fn assemble<C: Send + 'static>(
     let progress = database.progress()?;
     let clock = StoreClock::open(clock, database.ages()?, options.journal_age_max);
     let dirty_rows = tables::recover(&database, &progress.rows, options.row_lag_bytes_max)?;
+    let applied_position = database.applied_position()?;
     let cache = DocumentCache::new(options.document_cache_bytes);
     let recovered = recovery::recover(&database, &progress, options.document.path_tombstones_max, &cache)?;
     let counter = Mutex::new(ShadowCounter::open(&database, recovered.counts)?);
@@ -163,6 +165,8 @@ pub(super) fn assemble<C: Send + 'static>(
         encoder: RecordEncoder::default(),
         state: State::Writable,
         healer: Healer::new(reopen),
+        log: Box::new(FileLog),
+        applied_position,
         options,
     };
     writer.report();

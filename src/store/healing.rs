@@ -167,7 +167,7 @@ impl<C> Writer<C> {
         let mut database = (self.healer.reopen)()?;
         database.follow(self.shared.database.pages())?;
         database.check_writable()?;
-        let progress = database.progress()?;
+        let (progress, applied_position) = (database.progress()?, database.applied_position()?);
         let landed = self.healer.has_landed(self.progress.head, progress.head);
         let path = || self.options.path.clone();
         let landed = landed.map_err(|detail| StoreError::Corrupt { path: path(), detail })?;
@@ -185,6 +185,7 @@ impl<C> Writer<C> {
         self.dirty_rows = dirty_rows;
         self.dirty_set = DirtySet::new(recovered.dirty, &progress, &self.options);
         self.names = NameCounts::new(self.options.shadow_names_max);
+        self.applied_position = applied_position;
         self.progress = progress;
         self.shared.head.store(progress.head.seq.0, Ordering::Release);
         Ok(landed)

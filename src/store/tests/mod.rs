@@ -12,13 +12,15 @@ mod files;
 mod flushes;
 mod healing;
 mod keys;
-
+mod log_schedules;
+mod memory_log;
 mod model;
 mod names;
 mod patches;
 mod purging;
 mod readable;
 mod reading;
+mod replicas;
 mod rows;
 mod sim_disk;
 mod stepped;

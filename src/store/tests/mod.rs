@@ -20,6 +20,7 @@ mod patches;
 mod purging;
 mod readable;
 mod reading;
+mod replica_rules;
 mod replicas;
 mod rows;
 mod sim_disk;

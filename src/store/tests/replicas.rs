@@ -20,7 +20,7 @@ use super::{
 use crate::{
     shadow::{Command, IdempotencyKey, Keyed, ShadowKey, Update, command::idempotency::REMEMBERED_SECONDS},
     store::{
-        QueuedCommand, RowEdit, ShadowCounts, State, StoreError, StoreOptions,
+        QueuedCommand, RowEdit, ShadowCounts, StoreError, StoreOptions,
         database::CommitFailure,
         replication::{
             batch_log::BatchLog,

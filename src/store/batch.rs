@@ -7,29 +7,25 @@
 //! A patch is resolved to an update here, and its outcome holds that update. Exceptions are a patch that was refused
 //! before that, and a replayed one.
 
-use std::{
-    collections::{HashMap, hash_map},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use crate::{
     observability::request_id::RequestId,
     shadow::{
-        self, Change, Command, Decision, DeviceId, Disposition, Document, DocumentLimits, FirstOutcome, Keyed,
-        Rejection, Remembered, RememberedKey, Sender, ShadowKey, Timestamp, Version,
+        self, Change, Command, Decision, Disposition, Document, DocumentLimits, FirstOutcome, Keyed, Rejection,
+        Remembered, RememberedKey, Sender, ShadowKey, Timestamp, Version,
     },
     store::{
+        changes::Changes,
         error::StoreError,
         journal::entry::{NewJournalEntry, Seq},
         reader::Shared,
+        replication::batch_record::KeyedNoOp,
         rows::edit::RowEdit,
-        schema::JournalPosition,
-        shadow_counts::CountChange,
         state::{
-            cache::NotCached,
             dirty_set::DirtySet,
             names::{Admission, NameCounts},
-            purge::{Purge, PurgeSearch},
+            purge::PurgeSearch,
             record::StoredShadow,
             remembered::{EntryKey, FirstAnswer},
         },
@@ -105,52 +101,24 @@ pub(super) struct DecideContext<'a> {
     pub(super) shared: &'a Shared,
     pub(super) dirty_set: &'a DirtySet,
     pub(super) names: &'a mut NameCounts,
-    /// The last entry removed by retention.
-    pub(super) removed: Seq,
     pub(super) limits: &'a DocumentLimits,
     pub(super) now: Now,
 }
 
-/// A shadow that the batch has touched.
-pub(super) struct TouchedShadow {
-    pub(super) stored: StoredShadow,
-    /// True if its document was in memory before the batch.
-    pub(super) was_cached: bool,
-    /// True if the store had no such shadow before the batch.
-    pub(super) is_new: bool,
-    /// True if a command of the batch changed it.
-    pub(super) changed: bool,
-    /// True if its record must be in the same commit, since no journal entry holds its new data.
-    pub(super) must_flush: bool,
-}
-
 /// A batch while it is decided.
 pub(super) struct Batch<C> {
-    /// The end of the journal with the entries of this batch.
-    pub(super) head: JournalPosition,
-    /// The new entries, framed and checksummed.
-    pub(super) entries: Vec<(Seq, Vec<u8>)>,
-    pub(super) touched: HashMap<ShadowKey, TouchedShadow>,
-    /// The tombstones to purge, by device.
-    pub(super) purged: HashMap<DeviceId, Purge>,
-    /// The change of the numbers of shadows.
-    pub(super) counts: CountChange,
+    pub(super) changes: Changes,
     /// The edits of rows of the accepted commands.
     pub(super) rows: Vec<RowEdit>,
     pub(super) outcomes: Vec<Outcome<C>>,
 }
 
 impl<C> Batch<C> {
-    pub(super) fn new(head: JournalPosition, queue: usize) -> Self {
-        Self {
-            head,
-            entries: Vec::with_capacity(queue),
-            touched: HashMap::with_capacity(queue),
-            purged: HashMap::new(),
-            counts: CountChange::default(),
-            rows: Vec::new(),
-            outcomes: Vec::with_capacity(queue),
-        }
+    /// Returns an empty batch for `queue` commands that makes `changes`.
+    pub(super) fn new(mut changes: Changes, queue: usize) -> Self {
+        changes.record.entries.reserve(queue);
+        changes.touched.reserve(queue);
+        Self { changes, rows: Vec::new(), outcomes: Vec::with_capacity(queue) }
     }
 
     /// Decides `queued` after all earlier ones.
@@ -162,7 +130,7 @@ impl<C> Batch<C> {
             // The touched paths of an unresolved patch are unknown.
             (_, Command::Patch(_)) => None,
             (Err(Rejection::VersionConflict { .. }), _) => {
-                self.touched.get(&envelope.key).map(|touched| touched.stored.clone())
+                self.changes.touched.get(&envelope.key).map(|touched| touched.stored.clone())
             }
             _ => None,
         };
@@ -171,21 +139,14 @@ impl<C> Batch<C> {
 
     /// Returns true if the batch has data to make durable.
     pub(super) fn needs_commit(&self) -> bool {
-        !self.entries.is_empty() || !self.rows.is_empty() || self.touched.values().any(|touched| touched.must_flush)
+        !self.changes.record.is_empty() || !self.rows.is_empty()
     }
 
     fn result(&mut self, envelope: &mut Envelope, context: &mut DecideContext<'_>) -> Result<Applied, Rejection> {
         if envelope.author.login.is_revoked() {
             return Err(Rejection::Unauthorized);
         }
-        let touched = match self.touched.entry(envelope.key.clone()) {
-            hash_map::Entry::Occupied(touched) => touched.into_mut(),
-            hash_map::Entry::Vacant(vacant) => {
-                let purged = self.purged.get(&envelope.key.device);
-                vacant
-                    .insert(touched(&envelope.key, context.shared, purged).map_err(|error| internal(&error, envelope))?)
-            }
-        };
+        let touched = self.changes.touch(&envelope.key, context.shared).map_err(|error| internal(&error, envelope))?;
         let (mut before, is_recorded) = (Arc::clone(&touched.stored.document), touched.stored.is_recorded());
         if let Some(keyed) = envelope.command.keyed()
             && let Some(first) = touched.stored.remembered.find(&envelope.author.by, &keyed.key, context.now.running)
@@ -196,7 +157,7 @@ impl<C> Batch<C> {
         }
         let admission = if is_recorded { None } else { Some(self.admission(envelope, context)?) };
         if let Some(Admission::Purge(purge)) = &admission
-            && let Some(touched) = self.touched.get_mut(&envelope.key)
+            && let Some(touched) = self.changes.touched.get_mut(&envelope.key)
         {
             // Decided at the floor after the purge. A refusal or dry run purges nothing, but names this version.
             touched.stored = StoredShadow::absent_at(purge.floor.version);
@@ -230,11 +191,15 @@ impl<C> Batch<C> {
         if let Some(admission) = admission {
             self.admit(&envelope.key, admission, context.names);
         }
-        if let (Some(remembered), Some(touched)) = (remembered, self.touched.get_mut(&envelope.key)) {
-            touched.stored.remembered = remembered;
+        if let (Some(remembered), Some(touched)) = (remembered, self.changes.touched.get_mut(&envelope.key)) {
             // A no-op has no journal entry that could hold its key.
-            touched.must_flush |= after.is_none();
-            touched.changed |= after.is_none();
+            if let (None, Some(newest)) = (&after, remembered.keys().last()) {
+                let (key, after, remembered) = (envelope.key.clone(), self.changes.head.seq, Arc::clone(newest));
+                self.changes.record.no_ops.push(KeyedNoOp { key, after, remembered });
+                touched.must_flush = true;
+                touched.changed = true;
+            }
+            touched.stored.remembered = remembered;
         }
         match after {
             None => Ok(applied),
@@ -249,7 +214,7 @@ impl<C> Batch<C> {
         applied: &Applied,
         now: Timestamp,
     ) -> Result<Option<Remembered>, Rejection> {
-        match (envelope.command.keyed(), self.touched.get(&envelope.key)) {
+        match (envelope.command.keyed(), self.changes.touched.get(&envelope.key)) {
             (Some(keyed), Some(touched)) => applied.remember(&touched.stored, &envelope.author, keyed, now).map(Some),
             _ => Ok(None),
         }
@@ -260,10 +225,10 @@ impl<C> Batch<C> {
         let search = PurgeSearch {
             shared: context.shared,
             dirty_set: context.dirty_set,
-            touched: &self.touched,
-            purged: &self.purged,
-            head: self.head.seq,
-            removed: context.removed,
+            touched: &self.changes.touched,
+            purged: &self.changes.record.purged,
+            head: self.changes.head.seq,
+            removed: self.changes.record.removed,
             now: context.now.running,
         };
         context.names.admission(&envelope.key, &search).map_err(|error| internal(&error, envelope))
@@ -273,20 +238,21 @@ impl<C> Batch<C> {
     fn admit(&mut self, key: &ShadowKey, admission: Admission, names: &mut NameCounts) {
         let Admission::Purge(purge) = admission else { return names.add(key, 0) };
         names.add(key, purge.keys.len());
-        self.counts.purged(purge.keys.len());
+        self.changes.counts.purged(purge.keys.len());
         let absent = StoredShadow::absent_at(purge.floor.version);
-        for (other, touched) in &mut self.touched {
+        for (other, touched) in &mut self.changes.touched {
             if other.device == key.device && !touched.stored.is_recorded() {
                 touched.stored = absent.clone();
             }
         }
-        self.purged.entry(key.device.clone()).or_default().merge(purge);
+        self.changes.record.purged.entry(key.device.clone()).or_default().merge(purge);
     }
 
     /// Appends the journal entry of a change.
     fn append(&mut self, envelope: &Envelope, applied: Applied) -> Applied {
-        let Some(touched) = self.touched.get_mut(&envelope.key) else { return applied };
-        let seq = Seq(self.head.seq.0 + 1);
+        let Changes { head, record, touched, counts } = &mut self.changes;
+        let Some(touched) = touched.get_mut(&envelope.key) else { return applied };
+        let seq = Seq(head.seq.0 + 1);
         let rebased_from = applied.rebased_from;
         let document = &applied.after;
         let remembered = envelope.command.keyed().map(|keyed| EntryKey {
@@ -311,10 +277,10 @@ impl<C> Batch<C> {
             remembered: remembered.as_ref(),
         };
         let framed = entry.encode();
-        self.head = self.head.next(framed.len());
-        self.entries.push((seq, framed));
+        *head = head.next(framed.len());
+        record.entries.push((seq, framed));
         let before = touched.stored.is_recorded().then_some(touched.stored.document.deleted);
-        self.counts.written(before, applied.after.deleted);
+        counts.written(before, applied.after.deleted);
         touched.stored.document = Arc::clone(&applied.after);
         touched.stored.last_entry = seq;
         touched.changed = true;
@@ -398,22 +364,6 @@ fn names_exhausted(key: &ShadowKey, max: usize) -> Rejection {
     );
     // Waiting makes no room among a device's names that its client could rely on.
     Rejection::TooManyRequests { quota, retry_after_ms: None }
-}
-
-/// Returns the shadow of `key` as it is before the batch; `purged` are the tombstones of its device that the batch
-/// purges.
-fn touched(key: &ShadowKey, shared: &Shared, purged: Option<&Purge>) -> Result<TouchedShadow, StoreError> {
-    let (stored, was_cached) = match shared.cache.get(key) {
-        _ if purged.is_some_and(|purge| purge.keys.contains(key)) => (shared.absent_at(Version(0)), false),
-        Ok(stored) => (stored, true),
-        Err(NotCached::Miss(_)) => (shared.load(key)?, false),
-        Err(NotCached::Damaged(error)) => return Err(error),
-    };
-    let stored = match purged {
-        Some(purge) if !stored.is_recorded() => shared.absent_at(purge.floor.version),
-        _ => stored,
-    };
-    Ok(TouchedShadow { is_new: !stored.is_recorded(), stored, was_cached, changed: false, must_flush: false })
 }
 
 /// Logs a record that cannot be read. Its shadow is out of service; the others are not.

@@ -1,5 +1,6 @@
-//! One commit of the writer, and the publication of its documents to readers.
+//! The append and the commit of the writer, and the publication of documents to readers.
 //!
+//! The record of a batch is appended to the log first, then applied by a commit. On a single node the commit is the append.
 //! The transaction contains the new entries, the flushed documents (including those whose record must not wait), the
 //! removals by retention, the purges, and the progress record. After the commit, new documents are published in the
 //! cache, pinned if they are still dirty. Then the new head is published, so every reader that sees an entry finds its
@@ -8,19 +9,23 @@
 use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
 use crate::{
-    shadow::{DeviceId, Rejection, ShadowKey},
+    shadow::{Rejection, ShadowKey},
     store::{
-        batch::{Batch, TouchedShadow},
+        changes::{Changes, TouchedShadow},
         database::{AbortCause, CommitFailure},
         error::StoreError,
-        journal::entry::Seq,
+        journal::retention::TrimLimit,
         pages::check::CheckedTable,
+        replication::{
+            applied_position::{APPLIED_KEY, AppliedPosition},
+            batch_record::BatchRecord,
+        },
         rows::{pending::PendingRows, tables::RowsCommit},
         schema::{self, AGES_KEY, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
         state::{
             cache::Form,
             dictionary::SAMPLES,
-            purge::{self, Purge},
+            purge::{self, Purges},
             record::STATE,
         },
         writer::{QueueReservation, Writer},
@@ -28,14 +33,35 @@ use crate::{
 };
 
 impl<C> Writer<C> {
-    /// Commits the changes of `batch`, some of the dirty set, and removals by retention; then publishes.
-    pub(super) fn commit_batch(
-        &mut self,
-        batch: &Batch<C>,
-        touched: HashMap<ShadowKey, TouchedShadow>,
-    ) -> Result<(), Rejection> {
+    /// Appends the record of `changes`, which get the pending edits of rows, and applies it.
+    pub(super) fn commit_batch(&mut self, mut changes: Changes) -> Result<(), Rejection> {
+        self.append(&mut changes.record)?;
+        self.apply(changes)
+    }
+
+    /// As [`Writer::commit_batch`], for changes of no document, and without a part of the dirty set.
+    pub(super) fn commit_without_flush(&mut self, mut changes: Changes) -> Result<(), Rejection> {
+        self.append(&mut changes.record)?;
+        self.commit(self.progress, &changes.record, &[])?;
+        self.applied(&changes);
+        Ok(())
+    }
+
+    /// Completes `record` by the pending edits of rows, and appends it to the log if it changes anything.
+    fn append(&mut self, record: &mut BatchRecord) -> Result<(), Rejection> {
+        record.rows = self.pending_rows.records(self.progress.rows.head);
+        if record.is_empty() {
+            return Ok(());
+        }
+        let appended = self.log.append(record);
+        appended.map_err(|failure| self.fail(failure))
+    }
+
+    /// Commits `changes`, some of the dirty set, and removals by retention; then publishes.
+    pub(super) fn apply(&mut self, mut changes: Changes) -> Result<(), Rejection> {
         let mut progress = self.progress;
-        progress.head = batch.head;
+        progress.head = changes.head;
+        let touched = std::mem::take(&mut changes.touched);
         let mut flushed = Vec::new();
         for (key, shadow) in &touched {
             if shadow.must_flush {
@@ -45,8 +71,8 @@ impl<C> Writer<C> {
                 self.dirty_set.insert(key.clone(), shadow.stored.record_bytes(&self.shared.dictionaries));
             }
         }
-        let bytes = batch.head.bytes - self.progress.head.bytes;
-        let due = self.dirty_set.due(&progress, batch.entries.len() as u64, bytes);
+        let bytes = changes.head.bytes - self.progress.head.bytes;
+        let due = self.dirty_set.due(&progress, changes.record.entries.len() as u64, bytes);
         for key in self.dirty_set.take(due, &mut progress) {
             let form = match touched.get(&key) {
                 Some(shadow) => Form::Decoded(shadow.stored.clone()),
@@ -54,12 +80,23 @@ impl<C> Writer<C> {
             };
             flushed.push((key, form));
         }
-        self.commit(progress, &batch.entries, &flushed, &batch.purged)?;
-        self.shared.counter.lock().add(batch.counts);
-        self.remove_purged(&batch.purged);
+        self.commit(progress, &changes.record, &flushed)?;
+        self.applied(&changes);
         self.publish(touched, &flushed);
         self.sample_if_due(flushed.len());
         Ok(())
+    }
+
+    /// Counts the changes that were committed, and removes the purged tombstones from the cache.
+    fn applied(&self, changes: &Changes) {
+        self.shared.counter.lock().add(changes.counts);
+        self.remove_purged(&changes.record.purged);
+    }
+
+    /// Returns no changes of the store as it is.
+    pub(super) fn no_changes(&mut self) -> Changes {
+        let now = self.clock.now();
+        Changes::new(&self.progress, now, &self.options.document)
     }
 
     /// Flushes a part of the dirty set in a commit of its own.
@@ -67,8 +104,10 @@ impl<C> Writer<C> {
         let mut progress = self.progress;
         let keys = self.dirty_set.take(self.options.flush_documents_idle.max(1), &mut progress);
         let flushed: Result<Vec<_>, _> = keys.into_iter().map(|key| self.kept(&key).map(|form| (key, form))).collect();
+        let mut record = self.no_changes().record;
         if let Ok(flushed) = flushed
-            && self.commit(progress, &[], &flushed, &HashMap::new()).is_ok()
+            && self.append(&mut record).is_ok()
+            && self.commit(progress, &record, &flushed).is_ok()
         {
             self.release(&flushed);
             flushed.iter().for_each(|(key, _)| self.shared.cache.trim(key));
@@ -105,20 +144,25 @@ impl<C> Writer<C> {
         self.shared.cache.kept(key).ok_or_else(missing).map_err(|error| self.fail(CommitFailure::NotTried(error)))
     }
 
-    /// Commits `entries`, the flushed documents and the purges. Afterwards journal and state table stand at `progress`,
+    /// Commits the content of `record` and the flushed documents. Afterwards journal and state table stand at `progress`,
     /// or beyond it by retention.
-    pub(super) fn commit(
+    fn commit(
         &mut self,
         mut progress: Checkpoint,
-        entries: &[(Seq, Vec<u8>)],
+        record: &BatchRecord,
         flushed: &[(ShadowKey, Form)],
-        purged: &HashMap<DeviceId, Purge>,
     ) -> Result<(), Rejection> {
         let started = Instant::now();
         let now = self.clock.now();
+        let entries = &record.entries;
         let too_old = self.clock.begin_commit(now, self.progress.head.seq, !entries.is_empty());
         let ages = self.clock.record(now);
-        let rows = self.rows_commit(&mut progress);
+        let rows = self.rows_commit(&mut progress, &record.rows);
+        let limit = match &mut self.applied_position {
+            Some(applied) => applied.trim_limit(&progress),
+            None => TrimLimit::Sizes { too_old, added: entries.len() },
+        };
+        let position = self.applied_position.as_ref().map(AppliedPosition::encode);
         // A removal may merge pages, and must not merge damaged ones.
         let may_trim = self.shared.database.is_sound(CheckedTable::Journal);
         let Self { shared, retention, encoder, trainer, .. } = self;
@@ -129,18 +173,18 @@ impl<C> Writer<C> {
                 journal.insert(seq.0, framed.as_slice())?;
             }
             if may_trim {
-                retention.trim(&mut journal, &mut progress, too_old, entries.len())?;
+                retention.trim(&mut journal, &mut progress, limit)?;
             }
             let mut state = transaction.open_table(STATE_TABLE)?;
             // Before the flushed documents, since a purged name may be in use again.
-            progress.floors += purge::write(transaction, &mut state, purged)?;
+            progress.floors += purge::write(transaction, &mut state, &record.purged)?;
             for (key, form) in flushed {
                 let key = schema::state_key(key);
-                let record = match form {
+                let value = match form {
                     Form::Decoded(stored) => encoder.encode(&key, stored, dictionary),
                     Form::Record(record) => record,
                 };
-                state.insert(key.as_slice(), record)?;
+                state.insert(key.as_slice(), value)?;
             }
             if let Some(next) = &trainer.next {
                 next.write(transaction)?;
@@ -151,6 +195,9 @@ impl<C> Writer<C> {
             meta.insert(PROGRESS_KEY, progress.encode().as_slice())?;
             if let Some(ages) = &ages {
                 meta.insert(AGES_KEY, ages.as_slice())?;
+            }
+            if let Some(position) = &position {
+                meta.insert(APPLIED_KEY, position.as_slice())?;
             }
             Ok::<_, AbortCause>(progress)
         });
@@ -167,12 +214,11 @@ impl<C> Writer<C> {
     }
 
     /// Returns the rows of the next commit, and moves the head and checkpoint of `progress` accordingly.
-    fn rows_commit(&mut self, progress: &mut Checkpoint) -> RowsCommit {
-        let mut rows = progress.rows;
-        let log = self.pending_rows.records(&mut rows);
-        let bytes = rows.head.bytes - progress.rows.head.bytes;
+    fn rows_commit<'a>(&mut self, progress: &mut Checkpoint, log: &'a [(u64, Vec<u8>)]) -> RowsCommit<'a> {
+        let head = log.iter().fold(progress.rows.head, |head, (_, framed)| head.next(framed.len()));
+        let bytes = head.bytes - progress.rows.head.bytes;
         let flushed = self.dirty_rows.take(&mut progress.rows, bytes);
-        progress.rows.head = rows.head;
+        progress.rows.head = head;
         RowsCommit { log, flushed }
     }
 
@@ -190,13 +236,14 @@ impl<C> Writer<C> {
             self.rows_committed();
             return self.deliver(Vec::new(), QueueReservation::none());
         }
-        let _failed_ones_stay_pending = self.commit(self.progress, &[], &[], &HashMap::new());
+        let changes = self.no_changes();
+        let _failed_ones_stay_pending = self.commit_without_flush(changes);
         self.report();
         self.deliver(Vec::new(), QueueReservation::none());
     }
 
     /// Removes the purged tombstones from the cache.
-    pub(super) fn remove_purged(&self, purged: &HashMap<DeviceId, Purge>) {
+    fn remove_purged(&self, purged: &Purges) {
         for (device, purge) in purged {
             purge.keys.iter().for_each(|key| self.shared.cache.remove(key));
             let (device, names, floor) = (device.as_str(), purge.keys.len(), purge.floor.version.0);

@@ -28,6 +28,7 @@ use crate::store::{
     error::StoreError,
     options::StoreOptions,
     pages::check::{self, CheckedTable, Obstacle, PageCheck},
+    replication::applied_position::{APPLIED_KEY, AppliedPosition},
     schema::{
         AGES_KEY, CREATED_KEY, Checkpoint, Created, FILE_FORMAT, JOURNAL_TABLE, META, META_TABLE, PROGRESS_KEY,
         STATE_TABLE,
@@ -354,6 +355,12 @@ impl Database {
     pub(super) fn ages(&self) -> Result<Option<AgeRecord>, StoreError> {
         let known = self.read(|transaction| Ok(transaction.open_table(META_TABLE)?.get(AGES_KEY)?.is_some()))?;
         known.then(|| self.meta(AGES_KEY, AgeRecord::decode)).transpose()
+    }
+
+    /// Returns the position in the log of other nodes' batches; `None` if the store never followed one.
+    pub(super) fn applied_position(&self) -> Result<Option<AppliedPosition>, StoreError> {
+        let known = self.read(|transaction| Ok(transaction.open_table(META_TABLE)?.get(APPLIED_KEY)?.is_some()))?;
+        known.then(|| self.meta(APPLIED_KEY, AppliedPosition::decode)).transpose()
     }
 
     fn meta<T>(

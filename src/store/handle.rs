@@ -35,6 +35,7 @@ use crate::{
         pages::verifier::Verifier,
         purging::{PurgeOrder, PurgedTombstones},
         reader::{History, HistoryReader, JournalPage, Listed, LoadTime, Shared},
+        replication::batch_log::FileLog,
         rows::{
             edit::RowEdit,
             pending::{BACKLOG_BYTES_MAX, PendingRows},
@@ -124,6 +125,7 @@ pub(super) fn assemble<C: Send + 'static>(
     let progress = database.progress()?;
     let clock = StoreClock::open(clock, database.ages()?, options.journal_age_max);
     let dirty_rows = tables::recover(&database, &progress.rows, options.row_lag_bytes_max)?;
+    let applied_position = database.applied_position()?;
     let dictionaries = Arc::clone(&database.dictionaries);
     let cache = DocumentCache::new(options.document_cache_bytes, Arc::clone(&dictionaries));
     let recovered = recovery::recover(&database, &progress, options.document.path_tombstones_max, &cache)?;
@@ -167,6 +169,8 @@ pub(super) fn assemble<C: Send + 'static>(
         trainer: DictionaryTrainer::default(),
         state: State::Writable,
         healer: Healer::new(reopen),
+        log: Box::new(FileLog),
+        applied_position,
         options,
     };
     writer.report();

@@ -169,7 +169,7 @@ impl<C> Writer<C> {
         database.share_dictionaries(&self.shared.dictionaries);
         self.trainer = DictionaryTrainer::default();
         database.check_writable()?;
-        let progress = database.progress()?;
+        let (progress, applied_position) = (database.progress()?, database.applied_position()?);
         let landed = self.healer.has_landed(self.progress.head, progress.head);
         let path = || self.options.path.clone();
         let landed = landed.map_err(|detail| StoreError::Corrupt { path: path(), detail })?;
@@ -187,6 +187,7 @@ impl<C> Writer<C> {
         self.dirty_rows = dirty_rows;
         self.dirty_set = DirtySet::new(recovered.dirty, &progress, &self.options);
         self.names = NameCounts::new(self.options.shadow_names_max);
+        self.applied_position = applied_position;
         self.progress = progress;
         self.shared.head.store(progress.head.seq.0, Ordering::Release);
         Ok(landed)

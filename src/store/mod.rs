@@ -20,6 +20,7 @@
 
 mod backup;
 mod batch;
+mod changes;
 mod codec;
 mod commit;
 mod database;
@@ -37,6 +38,8 @@ mod options;
 mod pages;
 mod purging;
 mod reader;
+#[cfg_attr(not(test), expect(dead_code, reason = "no engine stores the log yet"))]
+mod replication;
 mod rows;
 mod schema;
 mod shadow_counts;

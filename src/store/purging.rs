@@ -4,18 +4,16 @@
 //! nothing else depends on it, and the floor of its device keeps the version. Each order is one commit, between two batches
 //! of commands.
 
-use std::collections::HashMap;
-
 use tokio::sync::oneshot;
 
 use crate::{
-    shadow::{DeviceId, Rejection, ShadowKey},
+    shadow::{Rejection, ShadowKey},
     store::{
+        changes::Changes,
         error::StoreError,
         pages::check::CheckedTable,
         reader,
-        shadow_counts::CountChange,
-        state::{floor::DeviceFloor, purge::Purge},
+        state::{floor::DeviceFloor, purge::Purges},
         store_clock::Now,
         writer::Writer,
     },
@@ -66,7 +64,7 @@ impl<C> Writer<C> {
             return Err(Rejection::Unavailable(detail.to_owned()));
         }
         let now = self.clock.now();
-        let mut purges: HashMap<DeviceId, Purge> = HashMap::new();
+        let mut purges = Purges::new();
         let mut done = PurgedTombstones::default();
         for key in keys {
             match self.removable(key, now) {
@@ -84,12 +82,11 @@ impl<C> Writer<C> {
         if dry_run || purges.is_empty() {
             return Ok(done);
         }
-        self.commit(self.progress, &[], &[], &purges)?;
-        let mut counts = CountChange::default();
-        counts.purged(done.purged);
-        self.shared.counter.lock().add(counts);
         purges.keys().for_each(|device| self.names.forget(device));
-        self.remove_purged(&purges);
+        let mut changes = Changes::new(&self.progress, now, &self.options.document);
+        changes.counts.purged(done.purged);
+        changes.record.purged = purges;
+        self.commit_without_flush(changes)?;
         Ok(done)
     }
 

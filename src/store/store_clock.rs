@@ -42,7 +42,7 @@ pub struct Moment {
 }
 
 /// The present time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Now {
     /// The date, for timestamps.
     pub(super) date: Timestamp,
@@ -132,6 +132,11 @@ impl StoreClock {
         self.rest = Duration::from_nanos(u64::from(self.rest.subsec_nanos()));
         self.last = Moment { running: now.running.max(last.running), ..now };
         Now { date: now.date, running: self.running }
+    }
+
+    /// Moves the running time on to at least `running`, that of the node which decided what this store applies.
+    pub(super) fn reach(&mut self, running: Timestamp) {
+        self.running = self.running.max(running);
     }
 
     /// Prepares a commit at `now`; the journal ends at `head` before it. Returns the last entry that is too old.

@@ -1,6 +1,7 @@
 //! The writer, the only thread that changes the store.
 //!
-//! It takes the queued commands and decides them as one batch. One commit then appends the accepted changes to the
+//! It takes the queued commands and decides them as one batch, whose record it appends to the log ([`super::replication`]),
+//! which on a single node is the file. One commit then appends the accepted changes to the
 //! journal, flushes some documents to the state table and removes old entries. After the commit, the writer publishes
 //! the new documents to readers, and then reports the outcomes in order. There is no timer: while one commit waits for
 //! the disk, the next batch queues. With an empty queue it flushes the rest of the dirty set, then sleeps.
@@ -26,6 +27,7 @@ use crate::{
     shadow::Rejection,
     store::{
         batch::{Batch, DecideContext, Outcome, QueuedCommand},
+        changes::Changes,
         database::CommitFailure,
         healing::{Healer, UnknownCommit},
         health::State,
@@ -33,6 +35,7 @@ use crate::{
         options::StoreOptions,
         purging::PurgeOrder,
         reader::Shared,
+        replication::{applied_position::AppliedPosition, batch_log::BatchLog},
         rows::{dirty_rows::DirtyRows, pending::PendingRows, sent::OnDurable},
         schema::Checkpoint,
         state::{dictionary::DictionaryTrainer, dirty_set::DirtySet, names::NameCounts, record::RecordEncoder},
@@ -96,6 +99,10 @@ pub(super) struct Writer<C> {
     pub(super) trainer: DictionaryTrainer,
     pub(super) state: State,
     pub(super) healer: Healer,
+    /// The log to which batches are appended before they are applied.
+    pub(super) log: Box<dyn BatchLog>,
+    /// The position in the log of other nodes' batches; `None` for a store that never followed one.
+    pub(super) applied_position: Option<AppliedPosition>,
 }
 
 /// Wakes the writer, which waits for commands and for a time.
@@ -211,7 +218,7 @@ impl<C> Writer<C> {
             }
         }
         if !queue.is_empty() {
-            self.apply(queue, QueueReservation(room));
+            self.take_batch(queue, QueueReservation(room));
         }
         for (order, _permit) in orders {
             self.purge(order);
@@ -223,7 +230,7 @@ impl<C> Writer<C> {
     }
 
     /// Decides, commits and reports `queue` as one batch.
-    fn apply(&mut self, queue: Vec<QueuedCommand<C>>, room: QueueReservation) {
+    fn take_batch(&mut self, queue: Vec<QueuedCommand<C>>, room: QueueReservation) {
         if let Some(refusal) = self.refusal() {
             return self.refuse(queue, room, &refusal);
         }
@@ -269,40 +276,42 @@ impl<C> Writer<C> {
 
     fn decide(&mut self, queue: Vec<QueuedCommand<C>>) -> Batch<C> {
         self.names.shrink();
-        let mut batch = Batch::new(self.progress.head, queue.len());
+        let now = self.clock.now();
+        let mut batch = Batch::new(Changes::new(&self.progress, now, &self.options.document), queue.len());
         let mut context = DecideContext {
             shared: &self.shared,
             dirty_set: &self.dirty_set,
             names: &mut self.names,
-            removed: self.progress.removed.seq,
             limits: &self.options.document,
-            now: self.clock.now(),
+            now,
         };
         queue.into_iter().for_each(|queued| batch.decide(queued, &mut context));
         batch
     }
 
     /// Commits `batch` if it changes anything, publishes it and reports its outcomes.
-    fn conclude(&mut self, mut batch: Batch<C>, room: QueueReservation) {
-        if batch.needs_commit() || self.pending_rows.is_due() {
-            let touched = std::mem::take(&mut batch.touched);
-            self.pending_rows.set_commands(std::mem::take(&mut batch.rows));
-            if let Err(rejection) = self.commit_batch(&batch, touched) {
+    fn conclude(&mut self, batch: Batch<C>, room: QueueReservation) {
+        let needs_commit = batch.needs_commit();
+        let Batch { changes, rows, mut outcomes } = batch;
+        if needs_commit || self.pending_rows.is_due() {
+            let (head, counts) = (changes.head, changes.counts);
+            self.pending_rows.set_commands(rows);
+            if let Err(rejection) = self.commit_batch(changes) {
                 let mut changes = Vec::new();
-                for outcome in &mut batch.outcomes {
+                for outcome in &mut outcomes {
                     let decided = std::mem::replace(&mut outcome.result, Err(rejection.clone()));
                     let change = decided.ok().filter(|applied| applied.seq.is_some());
                     changes.extend(change.map(|applied| (outcome.envelope.clone(), applied)));
                 }
                 if rejection == Rejection::OutcomeUnknown {
-                    self.healer.keep_unknown(UnknownCommit { head: batch.head, changes, counts: batch.counts });
+                    self.healer.keep_unknown(UnknownCommit { head, changes, counts });
                 }
             }
         } else {
-            self.keep_loaded(std::mem::take(&mut batch.touched));
+            self.keep_loaded(changes.touched);
         }
         self.report();
-        self.deliver(batch.outcomes, room);
+        self.deliver(outcomes, room);
     }
 
     fn is_failed(&self) -> bool {

@@ -30,6 +30,7 @@ use crate::{
         error::StoreError,
         journal::entry::{JournalEntry, Seq},
         reader::{self, entry},
+        replication::applied_position::AppliedPosition,
         schema::{Checkpoint, JOURNAL_TABLE},
         shadow_counts::CountChange,
         state::{
@@ -66,7 +67,9 @@ struct Context<'a> {
     /// The documents.
     cache: &'a DocumentCache,
     tombstones_max: usize,
-    /// The running time of the store, which idempotency keys in the entries get; `None` in files of older programs.
+    /// The times of the decisions, as far as the file has them.
+    position: Option<&'a AppliedPosition>,
+    /// The running time of the store, which idempotency keys in other entries get; `None` in files of older programs.
     decided: Option<Timestamp>,
 }
 
@@ -89,7 +92,8 @@ pub(in crate::store) fn recover(
 ) -> Result<Recovered, StoreError> {
     let started = Instant::now();
     let decided = database.ages()?.map(|ages| ages.running());
-    let context = Context { database, cache, tombstones_max, decided };
+    let position = database.applied_position()?;
+    let context = Context { database, cache, tombstones_max, position: position.as_ref(), decided };
     let replays = database.read(|transaction| {
         check_head(transaction, progress)?;
         replay(transaction, progress, context)
@@ -224,7 +228,7 @@ impl<'a> Replay<'a> {
     }
 
     fn apply(&mut self, entry: &JournalEntry) -> Result<(), StoreError> {
-        let Context { database, cache, tombstones_max, decided } = self.context;
+        let Context { database, cache, tombstones_max, position, decided } = self.context;
         let key = &entry.key;
         if self.damaged.contains(key) {
             return Ok(());
@@ -245,6 +249,7 @@ impl<'a> Replay<'a> {
         }
         if stored.last_entry < entry.seq {
             let document = Arc::new(next(&stored, entry, tombstones_max)?);
+            let decided = position.and_then(|position| position.decided(entry.seq)).or(decided);
             let remembered =
                 entry.remember(&stored.remembered, decided.unwrap_or(entry.timestamp)).unwrap_or_else(|_| {
                     // There was room when the request was accepted, by the limits of that time.

@@ -11,6 +11,15 @@ use crate::store::{database::AbortCause, journal::entry::Seq, options::StoreOpti
 /// Entries removed per commit in addition to twice the number added, so that a lowered limit is reached in time.
 const EXTRA_STEPS: usize = 64;
 
+/// The bound of a removal.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) enum TrimLimit {
+    /// Entries above the limits of the options, in a commit that adds `added`. Those up to `too_old` exceed that of the age.
+    Sizes { too_old: Seq, added: usize },
+    /// All entries up to this one: a replica removes what the decider has.
+    UpTo(Seq),
+}
+
 /// The removal of old entries.
 pub(in crate::store) struct Retention {
     bytes_max: u64,
@@ -21,18 +30,23 @@ impl Retention {
         Self { bytes_max: options.journal_bytes_max }
     }
 
-    /// Removes old entries in a commit that adds `added`, and updates `progress`. Entries up to `too_old` exceed the age
-    /// limit.
+    /// Removes old entries within `limit`, and updates `progress`.
     pub(in crate::store) fn trim(
         &self,
         journal: &mut Table<'_, u64, &'static [u8]>,
         progress: &mut Checkpoint,
-        too_old: Seq,
-        added: usize,
+        limit: TrimLimit,
     ) -> Result<(), AbortCause> {
-        for _ in 0..EXTRA_STEPS + 2 * added {
+        let steps = match limit {
+            TrimLimit::Sizes { added, .. } => EXTRA_STEPS + 2 * added,
+            TrimLimit::UpTo(_) => usize::MAX,
+        };
+        for _ in 0..steps {
             let first = Seq(progress.removed.seq.0 + 1);
-            let is_kept = progress.journal_bytes() <= self.bytes_max && first > too_old;
+            let is_kept = match limit {
+                TrimLimit::Sizes { too_old, .. } => progress.journal_bytes() <= self.bytes_max && first > too_old,
+                TrimLimit::UpTo(last) => first > last,
+            };
             if first > progress.checkpoint.seq || is_kept {
                 break;
             }

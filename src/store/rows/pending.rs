@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::store::{
-    journal::entry::Seq,
     rows::{
         edit::{self, RowEdit, RowKey},
         edited_row::{self, EditedRow, EditedRows},
         sent::{OnDurable, RowBatch, WAITING_BYTES_MAX},
     },
-    schema::RowsCheckpoint,
+    schema::JournalPosition,
 };
 
 /// Bytes of edits that wait for a commit, from which on no rows should be added.
@@ -72,12 +71,13 @@ impl PendingRows {
         is_urgent || self.due.is_some_and(|due| due <= Instant::now())
     }
 
-    /// Returns the records for the log, and moves the head of `progress` to the last of them.
-    pub(in crate::store) fn records(&self, progress: &mut RowsCheckpoint) -> Vec<(u64, Vec<u8>)> {
+    /// Returns the records for the log, which ends at `head`.
+    pub(in crate::store) fn records(&self, head: JournalPosition) -> Vec<(u64, Vec<u8>)> {
         let mut rows: Vec<_> = self.rows.iter().collect();
         rows.sort_unstable_by_key(|(key, _)| *key);
         rows.extend(self.commands.iter().map(|(key, row)| (key, row)));
         let mut records = Vec::new();
+        let mut seq = head.seq.0;
         let mut rest = rows.as_slice();
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -89,11 +89,8 @@ impl PendingRows {
             let count = rest.iter().map(fits).take_while(|fits| *fits).count();
             let (record, behind) = rest.split_at(count);
             rest = behind;
-            let seq = progress.head.seq.0 + 1;
-            let framed = edit::encode(seq, record.iter().copied());
-            progress.head = progress.head.next(framed.len());
-            debug_assert_eq!(progress.head.seq, Seq(seq), "one record, one sequence");
-            records.push((seq, framed));
+            seq += 1;
+            records.push((seq, edit::encode(seq, record.iter().copied())));
         }
         records
     }

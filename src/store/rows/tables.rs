@@ -37,15 +37,14 @@ pub(in crate::store) const ROW_LOG: &str = "row_log";
 const TRIMMED_MAX: usize = 64;
 
 /// The rows of a commit.
-#[derive(Default)]
-pub(in crate::store) struct RowsCommit {
+pub(in crate::store) struct RowsCommit<'a> {
     /// The records to append to the log, with their sequences.
-    pub(in crate::store) log: Vec<(u64, Vec<u8>)>,
+    pub(in crate::store) log: &'a [(u64, Vec<u8>)],
     /// The rows to write to the table.
     pub(in crate::store) flushed: Vec<FlushedRow>,
 }
 
-impl RowsCommit {
+impl RowsCommit<'_> {
     /// Writes everything in `transaction`, and counts it in `progress`, which has the new ends of log and table.
     pub(in crate::store) fn write(
         &self,
@@ -57,7 +56,7 @@ impl RowsCommit {
             return Ok(());
         }
         let mut log = transaction.open_table(ROW_LOG_TABLE)?;
-        for (seq, framed) in &self.log {
+        for (seq, framed) in self.log {
             log.insert(*seq, framed.as_slice())?;
         }
         for _ in 0..TRIMMED_MAX {

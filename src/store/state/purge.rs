@@ -6,14 +6,14 @@
 //! have expired. The commit with the new name removes the records and raises the floor of the device ([`super::floor`]).
 //! The classic shadow has no name and is never purged.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redb::{Table, WriteTransaction};
 
 use crate::{
     shadow::{ShadowKey, Timestamp, name::DeviceId},
     store::{
-        batch::TouchedShadow,
+        changes::TouchedShadow,
         database::AbortCause,
         error::StoreError,
         journal::entry::Seq,
@@ -27,6 +27,9 @@ use crate::{
         },
     },
 };
+
+/// The tombstones to purge, by device.
+pub(in crate::store) type Purges = BTreeMap<DeviceId, Purge>;
 
 /// The tombstones to purge from one device, and its floor without them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,7 +54,7 @@ pub(in crate::store) struct PurgeSearch<'a> {
     /// The shadows that the batch has touched.
     pub(in crate::store) touched: &'a HashMap<ShadowKey, TouchedShadow>,
     /// The tombstones that the batch purges already.
-    pub(in crate::store) purged: &'a HashMap<DeviceId, Purge>,
+    pub(in crate::store) purged: &'a Purges,
     /// The newest entry of the batch.
     pub(in crate::store) head: Seq,
     /// The last entry removed by retention.
@@ -145,7 +148,7 @@ impl PurgeSearch<'_> {
 pub(in crate::store) fn write(
     transaction: &WriteTransaction,
     state: &mut Table<'_, &'static [u8], &'static [u8]>,
-    purged: &HashMap<DeviceId, Purge>,
+    purged: &Purges,
 ) -> Result<u64, AbortCause> {
     if purged.is_empty() {
         return Ok(0);

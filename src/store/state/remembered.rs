@@ -80,34 +80,36 @@ fn flags(payload: &mut Decoder<'_>) -> Result<u8, DecodeError> {
 
 /// Appends the extension of a record, unless it is empty.
 pub(in crate::store) fn put_all(out: &mut Vec<u8>, remembered: &Remembered) {
-    let keys = remembered.keys();
-    if keys.is_empty() {
-        return;
+    if !remembered.keys().is_empty() {
+        frame::put_extension(out, TAG, |out| put_list(out, remembered));
     }
+}
+
+/// Appends the content of the extension of a record.
+pub(in crate::store) fn put_list(out: &mut Vec<u8>, remembered: &Remembered) {
+    let keys = remembered.keys();
     let mut principals: Vec<&Arc<str>> = keys.iter().map(|known| &known.by).collect();
     principals.sort();
     principals.dedup();
-    frame::put_extension(out, TAG, |out| {
-        put_len(out, principals.len());
-        principals.iter().for_each(|by| put_str(out, by));
-        put_len(out, keys.len());
-        for known in keys {
-            let RememberedKey { by, key, decided, first } = &**known;
-            put_len(out, principals.binary_search(&by).unwrap_or_default());
-            put_str(out, key.as_str());
-            put_u64(out, decided.0);
-            out.extend_from_slice(&first.digest);
-            put_u64(out, first.version.0);
-            put_u64(out, first.timestamp.0);
-            out.extend_from_slice(&first.etag.digest);
-            let flags = [(first.changed, CHANGED), (first.created, CREATED), (first.etag_is_own, OWN_ETAG)];
-            out.push(flags.into_iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum());
-            put_rebased(out, first.rebased_from);
-        }
-    });
+    put_len(out, principals.len());
+    principals.iter().for_each(|by| put_str(out, by));
+    put_len(out, keys.len());
+    for known in keys {
+        let RememberedKey { by, key, decided, first } = &**known;
+        put_len(out, principals.binary_search(&by).unwrap_or_default());
+        put_str(out, key.as_str());
+        put_u64(out, decided.0);
+        out.extend_from_slice(&first.digest);
+        put_u64(out, first.version.0);
+        put_u64(out, first.timestamp.0);
+        out.extend_from_slice(&first.etag.digest);
+        let flags = [(first.changed, CHANGED), (first.created, CREATED), (first.etag_is_own, OWN_ETAG)];
+        out.push(flags.into_iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum());
+        put_rebased(out, first.rebased_from);
+    }
 }
 
-/// Decodes the extension of a record.
+/// Decodes the content of the extension of a record.
 pub(in crate::store) fn all(payload: &mut Decoder<'_>) -> Result<Remembered, DecodeError> {
     let principals: Vec<Arc<str>> =
         (0..payload.count()?).map(|_| payload.str().map(Arc::from)).collect::<Result<_, _>>()?;

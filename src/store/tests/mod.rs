@@ -13,13 +13,16 @@ mod files;
 mod flushes;
 mod healing;
 mod keys;
-
+mod log_schedules;
+mod memory_log;
 mod model;
 mod names;
 mod patches;
 mod purging;
 mod readable;
 mod reading;
+mod replica_rules;
+mod replicas;
 mod rows;
 mod sim_disk;
 mod stepped;

@@ -151,7 +151,7 @@ fn random_job(random: &mut Random, context: u64) -> QueuedCommand<u64> {
 }
 
 /// Returns a random command. Every third has a key, and each key belongs to one request, with some exceptions.
-fn random_command(random: &mut Random) -> Command {
+pub(super) fn random_command(random: &mut Random) -> Command {
     if !random.chance(3) {
         return if random.chance(9) { delete() } else { random_update(random) };
     }

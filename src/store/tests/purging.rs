@@ -21,7 +21,7 @@ fn short() -> StoreOptions {
     StoreOptions { journal_bytes_max: 1, ..options() }
 }
 
-fn purge(store: &mut Stepped, keys: &[ShadowKey], dry_run: bool) -> Result<PurgedTombstones, Rejection> {
+pub(super) fn purge(store: &mut Stepped, keys: &[ShadowKey], dry_run: bool) -> Result<PurgedTombstones, Rejection> {
     let (handle, keys) = (store.store.clone(), keys.to_vec());
     let mut asked = Box::pin(async move { handle.purge(keys, dry_run).await });
     assert!(asked.as_mut().now_or_never().is_none(), "the writer has not run");

@@ -1,0 +1,96 @@
+//! The position in the log up to which a store has applied it, written with every commit of a replica.
+//!
+//! A single node has none, and writes none. With it are two facts that records have and the tables do not: how far the
+//! decider's retention has gone, and the running times at which the entries after the checkpoint were decided. A start
+//! gives these times to the idempotency keys that it replays, so that it makes the same documents as the decider.
+
+use std::collections::VecDeque;
+
+use crate::{
+    shadow::Timestamp,
+    store::{
+        codec::{DecodeError, put_len, put_u64},
+        frame,
+        journal::{entry::Seq, retention::TrimLimit},
+        replication::{
+            batch_record::BatchRecord,
+            chain::Chain,
+            record::{Claim, Epoch, LogPosition, NodeId, RecordDigest, ShardId},
+        },
+        schema::{Checkpoint, META},
+    },
+};
+
+/// The key of the position in the table `meta`.
+pub(in crate::store) const APPLIED_KEY: &str = "log";
+
+/// The position of a store in the log; see the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::store) struct AppliedPosition {
+    /// The log as this store has read it.
+    pub(in crate::store) chain: Chain,
+    /// The last entry that the decider's retention has removed.
+    removed: Seq,
+    /// The first entries of batches, with the running time of their decision; only where it differs from that of the one
+    /// before. Oldest first.
+    decided: VecDeque<(Seq, Timestamp)>,
+}
+
+impl AppliedPosition {
+    /// Notes that `batch` is applied.
+    pub(in crate::store) fn add(&mut self, batch: &BatchRecord) {
+        self.removed = self.removed.max(batch.removed);
+        if let Some((first, _)) = batch.entries.first()
+            && self.decided.back().is_none_or(|(_, running)| *running != batch.now.running)
+        {
+            self.decided.push_back((*first, batch.now.running));
+        }
+    }
+
+    /// Returns the running time at which the entry at `seq` was decided, if it is after the checkpoint.
+    pub(in crate::store) fn decided(&self, seq: Seq) -> Option<Timestamp> {
+        let before = self.decided.partition_point(|(first, _)| *first <= seq);
+        self.decided.get(before.checked_sub(1)?).map(|(_, running)| *running)
+    }
+
+    /// Returns the bound of retention in a commit, after which the store is at `progress`.
+    pub(in crate::store) fn trim_limit(&mut self, progress: &Checkpoint) -> TrimLimit {
+        let is_flushed = |(first, _): &(Seq, Timestamp)| first.0 <= progress.checkpoint.seq.0 + 1;
+        while self.decided.get(1).is_some_and(is_flushed) {
+            self.decided.pop_front();
+        }
+        TrimLimit::UpTo(self.removed)
+    }
+
+    /// Returns the framed value.
+    pub(in crate::store) fn encode(&self) -> Vec<u8> {
+        let Chain { shard, position, epoch, claim } = self.chain;
+        let mut out = Vec::new();
+        frame::begin(&mut out);
+        for number in [shard.0, position.number, epoch.0, claim.node.0, claim.incarnation, self.removed.0] {
+            put_u64(&mut out, number);
+        }
+        out.extend_from_slice(&position.digest.0);
+        put_len(&mut out, self.decided.len());
+        for (first, running) in &self.decided {
+            put_u64(&mut out, first.0);
+            put_u64(&mut out, running.0);
+        }
+        frame::finish(&mut out, META, APPLIED_KEY.as_bytes());
+        out
+    }
+
+    /// Decodes the framed value.
+    pub(in crate::store) fn decode(framed: &[u8]) -> Result<Self, DecodeError> {
+        let mut payload = frame::open(framed, META, APPLIED_KEY.as_bytes())?;
+        let (shard, number, epoch) = (ShardId(payload.u64()?), payload.u64()?, Epoch(payload.u64()?));
+        let claim = Claim { node: NodeId(payload.u64()?), incarnation: payload.u64()? };
+        let removed = Seq(payload.u64()?);
+        let position = LogPosition { number, digest: RecordDigest(payload.array()?) };
+        let decided = (0..payload.count()?)
+            .map(|_| Ok((Seq(payload.u64()?), Timestamp(payload.u64()?))))
+            .collect::<Result<_, DecodeError>>()?;
+        frame::no_extensions(payload)?;
+        Ok(Self { chain: Chain { shard, position, epoch, claim }, removed, decided })
+    }
+}

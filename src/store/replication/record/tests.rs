@@ -1,0 +1,121 @@
+//! Tests of the encoding: each kind comes back, and nothing else is taken.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{
+    shadow::{DeviceId, Etag, FirstOutcome, IdempotencyKey, RememberedKey, ShadowKey, ShadowName, Timestamp, Version},
+    store::{
+        journal::entry::Seq,
+        replication::batch_record::KeyedNoOp,
+        state::{
+            floor::DeviceFloor,
+            purge::{Purge, Purges},
+        },
+        store_clock::Now,
+    },
+};
+
+fn batch() -> BatchRecord {
+    let device = DeviceId::new("d").unwrap();
+    let named = ShadowKey::named(device.clone(), ShadowName::new("n").unwrap());
+    let version = Version(3);
+    let first = FirstOutcome {
+        digest: [7; 16],
+        version,
+        timestamp: Timestamp(20),
+        etag: Etag { version, digest: [9; 16] },
+        etag_is_own: true,
+        changed: false,
+        created: false,
+        rebased_from: Some(Version(2)),
+    };
+    let key = IdempotencyKey::new("k").unwrap();
+    let remembered = Arc::new(RememberedKey { by: "p".into(), key, decided: Timestamp(40), first });
+    let floor = DeviceFloor { version: Version(5), last_entry: Seq(4) };
+    let keys = [named.clone(), ShadowKey::classic(device.clone())].into();
+    BatchRecord {
+        now: Now { date: Timestamp(100), running: Timestamp(90) },
+        removed: Seq(4),
+        path_tombstones_max: 64,
+        entries: vec![(Seq(11), b"entry".to_vec()), (Seq(12), Vec::new())],
+        no_ops: vec![KeyedNoOp { key: named, after: Seq(11), remembered }],
+        purged: Purges::from([(device, Purge { keys, floor })]),
+        rows: vec![(3, b"rows".to_vec())],
+    }
+}
+
+fn record(content: RecordContent) -> LogRecord {
+    LogRecord { shard: ShardId(2), epoch: Epoch(300), number: 7, previous: RecordDigest([1; 32]), content }
+}
+
+fn contents() -> [RecordContent; 4] {
+    [
+        RecordContent::Claim(Claim { node: NodeId(2), incarnation: u64::MAX }),
+        RecordContent::Batch(Box::new(batch())),
+        RecordContent::Batch(Box::default()),
+        RecordContent::NodeGone(NodeId(3)),
+    ]
+}
+
+#[test]
+fn records_come_back_and_damage_is_found() {
+    for content in contents() {
+        let record = record(content);
+        let framed = record.encode();
+        assert_eq!(LogRecord::decode(7, &framed), Ok(record));
+        assert_eq!(LogRecord::decode(8, &framed), Err(DecodeError::Checksum), "at another number");
+        for length in 0..framed.len() {
+            assert!(LogRecord::decode(7, &framed[..length]).is_err(), "{length} bytes");
+        }
+        for bit in 0..framed.len() * 8 {
+            let mut flipped = framed.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(LogRecord::decode(7, &flipped), Err(DecodeError::Checksum), "bit {bit}");
+        }
+    }
+}
+
+/// Frames a record after `change`, which sees the payload behind the frame's format byte.
+fn changed(content: RecordContent, change: impl FnOnce(&mut Vec<u8>)) -> Result<LogRecord, DecodeError> {
+    let framed = record(content).encode();
+    let mut payload = framed[1..framed.len() - 4].to_vec();
+    change(&mut payload);
+    let mut out = Vec::new();
+    frame::begin(&mut out);
+    out.extend_from_slice(&payload);
+    frame::finish(&mut out, LOG, &7_u64.to_le_bytes());
+    LogRecord::decode(7, &out)
+}
+
+#[test]
+fn what_is_not_known_is_refused() {
+    for content in contents() {
+        assert!(changed(content.clone(), |_| ()).is_ok());
+        let newer = changed(content.clone(), |payload| payload[0] = 2);
+        assert_eq!(newer, Err(DecodeError::Format { found: 2, supported: 1 }));
+        let longer = changed(content.clone(), |payload| payload.push(0));
+        assert!(longer.is_err(), "a field more");
+    }
+    // Format, shard, epoch in two bytes and number come before the digest.
+    let kind = changed(RecordContent::NodeGone(NodeId(1)), |payload| payload[5 + 32] = 4);
+    assert_eq!(kind, Err(DecodeError::Invalid("the kind of the record")));
+}
+
+#[test]
+fn a_batch_is_empty_without_changes_only() {
+    assert!(BatchRecord { now: batch().now, removed: Seq(9), ..BatchRecord::default() }.is_empty());
+    let full = batch();
+    for part in 0..4 {
+        let mut record = BatchRecord::default();
+        match part {
+            0 => record.entries.clone_from(&full.entries),
+            1 => record.no_ops.clone_from(&full.no_ops),
+            2 => record.purged.clone_from(&full.purged),
+            _ => record.rows.clone_from(&full.rows),
+        }
+        assert!(!record.is_empty(), "part {part}");
+    }
+}

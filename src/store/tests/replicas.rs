@@ -30,7 +30,8 @@ use crate::{
             replica::{Action, KeptRecords, Replica},
             replicated_log::ReplicatedLog,
         },
-        schema::{Checkpoint, FLOORS_TABLE, JOURNAL_TABLE, STATE_TABLE},
+        schema::{Checkpoint, FLOORS_TABLE, JOURNAL_TABLE, RowsCheckpoint, STATE_TABLE},
+        state::record::{self, RecordEncoder},
     },
 };
 
@@ -318,14 +319,20 @@ struct Dump {
 
 impl Dump {
     fn of(stepped: &Stepped) -> Self {
-        let database = &stepped.writer.shared.database;
+        let (database, dictionaries) = (&stepped.writer.shared.database, &stepped.writer.shared.dictionaries);
+        // Each store has dictionaries of its own.
+        let plain = |key: &[u8], value: &[u8]| {
+            let stored = record::decode(key, value, dictionaries).unwrap();
+            RecordEncoder::default().encode(key, &stored, None).to_vec()
+        };
         let mut rows = Vec::new();
         stepped.store.each_row(|key, value| rows.push((key.to_vec(), value))).unwrap();
         let (state, journal, floors) = database
             .read(|transaction| {
                 let (state, journal) = (transaction.open_table(STATE_TABLE)?, transaction.open_table(JOURNAL_TABLE)?);
-                let state =
-                    state.iter()?.map(|item| item.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())));
+                let state = state
+                    .iter()?
+                    .map(|item| item.map(|(key, value)| (key.value().to_vec(), plain(key.value(), value.value()))));
                 let journal =
                     journal.iter()?.map(|item| item.map(|(key, value)| (key.value(), value.value().to_vec())));
                 let floors = match transaction.open_table(FLOORS_TABLE) {
@@ -340,8 +347,8 @@ impl Dump {
             .unwrap();
         // The table of rows follows at each store's own pace.
         let mut progress = stepped.writer.progress;
-        progress.rows = Default::default();
-        progress.rows.head = stepped.writer.progress.rows.head;
+        progress.rows = RowsCheckpoint { head: progress.rows.head, ..RowsCheckpoint::default() };
+        progress.dictionaries = 0;
         Self { state, journal, floors, rows, progress, counts: stepped.store.health().shadows }
     }
 }

@@ -90,7 +90,8 @@ fn the_cache_stays_within_its_limit() {
     }
     running.store.close();
     let health = running.store.health();
-    assert!(health.cached_bytes <= bytes_max + 64 * 1024, "{health:?}");
+    // Each of the 64 shards may end with a document or two above its share.
+    assert!(health.cached_bytes <= bytes_max + 128 * 1024, "{health:?}");
     assert_eq!((health.lag_entries, health.state), (0, State::Closed));
 }
 

@@ -1,5 +1,6 @@
 //! The state shared by all handlers, and the traits through which the HTTP front end uses the broker.
 
+pub(super) mod aggregate;
 pub(super) mod aws;
 pub(super) mod aws_topics;
 pub(super) mod backup;
@@ -14,6 +15,7 @@ pub(super) mod principals;
 pub(super) mod problem;
 pub(super) mod purge;
 pub(super) mod query;
+mod scan;
 pub(super) mod search;
 pub(super) mod sessions;
 pub(super) mod shadows;

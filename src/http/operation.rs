@@ -19,6 +19,7 @@ pub(super) enum Operation {
     ListShadows,
     ListDevices,
     Search,
+    Aggregate,
     GetDevice,
     FollowEvents,
     ListSessions,
@@ -48,6 +49,7 @@ const SHADOW: &[Operation] =
 pub(super) const ROUTES: &[Route] = &[
     Route { path: "/v1/devices", operations: &[Operation::ListDevices] },
     Route { path: "/v1/search", operations: &[Operation::Search] },
+    Route { path: "/v1/aggregate", operations: &[Operation::Aggregate] },
     Route { path: "/v1/devices/{id}", operations: &[Operation::GetDevice] },
     Route { path: "/v1/devices/{id}/shadows", operations: &[Operation::ListShadows] },
     Route { path: "/v1/devices/{id}/shadow", operations: SHADOW },
@@ -177,6 +179,22 @@ pub(super) static SEARCH_CURSOR: Parameter = query(
     Kind::Text("^([A-Za-z0-9:_-]{1,128}|~[A-Za-z0-9_-]{208}|\\.[A-Za-z0-9_-]+)$"),
     "The `next` of the previous page",
 );
+pub(super) static AGGREGATE_TYPE: Parameter = query(
+    "type",
+    Kind::Choice(&["count", "terms", "stats", "percentiles", "histogram", "cardinality"]),
+    "The kind of the result; default `count`. All others need `field`",
+);
+pub(super) static AGGREGATE_FIELD: Parameter =
+    query("field", Kind::Text(ANYTHING), "The field of the query language whose values are aggregated");
+pub(super) static SIZE: Parameter =
+    query("size", Kind::Integer { min: 1, max: 1000 }, "terms: most values in the result; default 10");
+pub(super) static PERCENTS: Parameter = query(
+    "percents",
+    Kind::Text(r"^[0-9]+(\.[0-9]+)?(,[0-9]+(\.[0-9]+)?)*$"),
+    "percentiles: at most 32 numbers from 0 to 100, separated by commas; default 1,5,25,50,75,95,99",
+);
+pub(super) static INTERVAL: Parameter =
+    query("interval", Kind::Text(r"^[0-9]+(\.[0-9]+)?$"), "histogram: the width of a bucket");
 pub(super) static DEVICE: Parameter =
     query("device", Kind::Text("^[A-Za-z0-9:_-]{1,128}$"), "Only changes of this device");
 pub(super) static SHADOW_NAME: Parameter = query(
@@ -285,6 +303,7 @@ impl Operation {
             | Self::ListShadows
             | Self::ListDevices
             | Self::Search
+            | Self::Aggregate
             | Self::GetDevice
             | Self::FollowEvents
             | Self::ListSessions
@@ -329,6 +348,7 @@ impl Operation {
             Self::ListShadows => const { &[&LIMIT, &SHADOW_CURSOR] },
             Self::ListDevices => const { &[&PREFIX, &CONNECTED, &DRIFT, &SEARCH, &LIMIT, &CURSOR] },
             Self::Search => const { &[&SEARCH, &SEARCH_FIELDS, &SORT, &TOTAL, &LIMIT, &SEARCH_CURSOR] },
+            Self::Aggregate => const { &[&SEARCH, &AGGREGATE_TYPE, &AGGREGATE_FIELD, &SIZE, &PERCENTS, &INTERVAL] },
             Self::FollowEvents => const { &[&DEVICE, &SHADOW_NAME, &PATH, &LAST_EVENT_ID] },
             Self::AwsGetShadow | Self::AwsUpdateShadow | Self::AwsDeleteShadow => const { &[&AWS_NAME] },
             Self::AwsListShadows => const { &[&PAGE_SIZE, &NEXT_TOKEN] },

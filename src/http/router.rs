@@ -13,8 +13,8 @@ use axum::{
 use crate::{
     http::{
         api::{
-            Api, aws, aws_topics, device, devices, history, operating, principals, problem::Problem, purge, search,
-            sessions, shadows, writes,
+            Api, aggregate, aws, aws_topics, device, devices, history, operating, principals, problem::Problem, purge,
+            search, sessions, shadows, writes,
         },
         auth::sign_in,
         dashboard, openapi,
@@ -57,6 +57,7 @@ fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {
             Operation::ListShadows => methods.get(devices::shadows),
             Operation::ListDevices => methods.get(devices::list),
             Operation::Search => methods.get(search::search),
+            Operation::Aggregate => methods.get(aggregate::get),
             Operation::GetDevice => methods.get(device::get),
             Operation::FollowEvents => methods.get(sse::follow),
             Operation::ListSessions => methods.get(sessions::list),

@@ -74,6 +74,11 @@ assert [one.id for one in call("list_devices", drift=True).devices] == ["lamp"]
 found = call("search_devices", q="desired.mode:eco", fields="desired.mode,shadow.name.night.version", total=True)
 assert found.total == 1 and found.devices[0].id == "lamp", found
 assert found.devices[0].fields.to_dict() == {"desired.mode": "eco", "shadow.name.night.version": 2}, found
+Kind = modules["aggregate_devices_type"].AggregateDevicesType
+modes = call("aggregate_devices", type_=Kind.TERMS, field="desired.mode")
+assert (modes.devices, modes.terms[0].value, modes.terms[0].count) == (1, "eco", 1), modes
+versions = call("aggregate_devices", type_=Kind.STATS, field="version")
+assert (versions.stats.count, versions.stats.avg) == (1, 2), versions
 call("delete_shadow_named", "lamp", "night", if_match=merged.etag, status=204)
 
 # As AWS IoT has it.

@@ -38,6 +38,7 @@ pub(super) fn of(operation: Operation) -> Exchange {
         Operation::ListShadows => list_shadows(),
         Operation::ListDevices => list_devices(),
         Operation::Search => search(),
+        Operation::Aggregate => aggregate(),
         Operation::GetDevice => get_device(),
         Operation::FollowEvents => follow_events(),
         Operation::ListSessions => list_sessions(),
@@ -140,6 +141,15 @@ fn search() -> Exchange {
         "searchDevices",
         "The devices for which a query is true",
         vec![with_body(200, "A page, which may be empty and have a next one", "FoundDevices", &["Link"])],
+    )
+}
+
+fn aggregate() -> Exchange {
+    read(
+        "aggregateDevices",
+        "Counts, terms, statistics, percentiles, a histogram or the cardinality of a field over the devices for which a \
+         query is true",
+        vec![with_body(200, "The aggregate", "Aggregate", &[])],
     )
 }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod aggregate;
 pub(super) mod aws;
+pub(super) mod aws_index;
 pub(super) mod aws_topics;
 pub(super) mod backup;
 pub(super) mod conditional;

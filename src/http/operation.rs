@@ -33,6 +33,13 @@ pub(super) enum Operation {
     AwsPublish,
     AwsGetRetained,
     AwsListRetained,
+    AwsSearchIndex,
+    AwsGetStatistics,
+    AwsGetCardinality,
+    AwsGetPercentiles,
+    AwsGetBuckets,
+    AwsListIndices,
+    AwsDescribeIndex,
     GetDescription,
 }
 
@@ -71,6 +78,13 @@ pub(super) const ROUTES: &[Route] = &[
     Route { path: "/topics/{*topic}", operations: &[Operation::AwsPublish] },
     Route { path: "/retainedMessage/{*topic}", operations: &[Operation::AwsGetRetained] },
     Route { path: "/retainedMessage", operations: &[Operation::AwsListRetained] },
+    Route { path: "/indices", operations: &[Operation::AwsListIndices] },
+    Route { path: "/indices/{index}", operations: &[Operation::AwsDescribeIndex] },
+    Route { path: "/indices/search", operations: &[Operation::AwsSearchIndex] },
+    Route { path: "/indices/statistics", operations: &[Operation::AwsGetStatistics] },
+    Route { path: "/indices/cardinality", operations: &[Operation::AwsGetCardinality] },
+    Route { path: "/indices/percentiles", operations: &[Operation::AwsGetPercentiles] },
+    Route { path: "/indices/buckets", operations: &[Operation::AwsGetBuckets] },
     Route { path: "/openapi.json", operations: &[Operation::GetDescription] },
 ];
 
@@ -255,6 +269,14 @@ pub(super) static AWS_MAX_RESULTS: Parameter =
     query("maxResults", Kind::Integer { min: 1, max: 200 }, "Topics per page; default 200");
 pub(super) static AWS_TOPIC_TOKEN: Parameter =
     query("nextToken", Kind::Text("^([A-Za-z0-9_-]{4})*$"), "The `nextToken` of the previous page");
+pub(super) static INDEX: Parameter = Parameter {
+    name: "index",
+    location: ParameterLocation::Path,
+    kind: Kind::Text("^[a-zA-Z0-9:_-]{1,128}$"),
+    about: "The name of the index: AWS_Things",
+};
+pub(super) static AWS_INDICES_MAX: Parameter =
+    query("maxResults", Kind::Integer { min: 1, max: 500 }, "Names per page; there is one");
 pub(super) static AWS_PAYLOAD_FORMAT: Parameter = header(
     "x-amz-mqtt5-payload-format-indicator",
     Kind::Choice(&["UNSPECIFIED_BYTES", "UTF8_DATA"]),
@@ -313,11 +335,19 @@ impl Operation {
             | Self::AwsListShadows
             | Self::AwsGetRetained
             | Self::AwsListRetained
+            | Self::AwsListIndices
+            | Self::AwsDescribeIndex
             | Self::GetDescription => Method::GET,
             Self::PutShadow => Method::PUT,
             Self::PatchShadow => Method::PATCH,
             Self::DeleteShadow | Self::EndSession | Self::AwsDeleteShadow => Method::DELETE,
-            Self::AwsUpdateShadow | Self::AwsPublish => Method::POST,
+            Self::AwsUpdateShadow
+            | Self::AwsPublish
+            | Self::AwsSearchIndex
+            | Self::AwsGetStatistics
+            | Self::AwsGetCardinality
+            | Self::AwsGetPercentiles
+            | Self::AwsGetBuckets => Method::POST,
         }
     }
 
@@ -366,7 +396,14 @@ impl Operation {
                     ]
                 }
             }
-            Self::AwsGetRetained => &[],
+            Self::AwsGetRetained
+            | Self::AwsSearchIndex
+            | Self::AwsGetStatistics
+            | Self::AwsGetCardinality
+            | Self::AwsGetPercentiles
+            | Self::AwsGetBuckets
+            | Self::AwsDescribeIndex => &[],
+            Self::AwsListIndices => const { &[&AWS_INDICES_MAX] },
             Self::AwsListRetained => const { &[&AWS_MAX_RESULTS, &AWS_TOPIC_TOKEN] },
         }
     }

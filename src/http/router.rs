@@ -13,8 +13,8 @@ use axum::{
 use crate::{
     http::{
         api::{
-            Api, aggregate, aws, aws_topics, device, devices, history, operating, principals, problem::Problem, purge,
-            search, sessions, shadows, writes,
+            Api, aggregate, aws, aws_index, aws_topics, device, devices, history, operating, principals,
+            problem::Problem, purge, search, sessions, shadows, writes,
         },
         auth::sign_in,
         dashboard, openapi,
@@ -71,6 +71,13 @@ fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {
             Operation::AwsPublish => methods.post(aws_topics::publish),
             Operation::AwsGetRetained => methods.get(aws_topics::get),
             Operation::AwsListRetained => methods.get(aws_topics::list),
+            Operation::AwsSearchIndex => methods.post(aws_index::search),
+            Operation::AwsGetStatistics => methods.post(aws_index::statistics),
+            Operation::AwsGetCardinality => methods.post(aws_index::cardinality),
+            Operation::AwsGetPercentiles => methods.post(aws_index::percentiles),
+            Operation::AwsGetBuckets => methods.post(aws_index::buckets),
+            Operation::AwsListIndices => methods.get(aws_index::list),
+            Operation::AwsDescribeIndex => methods.get(aws_index::describe),
             Operation::GetDescription => methods.get(openapi::get),
         };
     }

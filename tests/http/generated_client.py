@@ -92,6 +92,24 @@ call("publish", "hall/light", body=File(payload=io.BytesIO(b"on")), qos=1, retai
 assert b64decode(call("get_retained_message", "hall/light").payload) == b"on"
 assert [one.topic for one in call("list_retained_messages").retained_topics] == ["hall/light"]
 
+# The index of AWS IoT.
+IndexQuery, Aggregation = modules["aws_index_query"].AwsIndexQuery, modules["aws_aggregation"].AwsAggregation
+call("update_thing_shadow", "pump", body=Update(state=AwsState(reported=section(rate=5))))
+(thing,) = call("search_index", body=IndexQuery(query_string="shadow.reported.rate:5")).things
+assert thing.thing_name == "pump" and json.loads(thing.shadow)["reported"] == {"rate": 5}, thing
+rate = {"query_string": "*", "aggregation_field": "shadow.reported.rate"}
+assert call("get_statistics", body=Aggregation(**rate)).statistics.average == 5
+assert call("get_cardinality", body=Aggregation(**rate)).cardinality == 1
+PercentileQuery = modules["aws_percentile_query"].AwsPercentileQuery
+assert call("get_percentiles", body=PercentileQuery(percents=[50], **rate)).percentiles[0].value == 5
+BucketQuery, Terms = modules["aws_bucket_query"].AwsBucketQuery, modules["aws_terms"].AwsTerms
+kind = modules["aws_buckets_type"].AwsBucketsType(terms_aggregation=Terms(max_buckets=1))
+found = call("get_buckets_aggregation", body=BucketQuery(buckets_aggregation_type=kind, **rate))
+assert (found.total_count, found.buckets[0].key_value) == (1, "5"), found
+assert call("list_indices").index_names == ["AWS_Things"]
+assert call("describe_index", "AWS_Things").index_status == "ACTIVE"
+call("delete_thing_shadow", "pump")
+
 # Sessions, and an operator's tools.
 assert call("get_session").roles == ["admin"]
 body = modules["sign_in_by_password"].SignInByPassword(user="nobody", password="wrong")

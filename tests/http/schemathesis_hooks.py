@@ -49,6 +49,12 @@ def before_call(context, case, kwargs):
     for name, known in (("q", QUERIES), ("sort", ORDERS), ("fields", FIELDS)):
         if name in query and (name == "q" or case.operation.path == "/v1/search"):
             query[name] = known[len(str(query[name])) % len(known)]
+    if case.operation.path.startswith("/indices/") and isinstance(case.body, dict):
+        body = case.body
+        body["queryString"] = QUERIES[len(str(body)) % len(QUERIES)]
+        body.pop("nextToken", None)
+        if "aggregationField" in body or case.operation.path == "/indices/cardinality":
+            body["aggregationField"] = "shadow.reported.a"
     if case.operation.path == "/v1/aggregate":
         kind = query.get("type", "count")
         for name in [name for name, owner in OF_KIND.items() if name in query and owner != kind]:

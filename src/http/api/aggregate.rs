@@ -38,9 +38,9 @@ use crate::{
 /// The number of terms in a result by default.
 const TERMS: usize = 10;
 /// The percents of a result by default.
-const PERCENTS_DEFAULT: &[f64] = &[1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0];
+pub(super) const PERCENTS_DEFAULT: &[f64] = &[1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0];
 /// Most percents of a result.
-const PERCENTS_MAX: usize = 32;
+pub(super) const PERCENTS_MAX: usize = 32;
 
 /// The reason for which an aggregate failed.
 #[derive(Debug)]

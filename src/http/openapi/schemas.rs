@@ -1,5 +1,7 @@
 //! The JSON Schemas of requests and responses.
 
+mod aws_index;
+
 use serde_json::{Map, Value, json};
 
 use super::set;
@@ -317,6 +319,7 @@ fn aws(schemas: &mut Map<String, Value>) {
     let names = [("results", names), ("nextToken", text.clone()), ("timestamp", time())];
     put(schemas, "AwsNames", closed(names, &["results", "timestamp"]));
     retained(schemas);
+    aws_index::all(schemas);
     let exception = [
         ("code", json!({ "type": "integer" })),
         ("message", text.clone()),

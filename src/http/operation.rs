@@ -20,6 +20,7 @@ pub(super) enum Operation {
     ListDevices,
     Search,
     Aggregate,
+    FollowSearch,
     GetDevice,
     FollowEvents,
     ListSessions,
@@ -56,6 +57,7 @@ const SHADOW: &[Operation] =
 pub(super) const ROUTES: &[Route] = &[
     Route { path: "/v1/devices", operations: &[Operation::ListDevices] },
     Route { path: "/v1/search", operations: &[Operation::Search] },
+    Route { path: "/v1/search/live", operations: &[Operation::FollowSearch] },
     Route { path: "/v1/aggregate", operations: &[Operation::Aggregate] },
     Route { path: "/v1/devices/{id}", operations: &[Operation::GetDevice] },
     Route { path: "/v1/devices/{id}/shadows", operations: &[Operation::ListShadows] },
@@ -302,6 +304,11 @@ pub(super) static PREFER: Parameter = header(
     Kind::Text(ANYTHING),
     "Body of the response to an accepted write. `return=minimal`: none. `return=representation`: the shadow after it",
 );
+pub(super) static LIVE_EVENT_ID: Parameter = header(
+    "Last-Event-ID",
+    Kind::Text("^s[0-9a-f]{1,8}-[0-9a-f]{32}$"),
+    "The opaque id of the last event: if the devices are still the same, they are not sent again",
+);
 pub(super) static LAST_EVENT_ID: Parameter = header(
     "Last-Event-ID",
     Kind::Text("^(j[0-9a-f]{1,15}|[0-9]{1,15})$"),
@@ -326,6 +333,7 @@ impl Operation {
             | Self::ListDevices
             | Self::Search
             | Self::Aggregate
+            | Self::FollowSearch
             | Self::GetDevice
             | Self::FollowEvents
             | Self::ListSessions
@@ -379,6 +387,7 @@ impl Operation {
             Self::ListDevices => const { &[&PREFIX, &CONNECTED, &DRIFT, &SEARCH, &LIMIT, &CURSOR] },
             Self::Search => const { &[&SEARCH, &SEARCH_FIELDS, &SORT, &TOTAL, &LIMIT, &SEARCH_CURSOR] },
             Self::Aggregate => const { &[&SEARCH, &AGGREGATE_TYPE, &AGGREGATE_FIELD, &SIZE, &PERCENTS, &INTERVAL] },
+            Self::FollowSearch => const { &[&SEARCH, &LIVE_EVENT_ID] },
             Self::FollowEvents => const { &[&DEVICE, &SHADOW_NAME, &PATH, &LAST_EVENT_ID] },
             Self::AwsGetShadow | Self::AwsUpdateShadow | Self::AwsDeleteShadow => const { &[&AWS_NAME] },
             Self::AwsListShadows => const { &[&PAGE_SIZE, &NEXT_TOKEN] },

@@ -57,6 +57,7 @@ fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {
             Operation::ListShadows => methods.get(devices::shadows),
             Operation::ListDevices => methods.get(devices::list),
             Operation::Search => methods.get(search::search),
+            Operation::FollowSearch => methods.get(search::live::follow),
             Operation::Aggregate => methods.get(aggregate::get),
             Operation::GetDevice => methods.get(device::get),
             Operation::FollowEvents => methods.get(sse::follow),

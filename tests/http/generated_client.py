@@ -129,5 +129,5 @@ assert call("end_mqtt_session", "nobody", "no", status=404).error == "not-found"
 assert [(one.topic, one.bytes_) for one in call("list_retained").retained] == [("hall/light", 2)]
 assert call("get_description").to_dict()["openapi"] == "3.1.0"
 
-# An endless stream, which no generated call reads.
-assert operations - called == {"follow_events"}, operations - called
+# Endless streams, which no generated call reads.
+assert operations - called == {"follow_events", "follow_search"}, operations - called

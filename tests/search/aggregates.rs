@@ -135,17 +135,17 @@ fn a_refusal_names_parameter_and_limit() {
 #[test]
 fn an_aggregate_is_charged_as_a_search() {
     let site = Site::open();
-    site.write_many(900, |n| (format!("d{n:03}/shadow"), json!({"reported": {"n": n}})));
+    site.write_many(1400, |n| (format!("d{n:03}/shadow"), json!({"reported": {"n": n}})));
     let refused = site.aggregate_at("slow", &[]);
     assert_eq!((refused.status, &refused.json()["error"]), (503, &json!("search-too-long")), "{}", refused.text());
     let refused = site.aggregate_at("slow", &[]);
     assert_eq!((refused.status, &refused.json()["error"]), (429, &json!("too-many-requests")));
     // Other callers are not affected, and what an aggregate keeps counts as memory.
-    assert_eq!(aggregate_at(&site, "web", &[])["devices"], json!(900));
+    assert_eq!(aggregate_at(&site, "web", &[])["devices"], json!(1400));
     let refused = site.aggregate_at("small", &[("type", "cardinality"), ("field", "device")]);
     assert_eq!((refused.status, &refused.json()["error"]), (429, &json!("too-many-requests")), "{}", refused.text());
     assert!(refused.text().contains("bytes"), "{}", refused.text());
-    assert_eq!(aggregate_at(&site, "small", &[])["devices"], json!(900));
+    assert_eq!(aggregate_at(&site, "small", &[])["devices"], json!(1400));
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod aggregates;
 mod command;
 mod docs;
 mod limits;
+mod live;
 mod paging;
 mod results;
 mod rights;

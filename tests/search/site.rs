@@ -77,7 +77,7 @@ work = 100
 
 [[role]]
 role = "small"
-memory = "64KiB"
+memory = "80KiB"
 "#;
 
 /// Connections that write many shadows.

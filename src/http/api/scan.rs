@@ -64,6 +64,8 @@ pub(super) struct Scanned<V> {
     pub(super) last: Option<(DeviceId, bool)>,
     /// The reason for which it ended.
     pub(super) end: ScanEnd,
+    /// The time for which the caller is above its rate of work.
+    pub(super) wait: Duration,
 }
 
 /// The reason for which a scan ended.
@@ -110,7 +112,7 @@ pub(super) async fn scan<V: DeviceVisitor>(
 ) -> Result<Scanned<V>, ScanFailure> {
     let DeviceScan { query, devices, mut after, until } = scan;
     let mut joined = Joined { visitor, current: None, last: None, is_enough: false };
-    let end = loop {
+    let (end, wait) = loop {
         let turn = api.read_turn(caller).await;
         if !caller.renew(api) {
             return Err(ScanFailure::Unauthorized);
@@ -128,16 +130,16 @@ pub(super) async fn scan<V: DeviceVisitor>(
             joined.complete(caller);
         }
         match scanned.next {
-            _ if joined.is_enough => break ScanEnd::Enough,
-            None => break ScanEnd::Complete,
+            _ if joined.is_enough => break (ScanEnd::Enough, wait),
+            None => break (ScanEnd::Complete, wait),
             next => after = next,
         }
         if Instant::now() + wait >= until && joined.last.is_some() {
-            break ScanEnd::TimeOver;
+            break (ScanEnd::TimeOver, wait);
         }
         tokio::time::sleep(wait).await;
     };
-    Ok(Scanned { visitor: joined.visitor, last: joined.last, end })
+    Ok(Scanned { visitor: joined.visitor, last: joined.last, end, wait })
 }
 
 impl<V: DeviceVisitor> Joined<V> {

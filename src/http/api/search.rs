@@ -7,6 +7,7 @@
 //! keeps the first matches only, and fails when its time is over.
 
 mod cursor;
+pub(in crate::http) mod live;
 mod matches;
 
 use std::{

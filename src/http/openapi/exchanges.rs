@@ -39,6 +39,7 @@ pub(super) fn of(operation: Operation) -> Exchange {
         Operation::ListDevices => list_devices(),
         Operation::Search => search(),
         Operation::Aggregate => aggregate(),
+        Operation::FollowSearch => follow_search(),
         Operation::GetDevice => get_device(),
         Operation::FollowEvents => follow_events(),
         Operation::ListSessions => list_sessions(),
@@ -157,6 +158,19 @@ fn aggregate() -> Exchange {
         "Counts, terms, statistics, percentiles, a histogram or the cardinality of a field over the devices for which a \
          query is true",
         vec![with_body(200, "The aggregate", "Aggregate", &[])],
+    )
+}
+
+fn follow_search() -> Exchange {
+    read(
+        "followSearch",
+        "Server-sent events of the devices for which a query is true, and of those that enter and leave",
+        vec![Response {
+            status: 200,
+            about: "Events named `start`, `enter`, `leave`, `complete` and `end`; `id` is opaque, `data` is an object",
+            media: Some(Media { name: "text/event-stream", schema: "EventStream" }),
+            headers: &[],
+        }],
     )
 }
 

@@ -110,7 +110,7 @@ fn delete(client: &mut Http, path: &str) {
 
 #[test]
 fn devices_enter_and_leave() {
-    let site = Site::open();
+    let mut site = Site::open();
     let mut client = site.client("web");
     let mut write = |path: &str, n: u64| put(&mut client, path, &json!({"reported": {"n": n}}));
     write("a/shadow", 1);
@@ -129,14 +129,18 @@ fn devices_enter_and_leave() {
     live.wait_for("d", "deleted");
     assert_eq!(live.events.join(" "), "start enter complete enter leave enter leave", "and nothing twice");
     // The client comes back: without a change it has all, and else it receives the complete set.
-    let resume = |live: &Live| {
-        Live::resume(&site, "web", "reported.n:>5", Some(&live.id), live.devices.clone())
+    let resume = |site: &Site, live: &Live| {
+        Live::resume(site, "web", "reported.n:>5", Some(&live.id), live.devices.clone())
             .unwrap_or_else(|refused| panic!("{refused:?}"))
     };
-    let again = resume(&live);
+    let again = resume(&site, &live);
     assert_eq!((again.found().as_str(), again.events.join(" ").as_str()), ("d", "complete"));
-    write("e/shadow", 8);
-    let again = resume(&live);
+    site.0.kill();
+    site.0.restart();
+    let again = resume(&site, &live);
+    assert_eq!((again.found().as_str(), again.events.join(" ").as_str()), ("d", "complete"), "after a kill too");
+    site.write(&[("e/shadow", json!({"reported": {"n": 8}}))]);
+    let again = resume(&site, &live);
     assert_eq!((again.found().as_str(), again.events.join(" ").as_str()), ("d e", "start enter complete"));
 }
 
@@ -332,7 +336,7 @@ fn at_quiet_moments_the_set_is_that_of_a_fresh_query() {
                     _ => put(
                         &mut client,
                         &format!("d{device}/shadow"),
-                        &json!({"reported": {"n": value, "on": value % 3 == 0}}),
+                        &json!({"reported": {"n": value, "on": value.is_multiple_of(3)}}),
                     ),
                 }
             }
@@ -343,7 +347,7 @@ fn at_quiet_moments_the_set_is_that_of_a_fresh_query() {
                 connected.iter_mut().for_each(|client| *client = None);
             }
             for (live, query) in streams.iter_mut().zip(QUERIES) {
-                if round % 4 == 3 || random.next() % 3 == 0 {
+                if round % 4 == 3 || random.next().is_multiple_of(3) {
                     let resumed = Live::resume(&site, "web", query, Some(&live.id), live.devices.clone());
                     *live = resumed.unwrap_or_else(|refused| panic!("{about}: {refused:?}"));
                 }

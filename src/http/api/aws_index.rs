@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     admission::work,
     fleet::{
-        Aggregate, Aggregation, Device, Field, Query as DeviceQuery,
+        Aggregate, Aggregation, Device, Field, Query as DeviceQuery, QueryError,
         aggregate::{AggregateResult, Aggregated, Statistics, TERM_BYTES_MAX, TERMS_MAX},
     },
     http::{
@@ -27,7 +27,7 @@ use crate::{
             aggregate::{AggregateFailure, PERCENTS_DEFAULT, PERCENTS_MAX, aggregated, number},
             aws, cursor,
             devices::{INVALID_CURSOR, last_key},
-            query::{Query, bad},
+            query::{BadParameter, Query, bad},
             scan::{DeviceScan, DeviceVisitor, ScanFailure, WHOLE_TIME, scan},
             search::next_device,
             visible::set_presence,
@@ -87,6 +87,16 @@ struct ParsedCall {
     query: DeviceQuery,
 }
 
+/// The reason that a request is refused.
+enum InvalidCall {
+    Parameter(BadParameter),
+    Body(serde_json::Error),
+    /// The index of this name does not exist.
+    Index(String),
+    Query(QueryError),
+    Aggregation(String),
+}
+
 /// The things that a search found.
 struct ThingVisitor {
     api: Arc<Api>,
@@ -102,8 +112,11 @@ struct ThingVisitor {
 /// `POST /indices/search`
 pub(in crate::http) async fn search(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
     let ParsedCall { mut caller, request, query } = parse_call(&api, request).await?;
-    let limit = at_most("maxResults", request.max_results, PAGE, PAGE, &api)?;
-    let after = request.next_token.map(|token| after(&token, &caller, &api)).transpose()?;
+    let page = || -> Result<_, InvalidCall> {
+        let after = request.next_token.as_ref().map(|token| after(token, &caller, &api)).transpose()?;
+        Ok((at_most("maxResults", request.max_results, PAGE, PAGE)?, after))
+    };
+    let (limit, after) = page().map_err(|invalid| invalid.answer(&api))?;
     let query = Arc::new(query);
     let until = Instant::now() + WHOLE_TIME;
     let wanted = DeviceScan { query: Some(&query), devices: None, after, until };
@@ -121,7 +134,8 @@ pub(in crate::http) async fn statistics(State(api): State<Arc<Api>>, request: Re
     let call = parse_call(&api, request).await?;
     let every_thing = call.request.aggregation_field.as_deref().is_none_or(|field| field == EVERY_THING);
     let aggregation = if every_thing { Aggregation::Count } else { Aggregation::Statistics };
-    let field = if every_thing { None } else { Some(field(&call.request, &api)?) };
+    let field = if every_thing { Ok(None) } else { field(&call.request).map(Some) };
+    let field = field.map_err(|invalid| invalid.answer(&api))?;
     let found = aggregate(&api, call, aggregation, field).await?;
     let statistics = match &found.result {
         AggregateResult::Statistics(statistics) if statistics.count > 0 => of_numbers(statistics),
@@ -134,7 +148,7 @@ pub(in crate::http) async fn statistics(State(api): State<Arc<Api>>, request: Re
 /// `POST /indices/cardinality`
 pub(in crate::http) async fn cardinality(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
     let call = parse_call(&api, request).await?;
-    let field = field(&call.request, &api)?;
+    let field = field(&call.request).map_err(|invalid| invalid.answer(&api))?;
     let found = aggregate(&api, call, Aggregation::Cardinality, Some(field)).await?;
     let count = if let AggregateResult::Cardinality { count, .. } = found.result { count } else { 0 };
     Ok(aws::answer(json!({ "cardinality": count }).to_string().into()))
@@ -143,7 +157,7 @@ pub(in crate::http) async fn cardinality(State(api): State<Arc<Api>>, request: R
 /// `POST /indices/percentiles`
 pub(in crate::http) async fn percentiles(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
     let call = parse_call(&api, request).await?;
-    let field = field(&call.request, &api)?;
+    let field = field(&call.request).map_err(|invalid| invalid.answer(&api))?;
     let percents = call.request.percents.clone().unwrap_or_else(|| PERCENTS_DEFAULT.to_vec());
     if percents.len() > PERCENTS_MAX || percents.iter().any(|percent| !(0.0..=100.0).contains(percent)) {
         let reason = format!("must be at most {PERCENTS_MAX} numbers from 0 to 100");
@@ -159,17 +173,20 @@ pub(in crate::http) async fn percentiles(State(api): State<Arc<Api>>, request: R
 /// `POST /indices/buckets`
 pub(in crate::http) async fn buckets(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
     let call = parse_call(&api, request).await?;
-    let field = field(&call.request, &api)?;
+    let field = field(&call.request).map_err(|invalid| invalid.answer(&api))?;
     let kind = call.request.buckets_aggregation_type.as_ref();
     let Some(terms) = kind.and_then(|kind| kind.terms_aggregation.as_ref()) else {
         return Err(aws::invalid(&bad("bucketsAggregationType", "must have termsAggregation"), &api));
     };
-    let size = at_most("maxBuckets", terms.max_buckets, BUCKETS, BUCKETS_MAX, &api)?;
+    let size = at_most("maxBuckets", terms.max_buckets, BUCKETS, BUCKETS_MAX);
+    let size = size.map_err(|invalid| invalid.answer(&api))?;
     let found = aggregate(&api, call, Aggregation::Terms { size }, Some(field)).await?;
     let AggregateResult::Terms { terms, truncated, .. } = found.result else { return Err(internal(&api)) };
     if truncated {
         let limit = format!("{TERMS_MAX} distinct values, or {TERM_BYTES_MAX} bytes of them");
-        return Err(invalid_aggregation(&format!("The field has more than {limit}; query fewer devices"), &api));
+        return Err(
+            InvalidCall::Aggregation(format!("The field has more than {limit}; query fewer devices")).answer(&api)
+        );
     }
     let bucket = |value: Value, count| match value {
         Value::String(text) => json!({ "keyValue": text, "count": count }),
@@ -191,7 +208,7 @@ pub(in crate::http) async fn describe(State(api): State<Arc<Api>>, request: Requ
     let parameters = RawPathParams::from_request_parts(&mut parts, &api).await;
     let name = parameters.ok().and_then(|all| all.iter().next().map(|(_, name)| name.to_owned())).unwrap_or_default();
     authenticated(&api, Request::from_parts(parts, body), Operation::AwsDescribeIndex).await?;
-    known_index(&name, &api)?;
+    known_index(&name).map_err(|invalid| invalid.answer(&api))?;
     let index = json!({ "indexName": INDEX, "indexStatus": "ACTIVE", "schema": "MULTI_INDEXING_MODE" });
     Ok(aws::answer(index.to_string().into()))
 }
@@ -212,7 +229,7 @@ async fn aggregate(
             let message = format!("The devices were not read within {} s; query fewer", WHOLE_TIME.as_secs());
             aws::refused(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", &message, api.now())
         }
-        AggregateFailure::Buckets(error) => invalid_aggregation(&error.to_string(), api),
+        AggregateFailure::Buckets(error) => InvalidCall::Aggregation(error.to_string()).answer(api),
     })
 }
 
@@ -262,22 +279,21 @@ impl DeviceVisitor for ThingVisitor {
 /// Parses and authenticates a request with a body, and charges it.
 async fn parse_call(api: &Arc<Api>, request: Request) -> Result<ParsedCall, Response> {
     let (caller, body) = authenticated(api, request, Operation::AwsSearchIndex).await?;
-    let request: IndexRequest = serde_json::from_slice(&body).map_err(|error| {
-        let message = format!("Invalid body: {error}");
-        aws::refused(StatusCode::BAD_REQUEST, "InvalidRequestException", &message, api.now())
-    })?;
-    known_index(request.index_name.as_deref().unwrap_or(INDEX), api)?;
+    let (request, query) = parse(&body).map_err(|invalid| invalid.answer(api))?;
+    Ok(ParsedCall { caller, request, query })
+}
+
+/// Parses a body.
+fn parse(body: &[u8]) -> Result<(IndexRequest, DeviceQuery), InvalidCall> {
+    let request: IndexRequest = serde_json::from_slice(body).map_err(InvalidCall::Body)?;
+    known_index(request.index_name.as_deref().unwrap_or(INDEX))?;
     if let Some(version) = request.query_version.as_deref().filter(|version| *version != QUERY_VERSION) {
         let reason = format!("must be {QUERY_VERSION}, not '{}'", excerpt(version, 64));
-        return Err(aws::invalid(&bad("queryVersion", reason), api));
+        return Err(InvalidCall::Parameter(bad("queryVersion", reason)));
     }
-    let Some(text) = &request.query_string else {
-        return Err(aws::invalid(&bad("queryString", "is missing"), api));
-    };
-    let query = text.parse::<DeviceQuery>().map_err(|error| {
-        aws::refused(StatusCode::BAD_REQUEST, "InvalidQueryException", &error.to_string(), api.now())
-    })?;
-    Ok(ParsedCall { caller, request, query })
+    let text = request.query_string.as_ref().ok_or_else(|| InvalidCall::Parameter(bad("queryString", "is missing")))?;
+    let query = text.parse().map_err(InvalidCall::Query)?;
+    Ok((request, query))
 }
 
 /// Authenticates a request, reads its body, and charges it.
@@ -295,41 +311,49 @@ async fn authenticated(api: &Arc<Api>, request: Request, operation: Operation) -
 }
 
 /// Returns the number in a request, from 1 to `max`.
-fn at_most(name: &str, value: Option<f64>, default: u32, max: u32, api: &Api) -> Result<usize, Response> {
+fn at_most(name: &str, value: Option<f64>, default: u32, max: u32) -> Result<usize, InvalidCall> {
     let value = value.unwrap_or(default.into());
     match value.fract() == 0.0 && (1.0..=f64::from(max)).contains(&value) {
         true => Ok(value as usize),
-        false => Err(aws::invalid(&bad(name, format!("must be an integer from 1 to {max}")), api)),
+        false => Err(InvalidCall::Parameter(bad(name, format!("must be an integer from 1 to {max}")))),
     }
 }
 
 /// Returns the key after which the page of a token begins.
-fn after(token: &str, caller: &Caller, api: &Api) -> Result<ShadowKey, Response> {
+fn after(token: &str, caller: &Caller, api: &Api) -> Result<ShadowKey, InvalidCall> {
     let device = match cursor::is_sealed(token) {
         false => DeviceId::new(token).ok(),
         true => api.cursors.open(token, caller.principal()),
     };
-    device.as_ref().map(last_key).ok_or_else(|| aws::invalid(&bad("nextToken", INVALID_CURSOR), api))
+    device.as_ref().map(last_key).ok_or_else(|| InvalidCall::Parameter(bad("nextToken", INVALID_CURSOR)))
 }
 
 /// Returns the field of a request.
-fn field(request: &IndexRequest, api: &Api) -> Result<Field, Response> {
+fn field(request: &IndexRequest) -> Result<Field, InvalidCall> {
     let Some(name) = &request.aggregation_field else {
-        return Err(invalid_aggregation(&format!("aggregationField is needed: there is no {EVERY_THING}"), api));
+        return Err(InvalidCall::Aggregation(format!("aggregationField is needed: there is no {EVERY_THING}")));
     };
-    name.parse().map_err(|error| invalid_aggregation(&format!("aggregationField: {error}"), api))
+    name.parse().map_err(|error| InvalidCall::Aggregation(format!("aggregationField: {error}")))
 }
 
-fn known_index(name: &str, api: &Api) -> Result<(), Response> {
-    if name == INDEX {
-        return Ok(());
+fn known_index(name: &str) -> Result<(), InvalidCall> {
+    if name == INDEX { Ok(()) } else { Err(InvalidCall::Index(excerpt(name, 128).to_owned())) }
+}
+
+impl InvalidCall {
+    fn answer(self, api: &Api) -> Response {
+        let (status, exception, message) = match self {
+            Self::Parameter(bad) => return aws::invalid(&bad, api),
+            Self::Body(error) => (StatusCode::BAD_REQUEST, "InvalidRequestException", format!("Invalid body: {error}")),
+            Self::Index(name) => {
+                let message = format!("There is no index '{name}', only {INDEX}");
+                (StatusCode::NOT_FOUND, "ResourceNotFoundException", message)
+            }
+            Self::Query(error) => (StatusCode::BAD_REQUEST, "InvalidQueryException", error.to_string()),
+            Self::Aggregation(message) => (StatusCode::BAD_REQUEST, "InvalidAggregationException", message),
+        };
+        aws::refused(status, exception, &message, api.now())
     }
-    let message = format!("There is no index '{}', only {INDEX}", excerpt(name, 128));
-    Err(aws::refused(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message, api.now()))
-}
-
-fn invalid_aggregation(message: &str, api: &Api) -> Response {
-    aws::refused(StatusCode::BAD_REQUEST, "InvalidAggregationException", message, api.now())
 }
 
 fn internal(api: &Api) -> Response {

@@ -155,3 +155,18 @@ fn lists_of_fields_are_parsed() {
         }
     }
 }
+
+#[test]
+fn fields_that_change_by_time_are_found() {
+    for (text, expected) in [
+        ("reported.a:>5 AND drift:true OR NOT connected:false", None),
+        ("updated:* shadow.updated:*", None),
+        ("a updated:<1h", Some("updated")),
+        ("NOT (b OR shadow.name.x.updated:[1h TO 2h])", Some("shadow.name.x.updated")),
+        ("seen:*", Some("seen")),
+        ("connectivity.timestamp:>5", Some("connectivity.timestamp")),
+    ] {
+        let query: Query = text.parse().unwrap();
+        assert_eq!(query.changes_by_time().map(ToString::to_string).as_deref(), expected, "{text}");
+    }
+}

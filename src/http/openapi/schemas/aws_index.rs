@@ -58,7 +58,7 @@ fn requests(schemas: &mut Map<String, Value>) {
         ignoring_others(closed(query.iter().chain(more).cloned(), &needs))
     };
     put(schemas, "AwsIndexQuery", with(&[token, ("maxResults", integer(100))], &[]));
-    put(schemas, "AwsAggregation", with(&[field.clone()], &[]));
+    put(schemas, "AwsAggregation", with(std::slice::from_ref(&field), &[]));
     put(schemas, "AwsPercentileQuery", with(&[field.clone(), ("percents", percents)], &["aggregationField"]));
     let kind = ("bucketsAggregationType", reference("AwsBucketsType"));
     put(schemas, "AwsBucketQuery", with(&[field, kind], &["aggregationField", "bucketsAggregationType"]));

@@ -93,6 +93,12 @@ impl Query {
         self.0.any_field(&mut |field| field.reads_shadow(name))
     }
 
+    /// Returns true if the content of the shadow with this name may change the answer.
+    #[must_use]
+    pub fn depends_on(&self, name: Option<&ShadowName>) -> bool {
+        self.0.any_field(&mut |field| *field == Field::Drift || field.reads_shadow(name))
+    }
+
     /// Returns a field whose predicate may become true or false without an event: by time, or because the oldest presences
     /// are forgotten.
     #[must_use]

@@ -1,8 +1,11 @@
 //! The texts of queries: the form in which they are written back, and the errors.
 
-use crate::fleet::{
-    Field, Query,
-    query::{DEPTH_MAX, PREDICATES_MAX, QUERY_BYTES_MAX},
+use crate::{
+    fleet::{
+        Field, Query,
+        query::{DEPTH_MAX, PREDICATES_MAX, QUERY_BYTES_MAX},
+    },
+    shadow::ShadowName,
 };
 
 #[test]
@@ -153,6 +156,20 @@ fn lists_of_fields_are_parsed() {
             (Err(error), Err(expected)) => assert!(error.starts_with(expected), "{error}"),
             _ => panic!("{text}: {list:?}"),
         }
+    }
+}
+
+#[test]
+fn a_query_depends_on_the_shadows_that_it_reads() {
+    for (text, expected) in [
+        ("lamp-* connected:true updated:*", [false, false]),
+        ("reported.a:1", [true, false]),
+        ("NOT (b OR shadow.name.cfg.version:>1)", [false, true]),
+        ("tags.a:1 OR shadow.name.cfg:*", [true, true]),
+        ("drift:true", [true, true]),
+    ] {
+        let (query, cfg): (Query, _) = (text.parse().unwrap(), ShadowName::new("cfg").unwrap());
+        assert_eq!([None, Some(&cfg)].map(|name| query.depends_on(name)), expected, "{text}");
     }
 }
 

@@ -1,8 +1,8 @@
 //! `GET /v1/search/live`: the devices for which a query is true, and which of them enter and leave, as server-sent events.
 //!
 //! A stream keeps the set of its devices. It follows the change feed and the changes of presence from before a scan of all
-//! devices, so the scan and the changes after it miss nothing. A change costs one evaluation of its device, in the newest
-//! state and with the present rights; several changes of a device that wait cost one. When its rights change, or it was too
+//! devices, so the scan and the changes after it miss nothing. A change that may matter to the query costs one evaluation of its
+//! device, in the newest state and with the present rights; several changes of a device that wait cost one. When its rights change, or it was too
 //! slow for the feed, the stream scans all devices again and sends the difference.
 //!
 //! The `id` of an event names the set after it ([`members`]). A client that comes back with the id of the present set has
@@ -58,7 +58,7 @@ use crate::{
 const MEMBERS_MAX: usize = 10_000;
 /// Most devices in one event.
 const EVENT_DEVICES_MAX: usize = 500;
-/// Changed devices that are evaluated at once.
+/// Most changes of shadows, and of presence, that are taken at once.
 const BATCH: usize = 200;
 /// Most ranges of devices by which the changes for a stream are selected.
 const RANGES_MAX: usize = 256;
@@ -276,26 +276,40 @@ impl LiveStream {
                 Ok(next) => Some(next),
             },
         };
-        let mut next = first;
+        let (mut next, mut count) = (first, 0);
         while let Some(taken) = next {
+            count += 1;
             match taken {
-                Next::Change(change) => _ = self.changed.insert(change.key.device.clone()),
+                Next::Change(change) => {
+                    if change.concerns_existence || self.query.depends_on(change.key.name.as_ref()) {
+                        self.changed.insert(change.key.device.clone());
+                    }
+                }
                 Next::Newest(_) => {} // only for waits
                 Next::Cut => self.is_cut = true,
                 Next::Closed => return None,
             }
-            let may_take = self.changed.len() < BATCH && !self.is_cut;
+            let may_take = count < BATCH && !self.is_cut;
             next = if may_take { self.source.following.next().now_or_never() } else { None };
         }
         if self.source.presence.is_some() {
-            for (number, device) in self.api.presence.changed_after(self.source.presence_taken, BATCH) {
-                self.source.presence_taken = number;
-                if self.source.may_see(&device) {
-                    self.changed.insert(device);
-                }
-            }
+            self.take_presence();
         }
         Some(Ok(()))
+    }
+
+    /// Takes the next changes of presence. Each is charged, also one of a device that the caller may not see.
+    fn take_presence(&mut self) {
+        let taken = self.api.presence.changed_after(self.source.presence_taken, BATCH);
+        let work = work::times(taken.len(), work::DELIVERY);
+        let now = Instant::now();
+        self.throttled_until = now + self.caller.quota(&self.api).charge_work(work, now).unwrap_or_default();
+        for (number, device) in taken {
+            self.source.presence_taken = number;
+            if self.source.may_see(&device) {
+                self.changed.insert(device);
+            }
+        }
     }
 
     /// Evaluates the query for the devices that changed.

@@ -1,9 +1,9 @@
 //! `GET /v1/search/live`: the devices for which a query is true, and which of them enter and leave, as server-sent events.
 //!
 //! A stream keeps the set of its devices. It follows the change feed and the changes of presence from before a scan of all
-//! devices, so the scan and the changes after it miss nothing. A change that may matter to the query costs one evaluation of its
-//! device, in the newest state and with the present rights; several changes of a device that wait cost one. When its rights change, or it was too
-//! slow for the feed, the stream scans all devices again and sends the difference.
+//! devices, so the scan and the changes after it miss nothing. A change that may matter to the query costs one evaluation
+//! of its device, in the newest state and with the present rights; several changes of a device that wait cost one. When its
+//! rights change, or it was too slow for the feed, the stream scans all devices again and sends the difference.
 //!
 //! The `id` of an event names the set after it ([`members`]). A client that comes back with the id of the present set has
 //! missed nothing, whatever happened meanwhile; any other receives the complete set again.

@@ -171,15 +171,26 @@ impl Quotas {
     ///
     /// As [`Quotas::admit`].
     pub fn admit_http_connection(&self, principal: &Arc<PrincipalQuota>) -> Result<Charge, Rejection> {
-        match principal.check_memory(HTTP_CONNECTION_BYTES) {
-            Ok(()) => Ok(Charge::new(principal.clone(), HTTP_CONNECTION_BYTES)),
-            Err(cause) => {
-                let own = cause == QuotaKind::PrincipalMemory;
-                let max = if own { principal.limits().memory } else { self.principals.memory().limit() };
-                self.count_for(cause, principal.name());
-                Err(refusal(cause, u64::try_from(max).unwrap_or(u64::MAX), STREAM_WAIT))
-            }
+        let mut charge = Charge::new(principal.clone(), 0);
+        self.grow(&mut charge, HTTP_CONNECTION_BYTES)?;
+        Ok(charge)
+    }
+
+    /// Changes `charge` to at least `bytes`, for something that grows while a request is answered.
+    ///
+    /// # Errors
+    ///
+    /// As [`Quotas::admit`]; the charge is as before.
+    pub fn grow(&self, charge: &mut Charge, bytes: usize) -> Result<(), Rejection> {
+        let principal = charge.quota();
+        if let Err(cause) = principal.check_memory(bytes.saturating_sub(charge.bytes())) {
+            let own = cause == QuotaKind::PrincipalMemory;
+            let max = if own { principal.limits().memory } else { self.principals.memory().limit() };
+            self.count_for(cause, principal.name());
+            return Err(refusal(cause, u64::try_from(max).unwrap_or(u64::MAX), STREAM_WAIT));
         }
+        charge.follow(bytes);
+        Ok(())
     }
 
     /// Counts a refusal or throttling of `principal`, and logs a few lines a minute that name it.

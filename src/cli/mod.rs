@@ -2,14 +2,15 @@
 //! on its store. Most other commands are clients for people and scripts, built on the library `umbra-client`.
 //!
 //! Results go to standard output, everything else to standard error. Results are JSON, with these exceptions: `auth
-//! explain`, `check-config`, `context list`, `watch`, `sub`, `list`, `search`, `history` and `sessions list` without `--json`, the texts of
-//! `manual`, and the `listening` lines of `serve`. A subcommand returns an [`Exit`] after it has reported any failure.
+//! explain`, `check-config`, `context list`, `watch`, `sub`, `list`, `search`, `aggregate`, `history` and `sessions list` without
+//! `--json`, the texts of `manual`, and the `listening` lines of `serve`. A subcommand returns an [`Exit`] after it has reported any failure.
 //!
 //! `connect_args` are the arguments that name a broker, and one command's connection; `contexts` keeps such arguments
 //! under names. `request` sends a request and waits for its reply, `shadow_args` are the arguments that name a shadow,
 //! `part` is a file in the making, `terminal` asks for passwords, `user_list` reads many. The client commands know the
 //! library `umbra-client` and the spelling of names, and nothing else of the server.
 
+mod aggregate;
 mod auth;
 mod backup;
 mod cautions;
@@ -72,6 +73,7 @@ enum Command {
     Watch(watch::Watch),
     List(list::List),
     Search(search::Search),
+    Aggregate(aggregate::Aggregate),
     History(list::History),
     Kick(kick::Kick),
     Purge(purge::Purge),
@@ -118,6 +120,7 @@ impl Cli {
             Command::Watch(watch) => watch.run().await,
             Command::List(list) => list.run().await,
             Command::Search(search) => search.run().await,
+            Command::Aggregate(aggregate) => aggregate.run().await,
             Command::History(history) => history.run().await,
             Command::Kick(kick) => kick.run().await,
             Command::Purge(purge) => purge.run().await,

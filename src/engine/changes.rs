@@ -43,6 +43,8 @@ pub struct ChangeEvent {
     by: Arc<str>,
     client: Arc<str>,
     deleted: bool,
+    /// False if the shadow existed before and exists after the change.
+    pub concerns_existence: bool,
     changes: Vec<Change>,
     /// The approximate memory of the change and its renderings.
     bytes: usize,
@@ -346,6 +348,7 @@ impl ChangeEvent {
             by: envelope.author.by.clone(),
             client: envelope.client.clone(),
             deleted: applied.after.deleted,
+            concerns_existence: applied.after.deleted || !applied.before.exists(),
             bytes: bytes(&applied.changes),
             changes: applied.changes.clone(),
             rendered: Mutex::default(),
@@ -390,6 +393,8 @@ impl From<JournalEntry> for ChangeEvent {
             etag: entry.etag,
             timestamp: entry.timestamp,
             deleted: entry.deleted,
+            // The entry does not say if the shadow existed before.
+            concerns_existence: true,
             bytes: bytes(&entry.changes),
             rendered: Mutex::default(),
             by: entry.principal.clone(),

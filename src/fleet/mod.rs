@@ -1,16 +1,19 @@
 //! The fleet as one thing: queries over devices.
 //!
 //! [`query`] parses a query and evaluates it for one [`Device`]: a pure function of the device's documents, its presence
-//! and the time, without I/O, clock, lock or async. [`order`] keeps the first matches of an order.
+//! and the time, without I/O, clock, lock or async. [`order`] keeps the first matches of an order, [`aggregate`] counts and
+//! statistics of a field.
 //!
 //! *Invariant:* a [`Device`] has only what its reader may see. Its documents were cut to the readable paths, and its
 //! delta and drift made from these, so neither a predicate nor its negation depends on a hidden value.
 //!
 //! The scan of the store is in [`crate::engine`], the operations in [`crate::http`].
 
+pub mod aggregate;
 pub mod device;
 pub mod order;
 pub mod query;
 
+pub use aggregate::{Aggregate, Aggregation};
 pub use device::{Device, Presence, Shadow};
 pub use query::{Query, QueryError, field::Field};

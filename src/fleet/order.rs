@@ -60,10 +60,7 @@ impl FromStr for Order {
         let name = text.strip_prefix('-').unwrap_or(text);
         let is_descending = name.len() < text.len();
         let at_hyphen = |error: QueryError| QueryError { column: error.column + usize::from(is_descending), ..error };
-        match Field::list(name).map_err(at_hyphen)?.as_slice() {
-            [(_, field)] => Ok(Self { field: field.clone(), is_descending }),
-            _ => Err(QueryError { column: 1, reason: "expected one field".to_owned() }),
-        }
+        Ok(Self { field: name.parse().map_err(at_hyphen)?, is_descending })
     }
 }
 

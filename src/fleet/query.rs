@@ -18,7 +18,10 @@ pub(in crate::fleet) mod text;
 use std::{fmt, str::FromStr};
 
 use crate::{
-    fleet::query::{field::Field, test::Test},
+    fleet::query::{
+        field::{Field, ShadowField},
+        test::Test,
+    },
     shadow::ShadowName,
 };
 
@@ -90,6 +93,19 @@ impl Query {
         self.0.any_field(&mut |field| field.reads_shadow(name))
     }
 
+    /// Returns true if the content of the shadow with this name may change the answer.
+    #[must_use]
+    pub fn depends_on(&self, name: Option<&ShadowName>) -> bool {
+        self.0.any_field(&mut |field| *field == Field::Drift || field.reads_shadow(name))
+    }
+
+    /// Returns a field whose predicate may become true or false without an event: by time, or because the oldest presences
+    /// are forgotten.
+    #[must_use]
+    pub fn changes_by_time(&self) -> Option<&Field> {
+        self.0.predicates().into_iter().find(|predicate| predicate.changes_by_time()).map(|predicate| &predicate.field)
+    }
+
     /// Returns the number of predicates.
     #[must_use]
     pub fn predicates(&self) -> usize {
@@ -102,7 +118,26 @@ impl Query {
     }
 }
 
+impl Predicate {
+    fn changes_by_time(&self) -> bool {
+        match self.field {
+            Field::Seen | Field::ConnectivityTimestamp => true,
+            Field::Updated | Field::Shadow(_, ShadowField::Updated) => self.test != Test::Exists,
+            Field::Device | Field::Connected | Field::Drift | Field::Shadow(..) => false,
+        }
+    }
+}
+
 impl Expression {
+    /// Returns the predicates in order.
+    fn predicates(&self) -> Vec<&Predicate> {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().flat_map(Self::predicates).collect(),
+            Self::Not(part) => part.predicates(),
+            Self::Is(predicate) => vec![predicate],
+        }
+    }
+
     /// Returns the conjunction of `parts`; of one part, the part.
     pub(in crate::fleet) fn all(parts: Vec<Self>) -> Self {
         let inner = |part| match part {

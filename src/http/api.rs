@@ -1,6 +1,8 @@
 //! The state shared by all handlers, and the traits through which the HTTP front end uses the broker.
 
+pub(super) mod aggregate;
 pub(super) mod aws;
+pub(super) mod aws_index;
 pub(super) mod aws_topics;
 pub(super) mod backup;
 pub(super) mod conditional;
@@ -14,6 +16,7 @@ pub(super) mod principals;
 pub(super) mod problem;
 pub(super) mod purge;
 pub(super) mod query;
+mod scan;
 pub(super) mod search;
 pub(super) mod sessions;
 pub(super) mod shadows;
@@ -33,7 +36,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
     admission::{PrincipalPermit, Streaming},
@@ -56,6 +59,15 @@ pub trait Presence: Send + Sync {
 
     /// Returns the last connection of `device`, if there was one.
     fn seen(&self, device: &DeviceId) -> Option<Seen>;
+
+    /// Returns the number of the last change of presence.
+    fn newest_change(&self) -> u64;
+
+    /// Returns a receiver of that number, which wakes at each change.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Returns the devices whose last change has a number above `after`, oldest change first, at most `limit`.
+    fn changed_after(&self, after: u64, limit: usize) -> Vec<(u64, DeviceId)>;
 }
 
 /// An MQTT listener, as described to users who connect a device.

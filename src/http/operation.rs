@@ -19,6 +19,8 @@ pub(super) enum Operation {
     ListShadows,
     ListDevices,
     Search,
+    Aggregate,
+    FollowSearch,
     GetDevice,
     FollowEvents,
     ListSessions,
@@ -32,6 +34,13 @@ pub(super) enum Operation {
     AwsPublish,
     AwsGetRetained,
     AwsListRetained,
+    AwsSearchIndex,
+    AwsGetStatistics,
+    AwsGetCardinality,
+    AwsGetPercentiles,
+    AwsGetBuckets,
+    AwsListIndices,
+    AwsDescribeIndex,
     GetDescription,
 }
 
@@ -48,6 +57,8 @@ const SHADOW: &[Operation] =
 pub(super) const ROUTES: &[Route] = &[
     Route { path: "/v1/devices", operations: &[Operation::ListDevices] },
     Route { path: "/v1/search", operations: &[Operation::Search] },
+    Route { path: "/v1/search/live", operations: &[Operation::FollowSearch] },
+    Route { path: "/v1/aggregate", operations: &[Operation::Aggregate] },
     Route { path: "/v1/devices/{id}", operations: &[Operation::GetDevice] },
     Route { path: "/v1/devices/{id}/shadows", operations: &[Operation::ListShadows] },
     Route { path: "/v1/devices/{id}/shadow", operations: SHADOW },
@@ -69,6 +80,13 @@ pub(super) const ROUTES: &[Route] = &[
     Route { path: "/topics/{*topic}", operations: &[Operation::AwsPublish] },
     Route { path: "/retainedMessage/{*topic}", operations: &[Operation::AwsGetRetained] },
     Route { path: "/retainedMessage", operations: &[Operation::AwsListRetained] },
+    Route { path: "/indices", operations: &[Operation::AwsListIndices] },
+    Route { path: "/indices/{index}", operations: &[Operation::AwsDescribeIndex] },
+    Route { path: "/indices/search", operations: &[Operation::AwsSearchIndex] },
+    Route { path: "/indices/statistics", operations: &[Operation::AwsGetStatistics] },
+    Route { path: "/indices/cardinality", operations: &[Operation::AwsGetCardinality] },
+    Route { path: "/indices/percentiles", operations: &[Operation::AwsGetPercentiles] },
+    Route { path: "/indices/buckets", operations: &[Operation::AwsGetBuckets] },
     Route { path: "/openapi.json", operations: &[Operation::GetDescription] },
 ];
 
@@ -177,6 +195,22 @@ pub(super) static SEARCH_CURSOR: Parameter = query(
     Kind::Text("^([A-Za-z0-9:_-]{1,128}|~[A-Za-z0-9_-]{208}|\\.[A-Za-z0-9_-]+)$"),
     "The `next` of the previous page",
 );
+pub(super) static AGGREGATE_TYPE: Parameter = query(
+    "type",
+    Kind::Choice(&["count", "terms", "stats", "percentiles", "histogram", "cardinality"]),
+    "The kind of the result; default `count`. All others need `field`",
+);
+pub(super) static AGGREGATE_FIELD: Parameter =
+    query("field", Kind::Text(ANYTHING), "The field of the query language whose values are aggregated");
+pub(super) static SIZE: Parameter =
+    query("size", Kind::Integer { min: 1, max: 1000 }, "terms: most values in the result; default 10");
+pub(super) static PERCENTS: Parameter = query(
+    "percents",
+    Kind::Text(r"^[0-9]+(\.[0-9]+)?(,[0-9]+(\.[0-9]+)?)*$"),
+    "percentiles: at most 32 numbers from 0 to 100, separated by commas; default 1,5,25,50,75,95,99",
+);
+pub(super) static INTERVAL: Parameter =
+    query("interval", Kind::Text(r"^[0-9]+(\.[0-9]+)?$"), "histogram: the width of a bucket");
 pub(super) static DEVICE: Parameter =
     query("device", Kind::Text("^[A-Za-z0-9:_-]{1,128}$"), "Only changes of this device");
 pub(super) static SHADOW_NAME: Parameter = query(
@@ -237,6 +271,14 @@ pub(super) static AWS_MAX_RESULTS: Parameter =
     query("maxResults", Kind::Integer { min: 1, max: 200 }, "Topics per page; default 200");
 pub(super) static AWS_TOPIC_TOKEN: Parameter =
     query("nextToken", Kind::Text("^([A-Za-z0-9_-]{4})*$"), "The `nextToken` of the previous page");
+pub(super) static INDEX: Parameter = Parameter {
+    name: "index",
+    location: ParameterLocation::Path,
+    kind: Kind::Text("^[a-zA-Z0-9:_-]{1,128}$"),
+    about: "The name of the index: AWS_Things",
+};
+pub(super) static AWS_INDICES_MAX: Parameter =
+    query("maxResults", Kind::Integer { min: 1, max: 500 }, "Names per page; there is one");
 pub(super) static AWS_PAYLOAD_FORMAT: Parameter = header(
     "x-amz-mqtt5-payload-format-indicator",
     Kind::Choice(&["UNSPECIFIED_BYTES", "UTF8_DATA"]),
@@ -262,6 +304,11 @@ pub(super) static PREFER: Parameter = header(
     Kind::Text(ANYTHING),
     "Body of the response to an accepted write. `return=minimal`: none. `return=representation`: the shadow after it",
 );
+pub(super) static LIVE_EVENT_ID: Parameter = header(
+    "Last-Event-ID",
+    Kind::Text("^s[0-9a-f]{1,8}-[0-9a-f]{32}$"),
+    "The opaque id of the last event: if the devices are still the same, they are not sent again",
+);
 pub(super) static LAST_EVENT_ID: Parameter = header(
     "Last-Event-ID",
     Kind::Text("^(j[0-9a-f]{1,15}|[0-9]{1,15})$"),
@@ -285,6 +332,8 @@ impl Operation {
             | Self::ListShadows
             | Self::ListDevices
             | Self::Search
+            | Self::Aggregate
+            | Self::FollowSearch
             | Self::GetDevice
             | Self::FollowEvents
             | Self::ListSessions
@@ -294,11 +343,19 @@ impl Operation {
             | Self::AwsListShadows
             | Self::AwsGetRetained
             | Self::AwsListRetained
+            | Self::AwsListIndices
+            | Self::AwsDescribeIndex
             | Self::GetDescription => Method::GET,
             Self::PutShadow => Method::PUT,
             Self::PatchShadow => Method::PATCH,
             Self::DeleteShadow | Self::EndSession | Self::AwsDeleteShadow => Method::DELETE,
-            Self::AwsUpdateShadow | Self::AwsPublish => Method::POST,
+            Self::AwsUpdateShadow
+            | Self::AwsPublish
+            | Self::AwsSearchIndex
+            | Self::AwsGetStatistics
+            | Self::AwsGetCardinality
+            | Self::AwsGetPercentiles
+            | Self::AwsGetBuckets => Method::POST,
         }
     }
 
@@ -329,6 +386,8 @@ impl Operation {
             Self::ListShadows => const { &[&LIMIT, &SHADOW_CURSOR] },
             Self::ListDevices => const { &[&PREFIX, &CONNECTED, &DRIFT, &SEARCH, &LIMIT, &CURSOR] },
             Self::Search => const { &[&SEARCH, &SEARCH_FIELDS, &SORT, &TOTAL, &LIMIT, &SEARCH_CURSOR] },
+            Self::Aggregate => const { &[&SEARCH, &AGGREGATE_TYPE, &AGGREGATE_FIELD, &SIZE, &PERCENTS, &INTERVAL] },
+            Self::FollowSearch => const { &[&SEARCH, &LIVE_EVENT_ID] },
             Self::FollowEvents => const { &[&DEVICE, &SHADOW_NAME, &PATH, &LAST_EVENT_ID] },
             Self::AwsGetShadow | Self::AwsUpdateShadow | Self::AwsDeleteShadow => const { &[&AWS_NAME] },
             Self::AwsListShadows => const { &[&PAGE_SIZE, &NEXT_TOKEN] },
@@ -346,7 +405,14 @@ impl Operation {
                     ]
                 }
             }
-            Self::AwsGetRetained => &[],
+            Self::AwsGetRetained
+            | Self::AwsSearchIndex
+            | Self::AwsGetStatistics
+            | Self::AwsGetCardinality
+            | Self::AwsGetPercentiles
+            | Self::AwsGetBuckets
+            | Self::AwsDescribeIndex => &[],
+            Self::AwsListIndices => const { &[&AWS_INDICES_MAX] },
             Self::AwsListRetained => const { &[&AWS_MAX_RESULTS, &AWS_TOPIC_TOKEN] },
         }
     }

@@ -13,8 +13,8 @@ use axum::{
 use crate::{
     http::{
         api::{
-            Api, aws, aws_topics, device, devices, history, operating, principals, problem::Problem, purge, search,
-            sessions, shadows, writes,
+            Api, aggregate, aws, aws_index, aws_topics, device, devices, history, operating, principals,
+            problem::Problem, purge, search, sessions, shadows, writes,
         },
         auth::sign_in,
         dashboard, openapi,
@@ -57,6 +57,8 @@ fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {
             Operation::ListShadows => methods.get(devices::shadows),
             Operation::ListDevices => methods.get(devices::list),
             Operation::Search => methods.get(search::search),
+            Operation::FollowSearch => methods.get(search::live::follow),
+            Operation::Aggregate => methods.get(aggregate::get),
             Operation::GetDevice => methods.get(device::get),
             Operation::FollowEvents => methods.get(sse::follow),
             Operation::ListSessions => methods.get(sessions::list),
@@ -70,6 +72,13 @@ fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {
             Operation::AwsPublish => methods.post(aws_topics::publish),
             Operation::AwsGetRetained => methods.get(aws_topics::get),
             Operation::AwsListRetained => methods.get(aws_topics::list),
+            Operation::AwsSearchIndex => methods.post(aws_index::search),
+            Operation::AwsGetStatistics => methods.post(aws_index::statistics),
+            Operation::AwsGetCardinality => methods.post(aws_index::cardinality),
+            Operation::AwsGetPercentiles => methods.post(aws_index::percentiles),
+            Operation::AwsGetBuckets => methods.post(aws_index::buckets),
+            Operation::AwsListIndices => methods.get(aws_index::list),
+            Operation::AwsDescribeIndex => methods.get(aws_index::describe),
             Operation::GetDescription => methods.get(openapi::get),
         };
     }

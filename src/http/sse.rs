@@ -20,7 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{Stream, StreamExt, stream};
 use tokio::time::timeout_at;
 
 use crate::{
@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// Time without an event after which a comment is sent, with the current position as `id`.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(in crate::http) const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Most ranges of devices by which the changes for a stream are selected.
 const DEVICES_MAX: usize = 256;
@@ -120,15 +120,31 @@ pub(super) async fn follow(
     let body = stream::unfold(events, |mut events| async move {
         let bytes = events.next().await?;
         events.heartbeat_at = Instant::now() + HEARTBEAT;
-        Some((Ok::<_, std::convert::Infallible>(bytes), events))
+        Some((bytes, events))
     });
+    Ok(response(body))
+}
+
+/// Returns the response with a stream of blocks.
+pub(in crate::http) fn response(blocks: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         // Makes nginx forward each event at once.
         (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
-    Ok((headers, Body::from_stream(body)).into_response())
+    let blocks = blocks.map(Ok::<_, std::convert::Infallible>);
+    (headers, Body::from_stream(blocks)).into_response()
+}
+
+/// Returns the block with the time before a disconnected client reconnects.
+pub(in crate::http) fn retry() -> Bytes {
+    format!("retry: {RETRY}\n\n").into()
+}
+
+/// Returns a block that only shows that the stream is alive.
+pub(in crate::http) fn heartbeat() -> Bytes {
+    Bytes::from_static(b":\n\n")
 }
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");

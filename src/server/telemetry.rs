@@ -9,7 +9,7 @@ mod process;
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     admission::QuotaKind,
@@ -66,6 +66,18 @@ impl http::Presence for Telemetry {
     fn seen(&self, device: &DeviceId) -> Option<Seen> {
         let Presence { last_seen, address, protocol, .. } = self.broker.presence.of(device)?;
         Some(Seen { last: last_seen, protocol: protocol.name(), address: Some(address) })
+    }
+
+    fn newest_change(&self) -> u64 {
+        self.broker.presence.newest()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.broker.presence.changes()
+    }
+
+    fn changed_after(&self, after: u64, limit: usize) -> Vec<(u64, DeviceId)> {
+        self.broker.presence.changed_after(after, limit)
     }
 }
 

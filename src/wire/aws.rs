@@ -6,6 +6,8 @@
 //! Each function takes the [`Projection`] of its reader, like the native ones, but without `tags`, which AWS does not
 //! have. A reader who may see nothing of a change receives its version and an empty `state`.
 
+pub mod index;
+
 use bytes::Bytes;
 use serde_json::Value;
 

@@ -12,6 +12,7 @@ mod harness;
 mod certificates;
 
 mod both_dialects;
+mod fleet_index;
 mod offline;
 mod refusals;
 mod sdk;

@@ -8,15 +8,20 @@ use crate::{
 };
 
 fn run(script: &str, server: &Server, arguments: &[&str], certificates: &[&Path]) {
+    let port = server.address.port().to_string();
+    let certificates = certificates.iter().map(|path| path.to_str().unwrap());
+    let all: Vec<_> = ["127.0.0.1", &port].into_iter().chain(arguments.iter().copied()).chain(certificates).collect();
+    python(script, &all);
+}
+
+/// Runs a script beside this file.
+pub(crate) fn python(script: &str, arguments: &[&str]) {
     let python = env::var("UMBRA_TEST_PYTHON").unwrap_or_else(|_| {
         panic!("UMBRA_TEST_PYTHON names no interpreter with the SDKs: run ./test, which installs them")
     });
-    let port = server.address.port().to_string();
     let output = Command::new(&python)
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/aws").join(script))
-        .args(["127.0.0.1", &port])
         .args(arguments)
-        .args(certificates)
         .output()
         .unwrap_or_else(|error| panic!("{python}: {error}: run ./test, which installs it"));
     let said = String::from_utf8_lossy(&output.stdout);

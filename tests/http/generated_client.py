@@ -74,6 +74,11 @@ assert [one.id for one in call("list_devices", drift=True).devices] == ["lamp"]
 found = call("search_devices", q="desired.mode:eco", fields="desired.mode,shadow.name.night.version", total=True)
 assert found.total == 1 and found.devices[0].id == "lamp", found
 assert found.devices[0].fields.to_dict() == {"desired.mode": "eco", "shadow.name.night.version": 2}, found
+Kind = modules["aggregate_devices_type"].AggregateDevicesType
+modes = call("aggregate_devices", type_=Kind.TERMS, field="desired.mode")
+assert (modes.devices, modes.terms[0].value, modes.terms[0].count) == (1, "eco", 1), modes
+versions = call("aggregate_devices", type_=Kind.STATS, field="version")
+assert (versions.stats.count, versions.stats.avg) == (1, 2), versions
 call("delete_shadow_named", "lamp", "night", if_match=merged.etag, status=204)
 
 # As AWS IoT has it.
@@ -86,6 +91,24 @@ assert call("list_named_shadows_for_thing", "lamp").results == []
 call("publish", "hall/light", body=File(payload=io.BytesIO(b"on")), qos=1, retain=True)
 assert b64decode(call("get_retained_message", "hall/light").payload) == b"on"
 assert [one.topic for one in call("list_retained_messages").retained_topics] == ["hall/light"]
+
+# The index of AWS IoT.
+IndexQuery, Aggregation = modules["aws_index_query"].AwsIndexQuery, modules["aws_aggregation"].AwsAggregation
+call("update_thing_shadow", "pump", body=Update(state=AwsState(reported=section(rate=5))))
+(thing,) = call("search_index", body=IndexQuery(query_string="shadow.reported.rate:5")).things
+assert thing.thing_name == "pump" and json.loads(thing.shadow)["reported"] == {"rate": 5}, thing
+rate = {"query_string": "*", "aggregation_field": "shadow.reported.rate"}
+assert call("get_statistics", body=Aggregation(**rate)).statistics.average == 5
+assert call("get_cardinality", body=Aggregation(**rate)).cardinality == 1
+PercentileQuery = modules["aws_percentile_query"].AwsPercentileQuery
+assert call("get_percentiles", body=PercentileQuery(percents=[50], **rate)).percentiles[0].value == 5
+BucketQuery, Terms = modules["aws_bucket_query"].AwsBucketQuery, modules["aws_terms"].AwsTerms
+kind = modules["aws_buckets_type"].AwsBucketsType(terms_aggregation=Terms(max_buckets=1))
+found = call("get_buckets_aggregation", body=BucketQuery(buckets_aggregation_type=kind, **rate))
+assert (found.total_count, found.buckets[0].key_value) == (1, "5"), found
+assert call("list_indices").index_names == ["AWS_Things"]
+assert call("describe_index", "AWS_Things").index_status == "ACTIVE"
+call("delete_thing_shadow", "pump")
 
 # Sessions, and an operator's tools.
 assert call("get_session").roles == ["admin"]
@@ -106,5 +129,5 @@ assert call("end_mqtt_session", "nobody", "no", status=404).error == "not-found"
 assert [(one.topic, one.bytes_) for one in call("list_retained").retained] == [("hall/light", 2)]
 assert call("get_description").to_dict()["openapi"] == "3.1.0"
 
-# An endless stream, which no generated call reads.
-assert operations - called == {"follow_events"}, operations - called
+# Endless streams, which no generated call reads.
+assert operations - called == {"follow_events", "follow_search"}, operations - called

@@ -10,6 +10,9 @@ EXACT = 2**53
 QUERIES = ["*", "drift:true", "reported.a:>5 OR NOT tags.b:x*", "shadow.name.cfg.reported.c:[1 TO 2}", "updated:<1h -lamp"]
 FIELDS = ["device", "reported.a,tags", "shadow.name.cfg.version,connected,seen"]
 ORDERS = ["device", "-device", "reported.a", "-updated"]
+NUMBERS = {"percents": "5,50.5", "interval": "2.5"}
+# The parameter that only one kind of aggregate has.
+OF_KIND = {"size": "terms", "percents": "percentiles", "interval": "histogram"}
 
 
 def any_of(value, *others):
@@ -46,6 +49,21 @@ def before_call(context, case, kwargs):
     for name, known in (("q", QUERIES), ("sort", ORDERS), ("fields", FIELDS)):
         if name in query and (name == "q" or case.operation.path == "/v1/search"):
             query[name] = known[len(str(query[name])) % len(known)]
+    if case.operation.path.startswith("/indices/") and isinstance(case.body, dict):
+        body = case.body
+        body["queryString"] = QUERIES[len(str(body)) % len(QUERIES)]
+        body.pop("nextToken", None)
+        if "aggregationField" in body or case.operation.path == "/indices/cardinality":
+            body["aggregationField"] = "shadow.reported.a"
+    if case.operation.path == "/v1/aggregate":
+        kind = query.get("type", "count")
+        for name in [name for name, owner in OF_KIND.items() if name in query and owner != kind]:
+            query.pop(name)
+        query.update({name: NUMBERS[name] for name in ("percents", "interval") if name in query})
+        if "field" in query or kind != "count":
+            query["field"] = ["reported.a", "device", "shadow.name.cfg.version"][len(str(query)) % 3]
+        if kind == "histogram":
+            query["interval"] = NUMBERS["interval"]
     if case.operation.path == "/v1/search" and str(query.get("cursor", ""))[:1] == "." or "sort" in query:
         query.pop("cursor", None)
     if "retainedMessage" in case.operation.path:

@@ -1,4 +1,4 @@
-//! Searches over HTTP and by `umbrad search`: results, pages while others write, rights, refusals and limits.
+//! Searches and aggregates over HTTP, by `umbrad search` and `umbrad aggregate`: results, pages while others write, rights, refusals and limits.
 //!
 //! The answers of single queries are tested beside the query language, in `src/fleet/query/tests/`.
 
@@ -7,9 +7,11 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod aggregates;
 mod command;
 mod docs;
 mod limits;
+mod live;
 mod paging;
 mod results;
 mod rights;

@@ -10,7 +10,7 @@ use crate::harness::{
 };
 
 /// Besides the administrator's: `partial` may read a part of the lamps, `shop` all of what begins with `shop-`, `slow` may
-/// cause little work.
+/// cause little work, and for `small` little is kept.
 const LISTENERS: &str = r#"
 [[listener]]
 name = "web"
@@ -41,6 +41,17 @@ kind = "http"
 bind = "127.0.0.1:0"
 anonymous_role = "slow"
 
+[[listener]]
+name = "small"
+kind = "http"
+bind = "127.0.0.1:0"
+anonymous_role = "small"
+
+[[rule]]
+role = "small"
+devices = ["*"]
+read = ["/reported"]
+
 [[rule]]
 role = "partial"
 devices = ["lamp-*"]
@@ -63,6 +74,10 @@ role = "app"
 [[role]]
 role = "slow"
 work = 100
+
+[[role]]
+role = "small"
+memory = "80KiB"
 "#;
 
 /// Connections that write many shadows.
@@ -101,6 +116,12 @@ impl Site {
                 });
             }
         });
+    }
+
+    /// Aggregates as whoever comes to `listener` may.
+    pub(crate) fn aggregate_at(&self, listener: &str, parameters: &[(&str, &str)]) -> Reply {
+        let head = format!("GET /v1/aggregate?{} HTTP/1.1\nUmbra-Client: {listener}", encoded(parameters));
+        self.client(listener).send(&head, b"")
     }
 
     /// Searches as whoever comes to `listener` may.

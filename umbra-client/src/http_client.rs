@@ -3,6 +3,7 @@
 //! HTTP/1.1, one connection per request, with TLS if the URL says https. hyper, and not a blocking client with TLS of its
 //! own: the requests are cancelled by dropping them, and use the same [`Tls`] as the MQTT connection.
 
+mod aggregate;
 mod listing;
 mod sessions;
 mod transport;
@@ -16,6 +17,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
+pub use aggregate::AggregateQuery;
 pub use listing::{
     DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, FoundDevice, HistoryEntry, HistoryQuery, Pages,
     PathChange, PurgeQuery, PurgeStep, SearchQuery, ShadowEntry,
@@ -190,6 +192,26 @@ impl HttpClient {
         let path = format!("/v1/search?limit=1&total=true{}", SearchQuery::new(query).parameters());
         let page: serde_json::Value = self.get_json(&path).await?;
         Ok(page.get("total").and_then(serde_json::Value::as_u64).unwrap_or_default())
+    }
+
+    /// Returns an aggregate of a field over the devices for which a query is true, as the service sends it.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Rejected`]: the field or the query is wrong, or the service cannot read all shadows in time.
+    /// - [`Error::Http`]: there was no response.
+    ///
+    /// ```no_run
+    /// use umbra_client::AggregateQuery;
+    ///
+    /// # async fn example(http: umbra_client::HttpClient) -> Result<(), umbra_client::Error> {
+    /// let regions = http.aggregate(&AggregateQuery::terms("tags.region").query("drift:true")).await?;
+    /// println!("most devices with a delta are in {}", regions["terms"][0]["value"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn aggregate(&self, query: &AggregateQuery) -> Result<serde_json::Value, Error> {
+        self.get_json(&format!("/v1/aggregate?{}", query.parameters())).await
     }
 
     /// Returns one device: its presence and its first 100 shadows.

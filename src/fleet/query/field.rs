@@ -1,6 +1,6 @@
 //! The fields of a device: their names, and their values.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde_json::Value;
 
@@ -82,6 +82,18 @@ const NAMES: &str = "device, connected, seen, drift, updated, version, reported,
 /// The names of the fields of a shadow, for messages.
 const SHADOW_NAMES: &str = "reported, desired, tags, delta, hasDelta, version, updated and name.<shadow name>";
 
+/// Parses the name of one field.
+impl FromStr for Field {
+    type Err = QueryError;
+
+    fn from_str(text: &str) -> Result<Self, QueryError> {
+        match Self::list(text)?.as_slice() {
+            [(_, field)] => Ok(field.clone()),
+            _ => Err(QueryError { column: 1, reason: "expected one field".to_owned() }),
+        }
+    }
+}
+
 impl Field {
     /// Parses names of fields, separated by commas. Returns each as written, and its field.
     ///
@@ -158,6 +170,19 @@ impl Field {
             Self::Drift => Some(device.drift.into()),
             Self::Updated => device.updated.map(|updated| updated.0.into()),
             Self::Shadow(name, field) => field.value(device.shadow(name.as_ref())?),
+        }
+    }
+
+    /// Passes each value of the field that is no object to `visit`: the elements of an array one by one, and of a path
+    /// that goes on below an array those of each element.
+    pub fn each_value(&self, device: &Device, visit: &mut dyn FnMut(&Value)) {
+        match self {
+            Self::Shadow(name, ShadowField::Value(part, keys)) => {
+                if let Some(shadow) = device.shadow(name.as_ref()) {
+                    each_in_members(part.members(shadow), keys, visit);
+                }
+            }
+            field => field.value(device).iter().for_each(visit),
         }
     }
 }
@@ -238,6 +263,26 @@ fn value_in<'a>(value: &'a Value, keys: &[Box<str>]) -> Option<&'a Value> {
         Value::Object(members) => value_in(members.get(&**key)?, rest),
         Value::Array(elements) => elements.iter().find_map(|element| value_in(element, keys)),
         _ => None,
+    }
+}
+
+fn each_in_members(members: &Members, keys: &[Box<str>], visit: &mut dyn FnMut(&Value)) {
+    let [key, rest @ ..] = keys else { return };
+    match members.get(key) {
+        None => {}
+        Some(Node::Object(members)) => each_in_members(members, rest, visit),
+        Some(Node::Leaf(leaf)) => each_in_value(&leaf.value, rest, visit),
+    }
+}
+
+fn each_in_value(value: &Value, keys: &[Box<str>], visit: &mut dyn FnMut(&Value)) {
+    match (value, keys) {
+        (Value::Array(elements), keys) => elements.iter().for_each(|element| each_in_value(element, keys, visit)),
+        (Value::Object(members), [key, rest @ ..]) => {
+            members.get(&**key).into_iter().for_each(|value| each_in_value(value, rest, visit));
+        }
+        (Value::Object(_), []) | (_, [_, ..]) => {}
+        (value, []) => visit(value),
     }
 }
 

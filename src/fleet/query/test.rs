@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::fleet::query::{
     field::Kind,
     pattern::{self, Glyph, Pattern},
-    text::{RESERVED, compared, folded, number, write_quoted},
+    text::{RESERVED, compared, folded, number, number_text, write_quoted},
 };
 
 /// A test of the value of a field.
@@ -235,14 +235,6 @@ fn age(text: &str) -> Option<u64> {
     let digits = text.strip_suffix(unit)?;
     let is_integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     digits.parse::<u64>().ok().filter(|_| is_integer)?.checked_mul(seconds)
-}
-
-/// Returns the shortest text of a number: `1` for 1.0.
-fn number_text(number: &serde_json::Number) -> String {
-    match number.as_f64() {
-        Some(value) if value.fract() == 0.0 && value.abs() < 1e15 => format!("{value:.0}"),
-        _ => number.to_string(),
-    }
 }
 
 fn folded_glyphs(glyphs: &[Glyph]) -> Vec<Glyph> {

@@ -15,13 +15,21 @@ pub(in crate::fleet) fn folded(text: &str) -> Cow<'_, str> {
 }
 
 /// Parses a number as JSON writes it.
-pub(super) fn number(text: &str) -> Option<f64> {
+pub(in crate::fleet) fn number(text: &str) -> Option<f64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_plain = digits.starts_with(|char: char| char.is_ascii_digit())
         && digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'))
         && !digits.contains(".e")
         && !digits.ends_with('.');
     text.parse().ok().filter(|number: &f64| is_plain && number.is_finite())
+}
+
+/// Returns the shortest text of a number: `1` for 1.0.
+pub(in crate::fleet) fn number_text(number: &serde_json::Number) -> String {
+    match number.as_f64() {
+        Some(value) if value.fract() == 0.0 && value.abs() < 1e15 => format!("{value:.0}"),
+        _ => number.to_string(),
+    }
 }
 
 /// Compares folded texts; runs of digits compare as numbers, so `1.10` is after `1.9`.

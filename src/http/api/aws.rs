@@ -34,7 +34,7 @@ use crate::{
         },
         operation::{AWS_NAME, NEXT_TOKEN, Operation, PAGE_SIZE},
     },
-    shadow::{Command, Delete, Rejection, ShadowKey, ShadowName, Timestamp},
+    shadow::{Command, Delete, DeviceId, Rejection, ShadowKey, ShadowName, Timestamp},
     wire::{self, ClientToken, Dialect, Refused, aws},
 };
 
@@ -167,12 +167,7 @@ async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Re
 /// Authenticates a request by its signature, or else like a native one, and reads its body. The body of an unsigned
 /// request is read only after authentication. A signature covers the body, so a signed one is read before, and counts
 /// against the pre-auth budget.
-pub(in crate::http) async fn caller(
-    api: &Arc<Api>,
-    parts: &mut Parts,
-    body: Body,
-    key: &ShadowKey,
-) -> Result<(Caller, Bytes), Response> {
+async fn caller(api: &Arc<Api>, parts: &mut Parts, body: Body, key: &ShadowKey) -> Result<(Caller, Bytes), Response> {
     caller::authorization(&parts.headers).map_err(|bad| invalid(&bad, api))?;
     let now = api.now();
     let unverified = |error: SignatureError| refused(StatusCode::FORBIDDEN, error.exception(), &error.to_string(), now);
@@ -204,6 +199,15 @@ pub(in crate::http) async fn caller(
     caller.admit_request(&parts.extensions, api).map_err(over)?;
     let body = read(api, parts, body, key).await?;
     Ok((caller, body))
+}
+
+/// Authenticates a request that concerns no shadow as [`caller`] does.
+pub(in crate::http) async fn caller_anywhere(
+    api: &Arc<Api>,
+    parts: &mut Parts,
+    body: Body,
+) -> Result<(Caller, Bytes), Response> {
+    caller(api, parts, body, &no_shadow()).await
 }
 
 async fn read(api: &Api, parts: &Parts, body: Body, key: &ShadowKey) -> Result<Bytes, Response> {
@@ -240,6 +244,16 @@ pub(in crate::http) fn rejected(
         response.headers_mut().insert(header::RETRY_AFTER, retry_after_ms.div_ceil(1000).max(1).into());
     }
     response
+}
+
+/// Returns the refusal of a request that concerns no shadow.
+pub(in crate::http) fn rejected_anywhere(rejection: &Rejection, api: &Api) -> Response {
+    rejected(rejection, &no_shadow(), api, None)
+}
+
+/// Returns a placeholder for rejections that concern no shadow. Only "not found" has the shadow in its text.
+fn no_shadow() -> ShadowKey {
+    ShadowKey::classic(DeviceId::new("-").expect("a dash is a device id"))
 }
 
 fn named(status: StatusCode, exception: &str, body: Bytes) -> Response {

@@ -31,7 +31,7 @@ use crate::{
             AWS_RESPONSE_TOPIC, AWS_RETAIN, AWS_TOPIC_TOKEN, AWS_USER_PROPERTIES, Operation,
         },
     },
-    shadow::{DeviceId, Rejection, ShadowKey},
+    shadow::Rejection,
 };
 
 /// Default number of topics in a page.
@@ -57,14 +57,14 @@ pub(in crate::http) async fn publish(State(api): State<Arc<Api>>, request: Reque
     let message = message(topic, &query, &headers, body).map_err(|bad| aws::invalid(&bad, &api))?;
     caller
         .charge(work::MESSAGE + work::bytes(message.payload.len()), &api)
-        .map_err(|rejection| rejected(&rejection, &api))?;
+        .map_err(|rejection| aws::rejected_anywhere(&rejection, &api))?;
     match api.messages.publish(caller.access(), message).await {
         Ok(()) => Ok(aws::answer(json!({ "message": "OK" }).to_string().into())),
         Err(NotPublished::Topic(reason)) => Err(aws::invalid(&bad("topic", reason), &api)),
         Err(NotPublished::Forbidden) => Err(forbidden(&api)),
-        Err(NotPublished::Unknown) => Err(rejected(&Rejection::OutcomeUnknown, &api)),
+        Err(NotPublished::Unknown) => Err(aws::rejected_anywhere(&Rejection::OutcomeUnknown, &api)),
         Err(NotPublished::Quota(quota)) => {
-            Err(rejected(&Rejection::TooManyRequests { quota, retry_after_ms: None }, &api))
+            Err(aws::rejected_anywhere(&Rejection::TooManyRequests { quota, retry_after_ms: None }, &api))
         }
     }
 }
@@ -74,7 +74,7 @@ pub(in crate::http) async fn get(State(api): State<Arc<Api>>, request: Request) 
     let ParsedCall { caller, topic, query, .. } = parse_call(&api, request).await?;
     let read = Query::read(Some(&query), Operation::AwsGetRetained.parameters());
     read.map_err(|bad| aws::invalid(&bad, &api))?;
-    caller.charge(work::PAGE, &api).map_err(|rejection| rejected(&rejection, &api))?;
+    caller.charge(work::PAGE, &api).map_err(|rejection| aws::rejected_anywhere(&rejection, &api))?;
     if !caller.access().may_receive(&topic) {
         return Err(forbidden(&api));
     }
@@ -103,7 +103,7 @@ pub(in crate::http) async fn get(State(api): State<Arc<Api>>, request: Request) 
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Response> {
     let ParsedCall { caller, query, .. } = parse_call(&api, request).await?;
     let (limit, after) = page(&query).map_err(|bad| aws::invalid(&bad, &api))?;
-    caller.charge(work::PAGE, &api).map_err(|rejection| rejected(&rejection, &api))?;
+    caller.charge(work::PAGE, &api).map_err(|rejection| aws::rejected_anywhere(&rejection, &api))?;
     let _permit = api.read_turn(&caller).await;
     let (mut found, mut from, mut more) = (Vec::new(), after, false);
     while !more {
@@ -234,17 +234,8 @@ async fn parse_call(api: &Arc<Api>, request: Request) -> Result<ParsedCall, Resp
         .map(|parameters| parameters.iter().next().map(|(_, topic)| topic.to_owned()).unwrap_or_default());
     let topic = topic.map_err(|_| aws::invalid(&bad("topic", "is not percent-encoded UTF-8"), api))?;
     let query = sigv4::without_signature(&parts).into_owned();
-    let (caller, body) = aws::caller(api, &mut parts, body, &no_shadow()).await?;
+    let (caller, body) = aws::caller_anywhere(api, &mut parts, body).await?;
     Ok(ParsedCall { caller, topic, query, headers: parts.headers, body })
-}
-
-/// Returns a placeholder for rejections that concern no shadow. Only "not found" has the shadow in its text.
-fn no_shadow() -> ShadowKey {
-    ShadowKey::classic(DeviceId::new("-").expect("a dash is a device id"))
-}
-
-fn rejected(rejection: &Rejection, api: &Api) -> Response {
-    aws::rejected(rejection, &no_shadow(), api, None)
 }
 
 fn forbidden(api: &Api) -> Response {

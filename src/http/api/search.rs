@@ -1,14 +1,13 @@
 //! `GET /v1/search`: the devices for which a query is true.
 //!
-//! The shadows that the caller may see are read in key order, in pieces ([`crate::engine::scan`]). Each piece takes a turn
-//! of the caller and runs on a blocking thread. Between two pieces the rights are renewed, and the work is charged: a
-//! caller above its rate waits. So a search delays neither the writer nor other callers.
+//! The devices that the caller may see are scanned in the order of their ids ([`super::scan`]).
 //!
 //! Ordered by device id, a request ends when its page is full or its time is over. A page may therefore be short or empty
 //! and still have a next one. The order of a field and the total need all shadows: such a request reads them to the end,
 //! keeps the first matches only, and fails when its time is over.
 
 mod cursor;
+pub(in crate::http) mod live;
 mod matches;
 
 use std::{
@@ -25,8 +24,6 @@ use axum::{
 use self::matches::Matches;
 use crate::{
     admission::work,
-    auth,
-    engine::scan::ScanPiece,
     fleet::{Field, Query as DeviceQuery, order::Order, order::Place},
     http::{
         api::{
@@ -35,23 +32,17 @@ use crate::{
             history::{link, no_store},
             problem::Problem,
             query::{BadParameter, Query, bad},
-            visible::scan_work,
+            scan::{DeviceScan, ScanEnd, ScanFailure, Scanned, WHOLE_TIME, scan},
         },
-        auth::caller::Caller,
+        auth::caller::{Caller, unauthorized},
         operation::{Operation, SEARCH, SEARCH_CURSOR, SEARCH_FIELDS, SORT, TOTAL},
     },
     shadow::{ShadowKey, excerpt},
     wire,
 };
 
-/// Shadows of a piece, which takes some milliseconds.
-const PIECE: usize = 500;
 /// The time after which a page in the order of the device ids ends.
 const PAGE_TIME: Duration = Duration::from_secs(1);
-/// The time after which a request that needs all shadows fails. Clients wait for half a minute.
-const WHOLE_TIME: Duration = Duration::from_secs(20);
-/// Most ranges of devices; with more, the shadows of all devices are read.
-const RANGES_MAX: usize = 1024;
 /// Most fields of a result.
 const FIELDS_MAX: usize = 32;
 
@@ -79,8 +70,9 @@ pub(in crate::http) async fn search(
     caller.admit(work::PAGE, &api)?;
     let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
     let search = Arc::new(ParsedSearch::read(&uri, &caller, &api).map_err(invalid)?);
-    let matches = run(&api, &mut caller, &headers, &search).await?;
-    let cursor = matches.cursor(&api, &caller);
+    let scanned = run(&api, &mut caller, &headers, &search).await?;
+    let cursor = search.cursor(&scanned, &api, &caller);
+    let matches = scanned.visitor;
     let total = search.total.then(|| matches.total());
     let mut response = no_store(wire::found_devices(&matches.into_page(), total, cursor.as_deref()));
     caller.charge_rendered(&response, &api);
@@ -97,35 +89,31 @@ async fn run(
     caller: &mut Caller,
     headers: &HeaderMap,
     search: &Arc<ParsedSearch>,
-) -> Result<Matches, Problem> {
+) -> Result<Scanned<Matches>, Problem> {
     let until = Instant::now() + if search.needs_all() { WHOLE_TIME } else { PAGE_TIME };
-    let mut matches = Matches::new(api, search);
-    let mut after = search.first_key();
-    loop {
-        let turn = api.read_turn(caller).await;
-        caller.renew_for(headers, api)?;
-        let ranges = caller.access().devices(auth::Operation::Get, RANGES_MAX);
-        let piece = ScanPiece { ranges, after, limit: PIECE };
-        let reader = caller.clone();
-        let scanned = api.service.scan(piece, turn, move |shadows| matches.with(&reader, shadows)).await;
-        let scanned = scanned.map_err(|rejection| failed(&rejection, api))?;
-        let wait = caller
-            .quota(api)
-            .charge_work(scan_work(search.query.as_ref(), scanned.read), Instant::now())
-            .unwrap_or_default();
-        matches = scanned.visited;
-        if scanned.next.is_none() {
-            matches.end(caller);
-        }
-        if scanned.next.is_none() || matches.is_full() {
-            return Ok(matches);
-        }
-        after = scanned.next;
-        if Instant::now() + wait >= until && matches.may_end_here() {
-            return if search.needs_all() { Err(too_long(api)) } else { Ok(matches) };
-        }
-        tokio::time::sleep(wait).await;
+    let wanted = DeviceScan { query: search.query.as_ref(), devices: None, after: search.first_key(), until };
+    let matches = Matches::new(api, search);
+    let scanned = scan(api, caller, wanted, matches).await.map_err(|failure| unread(&failure, headers, api))?;
+    match scanned.end {
+        ScanEnd::TimeOver if search.needs_all() => Err(too_long("search without 'sort' and 'total'", api)),
+        _ => Ok(scanned),
     }
+}
+
+/// Returns the problem of a scan that failed, for the request with `headers`.
+pub(super) fn unread(failure: &ScanFailure, headers: &HeaderMap, api: &Api) -> Problem {
+    match failure {
+        ScanFailure::Unauthorized => unauthorized(headers, api),
+        ScanFailure::Rejected(rejection) => failed(rejection, api),
+    }
+}
+
+/// Returns the cursor of the devices after `scanned`, if there may be some.
+pub(super) fn next_device<V>(scanned: &Scanned<V>, api: &Api, reader: &Caller) -> Option<String> {
+    scanned.last.as_ref().filter(|_| scanned.end != ScanEnd::Complete).map(|(device, is_visible)| match is_visible {
+        true => device.as_str().to_owned(),
+        false => api.cursors.seal(device, reader.principal()),
+    })
 }
 
 /// Returns a name that is there twice.
@@ -135,11 +123,10 @@ fn repeated(fields: &[(String, Field)]) -> Option<&str> {
     names.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first().copied())
 }
 
-fn too_long(api: &Api) -> Problem {
-    let message = format!(
-        "The search did not end within {} s; search without 'sort' and 'total', or for a role with more work",
-        WHOLE_TIME.as_secs()
-    );
+/// Returns the problem of a scan whose time was over; `instead` says what else could be done.
+pub(super) fn too_long(instead: &str, api: &Api) -> Problem {
+    let message =
+        format!("The search did not end within {} s; {instead}, or for a role with more work", WHOLE_TIME.as_secs());
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "search-too-long", &message, api.now())
 }
 
@@ -172,6 +159,14 @@ impl ParsedSearch {
     /// Returns true if the first match is only known after all shadows.
     fn needs_all(&self) -> bool {
         self.total || !self.order.is_natural()
+    }
+
+    /// Returns the cursor of the next page, if there may be one.
+    fn cursor(&self, scanned: &Scanned<Matches>, api: &Api, reader: &Caller) -> Option<String> {
+        match self.needs_all() {
+            true => scanned.visitor.last_place(),
+            false => next_device(scanned, api, reader),
+        }
     }
 
     /// Returns the key after which the first piece begins.

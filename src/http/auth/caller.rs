@@ -409,7 +409,8 @@ fn basic(text: &str) -> Option<AuthorizationHeader> {
     Some(AuthorizationHeader::Basic(String::from_utf8(user).ok()?, password))
 }
 
-fn unauthorized(headers: &HeaderMap, api: &Api) -> Problem {
+/// Returns the problem for a request with `headers` that has no valid login.
+pub(in crate::http) fn unauthorized(headers: &HeaderMap, api: &Api) -> Problem {
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", api.now());
     // At a Basic challenge the browser would show its own password dialog over the page's sign-in form.
     let is_page = headers.get(CLIENT_HEADER).is_some_and(|client| client.as_bytes().starts_with(DASHBOARD));

@@ -38,6 +38,8 @@ pub(super) fn of(operation: Operation) -> Exchange {
         Operation::ListShadows => list_shadows(),
         Operation::ListDevices => list_devices(),
         Operation::Search => search(),
+        Operation::Aggregate => aggregate(),
+        Operation::FollowSearch => follow_search(),
         Operation::GetDevice => get_device(),
         Operation::FollowEvents => follow_events(),
         Operation::ListSessions => list_sessions(),
@@ -51,6 +53,13 @@ pub(super) fn of(operation: Operation) -> Exchange {
         Operation::AwsPublish => aws_publish(),
         Operation::AwsGetRetained => aws_get_retained(),
         Operation::AwsListRetained => aws_list_retained(),
+        Operation::AwsSearchIndex => aws_search_index(),
+        Operation::AwsGetStatistics => aws_aggregate("GetStatistics", "AwsAggregation", "AwsStatistics"),
+        Operation::AwsGetCardinality => aws_aggregate("GetCardinality", "AwsAggregation", "AwsCardinality"),
+        Operation::AwsGetPercentiles => aws_aggregate("GetPercentiles", "AwsPercentileQuery", "AwsPercentiles"),
+        Operation::AwsGetBuckets => aws_aggregate("GetBucketsAggregation", "AwsBucketQuery", "AwsBuckets"),
+        Operation::AwsListIndices => aws_list_indices(),
+        Operation::AwsDescribeIndex => aws_describe_index(),
         Operation::GetDescription => get_description(),
     }
 }
@@ -140,6 +149,28 @@ fn search() -> Exchange {
         "searchDevices",
         "The devices for which a query is true",
         vec![with_body(200, "A page, which may be empty and have a next one", "FoundDevices", &["Link"])],
+    )
+}
+
+fn aggregate() -> Exchange {
+    read(
+        "aggregateDevices",
+        "Counts, terms, statistics, percentiles, a histogram or the cardinality of a field over the devices for which a \
+         query is true",
+        vec![with_body(200, "The aggregate", "Aggregate", &[])],
+    )
+}
+
+fn follow_search() -> Exchange {
+    read(
+        "followSearch",
+        "Server-sent events of the devices for which a query is true, and of those that enter and leave",
+        vec![Response {
+            status: 200,
+            about: "Events named `start`, `enter`, `leave`, `complete` and `end`; `id` is opaque, `data` is an object",
+            media: Some(Media { name: "text/event-stream", schema: "EventStream" }),
+            headers: &[],
+        }],
     )
 }
 
@@ -261,6 +292,35 @@ fn aws_list_retained() -> Exchange {
         vec![],
         vec![with_body(200, "A page", "AwsRetainedTopics", &[])],
     )
+}
+
+fn aws_search_index() -> Exchange {
+    aws(
+        "SearchIndex",
+        "As AWS IoT's SearchIndex: the devices for which a query is true",
+        vec![json("AwsIndexQuery")],
+        vec![
+            with_body(200, "A page, which may be empty and have a next one", "AwsThings", &[]),
+            exception(413, "RequestEntityTooLargeException"),
+        ],
+    )
+}
+
+fn aws_aggregate(id: &'static str, request: &'static str, response: &'static str) -> Exchange {
+    aws(
+        id,
+        "As AWS IoT's operation of this name: an aggregate of the devices for which a query is true",
+        vec![json(request)],
+        vec![with_body(200, "The aggregate", response, &[]), exception(413, "RequestEntityTooLargeException")],
+    )
+}
+
+fn aws_list_indices() -> Exchange {
+    aws("ListIndices", "As AWS IoT's ListIndices", vec![], vec![with_body(200, "The only index", "AwsIndices", &[])])
+}
+
+fn aws_describe_index() -> Exchange {
+    aws("DescribeIndex", "As AWS IoT's DescribeIndex", vec![], vec![with_body(200, "The index", "AwsIndex", &[])])
 }
 
 fn get_description() -> Exchange {

@@ -1,5 +1,7 @@
 //! The JSON Schemas of requests and responses.
 
+mod aws_index;
+
 use serde_json::{Map, Value, json};
 
 use super::set;
@@ -176,6 +178,7 @@ fn entries(schemas: &mut Map<String, Value>) {
     put(schemas, "FoundDevice", closed(found, &["id", "drift", "shadows", "fields"]));
     let page = [("devices", list("FoundDevice")), ("total", version(0)), ("next", text.clone())];
     put(schemas, "FoundDevices", closed(page, &["devices"]));
+    aggregate(schemas);
     let more = [("connectedSince", time()), ("shadows", list("ShadowSummary")), ("next", text.clone())];
     put(schemas, "DeviceDetail", closed(device.into_iter().chain(more), &needs));
     put(schemas, "Devices", closed([("devices", list("Device")), ("next", text.clone())], &["devices"]));
@@ -185,6 +188,32 @@ fn entries(schemas: &mut Map<String, Value>) {
     put(schemas, "Shadows", closed([("shadows", list("ShadowSummary")), ("next", text)], &["shadows"]));
     put(schemas, "Problem", problem());
     sessions(schemas);
+}
+
+/// Adds the schemas of aggregates.
+fn aggregate(schemas: &mut Map<String, Value>) {
+    let (count, number) = (version(0), json!({ "type": "number" }));
+    let flag = json!({ "type": "boolean" });
+    let scalar = json!({ "type": ["string", "number", "boolean"] });
+    put(schemas, "Term", closed([("value", scalar), ("count", version(1))], &["value", "count"]));
+    let names = ["sum", "min", "max", "avg", "variance", "stdDev"].map(|name| (name, number.clone()));
+    put(schemas, "Statistics", closed(names.into_iter().chain([("count", count.clone())]), &["count"]));
+    let pair = [("percent", number.clone()), ("value", number.clone())];
+    put(schemas, "Percentile", closed(pair, &["percent", "value"]));
+    put(schemas, "Bucket", closed([("from", number), ("count", version(1))], &["from", "count"]));
+    let members = [
+        ("devices", count.clone()),
+        ("withValue", count.clone()),
+        ("terms", list("Term")),
+        ("other", count.clone()),
+        ("truncated", flag.clone()),
+        ("stats", reference("Statistics")),
+        ("percentiles", list("Percentile")),
+        ("buckets", list("Bucket")),
+        ("cardinality", count),
+        ("exact", flag),
+    ];
+    put(schemas, "Aggregate", closed(members, &["devices", "withValue"]));
 }
 
 fn problem() -> Value {
@@ -290,6 +319,7 @@ fn aws(schemas: &mut Map<String, Value>) {
     let names = [("results", names), ("nextToken", text.clone()), ("timestamp", time())];
     put(schemas, "AwsNames", closed(names, &["results", "timestamp"]));
     retained(schemas);
+    aws_index::all(schemas);
     let exception = [
         ("code", json!({ "type": "integer" })),
         ("message", text.clone()),

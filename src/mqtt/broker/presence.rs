@@ -22,6 +22,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::{
     auth::{Access, Operation},
@@ -42,6 +43,8 @@ use crate::{
 /// The table of devices that are or were connected.
 pub struct PresenceTable {
     table: Mutex<PresenceEntries>,
+    /// The number of the last change, for those who wait for one; set under the lock of the table.
+    changes: watch::Sender<u64>,
     devices_max: usize,
     router: Arc<Router>,
     recorder: Recorder,
@@ -86,7 +89,13 @@ impl PresenceTable {
     /// Returns a table of at most `devices_max` devices. Connected devices may exceed the limit.
     #[must_use]
     pub fn new(router: Arc<Router>, devices_max: usize) -> Self {
-        Self { table: Mutex::default(), devices_max, recorder: router.recorder().clone(), router }
+        Self {
+            table: Mutex::default(),
+            changes: watch::Sender::new(0),
+            devices_max,
+            recorder: router.recorder().clone(),
+            router,
+        }
     }
 
     /// Adds the devices that rows of the store have, all as disconnected. Those that were connected were last seen at
@@ -160,13 +169,20 @@ impl PresenceTable {
         self.table.lock().newest
     }
 
+    /// Returns a receiver of that number, which wakes at each change after the start.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
     /// Returns true if the last change of `device` has a number above `after`.
     pub(in crate::mqtt) fn has_changed(&self, device: &DeviceId, after: u64) -> bool {
         self.table.lock().devices.get(device).is_some_and(|device| device.changed > after)
     }
 
     /// Returns the devices whose last change has a number above `after`, oldest change first, at most `limit`.
-    pub(in crate::mqtt) fn changed_after(&self, after: u64, limit: usize) -> Vec<(u64, DeviceId)> {
+    #[must_use]
+    pub fn changed_after(&self, after: u64, limit: usize) -> Vec<(u64, DeviceId)> {
         let table = self.table.lock();
         let changes = table.changes.range((Bound::Excluded(after), Bound::Unbounded));
         changes.take(limit).map(|(number, device)| (*number, device.clone())).collect()
@@ -176,6 +192,7 @@ impl PresenceTable {
     /// order.
     fn change(&self, table: &mut PresenceEntries, device: &DeviceId, connections: usize, presence: Presence) {
         let number = table.put(device, connections, presence);
+        self.changes.send_replace(number);
         self.recorder.write(vec![presence_row::put(device, presence)]);
         let change = PresenceChange { key: ShadowKey::classic(device.clone()), message: message(device, presence) };
         self.router.publish(&change, DeliveryKind::Presence { number });

@@ -1,8 +1,11 @@
 //! The texts of queries: the form in which they are written back, and the errors.
 
-use crate::fleet::{
-    Field, Query,
-    query::{DEPTH_MAX, PREDICATES_MAX, QUERY_BYTES_MAX},
+use crate::{
+    fleet::{
+        Field, Query,
+        query::{DEPTH_MAX, PREDICATES_MAX, QUERY_BYTES_MAX},
+    },
+    shadow::ShadowName,
 };
 
 #[test]
@@ -153,5 +156,34 @@ fn lists_of_fields_are_parsed() {
             (Err(error), Err(expected)) => assert!(error.starts_with(expected), "{error}"),
             _ => panic!("{text}: {list:?}"),
         }
+    }
+}
+
+#[test]
+fn a_query_depends_on_the_shadows_that_it_reads() {
+    for (text, expected) in [
+        ("lamp-* connected:true updated:*", [false, false]),
+        ("reported.a:1", [true, false]),
+        ("NOT (b OR shadow.name.cfg.version:>1)", [false, true]),
+        ("tags.a:1 OR shadow.name.cfg:*", [true, true]),
+        ("drift:true", [true, true]),
+    ] {
+        let (query, cfg): (Query, _) = (text.parse().unwrap(), ShadowName::new("cfg").unwrap());
+        assert_eq!([None, Some(&cfg)].map(|name| query.depends_on(name)), expected, "{text}");
+    }
+}
+
+#[test]
+fn fields_that_change_by_time_are_found() {
+    for (text, expected) in [
+        ("reported.a:>5 AND drift:true OR NOT connected:false", None),
+        ("updated:* shadow.updated:*", None),
+        ("a updated:<1h", Some("updated")),
+        ("NOT (b OR shadow.name.x.updated:[1h TO 2h])", Some("shadow.name.x.updated")),
+        ("seen:*", Some("seen")),
+        ("connectivity.timestamp:>5", Some("connectivity.timestamp")),
+    ] {
+        let query: Query = text.parse().unwrap();
+        assert_eq!(query.changes_by_time().map(ToString::to_string).as_deref(), expected, "{text}");
     }
 }

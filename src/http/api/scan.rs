@@ -1,0 +1,174 @@
+//! Scans of the devices that a caller may see, for searches, aggregates and live queries.
+//!
+//! The shadows are read in key order, in pieces ([`crate::engine::scan`]), and joined to devices. Each piece takes a turn of
+//! the caller and runs on a blocking thread. Between two pieces the rights are renewed, and the work is charged: a caller
+//! above its rate waits. So a scan delays neither the writer nor other callers.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    auth::{self, DeviceRange},
+    engine::scan::ScanPiece,
+    fleet::{Device, Query},
+    http::{
+        api::{
+            Api,
+            visible::{add_shadow, scan_work},
+        },
+        auth::caller::Caller,
+    },
+    shadow::{DeviceId, Document, Rejection, ShadowKey, ShadowName},
+};
+
+/// The time after which a request that needs all shadows fails. Clients wait for half a minute.
+pub(super) const WHOLE_TIME: Duration = Duration::from_secs(20);
+/// Shadows of a piece, which takes some milliseconds.
+const PIECE: usize = 500;
+/// Most ranges of devices; with more, the shadows of all devices are read.
+const RANGES_MAX: usize = 1024;
+
+/// A consumer of the devices of a scan.
+pub(super) trait DeviceVisitor: Send + 'static {
+    /// Returns true if the document of the shadow with this name is needed; `None` is the name of the classic one.
+    fn reads_shadow(&self, name: Option<&ShadowName>) -> bool;
+
+    /// Takes a device with at least one shadow, as far as `reader` may see it.
+    fn visit(&mut self, reader: &Caller, device: Device);
+
+    /// Returns true if the scan ends before the next device.
+    fn has_enough(&self) -> bool;
+}
+
+/// The devices of a scan, and its end.
+#[derive(Debug)]
+pub(super) struct DeviceScan<'a> {
+    /// The query, by whose length the work is charged.
+    pub(super) query: Option<&'a Query>,
+    /// The ranges of devices, disjoint and in order; `None` for all that the caller may see.
+    pub(super) devices: Option<Vec<DeviceRange>>,
+    /// The key after which the scan begins.
+    pub(super) after: Option<ShadowKey>,
+    /// The time at which it ends.
+    pub(super) until: Instant,
+}
+
+/// The result of a scan.
+#[derive(Debug)]
+pub(super) struct Scanned<V> {
+    /// The visitor.
+    pub(super) visitor: V,
+    /// The last complete device, and true if the caller may see a shadow of it.
+    pub(super) last: Option<(DeviceId, bool)>,
+    /// The reason for which it ended.
+    pub(super) end: ScanEnd,
+    /// The time for which the caller is above its rate of work.
+    pub(super) wait: Duration,
+}
+
+/// The reason for which a scan ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ScanEnd {
+    /// All shadows were read.
+    Complete,
+    /// The visitor has enough.
+    Enough,
+    /// Its time is over.
+    TimeOver,
+}
+
+/// The reason for which a scan failed.
+#[derive(Debug)]
+pub(super) enum ScanFailure {
+    /// The caller has no rights any more.
+    Unauthorized,
+    /// The shadows cannot be read.
+    Rejected(Rejection),
+}
+
+/// The devices that are joined from the shadows of a scan.
+struct Joined<V> {
+    visitor: V,
+    /// The device whose shadows are read.
+    current: Option<Device>,
+    last: Option<(DeviceId, bool)>,
+    /// True once the visitor had enough before a next device.
+    is_enough: bool,
+}
+
+/// Reads the shadows of a scan to its end and passes the devices to `visitor`. Passes at least one, if there is one,
+/// whatever the time.
+///
+/// # Errors
+///
+/// A [`ScanFailure`].
+pub(super) async fn scan<V: DeviceVisitor>(
+    api: &Arc<Api>,
+    caller: &mut Caller,
+    scan: DeviceScan<'_>,
+    visitor: V,
+) -> Result<Scanned<V>, ScanFailure> {
+    let DeviceScan { query, devices, mut after, until } = scan;
+    let mut joined = Joined { visitor, current: None, last: None, is_enough: false };
+    let (end, wait) = loop {
+        let turn = api.read_turn(caller).await;
+        if !caller.renew(api) {
+            return Err(ScanFailure::Unauthorized);
+        }
+        let visible = || caller.access().devices(auth::Operation::Get, RANGES_MAX);
+        let ranges = devices.clone().or_else(visible);
+        let piece = ScanPiece { ranges, after, limit: PIECE };
+        let reader = caller.clone();
+        let scanned = api.service.scan(piece, turn, move |shadows| joined.with(&reader, shadows)).await;
+        let scanned = scanned.map_err(ScanFailure::Rejected)?;
+        let work = scan_work(query, scanned.read);
+        let wait = caller.quota(api).charge_work(work, Instant::now()).unwrap_or_default();
+        joined = scanned.visited;
+        if scanned.next.is_none() {
+            joined.complete(caller);
+        }
+        match scanned.next {
+            _ if joined.is_enough => break (ScanEnd::Enough, wait),
+            None => break (ScanEnd::Complete, wait),
+            next => after = next,
+        }
+        if Instant::now() + wait >= until && joined.last.is_some() {
+            break (ScanEnd::TimeOver, wait);
+        }
+        tokio::time::sleep(wait).await;
+    };
+    Ok(Scanned { visitor: joined.visitor, last: joined.last, end, wait })
+}
+
+impl<V: DeviceVisitor> Joined<V> {
+    /// Returns the devices with those among `shadows`, which follow the ones before.
+    fn with(mut self, reader: &Caller, shadows: Vec<(ShadowKey, Arc<Document>)>) -> Self {
+        for (key, document) in shadows {
+            if self.current.as_ref().is_none_or(|current| current.id != key.device) {
+                self.complete(reader);
+                if self.visitor.has_enough() {
+                    self.is_enough = true;
+                    return self;
+                }
+                self.current = Some(Device::new(key.device.clone()));
+            }
+            if let Some(device) = &mut self.current {
+                let is_kept = self.visitor.reads_shadow(key.name.as_ref());
+                add_shadow(device, reader, key, &document, is_kept);
+            }
+        }
+        self
+    }
+
+    /// Completes the current device.
+    fn complete(&mut self, reader: &Caller) {
+        let Some(device) = self.current.take() else { return };
+        let is_visible = device.shadow_count > 0;
+        self.last = Some((device.id.clone(), is_visible));
+        if is_visible {
+            self.visitor.visit(reader, device);
+        }
+    }
+}

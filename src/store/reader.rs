@@ -43,7 +43,7 @@ use crate::{
 const PAGE_MAX: usize = 1000;
 
 /// Most bytes of entries in one result; the last entry may exceed it.
-const PAGE_BYTES_MAX: usize = 4 << 20;
+pub(super) const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// Most entries that one history lookup walks back.
 const HISTORY_STEPS_MAX: usize = 10_000;
@@ -400,17 +400,20 @@ fn stored_between(database: &Database, span: &SoundSpan, limit: usize) -> Result
     let end = span.end.as_deref().map_or(Bound::Unbounded, Bound::Included);
     database.read(|transaction| {
         let table = transaction.open_table(STATE_TABLE)?;
-        table
-            .range::<&[u8]>((after, end))?
-            .take(limit)
-            .map(|item| {
-                let (name, value) = item?;
-                let key = stored_key(name.value())?;
-                // A damaged record is listed; reading it returns the error.
-                let deleted = record::decode_deleted(name.value(), value.value()).unwrap_or(false);
-                Ok((key, deleted))
-            })
-            .collect()
+        let mut found: Vec<(ShadowKey, bool)> = Vec::new();
+        for item in table.range::<&[u8]>((after, end))?.take(limit) {
+            let (name, value) = item?;
+            let key = stored_key(name.value())?;
+            // The end of the span may be in the damaged page, whose keys may be in any order.
+            let is_next = name.value() > span.after.as_slice() && found.last().is_none_or(|(last, _)| *last < key);
+            if !is_next {
+                break;
+            }
+            // A damaged record is listed; reading it returns the error.
+            let deleted = record::decode_deleted(name.value(), value.value()).unwrap_or(false);
+            found.push((key, deleted));
+        }
+        Ok(found)
     })
 }
 

@@ -104,3 +104,36 @@ fn the_end_of_the_journal_is_applied() {
         assert_eq!(found.document, expected.document, "{n}");
     }
 }
+
+/// The first key of a damaged page became smaller than those of the page before it, whose end is a prefix of the key. The
+/// backup came to the same place again and again, and never ended.
+#[test]
+fn a_key_that_is_out_of_order_does_not_turn_the_backup_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let [original, damaged, backup] = ["original", "damaged", "backup"].map(|name| directory.path().join(name));
+    let running = Running::open(at(&original)).unwrap();
+    running.apply((0..SHADOWS).map(|n| queued(&key(&format!("device-{n:05}")), count(n as u64), 0)));
+    drop(running);
+    let image = fs::read(&original).unwrap();
+    let mut pages = 0;
+    for page in (0..image.len()).step_by(4096) {
+        let keys: Vec<_> =
+            image[page..page + 4096].windows(7).enumerate().filter(|(_, bytes)| *bytes == b"device-").collect();
+        // The pages of the state table have many keys, in order.
+        let [(first, _), ..] = keys[..] else { continue };
+        let digit = page + first + b"device-0000".len();
+        if keys.len() < 20 || image[digit] == b'0' {
+            continue;
+        }
+        let mut image = image.clone();
+        image[digit] = b'0';
+        fs::write(&damaged, &image).unwrap();
+        let mut out = Vec::new();
+        let Ok(lost) = store::back_up_readable(&at(&damaged), &mut out) else { continue };
+        fs::write(&backup, &out).unwrap();
+        let report = store::check_backup(&at(&backup)).unwrap();
+        assert!(report.is_sound() && report.shadows <= SHADOWS as u64, "page {page}: {report:?}, {lost:?}");
+        pages += 1;
+    }
+    assert!(pages > 5, "{pages} pages");
+}

@@ -182,8 +182,9 @@ impl Quotas {
     ///
     /// As [`Quotas::admit`]; the charge is as before.
     pub fn grow(&self, charge: &mut Charge, bytes: usize) -> Result<(), Rejection> {
-        let principal = charge.quota();
-        if let Err(cause) = principal.check_memory(bytes.saturating_sub(charge.bytes())) {
+        let (principal, growth) = (charge.quota(), bytes.saturating_sub(charge.bytes()));
+        let checked = if growth > 0 { principal.check_memory(growth) } else { Ok(()) };
+        if let Err(cause) = checked {
             let own = cause == QuotaKind::PrincipalMemory;
             let max = if own { principal.limits().memory } else { self.principals.memory().limit() };
             self.count_for(cause, principal.name());

@@ -10,7 +10,7 @@
 //! the journal, which has the missing changes.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -43,8 +43,6 @@ pub struct ChangeEvent {
     by: Arc<str>,
     client: Arc<str>,
     deleted: bool,
-    /// False if the shadow existed before and exists after the change.
-    pub concerns_existence: bool,
     changes: Vec<Change>,
     /// The approximate memory of the change and its renderings.
     bytes: usize,
@@ -71,6 +69,11 @@ pub enum QueueContent {
         /// The most approximate memory of the queued changes.
         bytes_max: usize,
     },
+    /// Each shadow that changed, once, whatever the number of its changes.
+    Shadows {
+        /// The most shadows that are queued.
+        max: usize,
+    },
     /// The document after the newest change.
     Newest,
 }
@@ -80,6 +83,8 @@ pub enum QueueContent {
 pub enum Next {
     /// A change, with [`QueueContent::All`].
     Change(Arc<ChangeEvent>),
+    /// A shadow that changed, with [`QueueContent::Shadows`]; true if it began or ceased to exist.
+    Shadow(ShadowKey, bool),
     /// The shadow after its newest change, with [`QueueContent::Newest`].
     Newest(Arc<Document>),
     /// The follower was too slow; changes are missing from here on.
@@ -125,6 +130,8 @@ struct Queue {
     changes: VecDeque<Arc<ChangeEvent>>,
     /// The approximate memory of `changes`. They hold no documents, which are larger.
     bytes: usize,
+    /// The shadows that changed; true for those that began or ceased to exist.
+    shadows: BTreeMap<ShadowKey, bool>,
     newest: Option<Arc<Document>>,
     cut: bool,
     closed: bool,
@@ -212,6 +219,9 @@ impl Notifier for Arc<Changes> {
         for follower in followers.filter(|follower| follower.may_match(&envelope.key, &sections)) {
             match follower.content {
                 QueueContent::Newest => follower.replace(&applied.after),
+                QueueContent::Shadows { max } => {
+                    follower.mark(&envelope.key, applied.after.deleted || !applied.before.exists(), max);
+                }
                 QueueContent::All { bytes_max } => {
                     let event = event.get_or_insert_with(|| Arc::new(ChangeEvent::new(envelope, seq, applied)));
                     follower.push(event, bytes_max);
@@ -275,6 +285,23 @@ impl Follower {
         self.ready.notify_one();
     }
 
+    fn mark(&self, key: &ShadowKey, concerns_existence: bool, max: usize) {
+        let mut queue = self.queue.lock();
+        if queue.cut {
+            return;
+        }
+        if let Some(known) = queue.shadows.get_mut(key) {
+            *known |= concerns_existence;
+        } else if queue.shadows.len() < max {
+            queue.shadows.insert(key.clone(), concerns_existence);
+        } else {
+            queue.cut = true;
+            queue.shadows.clear();
+        }
+        drop(queue);
+        self.ready.notify_one();
+    }
+
     fn push(&self, event: &Arc<ChangeEvent>, bytes_max: usize) {
         let mut queue = self.queue.lock();
         if queue.cut {
@@ -299,6 +326,9 @@ impl Follower {
         if let Some(document) = queue.newest.take() {
             return Some(Next::Newest(document));
         }
+        if let Some((key, concerns_existence)) = queue.shadows.pop_first() {
+            return Some(Next::Shadow(key, concerns_existence));
+        }
         match queue.changes.pop_front() {
             Some(event) => {
                 queue.bytes = queue.bytes.saturating_sub(event.bytes);
@@ -316,7 +346,7 @@ impl FollowHandle {
     pub fn position(&self) -> Option<Seq> {
         let followers = self.changes.0.lock();
         let queue = self.follower.queue.lock();
-        (queue.changes.is_empty() && !queue.cut).then_some(followers.published)
+        (queue.changes.is_empty() && queue.shadows.is_empty() && !queue.cut).then_some(followers.published)
     }
 
     /// Waits for the next item. Cancel-safe.
@@ -348,7 +378,6 @@ impl ChangeEvent {
             by: envelope.author.by.clone(),
             client: envelope.client.clone(),
             deleted: applied.after.deleted,
-            concerns_existence: applied.after.deleted || !applied.before.exists(),
             bytes: bytes(&applied.changes),
             changes: applied.changes.clone(),
             rendered: Mutex::default(),
@@ -393,8 +422,6 @@ impl From<JournalEntry> for ChangeEvent {
             etag: entry.etag,
             timestamp: entry.timestamp,
             deleted: entry.deleted,
-            // The entry does not say if the shadow existed before.
-            concerns_existence: true,
             bytes: bytes(&entry.changes),
             rendered: Mutex::default(),
             by: entry.principal.clone(),
@@ -431,95 +458,4 @@ fn memory(value: &Value) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        engine::AcceptedCommand,
-        observability::request_id::RequestId,
-        shadow::{Command, Delete, Disposition, Rejection, tests::sender},
-        wire::ClientToken,
-    };
-
-    struct IgnoringRequester;
-
-    impl Requester for IgnoringRequester {
-        fn client_token(&self) -> Option<&ClientToken> {
-            None
-        }
-
-        fn on_outcome(self: Box<Self>, _: Result<AcceptedCommand<'_>, &Rejection>, _: Timestamp) {}
-    }
-
-    fn announce(changes: &Arc<Changes>, device: &str, seq: Seq, after: &Arc<Document>) {
-        let envelope = Envelope {
-            key: ShadowKey::classic(DeviceId::new(device).expect("a name")),
-            command: Command::Delete(Delete::default()),
-            author: sender("p"),
-            id: RequestId::next(),
-            client: "c".into(),
-            may_create: true,
-            row: None,
-        };
-        let applied = Applied {
-            seq: Some(seq),
-            before: Arc::new(Document::absent()),
-            after: after.clone(),
-            changes: Vec::new(),
-            rebased_from: None,
-            manner: Disposition::Applied,
-        };
-        changes.clone().announce(Outcome { envelope: &envelope, result: Ok(&applied) }, &IgnoringRequester);
-    }
-
-    /// A follower of all devices was once woken for each change, also of devices that it may not see.
-    #[test]
-    fn a_follower_receives_only_changes_of_devices_that_it_may_see() {
-        let changes = Arc::new(Changes::new(Seq(0)));
-        let device = |id: &str| DeviceId::new(id).expect("a name");
-        let one = |id: &str| DeviceRange::One(device(id));
-        let prefix = |id: &str| DeviceRange::Prefix(device(id));
-        let of = |id: &str| FeedFilter { device: Some(device(id)), ..FeedFilter::default() };
-        // filter, visible devices, devices among a, a1, b and c whose changes are received
-        let table = [
-            (FeedFilter::default(), None, "a a1 b c"),
-            (FeedFilter::default(), Some(vec![]), ""),
-            (FeedFilter::default(), Some(vec![one("a"), one("c")]), "a c"),
-            (FeedFilter::default(), Some(vec![prefix("a"), one("b")]), "a a1 b"),
-            (of("a"), Some(vec![one("a"), one("c")]), "a"),
-            (of("b"), Some(vec![one("a")]), ""),
-        ];
-        for (filter, visible, expected) in table {
-            let handle = changes.follow(filter, visible.clone(), QueueContent::All { bytes_max: usize::MAX });
-            let mut received = Vec::new();
-            for (seq, id) in (1..).map(Seq).zip(["a", "a1", "b", "c"]) {
-                announce(&changes, id, seq, &Arc::new(Document::absent()));
-                received.extend(handle.position().is_none().then_some(id));
-                let _ = handle.follower.take();
-            }
-            assert_eq!(received.join(" "), expected, "{visible:?}");
-            drop(handle);
-            let followers = changes.0.lock();
-            assert!(followers.of_device.is_empty() && followers.of_all.is_empty());
-        }
-    }
-
-    /// Each queued change once held the whole resulting document, which its bytes did not count.
-    #[test]
-    fn a_queue_of_changes_holds_no_documents() {
-        let changes = Arc::new(Changes::new(Seq(0)));
-        let all = changes.follow(FeedFilter::default(), None, QueueContent::All { bytes_max: usize::MAX });
-        let newest = changes.follow(FeedFilter::default(), None, QueueContent::Newest);
-        let documents = [(); 3].map(|()| Arc::new(Document::absent()));
-        for (seq, after) in (1..).map(Seq).zip(&documents) {
-            announce(&changes, "d", seq, after);
-        }
-        assert_eq!(
-            (all.position(), newest.position()),
-            (None, Some(Seq(3))),
-            "three changes are queued for one follower, none for the other"
-        );
-        assert_eq!(documents.each_ref().map(Arc::strong_count), [1, 1, 2]);
-        let next = newest.follower.take();
-        assert!(matches!(&next, Some(Next::Newest(document)) if Arc::ptr_eq(document, &documents[2])), "{next:?}");
-    }
-}
+mod tests;

@@ -15,7 +15,9 @@ use crate::{
     engine::{Service, rejection, submission::PendingReply},
     observability::request_id::RequestId,
     shadow::{DeviceId, Document, PreviousVersion, Rejection, ShadowKey, ShadowName, Version},
-    store::{History, HistoryReader, JournalEntry, JournalPage, Listed, Seq, Store, StoreError, StoredShadow},
+    store::{
+        DeviceChanges, History, HistoryReader, JournalEntry, JournalPage, Listed, Seq, Store, StoreError, StoredShadow,
+    },
 };
 
 /// The result of looking up a version.
@@ -27,6 +29,17 @@ pub enum AtVersion {
     Later(Version),
     /// The version is no longer kept, or too many versions back.
     Gone,
+}
+
+/// The newest changes of some devices.
+#[derive(Debug, Default)]
+pub struct NewestChanges {
+    /// The changes, by device.
+    pub changes: Vec<NewestChange>,
+    /// The number of devices whose shadows were read.
+    pub devices: usize,
+    /// The number of these shadows.
+    pub shadows: usize,
 }
 
 /// The newest change of a shadow.
@@ -153,8 +166,8 @@ impl Service {
         self.blocking(move |store| during(turn, || unless_damaged(store.journal(after, limit)))).await
     }
 
-    /// Returns the newest change of each shadow of `devices`, if it is after `after` and at most `through`. Passes over
-    /// damaged shadows.
+    /// Returns the newest changes of the shadows of the first of `devices`, which are after `after` and at most `through`.
+    /// Returns `None` if one of these devices is damaged or has more than [`SHADOWS_MAX`] shadows.
     ///
     /// # Errors
     ///
@@ -165,17 +178,8 @@ impl Service {
         after: Seq,
         through: Seq,
         turn: impl Send + 'static,
-    ) -> Result<Vec<NewestChange>, Rejection> {
-        let newest = move |store: &Store<PendingReply>| {
-            let mut found = Vec::new();
-            for device in &devices {
-                for key in unless_damaged(store.shadows_of(device))?.unwrap_or_default() {
-                    found.extend(newest_change(store, key, after, through)?);
-                }
-            }
-            Ok(found)
-        };
-        self.blocking(move |store| during(turn, || newest(store))).await
+    ) -> Result<Option<NewestChanges>, Rejection> {
+        self.blocking(move |store| during(turn, || newest_changes(store, &devices, after, through))).await
     }
 
     /// Returns the change of `key` that made the newest version below `before`; `None` if it is not kept, or an entry on
@@ -214,8 +218,7 @@ impl Service {
         self.blocking(move |store| during(turn, || store.history(&key, from, Some(before), limit))).await
     }
 
-    /// Returns the positions of all changes of the shadows of `devices` (of that `name`, if one is given) after `after`, in
-    /// order. Returns `None` if one was removed, or if they are more than [`CHANGES_MAX`](crate::store::CHANGES_MAX).
+    /// See [`Store::positions_of`].
     ///
     /// # Errors
     ///
@@ -226,11 +229,11 @@ impl Service {
         name: Option<Option<ShadowName>>,
         after: Seq,
         turn: impl Send + 'static,
-    ) -> Result<Option<Vec<Seq>>, Rejection> {
+    ) -> Result<DeviceChanges, Rejection> {
         self.blocking(move |store| during(turn, || store.positions_of(&devices, name.as_ref(), after))).await
     }
 
-    /// Returns the entries at `positions` of the journal; `None` if one was removed.
+    /// See [`Store::entries_at`].
     ///
     /// # Errors
     ///
@@ -312,20 +315,35 @@ pub(super) fn within(
 }
 
 /// See [`Service::newest_changes`].
-fn newest_change(
+fn newest_changes(
     store: &Store<PendingReply>,
-    key: ShadowKey,
+    devices: &[DeviceId],
     after: Seq,
     through: Seq,
-) -> Result<Option<NewestChange>, StoreError> {
-    let is_missed = |last: Seq| last > after && last <= through;
-    let Some(last) = unless_damaged(store.read(&key))?.map(|stored| stored.last_entry).filter(|last| is_missed(*last))
-    else {
-        return Ok(None);
-    };
-    let entry = unless_damaged(store.entries_at(&[last]))?.flatten().and_then(|mut entries| entries.pop());
-    Ok(Some(NewestChange { key, entry }))
+) -> Result<Option<NewestChanges>, StoreError> {
+    let mut found = NewestChanges::default();
+    for device in devices {
+        let Some(keys) = unless_damaged(store.shadows_of(device))?.filter(|keys| keys.len() <= SHADOWS_MAX) else {
+            return Ok(None);
+        };
+        found.devices += 1;
+        found.shadows += keys.len();
+        for key in keys {
+            let Some(last) = unless_damaged(store.last_entry(&key))? else { return Ok(None) };
+            if last > after && last <= through {
+                let entry = unless_damaged(store.entries_at(&[last]))?.flatten().and_then(|mut entries| entries.pop());
+                found.changes.push(NewestChange { key, entry });
+            }
+        }
+        if found.shadows >= SHADOWS_MAX {
+            break;
+        }
+    }
+    Ok(Some(found))
 }
+
+/// Most shadows of a device whose changes are looked up. Once so many were read, no further device is.
+const SHADOWS_MAX: usize = 128;
 
 /// Walks back from `stored` to `version`, which is at least 1.
 pub(super) fn at(

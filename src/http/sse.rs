@@ -37,7 +37,7 @@ use crate::{
         operation::{DEVICE, LAST_EVENT_ID, Operation, PATH, SHADOW_NAME},
     },
     shadow::{DeviceId, Rejection, ShadowName},
-    store::{JournalPage, Seq},
+    store::{DeviceChanges, JournalPage, Seq},
     wire,
 };
 
@@ -171,8 +171,11 @@ async fn begin(
     });
     if let Some(devices) = devices {
         let permit = api.read_turn(caller).await;
-        let positions = api.service.positions_of(devices, filter.name.clone(), last, permit).await;
-        if let Some(positions) = positions.map_err(|error| failed(&error, api))? {
+        let found = api.service.positions_of(devices, filter.name.clone(), last, permit).await;
+        let DeviceChanges { positions, read } = found.map_err(|error| failed(&error, api))?;
+        let work = work::times(read, work::SCANNED_SHADOW);
+        let _delays_the_next = caller.quota(api).charge_work(work, Instant::now());
+        if let Some(positions) = positions {
             let positions = positions.into_iter().take_while(|position| *position <= through).collect();
             return Ok(Some(Backlog { positions, through }));
         }
@@ -241,7 +244,7 @@ impl EventStream {
                             self.ready.extend(self.filter.cares(&change).then_some(change));
                         }
                     }
-                    Ok(Next::Newest(_)) => {} // only for waits
+                    Ok(Next::Newest(_) | Next::Shadow(..)) => {} // only for others
                     Ok(Next::Cut | Next::Closed) => return None,
                 }
             }
@@ -297,17 +300,17 @@ impl EventStream {
 
     /// Reads the next changes of the backlog. Returns `None` if the stream must end.
     async fn read_backlog(&mut self) -> Option<()> {
-        let backlog = self.backlog.as_mut()?;
-        let page: Vec<_> = backlog.positions.drain(..backlog.positions.len().min(BATCH)).collect();
-        let is_last = backlog.positions.is_empty();
-        let reached = if is_last { Some(backlog.through) } else { page.last().copied() };
+        let page: Vec<_> = self.backlog.as_ref()?.positions.iter().take(BATCH).copied().collect();
         let _permit = self.api.read_turn(&self.caller).await;
         // As in `read_journal`.
         let entries = self.api.service.entries_at(page).await.ok()??;
+        let backlog = self.backlog.as_mut()?;
+        backlog.positions.drain(..entries.len());
+        let through = backlog.positions.is_empty().then_some(backlog.through);
+        self.position = through.or(entries.last().map(|last| last.seq)).unwrap_or(self.position);
+        self.backlog.take_if(|backlog| backlog.positions.is_empty());
         let changes = entries.into_iter().map(ChangeEvent::from).filter(|change| self.filter.cares(change));
         self.ready.extend(changes.map(Arc::new));
-        self.position = reached.unwrap_or(self.position);
-        self.backlog.take_if(|_| is_last);
         Some(())
     }
 

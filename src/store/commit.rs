@@ -24,7 +24,7 @@ use crate::{
         schema::{self, AGES_KEY, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
         state::{
             cache::Form,
-            dictionary::SAMPLES,
+            dictionary::{SAMPLE_BYTES_MAX, SAMPLES},
             purge::{self, Purges},
             record::STATE,
         },
@@ -72,7 +72,8 @@ impl<C> Writer<C> {
             }
         }
         let bytes = changes.head.bytes - self.progress.head.bytes;
-        let due = self.dirty_set.due(&progress, changes.record.entries.len() as u64, bytes);
+        let cached = self.shared.cache.size().1 as u64;
+        let due = self.dirty_set.due(&progress, changes.record.entries.len() as u64, bytes, cached);
         for key in self.dirty_set.take(due, &mut progress) {
             let form = match touched.get(&key) {
                 Some(shadow) => Form::Decoded(shadow.stored.clone()),
@@ -129,7 +130,12 @@ impl<C> Writer<C> {
             let form = shared.cache.kept(key)?;
             form.decode(key, &shared.dictionaries).ok()
         });
-        let records: Vec<_> = stored.map(|stored| encoder.encode_body(&stored.document).to_vec()).collect();
+        let records: Vec<_> = stored
+            .map(|stored| {
+                let body = encoder.encode_body(&stored.document);
+                body.get(..SAMPLE_BYTES_MAX).unwrap_or(body).to_vec()
+            })
+            .collect();
         trainer.sample(&shared.dictionaries, progress.dictionaries, &records);
     }
 

@@ -27,6 +27,7 @@ use crate::{
         healing::{Healer, Reopen},
         health::{Health, Pages, State},
         journal::{
+            device_changes::DeviceChanges,
             entry::{JournalEntry, Seq},
             recovery,
             retention::Retention,
@@ -123,6 +124,7 @@ pub(super) fn assemble<C: Send + 'static>(
 ) -> Result<(Store<C>, Writer<C>), StoreError> {
     database.check_writable()?;
     let progress = database.progress()?;
+    database.dictionaries.require(progress.dictionaries, &options.path)?;
     let clock = StoreClock::open(clock, database.ages()?, options.journal_age_max);
     let dirty_rows = tables::recover(&database, &progress.rows, options.row_lag_bytes_max)?;
     let applied_position = database.applied_position()?;
@@ -282,9 +284,18 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.keys_of(device)
     }
 
-    /// Returns the positions of all changes of the shadows of `devices` (of that `name`, if one is given) after `after`, in
-    /// order. Returns `None` if one was removed, if they are more than [`CHANGES_MAX`](crate::store::CHANGES_MAX), or if `after` is beyond the head.
-    /// Reads the disk.
+    /// Returns the newest committed entry of `key`; 0 if it has no record. Decodes no document. Reads the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::read`].
+    pub fn last_entry(&self, key: &ShadowKey) -> Result<Seq, StoreError> {
+        self.inner.shared.last_entry(key)
+    }
+
+    /// Returns the positions of all changes of the shadows of `devices` (of that `name`, if one is given) after `after`, unless
+    /// one was removed, they or the shadows are more than [`CHANGES_MAX`](crate::store::CHANGES_MAX), or `after` is beyond the
+    /// head. Reads the disk.
     ///
     /// # Errors
     ///
@@ -294,11 +305,12 @@ impl<C: Send + 'static> Store<C> {
         devices: &[DeviceId],
         name: Option<&Option<ShadowName>>,
         after: Seq,
-    ) -> Result<Option<Vec<Seq>>, StoreError> {
+    ) -> Result<DeviceChanges, StoreError> {
         self.inner.shared.positions_of(devices, name, after)
     }
 
-    /// Returns the entries at `positions` of the journal, in that order; `None` if one was removed.
+    /// Returns the entries at `positions` of the journal, in that order; `None` if one was removed. Returns fewer, but at least
+    /// one, if they have many bytes.
     ///
     /// # Errors
     ///

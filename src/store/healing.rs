@@ -166,8 +166,6 @@ impl<C> Writer<C> {
         self.healer.release(&self.shared.database)?;
         let mut database = (self.healer.reopen)()?;
         database.follow(self.shared.database.pages())?;
-        database.share_dictionaries(&self.shared.dictionaries);
-        self.trainer = DictionaryTrainer::default();
         database.check_writable()?;
         let (progress, applied_position) = (database.progress()?, database.applied_position()?);
         let landed = self.healer.has_landed(self.progress.head, progress.head);
@@ -176,7 +174,11 @@ impl<C> Writer<C> {
         let cache = self.shared.cache.successor();
         let recovered = recovery::recover(&database, &progress, self.options.document.path_tombstones_max, &cache)?;
         let dirty_rows = tables::recover(&database, &progress.rows, self.options.row_lag_bytes_max)?;
+        database.dictionaries.require(progress.dictionaries, &self.options.path)?;
         confirm(&database, &progress).map_err(CommitFailure::into_error)?;
+        // Only now a dictionary of the failed commit is known to be on disk.
+        database.share_dictionaries(&self.shared.dictionaries);
+        self.trainer = DictionaryTrainer::default();
 
         let unknown = self.healer.unknown.as_ref().filter(|_| landed).map(|unknown| unknown.counts);
         let (landed_counts, fresh) = (unknown.unwrap_or_default(), recovered.fresh.len());

@@ -55,7 +55,7 @@ pub use crate::store::backup::audit::Report;
 pub use crate::store::backup::copy::{CopyError, back_up, check, check_backup, restore};
 pub use crate::store::backup::file::BackupError;
 pub use crate::store::backup::readable::{Lost, back_up_readable};
-pub use crate::store::journal::device_changes::CHANGES_MAX;
+pub use crate::store::journal::device_changes::{CHANGES_MAX, DeviceChanges};
 pub use crate::store::journal::entry::{JournalEntry, Seq};
 pub use crate::store::state::record::StoredShadow;
 pub use batch::{Applied, Envelope, Outcome, QueuedCommand};

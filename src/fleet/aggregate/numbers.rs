@@ -101,5 +101,5 @@ pub(super) fn percentile(sorted: &[f64], percent: f64) -> Option<f64> {
     let upper = *sorted.get(rank.ceil() as usize)?;
     // Halves first, since the difference of two numbers may be beyond the largest one.
     let part = rank.fract();
-    Some(lower * (1.0 - part) + upper * part)
+    Some((lower * (1.0 - part) + upper * part).clamp(lower, upper))
 }

@@ -104,7 +104,7 @@ impl Wait {
                 next = timeout_at(deadline, following.next()) => match next {
                     // A change from before the read may be older than the document.
                     Ok(Next::Newest(newest)) if newest.version > document.version => document = newest,
-                    Ok(Next::Newest(_) | Next::Change(_)) => {}
+                    Ok(Next::Newest(_) | Next::Change(_) | Next::Shadow(..)) => {}
                     Ok(Next::Cut | Next::Closed) | Err(_) => ended = true,
                 },
             }

@@ -13,9 +13,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    path::Path,
     sync::{
         OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -43,6 +44,8 @@ pub(in crate::store) struct Dictionary {
 #[derive(Debug, Default)]
 pub(in crate::store) struct Dictionaries {
     known: [OnceLock<Dictionary>; DICTIONARIES_MAX],
+    /// The copies that were read from the file.
+    copies: AtomicU64,
     /// True if a copy cannot be read. Nothing more is written into these tables then.
     is_damaged: AtomicBool,
 }
@@ -52,8 +55,8 @@ pub(in crate::store) struct Dictionaries {
 pub(in crate::store) struct DictionaryTrainer {
     /// Documents flushed since the last sample.
     flushed: u64,
-    /// True if there was a sample since the start.
-    has_sampled: bool,
+    /// Documents to flush before the next sample; more after each sample.
+    interval: u64,
     /// The dictionary to write with the next commit.
     pub(in crate::store) next: Option<Dictionary>,
 }
@@ -82,8 +85,12 @@ const SAMPLES_PER_RECORD_MIN: usize = 16;
 /// Bytes of the sequences that are counted. A match of LZ4 has at least four.
 const SEQUENCE_BYTES: usize = 6;
 
-/// Documents flushed between two samples.
+/// Most bytes of a record that are sampled: the writer compares all sequences of all samples.
+pub(in crate::store) const SAMPLE_BYTES_MAX: usize = 2048;
+
+/// Fewest and most documents flushed between two samples.
 const FLUSHED_PER_SAMPLE: u64 = 100_000;
+const INTERVAL_MAX: u64 = 64 * FLUSHED_PER_SAMPLE;
 
 /// The least improvement for which another dictionary is made, in percent of the uncompressed size.
 const IMPROVEMENT_MIN: u64 = 10;
@@ -220,7 +227,10 @@ impl Dictionaries {
         for item in table.iter()? {
             let (number, framed) = item?;
             match Dictionary::decode(name, number.value(), framed.value()) {
-                Ok(dictionary) => self.add(dictionary),
+                Ok(dictionary) => {
+                    self.copies.fetch_add(1, Ordering::Relaxed);
+                    self.add(dictionary);
+                }
                 Err(error) => {
                     let error = StoreError::record(name, number.value(), &error);
                     tracing::error!(%error, "a copy of a dictionary is damaged; restore a backup before the other is, too");
@@ -231,8 +241,31 @@ impl Dictionaries {
         Ok(())
     }
 
+    /// Checks that all `count` dictionaries of the file at `path` were read.
+    pub(in crate::store) fn require(&self, count: u64, path: &Path) -> Result<(), StoreError> {
+        if self.copies.load(Ordering::Relaxed) < 2 * count {
+            self.is_damaged.store(true, Ordering::Relaxed);
+            tracing::error!(
+                "a copy of a dictionary cannot be read; restore a backup before the other cannot be read, too"
+            );
+        }
+        let known = self.known.iter().take(usize::try_from(count).unwrap_or(usize::MAX));
+        match known.filter(|slot| slot.get().is_some()).count() as u64 {
+            found if found == count => Ok(()),
+            // Otherwise the shadows that need it would seem damaged, and their changes would leave the journal.
+            found => Err(StoreError::Corrupt {
+                path: path.to_owned(),
+                detail: format!(
+                    "both copies of {} of {count} dictionaries cannot be read",
+                    count.saturating_sub(found)
+                ),
+            }),
+        }
+    }
+
     /// Adds the dictionaries of `others`.
     pub(in crate::store) fn add_all(&self, others: &Self) {
+        self.is_damaged.fetch_or(others.is_damaged.load(Ordering::Relaxed), Ordering::Relaxed);
         others.known.iter().filter_map(OnceLock::get).for_each(|dictionary| self.add(dictionary.clone()));
     }
 
@@ -255,12 +288,12 @@ impl DictionaryTrainer {
     /// least `dirty_min`.
     pub(in crate::store) fn is_due(&mut self, flushed: usize, dirty: usize, dirty_min: usize) -> bool {
         self.flushed += flushed as u64;
-        dirty >= dirty_min && self.next.is_none() && (!self.has_sampled || self.flushed >= FLUSHED_PER_SAMPLE)
+        dirty >= dirty_min && self.next.is_none() && self.flushed >= self.interval
     }
 
     /// Proposes a dictionary of `records` if they do not resemble the newest one. The file has `count` dictionaries.
     pub(in crate::store) fn sample(&mut self, known: &Dictionaries, count: u64, records: &[Vec<u8>]) {
-        (self.flushed, self.has_sampled) = (0, true);
+        (self.flushed, self.interval) = (0, (2 * self.interval).clamp(FLUSHED_PER_SAMPLE, INTERVAL_MAX));
         let newest = known.newest();
         let percent = newest.map_or(100, |newest| newest.percent_of(records));
         let expected = newest.map_or(100, |newest| newest.percent + IMPROVEMENT_MIN);

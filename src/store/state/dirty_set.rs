@@ -49,6 +49,8 @@ pub(in crate::store) struct DirtySet {
     pass_bytes_max: u64,
     /// Most bytes of dirty documents.
     bytes_max: u64,
+    /// Bytes of the cache that are kept only for documents whose records are larger than was expected.
+    cached_max: u64,
     /// Fewest documents to flush in a commit.
     slice_min: usize,
 }
@@ -78,6 +80,7 @@ impl DirtySet {
             pass_entries_max: options.lag_entries_max / 2,
             pass_bytes_max: options.lag_bytes_max / 2,
             bytes_max: options.document_cache_bytes as u64 / 4 * 3,
+            cached_max: options.document_cache_bytes as u64 / 2 * 3,
             slice_min: options.flush_documents_min,
         };
         set.start_pass(progress.head);
@@ -130,8 +133,8 @@ impl DirtySet {
     }
 
     /// Returns the number of documents to flush in a commit of `entries` and `bytes` that moves the head to that of
-    /// `progress`.
-    pub(in crate::store) fn due(&self, progress: &Checkpoint, entries: u64, bytes: u64) -> usize {
+    /// `progress`, while the cache has `cached` bytes.
+    pub(in crate::store) fn due(&self, progress: &Checkpoint, entries: u64, bytes: u64, cached: u64) -> usize {
         let share = |used: u64, max: u64, now: u64| {
             let left = max.saturating_sub(used);
             (self.ahead as u64).saturating_mul(now).div_ceil(left.saturating_add(now).max(1))
@@ -140,7 +143,8 @@ impl DirtySet {
         let bytes_used = progress.head.bytes - self.pass_start.bytes;
         let due =
             share(entries_used, self.pass_entries_max, entries).max(share(bytes_used, self.pass_bytes_max, bytes));
-        let excess = self.bytes.saturating_sub(self.bytes_max);
+        // Dirty documents cannot be evicted, so a cache far above its bound has too many of them.
+        let excess = self.bytes.saturating_sub(self.bytes_max).max(cached.saturating_sub(self.cached_max));
         let due = due.max((self.len() as u64).saturating_mul(excess).div_ceil(self.bytes.max(1)));
         usize::try_from(due).unwrap_or(usize::MAX).max(self.slice_min)
     }

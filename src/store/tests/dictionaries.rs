@@ -13,6 +13,9 @@ use crate::{
 
 const SHADOWS: usize = 60;
 
+/// Rounds of updates after which there is a dictionary, and all records have been written with it.
+const ROUNDS: usize = 20;
+
 fn report(n: usize, round: usize) -> Command {
     let state = json!({"reported": {
         "model": "umbra-thermostat-2", "firmware": "1.4.2", "serial": format!("UT2-{:06}", n * 7919 % 1_000_003),
@@ -54,10 +57,10 @@ fn records_are_compressed_in_the_file_and_not_in_its_backups() {
         ["plain", "store", "backup", "restored"].map(|name| directory.path().join(name));
     let uncompressed = StoreOptions { dictionary_documents_min: usize::MAX, ..at(&plain) };
     let running = Running::open(uncompressed).unwrap();
-    (0..3).for_each(|round| fill(&running, round));
+    (0..ROUNDS).for_each(|round| fill(&running, round));
     drop(running);
     let running = Running::open(at(&path)).unwrap();
-    (0..3).for_each(|round| fill(&running, round));
+    (0..ROUNDS).for_each(|round| fill(&running, round));
     let expected = documents(&running);
     running.store.back_up(fs::File::create(&backup).unwrap()).unwrap();
     drop(running);
@@ -76,7 +79,7 @@ fn records_are_compressed_in_the_file_and_not_in_its_backups() {
     for path in [&path, &restored] {
         let running = Running::open(at(path)).unwrap();
         assert_eq!(documents(&running), expected);
-        fill(&running, 9);
+        fill(&running, ROUNDS);
         drop(running);
         assert!(store::check(&at(path)).unwrap().is_sound());
     }
@@ -88,7 +91,7 @@ fn a_damaged_copy_of_a_dictionary_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
     let running = Running::open(at(&path)).unwrap();
-    (0..3).for_each(|round| fill(&running, round));
+    (0..ROUNDS).for_each(|round| fill(&running, round));
     let expected = documents(&running);
     drop(running);
     let whole = fs::read(&path).unwrap();
@@ -109,7 +112,7 @@ fn a_damaged_copy_of_a_dictionary_loses_nothing() {
         fs::write(&path, &damaged).unwrap();
         let running = Running::open(at(&path)).unwrap();
         assert_eq!(documents(&running), expected);
-        fill(&running, 4);
+        fill(&running, ROUNDS);
         let later = documents(&running);
         drop(running);
         assert_eq!(documents(&Running::open(at(&path)).unwrap()), later);

@@ -180,7 +180,7 @@ fn a_follower_does_not_resume_before_a_purged_entry() {
     for (followed, after, resumes) in
         [(None, 2, false), (name("a"), 2, false), (name("a"), 3, true), (name("c"), 2, false), (name("c"), 5, true)]
     {
-        let resumed = store.store.positions_of(&[device()], followed.as_ref(), Seq(after)).unwrap();
+        let resumed = store.store.positions_of(&[device()], followed.as_ref(), Seq(after)).unwrap().positions;
         assert_eq!(resumed.is_some(), resumes, "{followed:?} after {after}");
     }
 }

@@ -160,9 +160,9 @@ fn finds_the_changes_of_a_device_unless_one_was_removed() {
         (&["rare"], Seq(1000), None),
     ] {
         let devices: Vec<_> = devices.iter().map(|device| key(device).device).collect();
-        let found = stepped.store.positions_of(&devices, None, after).unwrap();
+        let found = stepped.store.positions_of(&devices, None, after).unwrap().positions;
         assert_eq!(found, expected, "{devices:?} after {after:?}");
-        assert_eq!(stepped.store.positions_of(&devices, Some(&None), after).unwrap(), expected);
+        assert_eq!(stepped.store.positions_of(&devices, Some(&None), after).unwrap().positions, expected);
         if let Some(found) = found {
             let entries = stepped.store.entries_at(&found).unwrap().unwrap();
             assert!(entries.iter().map(|entry| entry.seq).eq(found));

@@ -60,6 +60,8 @@ const MEMBERS_MAX: usize = 10_000;
 const EVENT_DEVICES_MAX: usize = 500;
 /// Most changes of shadows, and of presence, that are taken at once.
 const BATCH: usize = 200;
+/// Most shadows that may change while a stream reads devices or rests; after more, it reads all devices again.
+const CHANGED_MAX: usize = 10_000;
 /// Most ranges of devices by which the changes for a stream are selected.
 const RANGES_MAX: usize = 256;
 
@@ -185,7 +187,7 @@ impl Source {
     /// Subscribes to the changes of the devices that `caller` may see now.
     fn new(api: &Api, caller: &Caller, query: &DeviceQuery) -> Self {
         let visible = caller.access().devices(auth::Operation::Get, RANGES_MAX);
-        let content = QueueContent::All { bytes_max: api.event_bytes_max };
+        let content = QueueContent::Shadows { max: CHANGED_MAX };
         let presence = query.reads_presence().then(|| api.presence.changes());
         Self {
             rights: caller.access().clone(),
@@ -229,12 +231,17 @@ impl LiveStream {
     /// Returns the next bytes to send; `None` at the end of the stream.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(bytes) = self.ready.pop_front() {
-                return Some(bytes);
-            }
             // Since the last event, rights may have been reloaded or a token may have expired.
-            if self.is_over || !self.caller.renew(&self.api) {
+            if !self.caller.renew(&self.api) {
                 return None;
+            }
+            let has_same_rights = self.caller.access().is_same(&self.source.rights);
+            match self.ready.pop_front() {
+                // The client comes back, and receives the set of its present rights.
+                Some(_) if !has_same_rights => return None,
+                Some(bytes) => return Some(bytes),
+                None if self.is_over => return None,
+                None => {}
             }
             if Instant::now() >= self.heartbeat_at {
                 return Some(sse::heartbeat());
@@ -244,7 +251,7 @@ impl LiveStream {
                     self.rest().await;
                     Ok(())
                 }
-                false if self.is_cut || !self.caller.access().is_same(&self.source.rights) => self.refresh().await,
+                false if self.is_cut || !has_same_rights => self.refresh().await,
                 false if !self.changed.is_empty() => self.evaluate().await,
                 false => self.wait().await?,
             };
@@ -280,12 +287,12 @@ impl LiveStream {
         while let Some(taken) = next {
             count += 1;
             match taken {
-                Next::Change(change) => {
-                    if change.concerns_existence || self.query.depends_on(change.key.name.as_ref()) {
-                        self.changed.insert(change.key.device.clone());
+                Next::Shadow(key, concerns_existence) => {
+                    if concerns_existence || self.query.depends_on(key.name.as_ref()) {
+                        self.changed.insert(key.device);
                     }
                 }
-                Next::Newest(_) => {} // only for waits
+                Next::Change(_) | Next::Newest(_) => {} // only for others
                 Next::Cut => self.is_cut = true,
                 Next::Closed => return None,
             }

@@ -1,6 +1,6 @@
 //! The changes that a session missed.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use super::{
     ReadFailed, SourceResult, first,
@@ -8,8 +8,9 @@ use super::{
     step::{self, Reader, ResyncStep},
 };
 use crate::{
+    admission::work,
     auth::Operation,
-    engine::NewestChange,
+    engine::{NewestChange, NewestChanges},
     shadow::{DeviceId, Rejection, ShadowKey},
     store::Seq,
 };
@@ -21,10 +22,14 @@ pub(super) struct MissedChanges {
     pub(super) steps: VecDeque<ResyncStep>,
     /// The journal position reached, while there is lag.
     pub(super) walked: Option<Seq>,
-    /// True if states were sent that may be newer than `walked`.
+    /// True if states are sent that may be newer than `walked`.
     pub(super) is_ahead: bool,
+    /// The journal position that such states cannot be newer than.
+    pub(super) ahead: Seq,
     /// The devices that have yet to be looked up, and the position that is reached then.
     pub(super) lookup: Option<(VecDeque<DeviceId>, Seq)>,
+    /// True if the shadows of a device cannot be looked up, so that the journal has to be read.
+    pub(super) reads_journal: bool,
     /// The last shadow sent, while every shadow is sent again.
     pub(super) resent: Option<Option<ShadowKey>>,
 }
@@ -44,24 +49,31 @@ impl MissedChanges {
 
     /// Reads the next page of missed changes, or ends the lag.
     pub(super) async fn walk(&mut self, reader: Reader<'_>, lag: Seq) -> Result<(), Rejection> {
+        let Reader { broker, outbox, .. } = reader;
+        if std::mem::take(&mut self.is_ahead) {
+            // All of the page has been sent.
+            self.ahead = broker.service.head();
+        }
         if let Some(after) = self.resent.clone() {
             return self.resend(reader, after).await;
         }
         if self.lookup.is_some() {
             return self.look_up(reader, lag).await;
         }
-        let Reader { broker, outbox, .. } = reader;
         if let Some(walked) = self.walked
-            && !self.is_ahead
+            && walked >= self.ahead
             && outbox.finish_resync(walked.0, broker.events.fan_out_position())
         {
             self.walked = None;
             return Ok(());
         }
         let walked = self.walked.map_or(lag, |walked| walked.max(lag));
-        let head = broker.service.head();
-        if let Some(devices) = few_changed(reader, head.0.saturating_sub(walked.0)) {
-            (self.walked, self.lookup) = (Some(walked), Some((devices, head)));
+        // Changes above may have to be sent for a subscription that is made meanwhile.
+        let through = Seq(broker.events.fan_out_position().finished());
+        if !self.reads_journal
+            && let Some(devices) = few_changed(reader, through.0.saturating_sub(walked.0))
+        {
+            (self.walked, self.lookup) = (Some(walked), Some((devices, through)));
             return self.look_up(reader, lag).await;
         }
         self.read_journal(reader, walked).await
@@ -76,10 +88,7 @@ impl MissedChanges {
             self.resent = Some(None);
             return Ok(());
         };
-        let reached = page.entries.last().map(|last| last.seq);
-        // At the head nothing newer has been sent.
-        self.is_ahead &= reached.is_some();
-        self.walked = Some(reached.unwrap_or(walked));
+        self.walked = Some(page.entries.last().map_or(walked, |last| last.seq));
         let unsent = outbox.unsent();
         let entries = page.entries.into_iter().filter(|entry| is_visible(reader, &entry.key)).map(Arc::new);
         self.steps.extend(entries.flat_map(|entry| step::missed(&entry, unsent.as_ref())));
@@ -90,9 +99,15 @@ impl MissedChanges {
     async fn look_up(&mut self, reader: Reader<'_>, lag: Seq) -> Result<(), Rejection> {
         let Some((devices, through)) = &mut self.lookup else { return Ok(()) };
         let (walked, through) = (self.walked.map_or(lag, |walked| walked.max(lag)), *through);
-        let page: Vec<_> = devices.iter().take(PAGE).cloned().collect();
-        let read = page.len();
-        let changes = reader.broker.service.newest_changes(page, walked, through, reader.turn().await).await?;
+        let page = devices.iter().take(PAGE).cloned().collect();
+        let found = reader.broker.service.newest_changes(page, walked, through, reader.turn().await).await?;
+        let Some(NewestChanges { changes, devices: read, shadows }) = found else {
+            (self.reads_journal, self.lookup) = (true, None);
+            self.walked = self.walked.filter(|walked| *walked > lag);
+            return Ok(());
+        };
+        let work = work::times(shadows, work::SCANNED_SHADOW);
+        let _pauses_its_connection = reader.outbox.quota().charge_work(work, Instant::now());
         devices.drain(..read);
         if devices.is_empty() {
             (self.walked, self.lookup) = (Some(through), None);

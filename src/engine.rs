@@ -34,7 +34,7 @@ use tokio::sync::Semaphore;
 pub(crate) use self::{accepted::accepted, submission::log_refusal};
 pub use self::{
     notify::{Notifier, Outcome, Outcomes},
-    reads::{AtVersion, NewestChange, NewestChanges},
+    reads::{AtVersion, ENTRIES_PER_LOOKUP, NewestChange, NewestChanges},
     refusals::{FollowedRefusal, RefusalPosition},
     submission::{AcceptedCommand, AwaitingPermit, IncomingRequest, Permit, RefusedRequest, Requester, Taken},
 };

@@ -342,6 +342,9 @@ fn newest_changes(
     Ok(Some(found))
 }
 
+/// Entries of the journal that are read in the time in which the changes of one device are looked up.
+pub const ENTRIES_PER_LOOKUP: u64 = 4;
+
 /// Most shadows of a device whose changes are looked up. Once so many were read, no further device is.
 const SHADOWS_MAX: usize = 128;
 

@@ -25,8 +25,11 @@ use tokio::time::timeout_at;
 
 use crate::{
     admission::work,
-    auth::{self, Access, DeviceRange},
-    engine::changes::{ChangeEvent, FeedFilter, FollowHandle, Next, QueueContent},
+    auth::{self, Access},
+    engine::{
+        ENTRIES_PER_LOOKUP,
+        changes::{ChangeEvent, FeedFilter, FollowHandle, Next, QueueContent},
+    },
     http::{
         api::{
             Api, StreamPermit,
@@ -49,9 +52,6 @@ const DEVICES_MAX: usize = 256;
 
 /// Journal entries per read.
 const BATCH: usize = 200;
-
-/// Entries of the journal that are read in the time in which the changes of one device are looked up.
-const ENTRIES_PER_LOOKUP: usize = 4;
 
 /// Time before a disconnected client reconnects, in milliseconds.
 const RETRY: u32 = 2000;
@@ -166,8 +166,8 @@ async fn begin(
 ) -> Result<Option<Backlog>, Problem> {
     let gone = journal(api, last, 1).await?.gone;
     let devices = few_devices(caller, filter).filter(|devices| {
-        let lookups = devices.len() * ENTRIES_PER_LOOKUP;
-        gone || through.0.saturating_sub(last.0) > lookups.max(BATCH) as u64
+        let lookups = devices.len() as u64 * ENTRIES_PER_LOOKUP;
+        gone || through.0.saturating_sub(last.0) > lookups.max(BATCH as u64)
     });
     if let Some(devices) = devices {
         let permit = api.read_turn(caller).await;
@@ -193,8 +193,7 @@ fn few_devices(caller: &Caller, filter: &FeedFilter) -> Option<Vec<DeviceId>> {
         return Some(vec![device.clone()]);
     }
     let visible = caller.access().devices(auth::Operation::Subscribe, DEVICES_MAX)?;
-    let single = |range| if let DeviceRange::One(device) = range { Some(device) } else { None };
-    visible.into_iter().map(single).collect()
+    visible.iter().map(|range| range.device().cloned()).collect()
 }
 
 async fn journal(api: &Api, after: Seq, limit: usize) -> Result<JournalPage, Problem> {

@@ -118,7 +118,7 @@ impl Database {
             database.initialize()?;
         }
         database.check_format()?;
-        database.dictionaries.load(|read| database.read(read));
+        database.dictionaries.load(&database);
         Ok(database)
     }
 
@@ -285,7 +285,7 @@ impl Database {
         let redb = guarded(&options.path, || Ok(builder(options).open(&options.path)?))?;
         let database = Self::of(redb, options);
         database.check_format()?;
-        database.dictionaries.load(|read| database.read(read));
+        database.dictionaries.load(&database);
         Ok(database)
     }
 

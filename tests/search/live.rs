@@ -238,7 +238,7 @@ fn refusals_name_the_reason() {
     assert_eq!(refused["message"], json!("Invalid parameter 'Last-Event-ID': must be the id of an event"));
 }
 
-/// What a stream keeps counts as memory of its caller, for the first result and later. `small` may keep little.
+/// The set of a stream counts as memory of its caller, for the first result and later. `small` may keep little.
 #[test]
 fn a_set_counts_as_memory() {
     let site = Site::open();

@@ -24,7 +24,7 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTra
 
 use crate::store::{
     codec::{DecodeError, put_len, put_u64},
-    database::AbortCause,
+    database::{AbortCause, Database},
     error::StoreError,
     frame,
 };
@@ -243,8 +243,9 @@ impl Dictionaries {
 
     /// Checks that all `count` dictionaries of the file at `path` were read.
     pub(in crate::store) fn require(&self, count: u64, path: &Path) -> Result<(), StoreError> {
-        if self.copies.load(Ordering::Relaxed) < 2 * count {
-            self.is_damaged.store(true, Ordering::Relaxed);
+        // A table of which a page is damaged may seem to have fewer.
+        let is_short = self.copies.load(Ordering::Relaxed) < 2 * count;
+        if is_short && !self.is_damaged.swap(true, Ordering::Relaxed) {
             tracing::error!(
                 "a copy of a dictionary cannot be read; restore a backup before the other cannot be read, too"
             );
@@ -269,13 +270,10 @@ impl Dictionaries {
         others.known.iter().filter_map(OnceLock::get).for_each(|dictionary| self.add(dictionary.clone()));
     }
 
-    /// Reads the dictionaries of a file with `read`, which reads in a snapshot. A copy that cannot be read is logged.
-    pub(in crate::store) fn load(
-        &self,
-        read: impl Fn(&dyn Fn(&ReadTransaction) -> Result<(), AbortCause>) -> Result<(), StoreError>,
-    ) {
+    /// Reads the dictionaries of `database`. A copy that cannot be read is logged.
+    pub(in crate::store) fn load(&self, database: &Database) {
         for table in TABLES {
-            if let Err(error) = read(&|transaction| self.read(transaction, table)) {
+            if let Err(error) = database.read(|transaction| self.read(transaction, table)) {
                 tracing::error!(%error, "the table {} cannot be read", table.0);
                 self.is_damaged.store(true, Ordering::Relaxed);
             }

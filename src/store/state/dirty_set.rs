@@ -49,7 +49,7 @@ pub(in crate::store) struct DirtySet {
     pass_bytes_max: u64,
     /// Most bytes of dirty documents.
     bytes_max: u64,
-    /// Bytes of the cache that are kept only for documents whose records are larger than was expected.
+    /// Bytes of the cache above which more is flushed: records may be larger than was expected of dirty documents.
     cached_max: u64,
     /// Fewest documents to flush in a commit.
     slice_min: usize,

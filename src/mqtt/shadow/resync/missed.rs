@@ -10,7 +10,7 @@ use super::{
 use crate::{
     admission::work,
     auth::Operation,
-    engine::{NewestChange, NewestChanges},
+    engine::{ENTRIES_PER_LOOKUP, NewestChange, NewestChanges},
     shadow::{DeviceId, Rejection, ShadowKey},
     store::Seq,
 };
@@ -148,6 +148,3 @@ fn few_changed(reader: Reader<'_>, entries: u64) -> Option<VecDeque<DeviceId>> {
     let lookups = devices.len() as u64 * ENTRIES_PER_LOOKUP;
     (lookups < entries).then(|| devices.into_iter().collect())
 }
-
-/// Entries of the journal that are read in the time of the lookup of one device.
-const ENTRIES_PER_LOOKUP: u64 = 4;

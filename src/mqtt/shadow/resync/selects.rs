@@ -147,10 +147,7 @@ impl Devices {
 /// Returns the devices that the filters of the session select according to `of`, or else those of its rights; `None` if
 /// they are many.
 pub(super) fn few(reader: Reader<'_>, of: impl Fn(&TopicFilter) -> Devices) -> Option<BTreeSet<DeviceId>> {
-    selected(reader, of).or_else(|| {
-        let single = |range| if let DeviceRange::One(device) = range { Some(device) } else { None };
-        reader.devices()?.into_iter().map(single).collect()
-    })
+    selected(reader, of).or_else(|| reader.devices()?.iter().map(|range| range.device().cloned()).collect())
 }
 
 /// Returns the devices that the filters of the session select according to `of`; `None` if they are many. A resync is

@@ -27,10 +27,8 @@ const SEQ: Seq = Seq(7);
 /// Decodes and encodes a document of the state table.
 #[must_use]
 pub fn record(framed: &[u8]) -> Option<Vec<u8>> {
-    let dictionaries = Dictionaries::default();
-    dictionaries.add(Dictionary::of_samples());
-    let encode = |stored: &_| RecordEncoder::default().encode(KEY, stored, dictionaries.newest()).to_vec();
-    let (stored, written) = again(framed, |framed| record::decode(KEY, framed, &dictionaries), encode)?;
+    let dictionaries = dictionaries();
+    let (stored, written) = again(framed, |framed| record::decode(KEY, framed, &dictionaries), encode_record)?;
     let plain = record::decompressed(KEY, &written, &dictionaries).expect("just written");
     let plain = plain.unwrap_or_else(|| written.clone());
     assert_eq!(record::decode(KEY, &plain, &Dictionaries::default()).as_ref(), Ok(&stored), "read without compression");
@@ -39,10 +37,16 @@ pub fn record(framed: &[u8]) -> Option<Vec<u8>> {
     Some(written)
 }
 
-/// Returns the framed value of a document, as [`record`] reads it.
+/// Returns the framed value of a document, as [`record`] reads and writes it: compressed if that makes it shorter.
 #[must_use]
 pub fn encode_record(stored: &StoredShadow) -> Vec<u8> {
-    RecordEncoder::default().encode(KEY, stored, None).to_vec()
+    RecordEncoder::default().encode(KEY, stored, dictionaries().newest()).to_vec()
+}
+
+fn dictionaries() -> Dictionaries {
+    let dictionaries = Dictionaries::default();
+    dictionaries.add(Dictionary::of_samples());
+    dictionaries
 }
 
 /// Decodes and encodes a change of the journal.

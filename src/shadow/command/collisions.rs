@@ -216,7 +216,7 @@ fn leaves_that_go(
     each: &mut dyn FnMut(&Pointer, &Value) -> bool,
 ) -> bool {
     members.iter().all(|(key, node)| {
-        at.keys.push(key.clone());
+        at.keys.push((**key).into());
         let goes_on = match (node, next.and_then(|next| next.get(&**key)).filter(|value| !value.is_null())) {
             (Node::Object(inner), None) => leaves_that_go(inner, None, at, each),
             (Node::Object(inner), Some(Value::Object(next))) if !next.is_empty() => {

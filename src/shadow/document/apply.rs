@@ -234,9 +234,9 @@ fn put(members: &mut Members, keys: &[Box<str>], node: impl FnOnce(Option<&Node>
         [key] => match node(members.get(key)) {
             Some(node) => match members.get_mut(key) {
                 Some(there) => _ = mem::replace(there, node),
-                None => _ = members.insert(key.clone(), node),
+                None => members.insert(key, node),
             },
-            None => _ = members.remove(key),
+            None => members.remove(key),
         },
         [key, rest @ ..] => match members.get_mut(key) {
             Some(Node::Object(inner)) => put(inner, rest, node),

@@ -1,13 +1,23 @@
 //! The tree of one section: its values and a stamp at every leaf.
+//!
+//! A document has few members in an object, and is read, copied and freed far more often than it gains a member. So an
+//! object is one allocation without spare room, which has the keys of up to 15 bytes in it (decision 0017).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{iter, mem, slice, sync::Arc};
 
+use ecow::EcoString;
 use serde_json::{Map, Value};
 
 use crate::shadow::document::{Stamp, Version};
 
-/// The members of an object, by key.
-pub type Members = BTreeMap<Box<str>, Node>;
+/// The key of a member.
+pub type Key = EcoString;
+
+/// The members of an object, in the byte order of their keys.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Members {
+    sorted: Vec<(Key, Node)>,
+}
 
 /// A value in a section.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +35,113 @@ pub struct Leaf {
     pub value: Value,
     /// The last change of the value.
     pub changed: Arc<Stamp>,
+}
+
+impl Members {
+    /// Returns no members.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { sorted: Vec::new() }
+    }
+
+    /// Returns the number of members.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// Returns true if there is no member.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sorted.is_empty()
+    }
+
+    /// Returns the member `key`.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        let at = self.position(key).ok()?;
+        self.sorted.get(at).map(|(_, node)| node)
+    }
+
+    /// Returns the member `key`.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
+        let at = self.position(key).ok()?;
+        self.sorted.get_mut(at).map(|(_, node)| node)
+    }
+
+    /// Makes `node` the member `key`.
+    pub fn insert(&mut self, key: &str, node: Node) {
+        match self.position(key) {
+            Ok(at) => {
+                if let Some((_, there)) = self.sorted.get_mut(at) {
+                    *there = node;
+                }
+            }
+            Err(at) => {
+                self.sorted.reserve_exact(1);
+                self.sorted.insert(at, (key.into(), node));
+            }
+        }
+    }
+
+    /// Removes the member `key`.
+    pub fn remove(&mut self, key: &str) {
+        if let Ok(at) = self.position(key) {
+            self.sorted.remove(at);
+        }
+    }
+
+    /// Returns the keys and members in order.
+    pub fn iter(&self) -> Iter<'_> {
+        self.sorted.iter().map(|(key, node)| (key, node))
+    }
+
+    /// Returns the members in the order of their keys.
+    pub fn values(&self) -> impl Iterator<Item = &Node> {
+        self.sorted.iter().map(|(_, node)| node)
+    }
+
+    /// Returns the index of `key`, or the one at which it would be.
+    fn position(&self, key: &str) -> Result<usize, usize> {
+        self.sorted.binary_search_by(|(other, _)| (**other).cmp(key))
+    }
+}
+
+/// An iterator over members.
+pub type Iter<'a> = iter::Map<slice::Iter<'a, (Key, Node)>, fn(&'a (Key, Node)) -> (&'a Key, &'a Node)>;
+
+impl<'a> IntoIterator for &'a Members {
+    type Item = (&'a Key, &'a Node);
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// Of equal keys, the last one is kept.
+impl From<Vec<(Key, Node)>> for Members {
+    fn from(mut members: Vec<(Key, Node)>) -> Self {
+        // They nearly always come in order.
+        if !members.is_sorted_by(|(key, _), (next, _)| key < next) {
+            members.sort_by(|(key, _), (next, _)| key.cmp(next));
+            members.dedup_by(|later, kept| {
+                let is_same = later.0 == kept.0;
+                if is_same {
+                    mem::swap(later, kept);
+                }
+                is_same
+            });
+        }
+        members.shrink_to_fit();
+        Self { sorted: members }
+    }
+}
+
+impl FromIterator<(Key, Node)> for Members {
+    fn from_iter<I: IntoIterator<Item = (Key, Node)>>(members: I) -> Self {
+        Vec::from_iter(members).into()
+    }
 }
 
 impl Node {
@@ -90,5 +207,34 @@ fn leaves_of_value(value: &Value) -> usize {
         Value::Array(elements) if !elements.is_empty() => elements.iter().map(leaves_of_value).sum(),
         Value::Object(members) if !members.is_empty() => members.values().map(leaves_of_value).sum(),
         _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaf(value: i64) -> Node {
+        Node::new(&Value::from(value), &Arc::new(Stamp::forgotten(Version(1))))
+    }
+
+    #[test]
+    fn members_are_a_map_in_the_order_of_keys() {
+        let keys = ["b", "", "ä", "a longer key than the ones that need no allocation", "B", "b"];
+        let (mut members, mut map) = (Members::new(), Map::new());
+        for (key, value) in keys.into_iter().zip(0..) {
+            members.insert(key, leaf(value));
+            map.insert(key.into(), value.into());
+            assert_eq!(values(&members), map, "after the insertion of {key:?}");
+        }
+        let collected: Members = keys.into_iter().zip(0..).map(|(key, value)| (key.into(), leaf(value))).collect();
+        assert_eq!(collected, members, "of equal keys, the last one is kept");
+        assert!(members.get("b").is_some() && members.get("c").is_none());
+        for key in keys {
+            members.remove(key);
+            map.remove(key);
+            assert_eq!(values(&members), map, "after the removal of {key:?}");
+        }
+        assert!(members.is_empty());
     }
 }

@@ -247,7 +247,7 @@ impl PathSubset {
                         },
                         (_, Node::Leaf(_)) => return None,
                     };
-                    Some((key.clone(), node))
+                    Some((key.as_ref().into(), node))
                 });
                 Cow::Owned(seen.collect())
             }

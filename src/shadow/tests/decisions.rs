@@ -150,11 +150,11 @@ fn stamps_move_with_values() {
         json!({"reported": {"a": 1, "b": {"x": 1, "y": 1}}}),
         json!({"reported": {"a": 1, "b": {"x": 2}, "c": {"d": {"e": 1}, "f": []}}}),
     ]);
-    let version = |key: &str| document.reported.members[key].newest().0;
+    let version = |key: &str| document.reported.members.get(key).expect("there").newest().0;
     assert_eq!((version("a"), version("b"), version("c")), (1, 2, 2));
-    let crate::shadow::document::tree::Node::Object(b) = &document.reported.members["b"] else { panic!() };
-    assert_eq!((b["x"].newest().0, b["y"].newest().0), (2, 1));
-    let crate::shadow::document::tree::Node::Leaf(a) = &document.reported.members["a"] else { panic!() };
+    let Some(Node::Object(b)) = document.reported.members.get("b") else { panic!("no object") };
+    assert_eq!(["x", "y"].map(|key| b.get(key).map(Node::newest)), [Some(Version(2)), Some(Version(1))]);
+    let Some(Node::Leaf(a)) = document.reported.members.get("a") else { panic!("no leaf") };
     assert_eq!((a.changed.timestamp.0, &*a.changed.by), (1, "tester"));
 }
 

@@ -345,17 +345,19 @@ fn section(payload: &mut Decoder<'_>, stamps: &[Arc<Stamp>]) -> Result<Arc<Secti
 
 fn members(payload: &mut Decoder<'_>, stamps: &[Arc<Stamp>], depth: usize) -> Result<Members, DecodeError> {
     let depth = depth.checked_sub(1).ok_or(DecodeError::Invalid("the nesting of a section"))?;
-    (0..payload.count()?)
-        .map(|_| {
-            let key = payload.str()?.into();
-            let node = match payload.u8()? {
-                LEAF => Node::Leaf(Leaf { value: payload.value()?, changed: stamp(payload, stamps)? }),
-                OBJECT => Node::Object(members(payload, stamps, depth)?),
-                _ => return Err(DecodeError::Invalid("the kind of a member")),
-            };
-            Ok((key, node))
-        })
-        .collect()
+    let count = payload.count()?;
+    // A damaged count asks for no memory.
+    let mut members = Vec::with_capacity(count.min(64));
+    for _ in 0..count {
+        let key = payload.str()?.into();
+        let node = match payload.u8()? {
+            LEAF => Node::Leaf(Leaf { value: payload.value()?, changed: stamp(payload, stamps)? }),
+            OBJECT => Node::Object(self::members(payload, stamps, depth)?),
+            _ => return Err(DecodeError::Invalid("the kind of a member")),
+        };
+        members.push((key, node));
+    }
+    Ok(members.into())
 }
 
 fn tombstones(payload: &mut Decoder<'_>, stamps: &[Arc<Stamp>]) -> Result<Vec<Tombstone>, DecodeError> {

@@ -3,7 +3,7 @@
 //! 1. A front end passes a request to [`Service::take`], which counts it against its quotas, reserves memory in the
 //!    queue, parses the payload and submits the command.
 //! 2. The store's writer decides it and commits.
-//! 3. The notifier thread ([`Outcomes::announce`]) takes outcomes in the order of the journal: it publishes the events
+//! 3. The notifier thread ([`Outcomes::notify`]) takes outcomes in the order of the journal: it publishes the events
 //!    of a change, then answers the requester.
 //!
 //! *Invariant:* the events of one shadow leave in version order, and no acknowledgement overtakes the events it
@@ -68,7 +68,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Opens the store. Outcomes wait until [`Outcomes::announce`] runs.
+    /// Opens the store. Outcomes wait until [`Outcomes::notify`] runs.
     ///
     /// # Errors
     ///

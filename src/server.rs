@@ -156,11 +156,11 @@ pub async fn run(
     let mut inherited = InheritedSockets::take().map_err(ServeError::Inherited)?;
     let binds: Vec<_> = config.listeners.iter().map(|listener| listener.bind).collect();
     inherited.foreign(&binds).map_or(Ok(()), |address| Err(ServeError::NoListener(address)))?;
-    let (parts, announce) = ServerParts::assemble(&config, Arc::new(authority), secured.clone())?;
+    let (parts, notify) = ServerParts::assemble(&config, Arc::new(authority), secured.clone())?;
     let bound = config.listeners.iter().zip(tls).enumerate();
     let bound = bound.map(|(index, listener)| bind(&config, index, listener, &mut inherited));
     let bound = bound.collect::<Result<Vec<_>, _>>()?;
-    let RunningTasks { mut tasks, mut notifier } = parts.start(&config, bound, announce)?;
+    let RunningTasks { mut tasks, mut notifier } = parts.start(&config, bound, notify)?;
     let (authority, broker) = (parts.authority.clone(), parts.broker.clone());
     tasks.spawn(supervisor::watch(parts.service.clone(), broker.clone()));
     supervisor::ready();
@@ -210,7 +210,7 @@ impl ServerParts {
         let listener_context =
             ListenerContext { quotas, connection_permits, counters: listeners, closing: broker.closing() };
         Ok((Self { service, authority, broker, api: Arc::new(api), listener_context }, move || {
-            decided.announce(notifiers)
+            decided.notify(notifiers)
         }))
     }
 
@@ -219,9 +219,9 @@ impl ServerParts {
         &self,
         config: &Config,
         bound: Vec<(Listener, SocketAddr)>,
-        announce: impl FnOnce() + Send + 'static,
+        notify: impl FnOnce() + Send + 'static,
     ) -> Result<RunningTasks, ServeError> {
-        let notifier = NotifierThread::start(announce)?;
+        let notifier = NotifierThread::start(notify)?;
         let mut tasks = JoinSet::new();
         self.api.set_mqtt_listeners(mqtt_listeners(&bound, &config.listeners));
         for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
@@ -287,8 +287,8 @@ fn losses(listeners: &ListenerCounters, broker: &Broker) -> String {
         ("too-large-for-client", &counters.deliveries_too_large),
         ("expired", &counters.deliveries_expired),
         ("superseded", &drops.superseded),
-        ("plain-qos-0", &drops.ordinary_at_most_once),
-        ("plain-qos-1-2", &drops.ordinary_guaranteed),
+        ("ordinary-qos-0", &drops.ordinary_at_most_once),
+        ("ordinary-qos-1-2", &drops.ordinary_guaranteed),
         ("replies", &drops.replies),
         ("expired-in-queue", &drops.expired),
     ];
@@ -335,11 +335,11 @@ async fn join_all(mut tasks: JoinSet<()>) -> Result<(), &'static str> {
 }
 
 impl NotifierThread {
-    fn start(announce: impl FnOnce() + Send + 'static) -> Result<Self, ServeError> {
+    fn start(notify: impl FnOnce() + Send + 'static) -> Result<Self, ServeError> {
         let (runs, ended) = oneshot::channel();
         let run = move || {
             let _dropped_at_the_end = runs;
-            announce();
+            notify();
         };
         let thread = thread::Builder::new().name("notifier".to_owned()).spawn(run).map_err(ServeError::Thread)?;
         Ok(Self { thread, ended })

@@ -29,14 +29,14 @@ pub(crate) fn accepted<'o>(
                 changed: applied.is_changed(),
                 document: &applied.after,
                 rebased_from: applied.rebased_from,
-                manner: applied.manner,
+                disposition: applied.disposition,
             };
             wire::update_outcome(&accepted, reader, options)
         }
         (Some(update), Dialect::Aws) => {
             aws::update_accepted(&update, &first_version(applied), &reader.without_tags(), token)
         }
-        (None, Dialect::Native) => wire::delete_outcome(&applied.after, applied.manner, token),
+        (None, Dialect::Native) => wire::delete_outcome(&applied.after, applied.disposition, token),
         (None, Dialect::Aws) => wire::delete_accepted(&first_version(applied), token),
     }
 }
@@ -44,7 +44,7 @@ pub(crate) fn accepted<'o>(
 /// Returns the document with the version of the first outcome if this is a replay, since the AWS dialect does not mark
 /// replays.
 fn first_version(applied: &Applied) -> Cow<'_, Document> {
-    match applied.manner {
+    match applied.disposition {
         Disposition::Replayed(FirstOutcome { version, timestamp, .. }) => {
             Cow::Owned(Document { version, timestamp, ..Document::clone(&applied.after) })
         }

@@ -203,7 +203,7 @@ impl Changes {
 }
 
 impl Notifier for Arc<Changes> {
-    fn announce(&mut self, Outcome { envelope, result }: Outcome<'_>, _: &dyn Requester) {
+    fn notify(&mut self, Outcome { envelope, result }: Outcome<'_>, _: &dyn Requester) {
         let Ok(applied) = result else { return };
         let Some(seq) = applied.seq else { return };
         let mut followers = self.0.lock();
@@ -234,7 +234,7 @@ impl Notifier for Arc<Changes> {
 impl FeedFilter {
     /// Returns true if `event` matches.
     #[must_use]
-    pub fn cares(&self, event: &ChangeEvent) -> bool {
+    pub fn selects(&self, event: &ChangeEvent) -> bool {
         self.device.as_ref().is_none_or(|device| *device == event.key.device)
             && self.names(&event.key)
             && (self.paths.is_empty() || event.changes.iter().any(|change| self.meets_one(change)))
@@ -250,7 +250,7 @@ impl FeedFilter {
     /// Returns true if the part of `event` that `reader` may read matches. So the paths of a filter do not reveal
     /// changes that the reader may not read.
     #[must_use]
-    pub fn cares_as(&self, event: &ChangeEvent, reader: &Projection) -> bool {
+    pub fn selects_for(&self, event: &ChangeEvent, reader: &Projection) -> bool {
         let visible = |change| reader.change(change).is_some_and(|visible| self.meets_one(&visible));
         self.paths.is_empty() || event.changes.iter().any(visible)
     }

@@ -22,14 +22,14 @@ use crate::{
 /// A receiver of decided commands, such as the fan-out to MQTT subscribers.
 pub trait Notifier: Send {
     /// Called for every decided command in the order of the journal, including no-ops and refusals.
-    fn announce(&mut self, outcome: Outcome<'_>, requester: &dyn Requester);
+    fn notify(&mut self, outcome: Outcome<'_>, requester: &dyn Requester);
 }
 
 /// Calls the first, then the second.
 impl<A: Notifier, B: Notifier> Notifier for (A, B) {
-    fn announce(&mut self, outcome: Outcome<'_>, requester: &dyn Requester) {
-        self.0.announce(outcome, requester);
-        self.1.announce(outcome, requester);
+    fn notify(&mut self, outcome: Outcome<'_>, requester: &dyn Requester) {
+        self.0.notify(outcome, requester);
+        self.1.notify(outcome, requester);
     }
 }
 
@@ -56,7 +56,7 @@ pub struct Outcomes {
 
 impl Outcomes {
     /// Publishes outcomes and answers their requesters until the store is closed. Blocks: for a thread of its own.
-    pub fn announce(self, mut notifier: impl Notifier) {
+    pub fn notify(self, mut notifier: impl Notifier) {
         let Self { batches, clock, past, refusals, outcomes } = self;
         thread::scope(|scope| {
             let conflict_base = ConflictBaseLookup::start(scope, &past, &clock);
@@ -68,7 +68,7 @@ impl Outcomes {
                 outcomes.count(&answered.map(label).collect::<Vec<_>>());
                 for store::Outcome { envelope, context, result, against } in batch {
                     let Some(PendingReply { requester, principal }) = context else {
-                        notifier.announce(Outcome { envelope: &envelope, result: result.as_ref() }, &AnsweredBefore);
+                        notifier.notify(Outcome { envelope: &envelope, result: result.as_ref() }, &AnsweredBefore);
                         continue;
                     };
                     if let Err(rejection) = &result {
@@ -79,10 +79,10 @@ impl Outcomes {
                             refusals.note(key, entry);
                         }
                     }
-                    notifier.announce(Outcome { envelope: &envelope, result: result.as_ref() }, &*requester);
+                    notifier.notify(Outcome { envelope: &envelope, result: result.as_ref() }, &*requester);
                     match (result, against) {
                         (Ok(applied), _) => {
-                            if applied.manner == Disposition::Applied && applied.is_created() {
+                            if applied.disposition == Disposition::Applied && applied.is_created() {
                                 principal.quota().count_new_shadow(Instant::now());
                             }
                             let accepted = AcceptedCommand { command: &envelope.command, applied: &applied };
@@ -121,7 +121,7 @@ fn label<C>(outcome: &store::Outcome<C>) -> Label {
     };
     let ended = match &outcome.result {
         Err(rejection) => rejection.error(),
-        Ok(applied) => match applied.manner {
+        Ok(applied) => match applied.disposition {
             Disposition::Replayed(_) => "replayed",
             Disposition::DryRun => "dry-run",
             Disposition::Applied if applied.is_changed() => "accepted",

@@ -143,7 +143,7 @@ fn a_principal_has_a_share_of_the_queue() {
     permit.send(deletion(), requester(&sender));
     service.close();
     assert!(greedy.try_queue(1).is_none(), "decided, and not reported yet");
-    decided.announce(IgnoringNotifier);
+    decided.notify(IgnoringNotifier);
     assert!(greedy.try_queue(1).is_some());
 }
 
@@ -164,14 +164,14 @@ fn a_change_without_requester_is_published() {
         after: Arc::new(Document::absent_at(Version(1))),
         changes: Vec::new(),
         rebased_from: None,
-        manner: Disposition::Applied,
+        disposition: Disposition::Applied,
     };
     let found = store::Outcome { envelope: deletion(), context: None, result: Ok(applied), against: None };
     let reservation = QueueReservation::none();
     sender.send(CommitReport { outcomes: vec![found], durable: Vec::new(), reservation }).unwrap();
     drop(sender);
     let outcomes = decided.outcomes.clone();
-    Outcomes { batches, ..decided }.announce(changes.clone());
+    Outcomes { batches, ..decided }.notify(changes.clone());
     changes.close();
     assert_eq!(feed.position(), None, "it is queued");
     assert!(matches!(feed.next().now_or_never(), Some(Next::Change(change)) if change.seq == Seq(1)));
@@ -286,12 +286,12 @@ fn a_queued_command_of_a_revoked_login_is_refused() {
     revoked.0.store(true, Ordering::Relaxed);
     go_on.send(()).unwrap();
     service.close();
-    decided.announce(IgnoringNotifier);
+    decided.notify(IgnoringNotifier);
     assert_eq!(outcomes.try_iter().collect::<Vec<_>>(), [Ok(()), Err(Rejection::Unauthorized), Ok(())]);
 }
 
 struct IgnoringNotifier;
 
 impl Notifier for IgnoringNotifier {
-    fn announce(&mut self, _: Outcome<'_>, _: &dyn Requester) {}
+    fn notify(&mut self, _: Outcome<'_>, _: &dyn Requester) {}
 }

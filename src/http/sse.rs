@@ -240,7 +240,7 @@ impl EventStream {
                     Ok(Next::Change(change)) => {
                         if change.seq > self.position {
                             self.position = change.seq;
-                            self.ready.extend(self.filter.cares(&change).then_some(change));
+                            self.ready.extend(self.filter.selects(&change).then_some(change));
                         }
                     }
                     Ok(Next::Newest(_) | Next::Shadow(..)) => {} // only for others
@@ -290,7 +290,7 @@ impl EventStream {
             }
             self.position = entry.seq;
             let change = ChangeEvent::from(entry);
-            if self.filter.cares(&change) {
+            if self.filter.selects(&change) {
                 self.ready.push_back(Arc::new(change));
             }
         }
@@ -308,7 +308,7 @@ impl EventStream {
         let through = backlog.positions.is_empty().then_some(backlog.through);
         self.position = through.or(entries.last().map(|last| last.seq)).unwrap_or(self.position);
         self.backlog.take_if(|backlog| backlog.positions.is_empty());
-        let changes = entries.into_iter().map(ChangeEvent::from).filter(|change| self.filter.cares(change));
+        let changes = entries.into_iter().map(ChangeEvent::from).filter(|change| self.filter.selects(change));
         self.ready.extend(changes.map(Arc::new));
         Some(())
     }
@@ -316,7 +316,7 @@ impl EventStream {
     /// Returns the event for a change, as far as the caller may see it now; `None` if it may see nothing of it.
     fn event(&self, change: &ChangeEvent) -> Option<Bytes> {
         let projection = self.caller.projection_of(&change.key, auth::Operation::Subscribe)?;
-        if !self.filter.cares_as(change, &projection) {
+        if !self.filter.selects_for(change, &projection) {
             return None;
         }
         Some(change.rendered(&projection, |change| {

@@ -114,7 +114,7 @@ pub struct ConnectionLimits {
     /// Bytes of output buffered for a client that does not read.
     pub output_bytes_max: usize,
     /// Limits on the rates at which the client sends.
-    pub pace: ConnectionRateLimits,
+    pub rates: ConnectionRateLimits,
     /// Filters of its session.
     pub filters_max: usize,
     /// Seconds its session may outlive it.
@@ -465,7 +465,7 @@ impl ConnectionLimits {
             },
             queue: QueueLimits { bytes: limits.outbox_bytes_max, offline_bytes: limits.session_queue_bytes_max },
             output_bytes_max: limits.outbox_bytes_max,
-            pace: ConnectionRateLimits::of(limits),
+            rates: ConnectionRateLimits::of(limits),
             filters_max: limits.filters_per_session_max,
             session_expiry_max: seconds(limits.session_expiry_max),
             keep_alive_max: u16::try_from(seconds(limits.keep_alive_max)).unwrap_or(u16::MAX),

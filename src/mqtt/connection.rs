@@ -43,7 +43,7 @@ use crate::{
             sessions::{CONNECTION_BYTES, ClientSession, SessionKey},
         },
         connection::{
-            dispatch::{AwaitingPermit, room},
+            dispatch::{AwaitingPermit, awaited_permit},
             rate_limit::ConnectionRateLimit,
             transport::{Transport, TransportEvent},
         },
@@ -84,7 +84,7 @@ pub(super) struct Connection<S> {
     pub(super) disconnect_signal: oneshot::Receiver<Reason>,
     /// A request that waits for space in the engine queue.
     pub(super) awaiting_permit: Option<AwaitingPermit>,
-    pub(super) pace: ConnectionRateLimit,
+    pub(super) rate_limit: ConnectionRateLimit,
     pub(super) intake: Intake,
     /// True while the client may not have all messages of shadows that were sent to it.
     pub(super) is_delivering: bool,
@@ -188,7 +188,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.draining_until.is_some() && self.is_idle() {
                 return Err(EndReason::Server(Reason::SERVER_SHUTTING_DOWN));
             }
-            let waits = [self.pace.throttled_until(), self.pace.unsent_until(), self.client.resync.paused()];
+            let waits =
+                [self.rate_limit.throttled_until(), self.rate_limit.unsent_until(), self.client.resync.paused()];
             let paused_until = waits.into_iter().flatten().min();
             if let Some(paused_until) = paused_until.filter(|until| *until < sleep.deadline().into_std()) {
                 Sleep::reset(sleep.as_mut(), paused_until.into());
@@ -203,7 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     Ok(reason) => return Err(EndReason::Server(reason)),
                 },
-                permit = room(&mut self.awaiting_permit), if self.awaiting_permit.is_some() => self.resume_awaiting(permit),
+                permit = awaited_permit(&mut self.awaiting_permit), if self.awaiting_permit.is_some() => self.resume_awaiting(permit),
                 turn = self.transport.turn(may_read) => match turn? {
                     TransportEvent::Input => self.received(self.transport.input.len() - unread),
                     TransportEvent::Flushed => {}
@@ -234,7 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn received(&mut self, bytes: usize) {
         self.last_received = Instant::now();
-        self.pace.charge_work(work::bytes(bytes), self.broker.service.quotas(), self.last_received);
+        self.rate_limit.charge_work(work::bytes(bytes), self.broker.service.quotas(), self.last_received);
     }
 
     /// Moves queued deliveries and resync messages, in turn, to the output until enough of it is unsent. Returns true
@@ -245,11 +246,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (mut looked, mut more, mut delivered) = (false, false, 0);
         while self.transport.unsent() < OUTPUT_LOW_BYTES
             && !self.client.session.is_stuck()
-            && self.pace.unsent_until().is_none()
+            && self.rate_limit.unsent_until().is_none()
         {
             let may_look = !looked && self.draining_until.is_none();
             let delivery = match if may_look && self.client.resync.is_due(&outbox) { None } else { self.queued() } {
-                Some(Item::Ack { ack_id, verdict }) if verdict.unknown && self.protocol == Protocol::V4 => {
+                Some(Item::Ack { ack_id, result }) if result.unknown && self.protocol == Protocol::V4 => {
                     // 3.1.1 cannot express an unknown outcome, so there is no ack: the resend asks again. PROTOCOL
                     // section 4.
                     if self.client.session.abandon(ack_id) {
@@ -257,8 +258,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     continue;
                 }
-                Some(Item::Ack { ack_id, verdict }) => {
-                    self.client.session.complete(ack_id, verdict, self.transport.output());
+                Some(Item::Ack { ack_id, result }) => {
+                    self.client.session.complete(ack_id, result, self.transport.output());
                     continue;
                 }
                 Some(Item::Saved(tickets)) => {
@@ -289,7 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             delivered += 1;
         }
         if delivered > 0 || looked {
-            self.pace.charge_deliveries(delivered, self.broker.service.quotas(), Instant::now());
+            self.rate_limit.charge_deliveries(delivered, self.broker.service.quotas(), Instant::now());
         }
         match outbox.closed() {
             Some(Reason::QUOTA_EXCEEDED) => Err(EndReason::Quota(QuotaKind::UnreadReplies)),
@@ -360,7 +361,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn check_deadlines(&mut self, now: Instant) -> Result<(), EndReason> {
-        self.pace.resume(now);
+        self.rate_limit.resume(now);
         self.client.resync.resume(now);
         if self.draining_until.is_some_and(|until| until <= now) {
             return Err(EndReason::Server(Reason::SERVER_SHUTTING_DOWN));
@@ -382,10 +383,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn next_deadline(&self) -> Instant {
         let silence = self.silence_max.map(|max| self.last_received + max);
         let far = Instant::now() + FAR;
-        [silence, self.pace.throttled_until(), self.pace.unsent_until(), self.draining_until, self.auth_expires_at]
-            .into_iter()
-            .flatten()
-            .fold(far, Instant::min)
+        [
+            silence,
+            self.rate_limit.throttled_until(),
+            self.rate_limit.unsent_until(),
+            self.draining_until,
+            self.auth_expires_at,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(far, Instant::min)
     }
 
     /// Sends a DISCONNECT with the reason, if the protocol allows it, and releases the session.

@@ -134,7 +134,7 @@ impl Telemetry {
         let load = self.broker.sessions.load();
         let mut sessions = page.gauges("umbra_sessions", "Sessions by state.");
         sessions.sample(&[("state", "connected")], load.connected);
-        sessions.sample(&[("state", "parked")], load.disconnected);
+        sessions.sample(&[("state", "disconnected")], load.disconnected);
         page.gauge("umbra_outbox_bytes", "Bytes queued for all sessions.", load.queued_bytes);
         page.gauge(
             "umbra_outbox_bytes_largest",
@@ -179,7 +179,7 @@ impl Telemetry {
         page.gauge("umbra_engine_queue_bytes", "Bytes of queued commands.", queued);
         page.gauge("umbra_engine_queue_bytes_max", "Maximum bytes of queued commands.", max);
         let behind = self.service.head().0.saturating_sub(self.broker.events.fan_out_position().finished());
-        page.gauge("umbra_announcer_behind_entries", "Committed changes that are not published yet.", behind);
+        page.gauge("umbra_notifier_behind_entries", "Committed changes that are not published yet.", behind);
     }
 
     fn drops(&self, page: &mut MetricsPage) {
@@ -190,8 +190,8 @@ impl Telemetry {
         );
         for (cause, count) in [
             ("superseded", &drops.superseded),
-            ("plain-qos-0", &drops.ordinary_at_most_once),
-            ("plain-qos-1-2", &drops.ordinary_guaranteed),
+            ("ordinary-qos-0", &drops.ordinary_at_most_once),
+            ("ordinary-qos-1-2", &drops.ordinary_guaranteed),
             ("reply-without-connection", &drops.replies),
             ("expired-in-queue", &drops.expired),
         ] {

@@ -93,7 +93,7 @@ pub struct Applied {
     /// The earlier version that the command was rebased from.
     pub rebased_from: Option<Version>,
     /// The disposition: applied, dry run or replayed.
-    pub manner: Disposition,
+    pub disposition: Disposition,
 }
 
 /// The context of the decisions in a batch.
@@ -179,13 +179,13 @@ impl<C> Batch<C> {
             before,
             changes,
             rebased_from,
-            manner: if envelope.command.is_dry_run() { Disposition::DryRun } else { Disposition::Applied },
+            disposition: if envelope.command.is_dry_run() { Disposition::DryRun } else { Disposition::Applied },
         };
         let remembered = self.remembered(envelope, &applied, context.now.running)?;
         if let Some(admission) = &admission {
             check_admission(admission, envelope, context.names.max())?;
         }
-        if applied.manner == Disposition::DryRun {
+        if applied.disposition == Disposition::DryRun {
             return Ok(applied);
         }
         if let Some(admission) = admission {
@@ -297,7 +297,7 @@ impl Applied {
             before: current,
             changes: Vec::new(),
             rebased_from: first.rebased_from,
-            manner: Disposition::Replayed(first),
+            disposition: Disposition::Replayed(first),
         }
     }
 
@@ -339,7 +339,7 @@ impl Applied {
     /// Returns true if only the requester receives the outcome.
     #[must_use]
     pub fn is_private(&self) -> bool {
-        self.manner != Disposition::Applied
+        self.disposition != Disposition::Applied
     }
 }
 

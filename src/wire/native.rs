@@ -37,7 +37,7 @@ pub struct Accepted<'a> {
     /// The earlier version that the update was rebased from.
     pub rebased_from: Option<Version>,
     /// The disposition: applied, replayed or dry run.
-    pub manner: Disposition,
+    pub disposition: Disposition,
 }
 
 /// Renders `update/accepted`: the values that were sent, and their metadata in `document`, the shadow after the update.
@@ -50,7 +50,7 @@ pub fn update_accepted(
     token: Option<&ClientToken>,
 ) -> Bytes {
     let accepted =
-        Accepted { update, is_known: true, changed, document, rebased_from: None, manner: Disposition::Applied };
+        Accepted { update, is_known: true, changed, document, rebased_from: None, disposition: Disposition::Applied };
     update_outcome(&accepted, projection, token)
 }
 
@@ -65,7 +65,7 @@ pub fn update_outcome<'a>(
 ) -> Bytes {
     let options = options.into();
     let (update, document) = (projection.update(accepted.update), projection.document(accepted.document));
-    let (first, until) = match accepted.manner {
+    let (first, until) = match accepted.disposition {
         Disposition::Replayed(first) => (first, first.version),
         Disposition::Applied | Disposition::DryRun => (accepted.first(document.etag), Version(u64::MAX)),
     };
@@ -92,7 +92,7 @@ pub fn update_outcome<'a>(
         if let Some(version) = first.rebased_from {
             envelope.member("rebasedFrom", &version.0);
         }
-        if matches!(accepted.manner, Disposition::Replayed(_)) {
+        if matches!(accepted.disposition, Disposition::Replayed(_)) {
             envelope.member("replayed", &true);
         }
         if update.dry_run {
@@ -221,9 +221,9 @@ pub fn delete_accepted(document: &Document, token: Option<&ClientToken>) -> Byte
 
 /// Renders `delete/accepted` with the mark of a replay.
 #[must_use]
-pub fn delete_outcome(document: &Document, manner: Disposition, token: Option<&ClientToken>) -> Bytes {
+pub fn delete_outcome(document: &Document, disposition: Disposition, token: Option<&ClientToken>) -> Bytes {
     message(|envelope| {
-        match manner {
+        match disposition {
             Disposition::Replayed(first) => {
                 envelope.member("version", &first.version.0);
                 envelope.member("timestamp", &first.timestamp.0);

@@ -91,8 +91,11 @@ fn a_kick_ends_everything_of_a_principal() {
             let mut other = client(&server, "lamp-2", protocol);
             let events = Events::follow(&server, "lamp-1", "", "");
             let mut other_events = Events::follow(&server, "lamp-2", "", "");
-            eventually("a session to be parked", || {
-                get(&server, "boss", "/metrics").text().contains("umbra_sessions{state=\"parked\"} 1\n").then_some(())
+            eventually("a session to be disconnected", || {
+                get(&server, "boss", "/metrics")
+                    .text()
+                    .contains("umbra_sessions{state=\"disconnected\"} 1\n")
+                    .then_some(())
             });
             let target = format!("DELETE /v1/principals/lamp-1/connections?keep_sessions={keep}");
             let reply = request(&server, &target, &basic("boss"), "");

@@ -243,7 +243,7 @@ fn set_up(site: &Site) -> Option<Effects> {
     let connected = site.mqtt(Connect::new(V5, "connected").will(bye, 0))?;
     // A device may have four sessions. The wills wait longer than the test.
     for (id, topic, payload) in [
-        ("will", "devices/lamp-1/bye", "parked"),
+        ("will", "devices/lamp-1/bye", "disconnected"),
         ("writes", "shadow/lamp-1/update", r#"{"state":{"reported":{"bye":true}}}"#),
     ] {
         let will = Publish::new(topic, payload).property(prop::WILL_DELAY, Value::Four(3_000));
@@ -259,7 +259,9 @@ fn set_up(site: &Site) -> Option<Effects> {
     }
     let events = site.events()?;
     eventually("all but the queued commands to be decided", || (site.version() >= BURST as u64).then_some(()));
-    eventually("two sessions to be parked", || (site.metric("umbra_sessions{state=\"parked\"}") == 2).then_some(()));
+    eventually("two sessions to be disconnected", || {
+        (site.metric("umbra_sessions{state=\"disconnected\"}") == 2).then_some(())
+    });
     Some(Effects { connected, queued, events })
 }
 
@@ -301,7 +303,7 @@ fn a_login_that_is_revoked_while_the_server_is_down_has_no_session_any_more() {
                 revoke(&site);
             }
             site.server.restart();
-            let left = site.metric("umbra_sessions{state=\"parked\"}");
+            let left = site.metric("umbra_sessions{state=\"disconnected\"}");
             assert_eq!(left, u64::from(!is_revoked), "{name}");
         }
     }
@@ -321,8 +323,8 @@ fn check(case: &Case, site: &Site, Effects { mut connected, mut queued, events }
         crate::streams::read_until(&mut *events, "\r\n0\r\n\r\n"); // or TLS ends
     }
     let stays = if case.session_stays { 2 } else { 0 };
-    eventually(&format!("{name}: {stays} parked sessions"), || {
-        (site.metric("umbra_sessions{state=\"parked\"}") == stays).then_some(())
+    eventually(&format!("{name}: {stays} disconnected sessions"), || {
+        (site.metric("umbra_sessions{state=\"disconnected\"}") == stays).then_some(())
     });
     eventually("the connections to end", || (site.metric("umbra_sessions{state=\"connected\"}") == 1).then_some(()));
 

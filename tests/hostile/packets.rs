@@ -196,7 +196,7 @@ fn the_maximum_of_every_repeated_property() {
         }
     }
     assert!(matches!(client.closed(), None | Some(0x93)));
-    // 3.1.1 has no maximum to announce; the server may choose its own.
+    // 3.1.1 has no maximum to notify; the server may choose its own.
     let mut client = Client::connect(&server, V4, "identifiers");
     for id in 1..=2_000 {
         if client.try_send(Publish::new("held", "x").encode(V4, 2, id)).is_err() {

@@ -1,4 +1,4 @@
-//! The limits that both sides announce: receive maximum, packet size, topic aliases.
+//! The limits that both sides notify: receive maximum, packet size, topic aliases.
 
 use std::collections::VecDeque;
 

@@ -48,7 +48,7 @@ fn counters_match_the_traffic() {
         ("umbra_requests_total{operation=\"update\",outcome=\"version-conflict\"}", 1.0),
         ("umbra_requests_total{operation=\"delete\",outcome=\"accepted\"}", 1.0),
         ("umbra_sessions{state=\"connected\"}", 2.0),
-        ("umbra_sessions{state=\"parked\"}", 0.0),
+        ("umbra_sessions{state=\"disconnected\"}", 0.0),
         ("umbra_devices_connected", 1.0),
         ("umbra_journal_head", 2.0),
         ("umbra_journal_entries", 2.0),

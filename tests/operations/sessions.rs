@@ -120,7 +120,7 @@ fn lists_come_in_pages_and_are_filtered() {
     }
     eventually("twenty sessions to be away", || {
         let page = get(web, "/metrics").text();
-        page.contains("umbra_sessions{state=\"parked\"} 20\n").then_some(())
+        page.contains("umbra_sessions{state=\"disconnected\"} 20\n").then_some(())
     });
     let all = |query: &str, path: &str, member: &str| {
         let (mut found, mut next): (Vec<Value>, _) = (Vec::new(), format!("{path}?limit=7{query}"));

@@ -16,7 +16,7 @@ impl Requester for IgnoringRequester {
     fn on_outcome(self: Box<Self>, _: Result<AcceptedCommand<'_>, &Rejection>, _: Timestamp) {}
 }
 
-fn announce(changes: &Arc<Changes>, device: &str, seq: Seq, after: &Arc<Document>) {
+fn notify(changes: &Arc<Changes>, device: &str, seq: Seq, after: &Arc<Document>) {
     let envelope = Envelope {
         key: ShadowKey::classic(DeviceId::new(device).expect("a name")),
         command: Command::Delete(Delete::default()),
@@ -32,9 +32,9 @@ fn announce(changes: &Arc<Changes>, device: &str, seq: Seq, after: &Arc<Document
         after: after.clone(),
         changes: Vec::new(),
         rebased_from: None,
-        manner: Disposition::Applied,
+        disposition: Disposition::Applied,
     };
-    changes.clone().announce(Outcome { envelope: &envelope, result: Ok(&applied) }, &IgnoringRequester);
+    changes.clone().notify(Outcome { envelope: &envelope, result: Ok(&applied) }, &IgnoringRequester);
 }
 
 /// A follower of all devices was once woken for each change, also of devices that it may not see.
@@ -58,7 +58,7 @@ fn a_follower_receives_only_changes_of_devices_that_it_may_see() {
         let handle = changes.follow(filter, visible.clone(), QueueContent::All { bytes_max: usize::MAX });
         let mut received = Vec::new();
         for (seq, id) in (1..).map(Seq).zip(["a", "a1", "b", "c"]) {
-            announce(&changes, id, seq, &Arc::new(Document::absent()));
+            notify(&changes, id, seq, &Arc::new(Document::absent()));
             received.extend(handle.position().is_none().then_some(id));
             let _ = handle.follower.take();
         }
@@ -77,7 +77,7 @@ fn a_queue_of_changes_holds_no_documents() {
     let newest = changes.follow(FeedFilter::default(), None, QueueContent::Newest);
     let documents = [(); 3].map(|()| Arc::new(Document::absent()));
     for (seq, after) in (1..).map(Seq).zip(&documents) {
-        announce(&changes, "d", seq, after);
+        notify(&changes, "d", seq, after);
     }
     assert_eq!(
         (all.position(), newest.position()),

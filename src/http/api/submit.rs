@@ -32,18 +32,18 @@ pub(in crate::http) struct Accepted {
     /// True if the command created the shadow, now or, for a replay, the first time.
     pub(in crate::http) created: bool,
     /// The disposition: applied, dry run or replayed.
-    pub(in crate::http) manner: Disposition,
+    pub(in crate::http) disposition: Disposition,
 }
 
 impl Accepted {
     /// Returns true if this is a replay and the shadow has changed since the first response.
     pub(in crate::http) fn is_outdated(&self) -> bool {
-        matches!(self.manner, Disposition::Replayed(first) if first.version != self.document.version)
+        matches!(self.disposition, Disposition::Replayed(first) if first.version != self.document.version)
     }
 
     /// Adds the header of a replay to `response` if this is one.
     pub(in crate::http) fn mark_replay(&self, mut response: Response) -> Response {
-        if matches!(self.manner, Disposition::Replayed(_)) {
+        if matches!(self.disposition, Disposition::Replayed(_)) {
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         }
         response
@@ -186,15 +186,15 @@ impl Requester for PendingResponse {
 impl PendingResponse {
     fn accepted(&self, command: &Command, applied: &Applied) -> Accepted {
         let body = engine::accepted(self.dialect, command, applied, &self.projection, self.client_token.as_ref());
-        let etag = match applied.manner {
+        let etag = match applied.disposition {
             Disposition::Replayed(first) => (first.etag_is_own || self.projection.reads_state()).then_some(first.etag),
             Disposition::Applied | Disposition::DryRun => Some(self.projection.etag(&applied.after)),
         };
-        let created = match applied.manner {
+        let created = match applied.disposition {
             Disposition::Replayed(first) => first.created,
             Disposition::Applied => applied.is_created(),
             Disposition::DryRun => false,
         };
-        Accepted { body, document: applied.after.clone(), etag, created, manner: applied.manner }
+        Accepted { body, document: applied.after.clone(), etag, created, disposition: applied.disposition }
     }
 }

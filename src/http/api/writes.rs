@@ -205,7 +205,7 @@ impl<'a> Write<'a> {
 
     fn answer(&self, accepted: &Accepted, uri: &Uri) -> Response {
         let status = if accepted.created { StatusCode::CREATED } else { StatusCode::OK };
-        let dry = accepted.manner == Disposition::DryRun;
+        let dry = accepted.disposition == Disposition::DryRun;
         let prefer = self.asked.prefer.filter(|prefer| match prefer {
             Prefer::Minimal => !dry,
             // A replay must not present a later version as its own result.

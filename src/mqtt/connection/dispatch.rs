@@ -37,7 +37,7 @@ use crate::{
 pub(in crate::mqtt) type AwaitingPermit = Box<engine::AwaitingPermit<ReceivedRequest>>;
 
 /// Waits until memory is reserved for `awaiting_permit`; forever if there is none.
-pub(in crate::mqtt) async fn room(awaiting_permit: &mut Option<AwaitingPermit>) -> Result<Permit, Rejection> {
+pub(in crate::mqtt) async fn awaited_permit(awaiting_permit: &mut Option<AwaitingPermit>) -> Result<Permit, Rejection> {
     match awaiting_permit {
         Some(awaiting_permit) => awaiting_permit.reserved().await,
         None => future::pending().await,
@@ -47,11 +47,11 @@ pub(in crate::mqtt) async fn room(awaiting_permit: &mut Option<AwaitingPermit>) 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Handles a PUBLISH.
     pub(in crate::mqtt) async fn publish(&mut self, inbound: Inbound) {
-        if let Some(verdict) = unfit(&inbound) {
-            return self.refuse_publish(&inbound, verdict);
+        if let Some(result) = unfit(&inbound) {
+            return self.refuse_publish(&inbound, result);
         }
         match Destination::of(&inbound.topic) {
-            Destination::Ordinary => self.publish_plain(inbound),
+            Destination::Ordinary => self.publish_ordinary(inbound),
             Destination::Reserved(reserved) => {
                 self.refuse_publish(&inbound, refused(&reserved.to_string()));
             }
@@ -59,7 +59,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn publish_plain(&mut self, inbound: Inbound) {
+    fn publish_ordinary(&mut self, inbound: Inbound) {
         let ack_id = inbound.ack_id;
         if !self.client.outbox.with_access(|access| access.may_publish(inbound.topic.as_str())) {
             return self.refuse_publish(&inbound, forbidden(&inbound.topic));
@@ -72,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
         let rows = self.keeps_identifier(qos).then(|| self.broker.recorder.open(&message)).flatten();
         let published = self.broker.publish(message, self.client.filters.quota(), Some(self.client.outbox.id()));
-        let verdict = match published {
+        let result = match published {
             Ok(Published { receivers: 0, .. }) => {
                 AckResult { reason: Reason::NO_MATCHING_SUBSCRIBERS, ..AckResult::SUCCESS }
             }
@@ -85,18 +85,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         if let Some(rows) = &rows {
             let identifier = ack_id.zip(packet_id).filter(|_| published.is_ok());
-            rows.close(identifier.map(|(ack_id, id)| self.keep_identifier(ack_id, id, verdict.reason).0));
+            rows.close(identifier.map(|(ack_id, id)| self.keep_identifier(ack_id, id, result.reason).0));
         }
         match ack_id {
             Some(ack_id) if published.is_ok_and(|published| published.is_kept || rows.is_some()) => {
                 let outbox = self.client.outbox.clone();
-                self.broker.recorder.after_commit(move || outbox.push_ack(ack_id, verdict));
+                self.broker.recorder.after_commit(move || outbox.push_ack(ack_id, result));
             }
             // The connection of a 3.1.1 client ends instead: it must not believe that the message is kept.
             Some(ack_id) if published == Err(QuotaKind::Disk) => {
-                self.client.outbox.push_ack(ack_id, AckResult { unknown: true, ..verdict });
+                self.client.outbox.push_ack(ack_id, AckResult { unknown: true, ..result });
             }
-            ack_id => self.complete(ack_id, verdict),
+            ack_id => self.complete(ack_id, result),
         }
     }
 
@@ -120,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let response = match response_topic(&inbound, &access) {
             Ok(response) => response,
-            Err(verdict) => return self.complete(inbound.ack_id, verdict),
+            Err(result) => return self.complete(inbound.ack_id, result),
         };
         let origin = RequestOrigin::Session { outbox: self.client.outbox.clone(), ack_id: inbound.ack_id };
         let changes_shadow = operation != RequestKind::Get && self.keeps_identifier(inbound.qos);
@@ -191,11 +191,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Refuses a PUBLISH.
-    fn refuse_publish(&mut self, inbound: &Inbound, verdict: AckResult) {
+    fn refuse_publish(&mut self, inbound: &Inbound, result: AckResult) {
         self.broker.counters.publishes_refused.add(1);
-        let reason = verdict.reason_string.as_deref().unwrap_or_default();
+        let reason = result.reason_string.as_deref().unwrap_or_default();
         self.log_refusal("a message was refused", inbound.topic.as_str(), reason);
-        self.complete(inbound.ack_id, verdict);
+        self.complete(inbound.ack_id, result);
     }
 
     /// Logs a refusal that concerns `topic` to an MQTT 3.1.1 client, which receives no reason.
@@ -212,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn refuse(&mut self, refused: RefusedRequest<ReceivedRequest>) {
         if refused.is_over_quota {
-            self.pace.refused(&self.broker.limits.pace, Instant::now());
+            self.rate_limit.refused(&self.broker.limits.rates, Instant::now());
         }
         let (received, rejection) = ReceivedRequest::refused(refused);
         if matches!(rejection, Rejection::Forbidden { .. } | Rejection::Unauthorized) {
@@ -222,9 +222,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         received.refuse(&self.broker.service, &rejection);
     }
 
-    fn complete(&mut self, ack_id: Option<AckId>, verdict: AckResult) {
+    fn complete(&mut self, ack_id: Option<AckId>, result: AckResult) {
         if let Some(ack_id) = ack_id {
-            self.client.session.complete(ack_id, verdict, self.transport.output());
+            self.client.session.complete(ack_id, result, self.transport.output());
         }
     }
 
@@ -239,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .map(|granted| granted.unwrap_or_else(|reason| reason))
             .collect();
         if reasons.contains(&Reason::QUOTA_EXCEEDED) {
-            self.pace.refused(&self.broker.limits.pace, Instant::now());
+            self.rate_limit.refused(&self.broker.limits.rates, Instant::now());
         }
         self.wait_until_durable().await?;
         self.client.session.subscribed(id, reasons, self.transport.output());

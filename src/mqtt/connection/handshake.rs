@@ -294,7 +294,7 @@ where
     broker.router.set_connected(attached.client.outbox.id(), attached.client.filters.iter(), true);
     attached.client.outbox.attach(attached.client.session.window());
     peer.preauth_permit.know(attached.client.filters.quota());
-    let pace = ConnectionRateLimit::new(attached.client.filters.quota().clone(), now);
+    let rate_limit = ConnectionRateLimit::new(attached.client.filters.quota().clone(), now);
     Connection {
         transport,
         key,
@@ -310,7 +310,7 @@ where
         silence_max: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1500)), // [MQTT-3.1.2-22]
         disconnect_signal: attached.disconnect_signal,
         awaiting_permit: None,
-        pace,
+        rate_limit,
         intake: Intake::new(peer.preauth_permit.clone()),
         auth_expires_at: auth_context.identity.until.map(|until| until.deadline),
         // Those of an earlier connection may be unacknowledged.

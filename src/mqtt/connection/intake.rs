@@ -19,7 +19,7 @@ use super::{Connection, EndReason, OUTPUT_LOW_BYTES, needs_answer};
 use crate::{
     admission::{PreAuthPermit, QuotaKind},
     mqtt::{
-        connection::{dispatch::room, rate_limit::work_of, transport::TransportEvent},
+        connection::{dispatch::awaited_permit, rate_limit::work_of, transport::TransportEvent},
         protocol::{
             codec::{self, Frame},
             packet::{ClientPacket, Protocol, Reason},
@@ -88,16 +88,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Ok(()); // answered and counted on arrival
         }
         let now = Instant::now();
-        let (limits, quotas) = (&self.broker.limits.pace, self.broker.service.quotas());
+        let (limits, quotas) = (&self.broker.limits.rates, self.broker.service.quotas());
         let units = work_of(&packet);
-        self.pace.charge_packet(&packet, &self.client.session, limits, quotas, now);
+        self.rate_limit.charge_packet(&packet, &self.client.session, limits, quotas, now);
         let action = self.client.session.receive(packet, now, self.transport.output())?;
         if let Some(action) = action {
             self.act(action).await?;
         }
         // After it, since it has charged its own work by now.
-        self.pace.charge_work(units, self.broker.service.quotas(), Instant::now());
-        if self.pace.exceeds_refusals() {
+        self.rate_limit.charge_work(units, self.broker.service.quotas(), Instant::now());
+        if self.rate_limit.exceeds_refusals() {
             return Err(EndReason::Quota(QuotaKind::Refusals));
         }
         if self.intake.taken_over {
@@ -151,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let Some(len) = codec::whole_packet(rest, self.frame) else { break };
             if rest.starts_with(&PINGREQ) {
                 let may = self.transport.unsent() < OUTPUT_LOW_BYTES && self.draining_until.is_none();
-                if !may || !self.pace.may_answer_ping(&self.broker.limits.pace, now) {
+                if !may || !self.rate_limit.may_answer_ping(&self.broker.limits.rates, now) {
                     break;
                 }
                 let ping = self.client.session.receive(ClientPacket::PingReq, now, self.transport.output());
@@ -164,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Returns true if the next packet may be handled.
     pub(super) fn may_process(&self) -> bool {
         self.awaiting_permit.is_none()
-            && (self.intake.taken_over || self.pace.throttled_until().is_none() && !self.window_is_full())
+            && (self.intake.taken_over || self.rate_limit.throttled_until().is_none() && !self.window_is_full())
     }
 
     /// Returns true if the socket may be read: packets may be handled, or there is space to read ahead.
@@ -207,7 +207,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             self.process_input().await?;
             if self.awaiting_permit.is_some() {
-                let permit = room(&mut self.awaiting_permit).await;
+                let permit = awaited_permit(&mut self.awaiting_permit).await;
                 self.resume_awaiting(permit);
                 continue;
             }

@@ -65,7 +65,7 @@ fn broker_at(directory: &std::path::Path, config: Config, clock: Clock) -> Arc<B
     let router = Arc::<Router>::default();
     let events = Arc::new(Events::new(router.clone(), service.head()));
     let notifier = events.clone();
-    thread::spawn(move || decided.announce(notifier));
+    thread::spawn(move || decided.notify(notifier));
     Arc::new(Broker::new(Arc::new(service), events, router, Arc::new(authority), &config.limits))
 }
 

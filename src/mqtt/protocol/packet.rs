@@ -162,7 +162,7 @@ pub struct Connect {
 #[cfg(any(test, feature = "fuzzing"))]
 impl Connect {
     /// Returns the CONNECT of a clean session with default fields.
-    pub(in crate::mqtt) fn plain(protocol: Protocol) -> Self {
+    pub(in crate::mqtt) fn minimal(protocol: Protocol) -> Self {
         Self {
             protocol,
             is_3_1: false,

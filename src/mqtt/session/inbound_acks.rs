@@ -96,7 +96,7 @@ struct InboundAck {
     id: PacketId,
     qos: QoS,
     ack_id: AckId,
-    verdict: Option<AckResult>,
+    result: Option<AckResult>,
     row: Option<Arc<dyn Row>>,
 }
 
@@ -120,9 +120,9 @@ impl InboundAcks {
             return if resend { Ok(PublishOutcome::Waits) } else { Err(Violation::PacketIdInUse(id.get())) };
         }
         if qos == QoS::ExactlyOnce
-            && let Some(verdict) = self.sent_before(id, dup, protocol)
+            && let Some(result) = self.sent_before(id, dup, protocol)
         {
-            return Ok(PublishOutcome::Repeat(verdict));
+            return Ok(PublishOutcome::Repeat(result));
         }
         // Section 3.1.2.11.3: messages that the client sent on this connection and that are not completed.
         let open = self.waiting.len() + self.unreleased.len() - self.unreleased_earlier;
@@ -144,15 +144,15 @@ impl InboundAcks {
         }
         self.last_ack_id = self.last_ack_id.wrapping_add(1);
         let ack_id = AckId(self.last_ack_id);
-        self.waiting.push_back(InboundAck { id, qos, ack_id, verdict: None, row: None });
+        self.waiting.push_back(InboundAck { id, qos, ack_id, result: None, row: None });
         Ok(PublishOutcome::New(ack_id))
     }
 
     /// Sets the result of a request, unless it has one.
-    pub(crate) fn decide(&mut self, ack_id: AckId, verdict: AckResult) {
+    pub(crate) fn decide(&mut self, ack_id: AckId, result: AckResult) {
         let mut acks = self.waiting.iter_mut().chain(&mut self.earlier);
-        if let Some(ack) = acks.find(|ack| ack.ack_id == ack_id && ack.verdict.is_none()) {
-            ack.verdict = Some(verdict);
+        if let Some(ack) = acks.find(|ack| ack.ack_id == ack_id && ack.result.is_none()) {
+            ack.result = Some(result);
         }
     }
 
@@ -167,20 +167,20 @@ impl InboundAcks {
 
     /// Takes the next acknowledgement to write, if the oldest request has a result.
     pub(crate) fn next(&mut self, protocol: Protocol) -> Option<(PacketId, QoS, AckResult)> {
-        self.waiting.front()?.verdict.as_ref()?;
-        let InboundAck { id, qos, verdict, row, .. } = self.waiting.pop_front()?;
-        let verdict = verdict?;
+        self.waiting.front()?.result.as_ref()?;
+        let InboundAck { id, qos, result, row, .. } = self.waiting.pop_front()?;
+        let result = result?;
         if self.waiting.is_empty() && self.waiting.capacity() > KEPT_CAPACITY {
             self.waiting = VecDeque::new();
         }
         if qos == QoS::ExactlyOnce {
-            if ends_the_exchange(protocol, verdict.reason) {
-                self.refuse(id, verdict.clone());
+            if ends_the_exchange(protocol, result.reason) {
+                self.refuse(id, result.clone());
             } else {
-                self.unreleased.push(Unreleased { id, reason: verdict.reason, row });
+                self.unreleased.push(Unreleased { id, reason: result.reason, row });
             }
         }
-        Some((id, qos, verdict))
+        Some((id, qos, result))
     }
 
     /// Returns true if a PUBREC was sent that waits for this PUBREL.
@@ -245,18 +245,18 @@ impl InboundAcks {
     /// Returns the result of the PUBREC that was sent for a QoS 2 identifier, if this is a resend.
     fn sent_before(&mut self, id: PacketId, dup: bool, protocol: Protocol) -> Option<AckResult> {
         if let Some(Unreleased { reason, .. }) = self.unreleased.iter().find(|unreleased| unreleased.id == id) {
-            let verdict = AckResult { reason: *reason, ..AckResult::SUCCESS };
+            let result = AckResult { reason: *reason, ..AckResult::SUCCESS };
             // The client may have used 3.1.1 before, where it had to send PUBREL; in MQTT 5 this PUBREC ends the
             // exchange.
-            if ends_the_exchange(protocol, verdict.reason) {
+            if ends_the_exchange(protocol, result.reason) {
                 self.take_unreleased(id);
-                self.refuse(id, verdict.clone());
+                self.refuse(id, result.clone());
             }
-            return Some(verdict);
+            return Some(result);
         }
         let at = self.refused.iter().position(|(refused, _)| *refused == id)?;
         if dup {
-            return self.refused.get(at).map(|(_, verdict)| verdict.clone());
+            return self.refused.get(at).map(|(_, result)| result.clone());
         }
         self.refused.remove(at);
         None
@@ -279,18 +279,18 @@ impl InboundAcks {
     #[cfg(test)]
     pub(crate) fn kept(&self) -> Vec<(PacketId, Reason)> {
         let decided = self.waiting.iter().chain(&self.earlier);
-        let decided = decided.filter_map(|ack| Some((ack.id, ack.verdict.as_ref()?.reason)));
+        let decided = decided.filter_map(|ack| Some((ack.id, ack.result.as_ref()?.reason)));
         let mut kept: Vec<_> = self.unreleased.iter().map(|it| (it.id, it.reason)).chain(decided).collect();
         kept.sort_unstable_by_key(|(id, _)| *id);
         kept
     }
 
-    fn refuse(&mut self, id: PacketId, verdict: AckResult) {
+    fn refuse(&mut self, id: PacketId, result: AckResult) {
         self.refused.retain(|(refused, _)| *refused != id);
         if self.refused.len() == REFUSALS_MAX {
             self.refused.pop_front();
         }
-        self.refused.push_back((id, verdict));
+        self.refused.push_back((id, result));
     }
 }
 

@@ -344,8 +344,8 @@ impl Session {
     /// Sets the result of a message from the client. Its PUBACK or PUBREC is written when all earlier ones are.
     ///
     /// Without a connection the result is kept for the resend. An unknown ack id is ignored.
-    pub fn complete(&mut self, ack_id: AckId, verdict: AckResult, out: &mut Vec<u8>) {
-        self.inbound_acks.decide(ack_id, verdict);
+    pub fn complete(&mut self, ack_id: AckId, result: AckResult, out: &mut Vec<u8>) {
+        self.inbound_acks.decide(ack_id, result);
         self.acknowledge(out);
     }
 
@@ -424,9 +424,9 @@ impl Session {
                 self.acknowledge(out);
                 return Ok(None);
             }
-            Some(PublishOutcome::Repeat(verdict)) => {
+            Some(PublishOutcome::Repeat(result)) => {
                 if let Some(id) = id {
-                    link.acknowledge(id, qos, verdict, out);
+                    link.acknowledge(id, qos, result, out);
                 }
                 return Ok(None);
             }
@@ -436,8 +436,8 @@ impl Session {
 
     fn acknowledge(&mut self, out: &mut Vec<u8>) {
         let Some(link) = &mut self.link else { return };
-        while let Some((id, qos, verdict)) = self.inbound_acks.next(link.protocol) {
-            link.acknowledge(id, qos, verdict, out);
+        while let Some((id, qos, result)) = self.inbound_acks.next(link.protocol) {
+            link.acknowledge(id, qos, result, out);
         }
     }
 
@@ -487,8 +487,8 @@ impl Link {
     }
 
     /// Writes PUBACK or PUBREC, with its reason string only if the client accepts it [MQTT-3.1.2-29].
-    fn acknowledge(&mut self, id: PacketId, qos: QoS, verdict: AckResult, out: &mut Vec<u8>) {
-        let AckResult { reason, reason_string, .. } = verdict;
+    fn acknowledge(&mut self, id: PacketId, qos: QoS, result: AckResult, out: &mut Vec<u8>) {
+        let AckResult { reason, reason_string, .. } = result;
         let text = reason_string.filter(|_| self.explain).map(String::from);
         let packet = match qos {
             QoS::ExactlyOnce => ServerPacket::PubRec(id, reason, text),

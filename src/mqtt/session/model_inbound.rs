@@ -54,7 +54,7 @@ struct World {
 
 impl World {
     fn new(protocol: Protocol) -> Self {
-        let connect = Connect { clean_start: false, session_expiry: u32::MAX, ..Connect::plain(protocol) };
+        let connect = Connect { clean_start: false, session_expiry: u32::MAX, ..Connect::minimal(protocol) };
         let limits = SessionLimits { inbound_window: WINDOW as u16, ..SessionLimits::default() };
         let mut world = Self {
             session: Session::new(limits),

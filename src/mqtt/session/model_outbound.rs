@@ -73,7 +73,7 @@ impl World {
             clean_start: false,
             session_expiry: u32::MAX,
             receive_maximum: NonZeroU16::new(receive_maximum).unwrap(),
-            ..Connect::plain(Protocol::V5)
+            ..Connect::minimal(Protocol::V5)
         };
         self.session.attach(&connect, self.now, &mut self.wire);
     }

@@ -219,7 +219,7 @@ impl World {
         self.session.detach();
         self.wire.clear();
         self.answers.clear();
-        let connect = Connect { clean_start: false, session_expiry: u32::MAX, ..Connect::plain(Protocol::V5) };
+        let connect = Connect { clean_start: false, session_expiry: u32::MAX, ..Connect::minimal(Protocol::V5) };
         self.session.attach(&connect, self.now, &mut self.wire);
         for (id, sending) in self.sending.clone() {
             self.answers.push_back(if sending.has_pubrec {

@@ -412,8 +412,8 @@ fn reason_strings_are_sent_if_the_client_accepts_them() {
         let mut peer = Peer::new(connect);
         let ack_id = peer.request(1, false, 1);
         let mut out = Vec::new();
-        let verdict = AckResult { reason: Reason::NOT_AUTHORIZED, reason_string: Some("no".into()), unknown: false };
-        peer.session.complete(ack_id, verdict, &mut out);
+        let result = AckResult { reason: Reason::NOT_AUTHORIZED, reason_string: Some("no".into()), unknown: false };
+        peer.session.complete(ack_id, result, &mut out);
         assert_eq!(out, bytes(answer), "{label}");
     }
 }

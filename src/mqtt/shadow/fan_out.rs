@@ -3,7 +3,7 @@
 //! For a change: delta if there is one, documents, accepted, then the document, then the lean delta if it has changed.
 //! For a no-op: accepted. For a replay or a dry run: accepted, to the requester alone. An event is published under both
 //! prefixes of its shadow, native first. It is rendered only if somebody subscribes to it, and once for all readers
-//! with the same projection. The notifier thread, which calls [`Notifier::announce`](crate::engine::Notifier::announce) in the order of the journal, fixes
+//! with the same projection. The notifier thread, which calls [`Notifier::notify`](crate::engine::Notifier::notify) in the order of the journal, fixes
 //! the order between commands. [`FanOutPosition`] shows the outboxes how far it has come.
 
 use std::{any::Any, cell::RefCell, sync::Arc, time::Instant};
@@ -204,7 +204,7 @@ impl<F: Fn(&Projection, bool) -> Option<Bytes>> Publication for FanOut<'_, F> {
 }
 
 impl Notifier for Arc<Events> {
-    fn announce(&mut self, Outcome { envelope, result }: Outcome<'_>, requester: &dyn Requester) {
+    fn notify(&mut self, Outcome { envelope, result }: Outcome<'_>, requester: &dyn Requester) {
         let Ok(applied) = result else { return };
         if let Some(Seq(seq)) = applied.seq {
             self.fan_out_position.begin(seq);

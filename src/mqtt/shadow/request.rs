@@ -261,8 +261,8 @@ impl Request {
             });
         }
         let payload = self.response.as_ref().map(|_| own(self.dialect, &self.reads));
-        let verdict = verdict(rejection, &self.key, self.id);
-        self.answer(payload, verdict);
+        let result = result(rejection, &self.key, self.id);
+        self.answer(payload, result);
     }
 
     /// Returns `rejection` for a reader. Its etag is a digest of the part that the requester may read, so only readers
@@ -313,14 +313,14 @@ impl Request {
     }
 
     /// Sends `payload` to the response topic if there is one, and the acknowledgement to the requester.
-    fn answer(mut self, payload: Option<Bytes>, verdict: AckResult) {
+    fn answer(mut self, payload: Option<Bytes>, result: AckResult) {
         // Before the acknowledgement: a client may fill its window, and its next request takes the place of this one.
         self.admitted = None;
         let to = self.session_id();
-        let verdict = match self.dialect {
-            Dialect::Native => verdict,
+        let result = match self.dialect {
+            Dialect::Native => result,
             // On AWS topics every request has the same reason code. PROTOCOL section 2.
-            Dialect::Aws => AckResult { unknown: verdict.unknown, ..AckResult::SUCCESS },
+            Dialect::Aws => AckResult { unknown: result.unknown, ..AckResult::SUCCESS },
         };
         if let (Some(ResponseTopic { topic, correlation_data }), Some(payload)) = (self.response, payload) {
             let properties = correlation_data
@@ -329,7 +329,7 @@ impl Request {
             self.events.respond(reply, to);
         }
         if let RequestOrigin::Session { outbox, ack_id: Some(ack_id) } = self.origin {
-            outbox.push_ack(ack_id, verdict);
+            outbox.push_ack(ack_id, result);
         }
     }
 }
@@ -357,7 +357,7 @@ fn with_properties<'a>(payload: &'a [u8], properties: Option<&'a Properties>) ->
 }
 
 /// Returns the acknowledgement of a refused request. PROTOCOL section 2.
-fn verdict(rejection: &Rejection, key: &ShadowKey, id: RequestId) -> AckResult {
+fn result(rejection: &Rejection, key: &ShadowKey, id: RequestId) -> AckResult {
     let reason = match rejection {
         Rejection::Forbidden { .. } | Rejection::Unauthorized => Reason::NOT_AUTHORIZED,
         Rejection::TooManyRequests { .. } => Reason::QUOTA_EXCEEDED,

@@ -33,7 +33,7 @@ fn stepped() -> Stepped {
 /// Returns the outcome of one job in its own batch: the version, and true if it was replayed.
 fn ask(store: &mut Stepped, by: &str, command: Command) -> Result<(u64, bool), Rejection> {
     let outcome = store.apply([queued_by(by, &key("dev"), command, 0)]).pop().unwrap();
-    outcome.result.map(|applied| match applied.manner {
+    outcome.result.map(|applied| match applied.disposition {
         Disposition::Replayed(first) => (first.version.0, true),
         _ => (applied.after.version.0, false),
     })
@@ -79,13 +79,16 @@ fn a_dry_run_stores_nothing() {
     let outcomes = store.apply([queued(&key("dev"), dry(set(1, None)), 0), queued(&key("dev"), dry(set(1, None)), 0)]);
     for outcome in outcomes {
         let applied = outcome.result.unwrap();
-        assert_eq!((applied.seq, applied.after.version, applied.manner), (None, Version(1), Disposition::DryRun));
+        assert_eq!((applied.seq, applied.after.version, applied.disposition), (None, Version(1), Disposition::DryRun));
     }
     assert!(!store.store.read(&key("dev")).unwrap().document.exists());
     assert_eq!(store.store.head().0, 0);
     assert_eq!(ask(&mut store, "a", keyed("k", set(1, None))), Ok((1, false)), "the key was not used");
     let outcome = store.apply([queued_by("a", &key("dev"), dry(set(1, None)), 0)]).pop().unwrap();
-    assert!(matches!(outcome.result.unwrap().manner, Disposition::Replayed(_)), "what would become of it is a replay");
+    assert!(
+        matches!(outcome.result.unwrap().disposition, Disposition::Replayed(_)),
+        "what would become of it is a replay"
+    );
 }
 
 #[test]

@@ -199,7 +199,8 @@ fn random_object(random: &mut Random, depth: u64) -> Value {
 
 /// Checks that the outcomes equal those of the model, except for the sequence.
 pub(super) fn check_outcomes(outcomes: &[Outcome<u64>], expected: &[Reported], about: &str) {
-    let summary = |applied: &Applied| ((*applied.after).clone(), matches!(applied.manner, Disposition::Replayed(_)));
+    let summary =
+        |applied: &Applied| ((*applied.after).clone(), matches!(applied.disposition, Disposition::Replayed(_)));
     let outcomes: Vec<_> =
         outcomes.iter().map(|outcome| outcome.result.as_ref().map(summary).map_err(Clone::clone)).collect();
     assert_eq!(outcomes, expected, "{about}");

@@ -100,9 +100,9 @@ fn a_patch_repeated_in_the_same_batch_is_replayed() {
     let other = Patch { keyed: Some(Keyed { digest: [0; 16], ..keyed }), ..append(2) };
     let outcomes = store.apply([once.clone(), once, other].map(|patch| queued(&key("dev"), Command::Patch(patch), 0)));
     let [first, again, reused] = &outcomes[..] else { panic!("{outcomes:?}") };
-    assert_eq!(first.result.as_ref().unwrap().manner, Disposition::Applied);
+    assert_eq!(first.result.as_ref().unwrap().disposition, Disposition::Applied);
     let applied = again.result.as_ref().unwrap();
-    assert!(matches!(applied.manner, Disposition::Replayed(first) if first.version == Version(2)), "{applied:?}");
+    assert!(matches!(applied.disposition, Disposition::Replayed(first) if first.version == Version(2)), "{applied:?}");
     assert_eq!(reused.result, Err(Rejection::IdempotencyKeyReused));
     assert_eq!(state(&store.store.read(&key("dev")).unwrap().document), list([1]));
 }

@@ -119,7 +119,7 @@ fn accepted_has_the_fields_of_rebases_replays_and_dry_runs() {
         changed: true,
         document: &after,
         rebased_from: sent.preconditions.rebased_from(&document),
-        manner: Disposition::Applied,
+        disposition: Disposition::Applied,
     };
     let shown = json_of(&wire::update_outcome(&accepted, &Projection::ALL, None));
     assert_eq!((&shown["rebasedFrom"], &shown["version"], shown.get("replayed")), (&json!(1), &json!(4), None));
@@ -144,7 +144,7 @@ fn accepted_has_the_fields_of_rebases_replays_and_dry_runs() {
         json!({"desired": {"mode": "off"}}),
         json!({"desired": {"mode": "on"}}),
     ]);
-    let again = Accepted { changed: false, document: &later, manner: Disposition::Replayed(first), ..accepted };
+    let again = Accepted { changed: false, document: &later, disposition: Disposition::Replayed(first), ..accepted };
     let token = ClientToken::new("retry").unwrap();
     let shown = json_of(&wire::update_outcome(&again, &Projection::ALL, Some(&token)));
     let expected = json!({
@@ -156,7 +156,7 @@ fn accepted_has_the_fields_of_rebases_replays_and_dry_runs() {
     assert_eq!(shown, expected);
 
     let dry = Update { dry_run: true, ..sent.clone() };
-    let dry = Accepted { update: &dry, rebased_from: None, manner: Disposition::DryRun, ..accepted };
+    let dry = Accepted { update: &dry, rebased_from: None, disposition: Disposition::DryRun, ..accepted };
     let shown = json_of(&wire::update_outcome(&dry, &Projection::STATE, None));
     assert_eq!((&shown["dryRun"], &shown["changed"]), (&json!(true), &json!(true)));
     assert_eq!(shown["document"]["state"], json!({"desired": {"mode": "eco", "target": 23}}));

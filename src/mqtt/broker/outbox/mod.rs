@@ -86,7 +86,7 @@ pub enum Item {
         /// The id of the acknowledgement.
         ack_id: AckId,
         /// The outcome of the request.
-        verdict: AckResult,
+        result: AckResult,
     },
     /// A message.
     Delivery {
@@ -164,7 +164,7 @@ enum Idle {
 
 struct QueuedAck {
     ack_id: AckId,
-    verdict: AckResult,
+    result: AckResult,
     /// Value of [`Inner::replies_out`] from which on it may be sent.
     after: u64,
 }
@@ -383,9 +383,9 @@ impl Outbox {
     }
 
     /// Queues the acknowledgement of a request of this session. The session's inbound window bounds their number.
-    pub fn push_ack(&self, ack_id: AckId, verdict: AckResult) {
+    pub fn push_ack(&self, ack_id: AckId, result: AckResult) {
         self.change(|inner| {
-            inner.acks.push_back(QueuedAck { ack_id, verdict, after: inner.replies_in });
+            inner.acks.push_back(QueuedAck { ack_id, result, after: inner.replies_in });
             inner.wake_always()
         });
     }
@@ -412,7 +412,7 @@ impl Outbox {
             return Some(Item::Saved(*saved));
         }
         if let Some(ack) = inner.pop_ack() {
-            return Some(Item::Ack { ack_id: ack.ack_id, verdict: ack.verdict });
+            return Some(Item::Ack { ack_id: ack.ack_id, result: ack.result });
         }
         loop {
             let lane = match inner.queue.head(window > 0) {
@@ -449,9 +449,9 @@ impl Outbox {
     #[must_use]
     pub fn pop_ack(&self) -> Option<Item> {
         let mut inner = self.inner.lock();
-        let QueuedAck { ack_id, verdict, .. } = inner.acks.pop_front()?;
+        let QueuedAck { ack_id, result, .. } = inner.acks.pop_front()?;
         queue::release(&mut inner.acks);
-        Some(Item::Ack { ack_id, verdict })
+        Some(Item::Ack { ack_id, result })
     }
 
     /// Waits until there may be an item, a resync, or the close. The consumer calls it after a pop that returned

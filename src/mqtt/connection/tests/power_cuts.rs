@@ -95,7 +95,7 @@ fn open(disk: &SimDisk, directory: &std::path::Path) -> Arc<Broker> {
     let router = Arc::new(Router::new(Recorder::new(service.clone())));
     let events = Arc::new(Events::new(router.clone(), service.head()));
     let notifier = events.clone();
-    std::thread::spawn(move || decided.announce(notifier));
+    std::thread::spawn(move || decided.notify(notifier));
     let broker = Arc::new(Broker::new(service, events, router, Arc::new(authority), &config.limits));
     broker.restore().unwrap();
     tokio::spawn(broker.clone().watch_sessions());

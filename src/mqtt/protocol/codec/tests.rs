@@ -40,7 +40,7 @@ fn user() -> (String, String) {
 
 #[test]
 fn a_minimal_connect_has_the_defaults() {
-    let plain = Connect { client_id: "c1".into(), keep_alive: 60, ..Connect::plain(Protocol::V5) };
+    let plain = Connect { client_id: "c1".into(), keep_alive: 60, ..Connect::minimal(Protocol::V5) };
     assert_eq!(connect("v5-connect"), plain);
     assert_eq!(connect("v4-connect"), Connect { protocol: Protocol::V4, ..plain.clone() });
     let password = Some(Bytes::from_static(b"\xff\0\xfe"));

@@ -68,6 +68,8 @@ struct PendingConnection {
     tls: Option<Arc<Tls>>,
     deadline: Instant,
     closing: watch::Receiver<bool>,
+    /// Counts the connection for all listeners.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Listener {
@@ -184,8 +186,9 @@ impl Listener {
             tls: self.tls.clone(),
             deadline: Instant::now() + self.config.connect_timeout,
             closing: listener_context.closing.clone(),
+            _permit: permit,
         };
-        connections.spawn(with_permit(pending.serve(handler.clone()), permit));
+        connections.spawn(pending.serve(handler.clone()));
     }
 
     /// On EMFILE: closes the oldest pending connection using the reserved descriptor, else backs off. Logs once per
@@ -212,28 +215,24 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
 
-/// Holds `permit` until `connection` has completed.
-async fn with_permit(connection: impl Future<Output = ()>, permit: OwnedSemaphorePermit) {
-    connection.await;
-    drop(permit);
-}
-
 impl PendingConnection {
     /// Reads the PROXY header, performs the TLS handshake, and runs the handler.
     ///
-    /// The steps of some connections only are boxed, or a task of plain TCP would be as large as one of TLS.
-    async fn serve<H: ConnectionHandler>(mut self, handler: H) {
-        if self.proxied && !Box::pin(self.read_proxy_header()).await {
-            return;
-        }
-        let _address_permit = self.address_permit.take();
-        self.counters.connections_accepted.add(1);
-        match self.tls.take() {
-            None => {
-                let stream = PreAuthStream::new(self.stream, self.peer.preauth_permit.clone());
-                handler.serve(stream, self.peer, self.deadline).await;
+    /// A block, since the future of an async function has its arguments twice. The steps of some connections only are
+    /// boxed, or a task of plain TCP would be as large as one of TLS.
+    fn serve<H: ConnectionHandler>(mut self, handler: H) -> impl Future<Output = ()> + Send {
+        async move {
+            if self.proxied && !Box::pin(self.read_proxy_header()).await {
+                return;
             }
-            Some(tls) => Box::pin(self.handshake(tls, handler)).await,
+            self.counters.connections_accepted.add(1);
+            match self.tls.take() {
+                None => {
+                    let stream = PreAuthStream::new(self.stream, self.peer.preauth_permit.clone());
+                    handler.serve(stream, self.peer, self.deadline).await;
+                }
+                Some(tls) => Box::pin(self.handshake(tls, handler)).await,
+            }
         }
     }
 

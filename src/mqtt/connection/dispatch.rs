@@ -36,6 +36,16 @@ use crate::{
 /// A request that waits for memory in the engine's queue. Boxed, since it is rare and a connection is kept small.
 pub(in crate::mqtt) type AwaitingPermit = Box<engine::AwaitingPermit<ReceivedRequest>>;
 
+/// The rest of an action, which waits for the disk.
+pub(in crate::mqtt) enum UnfinishedAction {
+    /// A get whose document is not in memory.
+    Get(ReceivedRequest, Admitted, Timestamp),
+    /// The answer to a SUBSCRIBE. If the session outlives its connection, its subscriptions precede it on the disk.
+    Subscribed(PacketId, Vec<Reason>),
+    /// The answer to an UNSUBSCRIBE, as that to a SUBSCRIBE.
+    Unsubscribed(PacketId, Vec<Reason>),
+}
+
 /// Waits until memory is reserved for `awaiting_permit`; forever if there is none.
 pub(in crate::mqtt) async fn awaited_permit(awaiting_permit: &mut Option<AwaitingPermit>) -> Result<Permit, Rejection> {
     match awaiting_permit {
@@ -46,17 +56,47 @@ pub(in crate::mqtt) async fn awaited_permit(awaiting_permit: &mut Option<Awaitin
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Handles a PUBLISH.
-    pub(in crate::mqtt) async fn publish(&mut self, inbound: Inbound) {
+    pub(in crate::mqtt) fn publish(&mut self, inbound: Inbound) -> Option<UnfinishedAction> {
         if let Some(result) = unfit(&inbound) {
-            return self.refuse_publish(&inbound, result);
+            self.refuse_publish(&inbound, result);
+            return None;
         }
         match Destination::of(&inbound.topic) {
             Destination::Ordinary => self.publish_ordinary(inbound),
-            Destination::Reserved(reserved) => {
-                self.refuse_publish(&inbound, refused(&reserved.to_string()));
-            }
-            Destination::Request(key, operation, dialect) => self.request(inbound, key, operation, dialect).await,
+            Destination::Reserved(reserved) => self.refuse_publish(&inbound, refused(&reserved.to_string())),
+            Destination::Request(key, operation, dialect) => return self.request(inbound, key, operation, dialect),
         }
+        None
+    }
+
+    /// Completes an action that need not wait, and returns any other.
+    pub(in crate::mqtt) fn complete_at_once(&mut self, action: UnfinishedAction) -> Option<Box<UnfinishedAction>> {
+        match action {
+            UnfinishedAction::Subscribed(id, reasons) if self.session_expiry == 0 => {
+                self.client.session.subscribed(id, reasons, self.transport.output());
+            }
+            UnfinishedAction::Unsubscribed(id, reasons) if self.session_expiry == 0 => {
+                self.client.session.unsubscribed(id, reasons, self.transport.output());
+            }
+            waits => return Some(Box::new(waits)),
+        }
+        None
+    }
+
+    /// Waits for the disk, and completes `action`.
+    pub(in crate::mqtt) async fn complete_action(&mut self, action: UnfinishedAction) -> Result<(), EndReason> {
+        match action {
+            UnfinishedAction::Get(received, admitted, now) => self.get_from_disk(received, admitted, now).await,
+            UnfinishedAction::Subscribed(id, reasons) => {
+                self.wait_until_durable().await?;
+                self.client.session.subscribed(id, reasons, self.transport.output());
+            }
+            UnfinishedAction::Unsubscribed(id, reasons) => {
+                self.wait_until_durable().await?;
+                self.client.session.unsubscribed(id, reasons, self.transport.output());
+            }
+        }
+        Ok(())
     }
 
     fn publish_ordinary(&mut self, inbound: Inbound) {
@@ -112,7 +152,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         (edit, row)
     }
 
-    async fn request(&mut self, inbound: Inbound, key: ShadowKey, operation: RequestKind, dialect: Dialect) {
+    fn request(
+        &mut self,
+        inbound: Inbound,
+        key: ShadowKey,
+        operation: RequestKind,
+        dialect: Dialect,
+    ) -> Option<UnfinishedAction> {
         let (now, access) = (self.broker.service.now(), self.client.outbox.access());
         if self.device.is_none() && presence::acts_as(&access, &key.device) {
             self.broker.presence.opened(&key.device, self.address, self.protocol, now);
@@ -120,7 +166,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let response = match response_topic(&inbound, &access) {
             Ok(response) => response,
-            Err(result) => return self.complete(inbound.ack_id, result),
+            Err(result) => {
+                self.complete(inbound.ack_id, result);
+                return None;
+            }
         };
         let origin = RequestOrigin::Session { outbox: self.client.outbox.clone(), ack_id: inbound.ack_id };
         let changes_shadow = operation != RequestKind::Get && self.keeps_identifier(inbound.qos);
@@ -138,11 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             limits: self.broker.limits.document,
         };
         if operation == RequestKind::Get {
-            if let Some((received, admitted)) = self.get(received, now) {
-                // Boxed, since it is rare and the task of a connection is kept small.
-                Box::pin(self.get_from_disk(received, admitted, now)).await;
-            }
-            return;
+            return self.get(received, now);
         }
         let taken = self.broker.service.take(received, self.client.filters.quota());
         match taken {
@@ -150,10 +195,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok(Taken::AwaitingPermit(awaiting_permit)) => self.awaiting_permit = Some(Box::new(awaiting_permit)),
             Err(refused) => self.refuse(refused),
         }
+        None
     }
 
-    /// Replies to a get from memory. Returns the request if its document is not there.
-    fn get(&mut self, mut received: ReceivedRequest, now: Timestamp) -> Option<(ReceivedRequest, Admitted)> {
+    /// Replies to a get from memory, or returns it if its document is not there.
+    fn get(&mut self, mut received: ReceivedRequest, now: Timestamp) -> Option<UnfinishedAction> {
         let admitted = match self.broker.service.admit(self.client.filters.quota(), &received.request.key) {
             Ok(admitted) => admitted,
             Err(refusal) => {
@@ -167,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         match self.broker.service.cached(&received.request.key) {
             Some(stored) => received.request.got(&stored.document, now),
-            None => return Some((received, admitted)),
+            None => return Some(UnfinishedAction::Get(received, admitted, now)),
         }
         None
     }
@@ -228,9 +274,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Handles a SUBSCRIBE. Retained messages follow the SUBACK, which the subscriptions of a session that outlives its
-    /// connection precede on the disk.
-    pub(in crate::mqtt) async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), EndReason> {
+    /// Handles a SUBSCRIBE. Retained messages follow the SUBACK.
+    pub(in crate::mqtt) fn subscribe(&mut self, subscribe: Subscribe) -> UnfinishedAction {
         let Subscribe { id, subscription_id, filters } = subscribe;
         self.client.resync.subscribing();
         let reasons: Vec<Reason> = filters
@@ -241,17 +286,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if reasons.contains(&Reason::QUOTA_EXCEEDED) {
             self.rate_limit.refused(&self.broker.limits.rates, Instant::now());
         }
-        self.wait_until_durable().await?;
-        self.client.session.subscribed(id, reasons, self.transport.output());
-        Ok(())
+        UnfinishedAction::Subscribed(id, reasons)
     }
 
-    /// Waits until the changes of a session that outlives its connection are on disk.
+    /// Waits until the changes of the session are on disk.
     async fn wait_until_durable(&mut self) -> Result<(), EndReason> {
-        if self.session_expiry == 0 || Box::pin(self.broker.recorder.durable()).await {
-            return Ok(());
-        }
-        Err(EndReason::Server(Reason::IMPLEMENTATION_SPECIFIC))
+        let is_durable = self.broker.recorder.durable().await;
+        if is_durable { Ok(()) } else { Err(EndReason::Server(Reason::IMPLEMENTATION_SPECIFIC)) }
     }
 
     /// Calls [`Self::subscribe_one`] and logs a refusal to an MQTT 3.1.1 client, which receives no reason.
@@ -300,11 +341,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Handles an UNSUBSCRIBE.
-    pub(in crate::mqtt) async fn unsubscribe(
+    pub(in crate::mqtt) fn unsubscribe(
         &mut self,
         id: PacketId,
         filters: Vec<Result<TopicFilter, Reason>>,
-    ) -> Result<(), EndReason> {
+    ) -> UnfinishedAction {
         let reasons = filters
             .into_iter()
             .map(|filter| match filter {
@@ -323,9 +364,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             })
             .collect();
-        self.wait_until_durable().await?;
-        self.client.session.unsubscribed(id, reasons, self.transport.output());
-        Ok(())
+        UnfinishedAction::Unsubscribed(id, reasons)
     }
 }
 

@@ -50,12 +50,20 @@ struct ConnectRefused(Reason, Cow<'static, str>);
 /// Serves a client on `stream` from its CONNECT to its end. The whole CONNECT must arrive by `deadline`.
 ///
 /// The state of the handshake alone is boxed, so that a connected client does not pay for it.
-pub(in crate::mqtt) async fn serve<S>(stream: S, peer: Peer, broker: Arc<Broker>, deadline: Instant)
+pub(in crate::mqtt) fn serve<S>(
+    stream: S,
+    peer: Peer,
+    broker: Arc<Broker>,
+    deadline: Instant,
+) -> impl Future<Output = ()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    if let Some(connection) = Box::pin(accept(stream, peer, broker, deadline)).await {
-        connection.run().await;
+    let handshake = Box::pin(accept(stream, peer, broker, deadline));
+    async {
+        if let Some(connection) = handshake.await {
+            connection.run().await;
+        }
     }
 }
 

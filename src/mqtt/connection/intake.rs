@@ -19,7 +19,11 @@ use super::{Connection, EndReason, OUTPUT_LOW_BYTES, needs_answer};
 use crate::{
     admission::{PreAuthPermit, QuotaKind},
     mqtt::{
-        connection::{dispatch::awaited_permit, rate_limit::work_of, transport::TransportEvent},
+        connection::{
+            dispatch::{UnfinishedAction, awaited_permit},
+            rate_limit::work_of,
+            transport::TransportEvent,
+        },
         protocol::{
             codec::{self, Frame},
             packet::{ClientPacket, Protocol, Reason},
@@ -51,6 +55,13 @@ impl Intake {
     }
 }
 
+/// A packet that was decoded and whose handling has begun.
+struct Accepted {
+    /// The work that it costs.
+    units: u64,
+    unfinished: Option<Box<UnfinishedAction>>,
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Decodes and handles the input as far as the rates allow, and scans the rest for PINGREQ.
     pub(super) async fn process_input(&mut self) -> Result<(), EndReason> {
@@ -78,22 +89,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn handle(&mut self, frame: Frame) -> Result<(), EndReason> {
-        let was_scanned = self.intake.scanned > 0;
-        self.intake.scanned = self.intake.scanned.saturating_sub(frame.len());
-        let packet = codec::decode(self.protocol, frame)?;
-        if self.draining_until.is_some() && needs_answer(&packet) {
-            return Ok(()); // not accepted, so neither answered nor acknowledged
-        }
-        if was_scanned && matches!(packet, ClientPacket::PingReq) {
-            return Ok(()); // answered and counted on arrival
-        }
-        let now = Instant::now();
-        let (limits, quotas) = (&self.broker.limits.rates, self.broker.service.quotas());
-        let units = work_of(&packet);
-        self.rate_limit.charge_packet(&packet, &self.client.session, limits, quotas, now);
-        let action = self.client.session.receive(packet, now, self.transport.output())?;
-        if let Some(action) = action {
-            self.act(action).await?;
+        let Some(Accepted { units, unfinished }) = self.accept(frame)? else { return Ok(()) };
+        if let Some(unfinished) = unfinished {
+            // Boxed, since it is rare and the task of a connection is kept small.
+            Box::pin(self.complete_action(*unfinished)).await?;
         }
         // After it, since it has charged its own work by now.
         self.rate_limit.charge_work(units, self.broker.service.quotas(), Instant::now());
@@ -116,6 +115,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
+    /// Decodes a packet and begins to handle it. Returns `None` if it is ignored or was answered on arrival.
+    fn accept(&mut self, frame: Frame) -> Result<Option<Accepted>, EndReason> {
+        let was_scanned = self.intake.scanned > 0;
+        self.intake.scanned = self.intake.scanned.saturating_sub(frame.len());
+        let packet = codec::decode(self.protocol, frame)?;
+        if self.draining_until.is_some() && needs_answer(&packet) {
+            return Ok(None); // not accepted, so neither answered nor acknowledged
+        }
+        if was_scanned && matches!(packet, ClientPacket::PingReq) {
+            return Ok(None); // answered and counted on arrival
+        }
+        let now = Instant::now();
+        let (limits, quotas) = (&self.broker.limits.rates, self.broker.service.quotas());
+        let units = work_of(&packet);
+        self.rate_limit.charge_packet(&packet, &self.client.session, limits, quotas, now);
+        let unfinished = match self.client.session.receive(packet, now, self.transport.output())? {
+            Some(action) => self.act(action)?,
+            None => None,
+        };
+        Ok(Some(Accepted { units, unfinished }))
+    }
+
     /// Sends what the stream takes at once, between requests that came together. Thus their replies exceed the limit
     /// only if the client does not read them.
     async fn send_between_requests(&mut self) -> Result<(), EndReason> {
@@ -127,20 +148,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    async fn act(&mut self, action: Action) -> Result<(), EndReason> {
-        match action {
-            Action::Publish(inbound) => self.publish(inbound).await,
-            Action::Subscribe(subscribe) => return self.subscribe(subscribe).await,
-            Action::Unsubscribe(id, filters) => return self.unsubscribe(id, filters).await,
-            Action::Save(unsaved) => self.save(unsaved),
-            Action::Release(ticket) => self.save_release(ticket),
+    /// Performs `action` as far as it need not wait.
+    fn act(&mut self, action: Action) -> Result<Option<Box<UnfinishedAction>>, EndReason> {
+        let unfinished = match action {
+            Action::Publish(inbound) => self.publish(inbound),
+            Action::Subscribe(subscribe) => Some(self.subscribe(subscribe)),
+            Action::Unsubscribe(id, filters) => Some(self.unsubscribe(id, filters)),
+            Action::Save(unsaved) => {
+                self.save(unsaved);
+                None
+            }
+            Action::Release(ticket) => {
+                self.save_release(ticket);
+                None
+            }
             Action::Disconnect { with_will, session_expiry } => {
                 self.session_expiry =
                     session_expiry.unwrap_or(self.session_expiry).min(self.broker.limits.session_expiry_max);
                 return Err(EndReason::Disconnect { with_will });
             }
-        }
-        Ok(())
+        };
+        Ok(unfinished.and_then(|unfinished| self.complete_at_once(unfinished)))
     }
 
     /// Answers each PINGREQ among the whole packets that may not be handled yet. They count as control packets. Those

@@ -34,7 +34,11 @@ fn a_flipped_bit_costs_its_page() {
     let image = fs::read(&original).unwrap();
     let mut random = Random::new(5);
     let (mut partial, mut named) = (0, 0);
-    for _ in 0..40 {
+    // The times in the file differ by run, and with them the place of a bit; so the number of rounds is not fixed.
+    for round in 0..1000 {
+        if round >= 40 && partial > 5 && named > 5 {
+            break;
+        }
         let bit = random.below(8 * image.len() as u64) as usize;
         let mut image = image.clone();
         image[bit / 8] ^= 1 << (bit % 8);

@@ -5,6 +5,8 @@
 
 #![allow(clippy::indexing_slicing, clippy::panic, missing_docs, reason = "tests")]
 
+mod server;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -12,22 +14,7 @@ use std::{
 };
 
 use serde_json::Value;
-
-/// Builds the server of this workspace, which is nothing to do after `cargo test --workspace`. A test is built with it,
-/// because only then the dependencies have the same features as there; with others all of them are compiled again.
-fn umbrad() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--workspace", "--bin", "umbrad", "--test", "tidy", "--message-format", "json"])
-        .current_dir(root)
-        .output()
-        .expect("cargo runs");
-    let text = String::from_utf8_lossy(&built.stdout);
-    let programs = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut built_bins = programs.filter(|message| message["target"]["kind"][0] == "bin");
-    let path = built_bins.find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    path.unwrap_or_else(|| panic!("umbrad was not built: {}", String::from_utf8_lossy(&built.stderr)))
-}
+use server::umbrad;
 
 fn bench(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_firmware-sim")).arg("bench").args(arguments).output().expect("firmware-sim runs")

@@ -3,6 +3,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    num::NonZero,
+    sync::Mutex,
+    thread,
 };
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +25,10 @@ pub(crate) struct Baseline {
     architecture: String,
     valgrind: String,
     instructions: BTreeMap<String, u64>,
+}
+
+fn processors() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// The result of a comparison.
@@ -47,12 +54,22 @@ impl Baseline {
     }
 
     /// Counts the instructions of `cases`.
-    pub(crate) fn count<'a>(cases: impl Iterator<Item = &'a Case>) -> Result<Self, String> {
-        let mut instructions = BTreeMap::new();
-        for case in cases {
-            let count = callgrind::instructions(case.name)? / case.operations as u64;
-            instructions.insert(case.name.to_owned(), count);
-        }
+    pub(crate) fn count<'a>(cases: impl Iterator<Item = &'a Case> + Send) -> Result<Self, String> {
+        let (cases, counts) = (Mutex::new(cases), Mutex::new(BTreeMap::new()));
+        let next = || cases.lock().map_err(|error| error.to_string()).map(|mut cases| cases.next());
+        let work = || {
+            while let Some(case) = next()? {
+                let count = callgrind::instructions(case.name)? / case.operations as u64;
+                counts.lock().map_err(|error| error.to_string())?.insert(case.name.to_owned(), count);
+            }
+            Ok(())
+        };
+        // Other work changes no count, so as many run at a time as there are processors.
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..processors()).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a thread panicked".to_owned())?)
+        })?;
+        let instructions = counts.into_inner().map_err(|error| error.to_string())?;
         let (rustc, valgrind) = (callgrind::version("rustc")?, callgrind::version("valgrind")?);
         Ok(Self { rustc, architecture: std::env::consts::ARCH.to_owned(), valgrind, instructions })
     }

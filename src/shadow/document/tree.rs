@@ -1,7 +1,7 @@
 //! The tree of one section: its values and a stamp at every leaf.
 //!
 //! A document has few members in an object, and is read, copied and freed far more often than it gains a member. So an
-//! object is one allocation without spare room, which has the keys of up to 15 bytes in it (decision 0017).
+//! object is one allocation without spare room, which has the keys of up to 15 bytes in it (decision 0018).
 
 use std::{iter, mem, slice, sync::Arc};
 
@@ -119,7 +119,7 @@ impl<'a> IntoIterator for &'a Members {
     }
 }
 
-/// Of equal keys, the last one is kept.
+/// Keeps the last of equal keys.
 impl From<Vec<(Key, Node)>> for Members {
     fn from(mut members: Vec<(Key, Node)>) -> Self {
         // They nearly always come in order.

@@ -185,12 +185,15 @@ impl<C> Writer<C> {
             // Before the flushed documents, since a purged name may be in use again.
             progress.floors += purge::write(transaction, &mut state, &record.purged)?;
             for (key, form) in flushed {
-                let key = schema::state_key(key);
+                let name = schema::state_key(key);
                 let value = match form {
-                    Form::Decoded(stored) => encoder.encode(&key, stored, dictionary),
+                    Form::Decoded(stored) => encoder.encode(&name, stored, dictionary),
                     Form::Record(record) => record,
+                    Form::Unapplied(unapplied) => {
+                        encoder.encode(&name, &unapplied.apply(key, &shared.dictionaries)?, dictionary)
+                    }
                 };
-                state.insert(key.as_slice(), value)?;
+                state.insert(name.as_slice(), value)?;
             }
             if let Some(next) = &trainer.next {
                 next.write(transaction)?;

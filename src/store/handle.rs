@@ -2,6 +2,7 @@
 
 use std::{
     io::Write,
+    mem,
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},
     thread::{self, JoinHandle},
     time::Instant,
@@ -19,6 +20,7 @@ use crate::{
     observability::metrics::CommitMetrics,
     shadow::{DeviceId, Document, Rejection, ShadowKey, ShadowName, Version},
     store::{
+        background::BackgroundThread,
         backup::copy::CopyError,
         batch::QueuedCommand,
         database::Database,
@@ -31,9 +33,10 @@ use crate::{
             entry::{JournalEntry, Seq},
             recovery,
             retention::Retention,
+            unapplied,
         },
         options::{COMMAND_OVERHEAD_BYTES, StoreOptions},
-        pages::verifier::Verifier,
+        pages::verifier,
         purging::{PurgeOrder, PurgedTombstones},
         reader::{History, HistoryReader, JournalPage, Listed, LoadTime, Shared},
         replication::batch_log::FileLog,
@@ -70,7 +73,8 @@ struct Inner<C: Send + 'static> {
     room: Arc<Semaphore>,
     room_max: u32,
     writer: Mutex<Option<JoinHandle<()>>>,
-    verifier: Mutex<Option<Verifier>>,
+    /// The threads of the start: the check of the pages, and the replay.
+    background: Mutex<Vec<BackgroundThread>>,
 }
 
 /// A reservation in the queue for one command.
@@ -105,8 +109,10 @@ pub fn open<C: Send + 'static>(
     let again = options.clone();
     let reopen = Box::new(move || Database::reopen(&again));
     let (store, writer) = assemble(database, reopen, disk, options, Box::new(clock), Box::new(deliver))?;
-    let started = Verifier::start(Arc::clone(&store.inner.shared.database)).and_then(|verifier| {
-        *store.inner.verifier.lock() = verifier;
+    let dirty = writer.dirty_set.keys().cloned().collect();
+    let started = verifier::start(Arc::clone(&store.inner.shared.database)).and_then(|verifier| {
+        let replay = unapplied::apply_in_background(dirty, &store.inner.shared)?;
+        store.inner.background.lock().extend(verifier.into_iter().chain(replay));
         spawn(writer)
     });
     *store.inner.writer.lock() = Some(started.map_err(|error| StoreError::Io { path, error })?);
@@ -176,7 +182,8 @@ pub(super) fn assemble<C: Send + 'static>(
         options,
     };
     writer.report();
-    let inner = Inner { shared, queue: sender, room, room_max, writer: Mutex::new(None), verifier: Mutex::new(None) };
+    let inner =
+        Inner { shared, queue: sender, room, room_max, writer: Mutex::new(None), background: Default::default() };
     Ok((Store { inner: Arc::new(inner) }, writer))
 }
 
@@ -454,9 +461,7 @@ impl<C: Send + 'static> Inner<C> {
     }
 
     fn close(&self) {
-        if let Some(verifier) = self.verifier.lock().take() {
-            verifier.stop();
-        }
+        mem::take(&mut *self.background.lock()).into_iter().for_each(BackgroundThread::stop);
         self.room.close();
         // An error means that the writer has ended already.
         let _ = self.queue.send(Message::Close);

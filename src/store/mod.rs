@@ -18,6 +18,7 @@
 //! *Invariant:* callers can apply commands, read documents and history, and follow the journal. No other module knows
 //! that the store is one file or that it uses redb.
 
+mod background;
 mod backup;
 mod batch;
 mod changes;

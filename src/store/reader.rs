@@ -20,6 +20,7 @@ use crate::{
     observability::metrics::CommitMetrics,
     shadow::{Document, Remembered, ShadowKey, ShadowName, Version, name::DeviceId},
     store::{
+        codec::DecodeError,
         database::{AbortCause, Database, SoundSpan},
         disk::FreeDisk,
         error::StoreError,
@@ -419,19 +420,26 @@ fn stored_between(database: &Database, span: &SoundSpan, limit: usize) -> Result
 
 /// Returns the document of `key` in the state table; the floor of its device if there is none.
 pub(super) fn load(database: &Database, key: &ShadowKey) -> Result<Result<StoredShadow, Version>, StoreError> {
+    let decode = |name: &[u8], value: &[u8]| record::decode(name, value, &database.dictionaries);
+    database.read(|transaction| load_from(database, transaction, key, decode))
+}
+
+/// Returns the record of `key` in the state table, decoded by `decode`; the floor of its device if there is none.
+pub(super) fn load_from<T>(
+    database: &Database,
+    transaction: &ReadTransaction,
+    key: &ShadowKey,
+    decode: impl FnOnce(&[u8], &[u8]) -> Result<T, DecodeError>,
+) -> Result<Result<T, Version>, AbortCause> {
     let name = schema::state_key(key);
     database.check_key(CheckedTable::State, &name)?;
-    database.read(|transaction| {
-        let table = transaction.open_table(STATE_TABLE)?;
-        match table.get(name.as_slice())? {
-            None => {
-                database.check_key(CheckedTable::Floors, key.device.as_str().as_bytes())?;
-                Ok(Err(floor::of(transaction, &key.device)?.version))
-            }
-            Some(value) => Ok(Ok(record::decode(&name, value.value(), &database.dictionaries)
-                .map_err(|error| StoreError::record(STATE, key, &error))?)),
+    match transaction.open_table(STATE_TABLE)?.get(name.as_slice())? {
+        None => {
+            database.check_key(CheckedTable::Floors, key.device.as_str().as_bytes())?;
+            Ok(Err(floor::of(transaction, &key.device)?.version))
         }
-    })
+        Some(value) => Ok(Ok(decode(&name, value.value()).map_err(|error| StoreError::record(STATE, key, &error))?)),
+    }
 }
 
 /// Returns `None` for a damaged record, which is logged.

@@ -20,7 +20,7 @@ use crate::{
         error::StoreError,
         journal::{
             entry::{JOURNAL, JournalEntry, Seq},
-            recovery,
+            unapplied,
         },
         reader,
         rows::{
@@ -332,7 +332,7 @@ impl Audit {
     fn replay(&self, mut stored: StoredShadow, chain: &Chain) -> Result<(), StoreError> {
         let last = stored.last_entry;
         for entry in chain.open.iter().filter(|entry| entry.seq > last) {
-            stored.document = Arc::new(recovery::next(&stored, entry, self.tombstones_max)?);
+            stored.document = Arc::new(unapplied::next(&stored, entry, self.tombstones_max)?);
             stored.last_entry = entry.seq;
         }
         Ok(())

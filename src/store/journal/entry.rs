@@ -110,10 +110,25 @@ impl NewJournalEntry<'_> {
     }
 }
 
-impl JournalEntry {
-    /// Decodes the framed value found at `seq`.
-    pub(in crate::store) fn decode(seq: Seq, framed: &[u8]) -> Result<Self, DecodeError> {
-        let mut payload = frame::open(framed, JOURNAL, &seq.0.to_le_bytes())?;
+/// The part of an entry before its changes.
+pub(in crate::store) struct EntryHead<'a> {
+    pub(in crate::store) key: ShadowKey,
+    pub(in crate::store) deleted: bool,
+    pub(in crate::store) version: Version,
+    pub(in crate::store) previous: Seq,
+    etag: Etag,
+    timestamp: Timestamp,
+    principal: &'a str,
+    client: &'a str,
+}
+
+impl<'a> EntryHead<'a> {
+    /// Decodes the head of the framed value found at `seq`, whose checksum is that of the whole value.
+    pub(in crate::store) fn decode(seq: Seq, framed: &'a [u8]) -> Result<Self, DecodeError> {
+        Self::of(&mut frame::open(framed, JOURNAL, &seq.0.to_le_bytes())?)
+    }
+
+    fn of(payload: &mut Decoder<'a>) -> Result<Self, DecodeError> {
         let timestamp = Timestamp(payload.u64()?);
         let flags = payload.u8()?;
         if flags & !KNOWN_FLAGS != 0 {
@@ -124,16 +139,34 @@ impl JournalEntry {
             0 => None,
             _ => Some(ShadowName::new(payload.str()?).map_err(|_| DecodeError::Invalid("a shadow name"))?),
         };
-        let mut entry = Self {
-            seq,
+        Ok(Self {
             key: ShadowKey { device, name },
             deleted: flags & DELETED != 0,
             version: Version(payload.u64()?),
             etag: Etag { version: Version(payload.u64()?), digest: payload.array()? },
             timestamp,
-            principal: payload.str()?.into(),
-            client: payload.str()?.into(),
+            principal: payload.str()?,
+            client: payload.str()?,
             previous: Seq(payload.u64()?),
+        })
+    }
+}
+
+impl JournalEntry {
+    /// Decodes the framed value found at `seq`.
+    pub(in crate::store) fn decode(seq: Seq, framed: &[u8]) -> Result<Self, DecodeError> {
+        let mut payload = frame::open(framed, JOURNAL, &seq.0.to_le_bytes())?;
+        let head = EntryHead::of(&mut payload)?;
+        let mut entry = Self {
+            seq,
+            key: head.key,
+            deleted: head.deleted,
+            version: head.version,
+            etag: head.etag,
+            timestamp: head.timestamp,
+            principal: head.principal.into(),
+            client: head.client.into(),
+            previous: head.previous,
             changes: (0..payload.count()?).map(|_| change(&mut payload)).collect::<Result<_, _>>()?,
             remembered: None,
         };

@@ -4,3 +4,4 @@ pub(super) mod device_changes;
 pub(super) mod entry;
 pub(super) mod recovery;
 pub(super) mod retention;
+pub(super) mod unapplied;

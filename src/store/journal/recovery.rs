@@ -1,22 +1,17 @@
-//! Recovery at the start: the journal after the checkpoint is replayed onto the state table.
+//! Recovery at the start: the journal after the checkpoint is read, and kept for the shadows that it changes.
 //!
-//! A change is applied only to a document older than it, so a partial write-back pass does no harm. Each result must
-//! have the version and etag that were reported when the change was accepted. If one has not, or an entry is missing or
-//! damaged, the store does not open, since it would return wrong data. A damaged *record* in the state table affects
-//! only its own shadow: it is logged and cannot be read or written, while the others can.
+//! An entry counts only if it is newer than the record of its shadow, so a partial write-back pass does no harm. If an entry
+//! is missing, damaged, or does not follow the record or the entry before it, the store does not open, since it would return
+//! wrong data. A damaged *record* in the state table affects only its own shadow: it is logged and cannot be read or
+//! written, while the others can.
 //!
-//! The documents are made in the cache, which keeps most of them encoded if they are many.
+//! The entries are applied later ([`super::unapplied`]), with the check that they make the etags that were reported.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, hash_map::RandomState},
-    hash::BuildHasher,
-    mem,
+    collections::{BTreeMap, BTreeSet, HashMap},
     num::NonZero,
     panic::resume_unwind,
-    sync::{
-        Arc,
-        mpsc::{self, Receiver, SendError, SyncSender},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -24,18 +19,20 @@ use std::{
 use redb::{ReadTransaction, ReadableTable};
 
 use crate::{
-    shadow::{Document, ShadowKey, Stamp, Timestamp, Version},
+    shadow::{ShadowKey, Version},
     store::{
         database::{AbortCause, Database},
         error::StoreError,
-        journal::entry::{JournalEntry, Seq},
-        reader::{self, entry},
-        replication::applied_position::AppliedPosition,
+        journal::{
+            entry::{EntryHead, JOURNAL, Seq},
+            unapplied::{ReplayRules, UnappliedShadow, check_follows},
+        },
+        reader,
         schema::{Checkpoint, JOURNAL_TABLE},
         shadow_counts::CountChange,
         state::{
-            cache::{DocumentCache, NotCached},
-            record::StoredShadow,
+            cache::DocumentCache,
+            record::{self, RecordState},
         },
     },
 };
@@ -44,6 +41,7 @@ use crate::{
 const REPORT_EVERY: Duration = Duration::from_secs(2);
 
 /// The result of recovery.
+#[derive(Default)]
 pub(in crate::store) struct Recovered {
     /// The shadows whose document is newer than the state table, with the approximate bytes of the records.
     pub(in crate::store) dirty: BTreeMap<ShadowKey, u32>,
@@ -51,39 +49,23 @@ pub(in crate::store) struct Recovered {
     pub(in crate::store) fresh: BTreeSet<ShadowKey>,
     /// The change of the numbers of shadows.
     pub(in crate::store) counts: CountChange,
-    /// The number of entries replayed.
+    /// The number of entries after the checkpoint.
     pub(in crate::store) entries: u64,
 }
 
-/// The entries sent to a thread at once.
-const ENTRIES_AT_ONCE: usize = 256;
-/// The times as many entries that may wait for a thread.
-const SENT_AHEAD: usize = 4;
-
-/// The parts of a replay that its threads share.
-#[derive(Clone, Copy)]
-struct Context<'a> {
-    database: &'a Database,
-    /// The documents.
-    cache: &'a DocumentCache,
-    tombstones_max: usize,
-    /// The times of the decisions, as far as the file has them.
-    position: Option<&'a AppliedPosition>,
-    /// The running time of the store, which idempotency keys in other entries get; `None` in files of older programs.
-    decided: Option<Timestamp>,
+/// An entry after the checkpoint.
+struct TailEntry {
+    seq: Seq,
+    previous: Seq,
+    version: Version,
+    deleted: bool,
+    framed: Box<[u8]>,
 }
 
-/// The replay of the entries of some shadows.
-struct Replay<'a> {
-    context: Context<'a>,
-    dirty: BTreeMap<ShadowKey, u32>,
-    /// The shadows whose record is damaged.
-    damaged: HashSet<ShadowKey>,
-    fresh: BTreeSet<ShadowKey>,
-    counts: CountChange,
-}
+/// The entries of a shadow, oldest first.
+type Tail = (ShadowKey, Vec<TailEntry>);
 
-/// Replays the journal after the checkpoint of `progress`, and publishes the documents in `cache`, which is empty.
+/// Reads the journal after the checkpoint of `progress`, and adds the shadows that it changes to `cache`, which is empty.
 pub(in crate::store) fn recover(
     database: &Database,
     progress: &Checkpoint,
@@ -92,31 +74,26 @@ pub(in crate::store) fn recover(
 ) -> Result<Recovered, StoreError> {
     let started = Instant::now();
     let decided = database.ages()?.map(|ages| ages.running());
-    let position = database.applied_position()?;
-    let context = Context { database, cache, tombstones_max, position: position.as_ref(), decided };
-    let replays = database.read(|transaction| {
+    let rules = Arc::new(ReplayRules { tombstones_max, position: database.applied_position()?, decided });
+    let tails = database.read(|transaction| {
         check_head(transaction, progress)?;
-        replay(transaction, progress, context)
+        read_tails(transaction, progress)
     })?;
-    let (mut dirty, mut fresh, mut counts) = (BTreeMap::new(), BTreeSet::new(), CountChange::default());
-    for mut share in replays {
-        dirty.append(&mut share.dirty);
-        fresh.append(&mut share.fresh);
-        counts.add(share.counts);
+    let mut recovered = Recovered { entries: progress.lag().0, ..Recovered::default() };
+    for mut share in keep_all(database, tails, &rules, cache)? {
+        recovered.dirty.append(&mut share.dirty);
+        recovered.fresh.append(&mut share.fresh);
+        recovered.counts.add(share.counts);
     }
-    let entries = progress.lag().0;
     let (elapsed, head) = (started.elapsed(), progress.head.seq.0);
-    match entries {
+    match recovered.entries {
         0 => tracing::info!(head, "the store is open: nothing to replay"),
-        _ => tracing::info!(
-            head,
-            entries,
-            documents = dirty.len(),
-            ?elapsed,
-            "the store is open: replayed the end of the journal"
-        ),
+        entries => {
+            let documents = recovered.dirty.len();
+            tracing::info!(head, entries, documents, ?elapsed, "the store is open: read the end of the journal");
+        }
     }
-    Ok(Recovered { dirty, fresh, counts, entries })
+    Ok(recovered)
 }
 
 /// Checks that the journal ends where the last commit recorded.
@@ -129,180 +106,116 @@ fn check_head(transaction: &ReadTransaction, progress: &Checkpoint) -> Result<()
     Err(StoreError::entry(progress.head.seq, format!("the journal should end here and ends at {last}")).into())
 }
 
-/// Replays the journal after the checkpoint of `progress`. This thread reads it, and one thread for each processor applies the
-/// entries of its share of the shadows.
-fn replay<'a>(
-    transaction: &ReadTransaction,
-    progress: &Checkpoint,
-    context: Context<'a>,
-) -> Result<Vec<Replay<'a>>, AbortCause> {
-    let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    thread::scope(|scope| {
-        let start = |_| {
-            let (sender, entries) = mpsc::sync_channel(SENT_AHEAD);
-            (sender, scope.spawn(move || Replay::new(context).run(&entries)))
-        };
-        let (senders, threads): (Vec<_>, Vec<_>) = (0..processors).map(start).unzip();
-        let read = read_entries(transaction, progress, Shares::new(senders));
-        let replays: Result<Vec<_>, _> =
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect();
-        read?;
-        Ok(replays?)
-    })
-}
-
-/// Reads the journal after the checkpoint of `progress`, and sends the entries to `shares`. Ends early if a thread has.
-fn read_entries(transaction: &ReadTransaction, progress: &Checkpoint, mut shares: Shares) -> Result<(), AbortCause> {
+/// Returns the entries after the checkpoint of `progress`, in the order of the keys.
+fn read_tails(transaction: &ReadTransaction, progress: &Checkpoint) -> Result<Vec<Tail>, AbortCause> {
     let table = transaction.open_table(JOURNAL_TABLE)?;
     let (checkpoint, head) = (progress.checkpoint.seq, progress.head.seq);
     let mut last_report = Instant::now();
     let mut expected = checkpoint.0;
+    let mut tails: HashMap<ShadowKey, Vec<TailEntry>> = HashMap::new();
     for item in table.range(checkpoint.0 + 1..=head.0)? {
         let (seq, value) = item?;
         expected += 1;
         if seq.value() != expected {
             return Err(StoreError::entry(Seq(expected), "it is missing").into());
         }
-        if shares.send(entry(Seq(expected), value.value())?).is_err() {
-            return Ok(());
-        }
+        let (seq, framed) = (Seq(expected), value.value());
+        let head_of_entry = EntryHead::decode(seq, framed).map_err(|error| StoreError::record(JOURNAL, seq, &error))?;
+        let EntryHead { key, deleted, version, previous, .. } = head_of_entry;
+        tails.entry(key).or_default().push(TailEntry { seq, previous, version, deleted, framed: framed.into() });
         if last_report.elapsed() >= REPORT_EVERY {
             last_report = Instant::now();
-            tracing::info!(done = expected - checkpoint.0, of = head.0 - checkpoint.0, "replaying the journal");
+            tracing::info!(done = expected - checkpoint.0, of = head.0 - checkpoint.0, "reading the journal");
         }
     }
     if expected != head.0 {
         return Err(StoreError::entry(Seq(expected + 1), "it is missing").into());
     }
-    // An error here is that of a thread, which reports it.
-    let _ = shares.send_rest();
-    Ok(())
+    let mut tails: Vec<Tail> = tails.into_iter().collect();
+    tails.sort_unstable_by(|(key, _), (other, _)| key.cmp(other));
+    Ok(tails)
 }
 
-/// The entries for each thread, of which each has some shadows.
-struct Shares {
-    senders: Vec<SyncSender<Vec<JournalEntry>>>,
-    waiting: Vec<Vec<JournalEntry>>,
-    hasher: RandomState,
-}
-
-impl Shares {
-    fn new(senders: Vec<SyncSender<Vec<JournalEntry>>>) -> Self {
-        let waiting = senders.iter().map(|_| Vec::new()).collect();
-        Self { senders, waiting, hasher: RandomState::new() }
-    }
-
-    /// Sends `entry` to the thread that has its shadow.
-    #[expect(clippy::cast_possible_truncation, reason = "any bits of the hash do")]
-    fn send(&mut self, entry: JournalEntry) -> Result<(), SendError<Vec<JournalEntry>>> {
-        let share = self.hasher.hash_one(&entry.key) as usize % self.senders.len();
-        if let (Some(waiting), Some(sender)) = (self.waiting.get_mut(share), self.senders.get(share)) {
-            waiting.push(entry);
-            if waiting.len() >= ENTRIES_AT_ONCE {
-                return sender.send(mem::take(waiting));
+/// Adds the shadows of `tails` to `cache`, on all processors. Each has a range of the keys, since neighbours share pages.
+fn keep_all(
+    database: &Database,
+    tails: Vec<Tail>,
+    rules: &Arc<ReplayRules>,
+    cache: &DocumentCache,
+) -> Result<Vec<Recovered>, StoreError> {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let at_once = tails.len().div_ceil(processors).max(1);
+    let mut tails = tails.into_iter();
+    thread::scope(|scope| {
+        let mut threads = Vec::new();
+        loop {
+            let share: Vec<Tail> = tails.by_ref().take(at_once).collect();
+            if share.is_empty() {
+                break;
             }
+            threads.push(scope.spawn(move || {
+                let mut recovered = Recovered::default();
+                database.read(|transaction| {
+                    share.into_iter().try_for_each(|tail| recovered.keep(database, transaction, tail, rules, cache))
+                })?;
+                Ok(recovered)
+            }));
         }
-        Ok(())
-    }
-
-    fn send_rest(self) -> Result<(), SendError<Vec<JournalEntry>>> {
-        self.senders.iter().zip(self.waiting).try_for_each(|(sender, waiting)| sender.send(waiting))
-    }
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
 }
 
-impl<'a> Replay<'a> {
-    fn new(context: Context<'a>) -> Self {
-        Self {
-            context,
-            dirty: BTreeMap::new(),
-            damaged: HashSet::new(),
-            fresh: BTreeSet::new(),
-            counts: CountChange::default(),
-        }
-    }
-
-    /// Applies the entries that come, in order.
-    fn run(mut self, entries: &Receiver<Vec<JournalEntry>>) -> Result<Self, StoreError> {
-        entries.iter().flatten().try_for_each(|entry| self.apply(&entry))?;
-        Ok(self)
-    }
-
-    fn apply(&mut self, entry: &JournalEntry) -> Result<(), StoreError> {
-        let Context { database, cache, tombstones_max, position, decided } = self.context;
-        let key = &entry.key;
-        if self.damaged.contains(key) {
-            return Ok(());
-        }
-        let (mut stored, is_here) = match cache.get(key) {
-            Ok(stored) => (stored, true),
-            Err(NotCached::Damaged(error)) => return Err(error),
-            Err(NotCached::Miss(_)) => match load(database, key)? {
-                Some(stored) => (stored, false),
-                None => {
-                    self.damaged.insert(key.clone());
-                    return Ok(());
-                }
-            },
+impl Recovered {
+    /// Adds the entries of a shadow that are newer than its record to `cache`.
+    fn keep(
+        &mut self,
+        database: &Database,
+        transaction: &ReadTransaction,
+        (key, mut entries): Tail,
+        rules: &Arc<ReplayRules>,
+        cache: &DocumentCache,
+    ) -> Result<(), AbortCause> {
+        let decode = |name: &[u8], value: &[u8]| Ok((record::decode_state(name, value)?, Box::from(value)));
+        let (state, record, floor) = match reader::load_from(database, transaction, &key, decode) {
+            Ok(Ok((state, record))) => (Some(state), Some(record), Version(0)),
+            Ok(Err(floor)) => (None, None, floor),
+            Err(AbortCause::Store(error @ StoreError::Record { .. })) => {
+                tracing::error!(%error, "a document is damaged and stays out of service");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
         };
-        if !stored.is_recorded() {
+        let last_entry = state.as_ref().map(|state| state.last_entry).unwrap_or_default();
+        entries.retain(|entry| entry.seq > last_entry);
+        let Some(is_deleted) = entries.last().map(|entry| entry.deleted) else { return Ok(()) };
+        self.count(&key, state.as_ref(), floor, &entries)?;
+        let entries: Vec<_> = entries.into_iter().map(|entry| (entry.seq, entry.framed)).collect();
+        let newest = entries.last().map_or(0, |(_, framed)| framed.len());
+        let record_bytes = record.as_ref().map_or(0, |record: &Box<[u8]>| record.len()).max(newest);
+        if record.is_none() {
             self.fresh.insert(key.clone());
         }
-        if stored.last_entry < entry.seq {
-            let document = Arc::new(next(&stored, entry, tombstones_max)?);
-            let decided = position.and_then(|position| position.decided(entry.seq)).or(decided);
-            let remembered =
-                entry.remember(&stored.remembered, decided.unwrap_or(entry.timestamp)).unwrap_or_else(|_| {
-                    // There was room when the request was accepted, by the limits of that time.
-                    tracing::warn!(seq = entry.seq.0, %key, "no room for an idempotency key");
-                    stored.remembered.clone()
-                });
-            self.counts.written(stored.is_recorded().then_some(stored.document.deleted), document.deleted);
-            stored = StoredShadow { document, last_entry: entry.seq, remembered };
-        } else if is_here {
-            return Ok(());
-        }
-        self.dirty.insert(key.clone(), stored.record_bytes(&database.dictionaries));
-        cache.publish(key, stored, true);
+        cache.add_unapplied(&key, UnappliedShadow { record, floor, entries, is_deleted, rules: Arc::clone(rules) });
+        self.dirty.insert(key, u32::try_from(record_bytes).unwrap_or(u32::MAX));
         Ok(())
     }
-}
 
-/// Returns the document of `key` in the state table; `None` if it is damaged.
-fn load(database: &Database, key: &ShadowKey) -> Result<Option<StoredShadow>, StoreError> {
-    match reader::load(database, key) {
-        Ok(stored) => Ok(Some(stored.unwrap_or_else(StoredShadow::absent_at))),
-        Err(error @ StoreError::Record { .. }) => {
-            tracing::error!(%error, "a document is damaged and stays out of service");
-            Ok(None)
+    /// Checks that `entries` follow `state`, the record of `key`, and counts what they change.
+    fn count(
+        &mut self,
+        key: &ShadowKey,
+        state: Option<&RecordState>,
+        floor: Version,
+        entries: &[TailEntry],
+    ) -> Result<(), StoreError> {
+        let mut former = state.map_or((Seq(0), floor), |state| (state.last_entry, state.version));
+        let mut was_deleted = state.map(|state| state.deleted);
+        for entry in entries {
+            check_follows(former, key, (entry.seq, entry.previous, entry.version))?;
+            former = (entry.seq, entry.version);
+            self.counts.written(was_deleted, entry.deleted);
+            was_deleted = Some(entry.deleted);
         }
-        Err(error) => Err(error),
+        Ok(())
     }
-}
-
-/// Returns the document after applying `entry` to `stored`.
-///
-/// The first entry of a shadow without a record was decided at the floor that the device had then. The floor may be
-/// higher now.
-pub(in crate::store) fn next(
-    stored: &StoredShadow,
-    entry: &JournalEntry,
-    tombstones_max: usize,
-) -> Result<Document, StoreError> {
-    let floor = Version(entry.version.0.saturating_sub(1));
-    let stored = match stored.is_recorded() || stored.document.version <= floor {
-        true => stored,
-        false => &StoredShadow::absent_at(floor),
-    };
-    let former = stored.document.version;
-    if entry.previous != stored.last_entry || entry.version != Version(former.0 + 1) {
-        let detail = format!("it makes version {} of {}, which is at {}", entry.version.0, entry.key, former.0);
-        return Err(StoreError::entry(entry.seq, detail));
-    }
-    let stamp = Stamp { version: entry.version, timestamp: entry.timestamp, by: Arc::clone(&entry.principal) };
-    let document = stored.document.apply(&entry.changes, &Arc::new(stamp), entry.deleted, tombstones_max);
-    if document.etag != entry.etag {
-        let detail = format!("applied again to {}, it does not make the document it made first", entry.key);
-        return Err(StoreError::entry(entry.seq, detail));
-    }
-    Ok(document)
 }

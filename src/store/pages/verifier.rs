@@ -6,11 +6,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
 use crate::store::{
+    background::BackgroundThread,
     pages::{
         check::{CheckedTable, PageCheck},
         tree::KeyRange,
@@ -24,38 +25,17 @@ const REOPENING_PAUSE: Duration = Duration::from_millis(50);
 /// Most damaged ranges listed in the log.
 const LOGGED_MAX: usize = 20;
 
-/// A running verification.
-pub(in crate::store) struct Verifier {
-    is_stopped: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl Verifier {
-    /// Begins to verify the file in `slot`; `None` if that was done when it was opened.
-    pub(in crate::store) fn start(slot: Arc<DatabaseSlot>) -> io::Result<Option<Self>> {
-        match slot.pages() {
-            None => Ok(None),
-            Some(pages) if pages.is_finished() => {
-                report(&pages, Duration::ZERO);
-                Ok(None)
-            }
-            Some(pages) => {
-                tracing::info!(bytes = pages.length(), "verifying the pages of the store in the background");
-                let is_stopped = Arc::new(AtomicBool::new(false));
-                let stopped = Arc::clone(&is_stopped);
-                let thread = thread::Builder::new().name("store-verifier".to_owned());
-                let thread = thread.spawn(move || run(&slot, &stopped))?;
-                Ok(Some(Self { is_stopped, thread }))
-            }
+/// Begins to verify the file in `slot`; `None` if that was done when it was opened.
+pub(in crate::store) fn start(slot: Arc<DatabaseSlot>) -> io::Result<Option<BackgroundThread>> {
+    match slot.pages() {
+        None => Ok(None),
+        Some(pages) if pages.is_finished() => {
+            report(&pages, Duration::ZERO);
+            Ok(None)
         }
-    }
-
-    /// Ends the verification.
-    pub(in crate::store) fn stop(self) {
-        self.is_stopped.store(true, Ordering::Release);
-        self.thread.thread().unpark();
-        if self.thread.join().is_err() {
-            tracing::error!("the verification of the store panicked");
+        Some(pages) => {
+            tracing::info!(bytes = pages.length(), "verifying the pages of the store in the background");
+            BackgroundThread::start("store-verifier", move |is_stopped| run(&slot, is_stopped)).map(Some)
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         error::StoreError,
         journal::{
             entry::{JournalEntry, Seq},
-            recovery,
+            unapplied,
         },
         reader::{self, Shared},
         replication::batch_record::{BatchRecord, KeyedNoOp},
@@ -71,7 +71,7 @@ impl Replay {
         let touched = self.changes.touch(&entry.key, shared)?;
         let stored = &mut touched.stored;
         let before = stored.is_recorded().then_some(stored.document.deleted);
-        let document = recovery::next(stored, &entry, path_tombstones_max)?;
+        let document = unapplied::next(stored, &entry, path_tombstones_max)?;
         let remembered = entry.remember(&stored.remembered, decided);
         stored.remembered = remembered.map_err(|_| StoreError::entry(seq, "no room for its idempotency key"))?;
         stored.document = document.into();

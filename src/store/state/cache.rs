@@ -3,7 +3,8 @@
 //! Only the writer changes documents. It *publishes* them here after the commit that made them durable. The slot of a
 //! dirty document is *pinned*: it stays until the document has been flushed, and the flush takes the document from it.
 //!
-//! A slot has a decoded document, or its *record*: the bytes of the state table, which take an eighth of the memory. When a
+//! A slot has a decoded document, or its *record*: the bytes of the state table, which take a fraction of the memory; after a
+//! start also a record with the journal entries that were not applied to it yet ([`UnappliedShadow`]). When a
 //! shard exceeds its share of the bytes, documents without a lookup since the last sweep are encoded, and the records of
 //! clean ones are evicted after another sweep. That is done by those who look for documents, so that the writer neither
 //! encodes nor frees cold documents.
@@ -37,7 +38,7 @@ use crate::{
     shadow::{Document, ShadowKey, pointer::SectionName},
     store::{
         error::StoreError,
-        journal::entry::Seq,
+        journal::{entry::Seq, unapplied::UnappliedShadow},
         schema,
         state::{
             dictionary::Dictionaries,
@@ -93,6 +94,8 @@ pub(in crate::store) enum Form {
     Decoded(StoredShadow),
     /// The framed value of the state table.
     Record(Arc<[u8]>),
+    /// A record with entries of the journal after it, from the start.
+    Unapplied(Arc<UnappliedShadow>),
 }
 
 /// The reason why a lookup returned no document.
@@ -120,6 +123,16 @@ impl Form {
             Self::Decoded(stored) => Ok(stored),
             Self::Record(record) => record::decode(&schema::state_key(key), &record, dictionaries)
                 .map_err(|error| StoreError::record(STATE, key, &error)),
+            Self::Unapplied(unapplied) => unapplied.apply(key, dictionaries),
+        }
+    }
+
+    /// Returns true for two handles to the same encoded form.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Record(one), Self::Record(other)) => Arc::ptr_eq(one, other),
+            (Self::Unapplied(one), Self::Unapplied(other)) => Arc::ptr_eq(one, other),
+            _ => false,
         }
     }
 
@@ -128,6 +141,7 @@ impl Form {
             + match self {
                 Self::Decoded(stored) => approximate_bytes(&stored.document) + 160 * stored.remembered.keys().len(),
                 Self::Record(record) => record.len(),
+                Self::Unapplied(unapplied) => unapplied.bytes(),
             }
     }
 
@@ -135,6 +149,7 @@ impl Form {
         match self {
             Self::Decoded(stored) => stored.document.deleted,
             Self::Record(record) => record::may_be_deleted(record),
+            Self::Unapplied(unapplied) => unapplied.is_deleted,
         }
     }
 }
@@ -209,18 +224,37 @@ impl DocumentCache {
         shard.slots.get(key).map(|slot| (slot.form.is_deleted(), slot.last_entry))
     }
 
-    /// Replaces a record by `decoded`, unless the slot no longer has that record. Returns false then.
-    fn keep_decoded(&self, key: &ShadowKey, record: &Form, decoded: &StoredShadow) -> bool {
+    /// Replaces an encoded form by `decoded`, unless the slot no longer has that form. Returns false then.
+    fn keep_decoded(&self, key: &ShadowKey, encoded: &Form, decoded: &StoredShadow) -> bool {
+        self.exchange(key, encoded, Form::Decoded(decoded.clone()))
+    }
+
+    /// Replaces an encoded form by another form of the same document, unless the slot no longer has it. Returns false then.
+    fn exchange(&self, key: &ShadowKey, encoded: &Form, form: Form) -> bool {
         let mut shard = self.shard(self.shard_of(key)).write();
-        let pinned = match (shard.slots.get(key), record) {
-            (Some(Slot { form: Form::Record(now), pinned, .. }), Form::Record(record)) if Arc::ptr_eq(now, record) => {
-                *pinned
-            }
-            _ => return false,
-        };
-        self.put(&mut shard, key, decoded.clone(), pinned);
+        let Some(slot) = shard.slots.get(key).filter(|slot| slot.form.is_same(encoded)) else { return false };
+        let (last_entry, pinned) = (slot.last_entry, slot.pinned);
+        self.put_form(&mut shard, key, form, last_entry, pinned);
         self.sweep(&mut shard, self.shard_bytes_max);
         true
+    }
+
+    /// Applies the entries of `key` that wait since the start, if there are any, and keeps the result as a record.
+    pub(in crate::store) fn apply(&self, key: &ShadowKey) -> Result<(), StoreError> {
+        if let Some(form @ Form::Unapplied(_)) = self.kept(key) {
+            let stored = form.clone().decode(key, &self.dictionaries)?;
+            let mut encoder = RecordEncoder::default();
+            let record = encoder.encode(&schema::state_key(key), &stored, self.dictionaries.newest()).into();
+            self.exchange(key, &form, Form::Record(record));
+        }
+        Ok(())
+    }
+
+    /// Adds a dirty document with the entries that a start has found. Only a recovery calls this, for an empty cache.
+    pub(in crate::store) fn add_unapplied(&self, key: &ShadowKey, unapplied: UnappliedShadow) {
+        let mut shard = self.shard(self.shard_of(key)).write();
+        let last_entry = unapplied.last_entry();
+        self.put_form(&mut shard, key, Form::Unapplied(Arc::new(unapplied)), last_entry, true);
     }
 
     /// Takes the document that a reader found in the state table after `miss`, and returns the one to use.
@@ -295,7 +329,10 @@ impl DocumentCache {
 
     fn put(&self, shard: &mut Shard, key: &ShadowKey, stored: StoredShadow, pinned: bool) {
         let last_entry = stored.last_entry;
-        let form = Form::Decoded(stored);
+        self.put_form(shard, key, Form::Decoded(stored), last_entry, pinned);
+    }
+
+    fn put_form(&self, shard: &mut Shard, key: &ShadowKey, form: Form, last_entry: Seq, pinned: bool) {
         let bytes = form.bytes();
         let slot = Slot { form, last_entry, bytes, pinned, used: AtomicBool::new(false) };
         let former = shard.slots.insert(key.clone(), slot);
@@ -334,8 +371,8 @@ impl DocumentCache {
                     self.resized(shard, former, bytes);
                     shard.ring.push_back(key);
                 }
-                Form::Record(_) if slot.pinned => shard.ring.push_back(key),
-                Form::Record(_) => _ = self.evict(shard, &key),
+                Form::Record(_) | Form::Unapplied(_) if slot.pinned => shard.ring.push_back(key),
+                Form::Record(_) | Form::Unapplied(_) => _ = self.evict(shard, &key),
             }
         }
     }

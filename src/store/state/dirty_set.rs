@@ -99,6 +99,11 @@ impl DirtySet {
         self.dirty.contains_key(key)
     }
 
+    /// Returns the dirty shadows in order.
+    pub(in crate::store) fn keys(&self) -> impl Iterator<Item = &ShadowKey> {
+        self.dirty.keys()
+    }
+
     /// Returns about `count` shadows from all parts of the set.
     pub(in crate::store) fn sample(&self, count: usize) -> impl Iterator<Item = &ShadowKey> {
         self.dirty.keys().step_by((self.dirty.len() / count).max(1)).take(count)

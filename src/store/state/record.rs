@@ -305,6 +305,19 @@ pub(in crate::store) fn decode_deleted(key: &[u8], framed: &[u8]) -> Result<bool
     flags(&mut frame::open(framed, STATE, key)?).map(|(deleted, _)| deleted)
 }
 
+/// The numbers of a record by which entries of the journal follow it.
+pub(in crate::store) struct RecordState {
+    pub(in crate::store) last_entry: Seq,
+    pub(in crate::store) version: Version,
+    pub(in crate::store) deleted: bool,
+}
+
+/// Returns these numbers of the record under `key`, whose checksum is that of the whole record.
+pub(in crate::store) fn decode_state(key: &[u8], framed: &[u8]) -> Result<RecordState, DecodeError> {
+    let RecordHead { last_entry, version, deleted, .. } = RecordHead::decode(&mut frame::open(framed, STATE, key)?)?;
+    Ok(RecordState { last_entry, version, deleted })
+}
+
 /// Returns the newest entry of the shadow from its record under `key`.
 pub(in crate::store) fn decode_last_entry(key: &[u8], framed: &[u8]) -> Result<Seq, DecodeError> {
     let mut payload = frame::open(framed, STATE, key)?;

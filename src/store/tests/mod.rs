@@ -25,6 +25,7 @@ mod replica_rules;
 mod replicas;
 mod rows;
 mod sim_disk;
+mod starts;
 mod stepped;
 mod threads;
 

@@ -3,10 +3,13 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { Activity } from "./activity.jsx";
+import { deviceAddress } from "./address.js";
 import { Charts } from "./charts.jsx";
+import { DeviceInfo, useDeviceInfo } from "./device_info.jsx";
 import { Editor } from "./editor.jsx";
 import { ago, clock, count, field, presence, shown } from "./format.js";
 import { useNow } from "./frames.js";
+import { fleetAddress } from "./fleet_view.jsx";
 import { History } from "./history.jsx";
 import { ask, mayWrite, shadowPath } from "./http.js";
 import { prefix } from "./live.js";
@@ -15,18 +18,18 @@ import { at, fields, isObject, leaves } from "./state.js";
 const TABS = { state: "State", history: "History", charts: "Charts", activity: "Activity" };
 const FEED_MAX = 100;
 
-export function DeviceView({ device, name, live, fleet, drafts }) {
+export function DeviceView({ device, name, live, drafts }) {
   const key = `${device}~${name}`;
   const [shadow, setShadow] = useState(undefined);
   const [problem, setProblem] = useState("");
   const [tab, setTab] = useState("state");
   const [draft, setDraft] = useState(drafts.get(key) ?? null);
   const [writable, setWritable] = useState(undefined);
-  const [names, setNames] = useState([]);
   const [events, setEvents] = useState([]);
   /** How often something may have been missed: what was read of the past is read again. */
   const [gaps, setGaps] = useState(0);
-  const [connected, setConnected] = useState(fleet.connected(device));
+  const info = useDeviceInfo(device, live);
+  const names = (info.shadows ?? []).map((other) => other.name ?? "");
   const sequence = useRef(0);
   const now = useNow(5000);
 
@@ -45,9 +48,6 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
         })
         .catch((error) => setProblem(error.message));
     load();
-    ask("GET", `/v1/devices/${encodeURIComponent(device)}/shadows?limit=100`)
-      .then(({ shadows }) => setNames(shadows.map((shadow) => shadow.name ?? "")))
-      .catch(() => {});
     const note = (kind) => (_, message) => {
       if (message === null) return;
       sequence.current += 1;
@@ -61,7 +61,6 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
       live.on(`${topics}/document`, (_, message) => (message ? take(message) : setShadow(null))),
       live.on(`${topics}/update/accepted`, note("accepted")),
       live.on(`${topics}/update/rejected`, note("rejected")),
-      fleet.subscribe(() => setConnected(fleet.connected(device))),
     ];
     return () => offs.forEach((off) => off());
   }, []);
@@ -86,9 +85,9 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
   return (
     <section aria-labelledby="device-title">
       <div class="title">
-        <a class="back" href="#/" aria-label="Back to the fleet">←</a>
+        <a class="back" href={fleetAddress()} aria-label="Back to the fleet">←</a>
         <h1 id="device-title">{device}</h1>
-        <span class="muted"><span class={`dot ${presence(connected)}`} aria-hidden="true" />{presence(connected)}</span>
+        <span class="muted"><span class={`dot ${presence(info.connected)}`} aria-hidden="true" />{presence(info.connected)}</span>
         {shadow && <span class="badge num" data-version={shadow.version}>version {count(shadow.version)}</span>}
         {shadow && <Standing shadow={shadow} rows={rows} />}
         <span class="spring" />
@@ -98,10 +97,11 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
           <button class="primary" ref={opener} disabled={shadow === undefined || !writable || draft !== null} onClick={() => edit(shadow?.state?.desired ?? {})}>Edit desired</button>
         )}
       </div>
+      <DeviceInfo info={info} now={now} />
       {names.length > 1 && (
         <nav class="names" aria-label="Shadows of this device">
           {names.map((other) => (
-            <a key={other} href={`#/device/${encodeURIComponent(device)}${other && `/${encodeURIComponent(other)}`}`} aria-current={other === name ? "page" : undefined}>{other || "classic"}</a>
+            <a key={other} href={deviceAddress(device, other)} aria-current={other === name ? "page" : undefined}>{other || "classic"}</a>
           ))}
         </nav>
       )}

@@ -57,6 +57,11 @@ fn a_fleet_of_a_thousand_stays_live() {
 }
 
 #[test]
+fn a_large_fleet_loads_what_is_in_sight() {
+    drive("large", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
+}
+
+#[test]
 fn a_chart_has_every_value() {
     drive("charts", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
 }

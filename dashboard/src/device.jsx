@@ -6,24 +6,28 @@ import { Activity } from "./activity.jsx";
 import { deviceAddress } from "./address.js";
 import { Charts } from "./charts.jsx";
 import { DeviceInfo, useDeviceInfo } from "./device_info.jsx";
+import { CreateDevice, DeleteDevice } from "./devices_dialogs.jsx";
 import { Editor } from "./editor.jsx";
 import { ago, clock, count, field, presence, shown } from "./format.js";
 import { useNow } from "./frames.js";
 import { fleetAddress } from "./fleet_view.jsx";
 import { History } from "./history.jsx";
 import { ask, mayWrite, shadowPath } from "./http.js";
+import { JsonView } from "./json_view.jsx";
 import { prefix } from "./live.js";
 import { at, fields, isObject, leaves } from "./state.js";
 
-const TABS = { state: "State", history: "History", charts: "Charts", activity: "Activity" };
+const TABS = { state: "State", history: "History", charts: "Charts", json: "JSON", activity: "Activity" };
 const FEED_MAX = 100;
 
-export function DeviceView({ device, name, live, drafts }) {
+export function DeviceView({ device, name, params, session, live, drafts }) {
   const key = `${device}~${name}`;
   const [shadow, setShadow] = useState(undefined);
   const [problem, setProblem] = useState("");
-  const [tab, setTab] = useState("state");
+  const [tab, setShownTab] = useState(Object.hasOwn(TABS, params.tab ?? "") ? params.tab : "state");
+  const [dialog, setDialog] = useState("");
   const [draft, setDraft] = useState(drafts.get(key) ?? null);
+  /** `{desired, tags, all}`: something of desired, all tags, desired and reported may be written; `undefined`: not known yet. */
   const [writable, setWritable] = useState(undefined);
   const [events, setEvents] = useState([]);
   /** How often something may have been missed: what was read of the past is read again. */
@@ -44,7 +48,9 @@ export function DeviceView({ device, name, live, drafts }) {
         .then(async (found) => {
           take(found);
           setProblem("");
-          setWritable(await mayWrite(device, name, found !== null));
+          const may = (body) => mayWrite(device, name, found !== null, body);
+          const [desired, tags, all] = await Promise.all([may({ desired: {} }), may({ tags: null }), may({ desired: null, reported: null })]);
+          setWritable({ desired, tags, all });
         })
         .catch((error) => setProblem(error.message));
     load();
@@ -66,8 +72,13 @@ export function DeviceView({ device, name, live, drafts }) {
   }, []);
 
   const keep = (next) => (next ? drafts.set(key, next) : drafts.delete(key));
-  const edit = (desired) => {
-    const next = draft ?? { version: shadow?.version ?? 0, base: shadow?.state?.desired ?? {}, text: JSON.stringify(desired, null, 2) };
+  const setTab = (next) => {
+    setShownTab(next);
+    history.replaceState(null, "", deviceAddress(device, name, { tab: next === "state" ? "" : next }));
+  };
+  const needsName = session.method !== "anonymous";
+  const edit = (section, value) => {
+    const next = draft ?? { section, version: shadow?.version ?? 0, base: shadow?.state?.[section] ?? {}, text: JSON.stringify(value, null, 2) };
     keep(next);
     setDraft(next);
   };
@@ -91,10 +102,12 @@ export function DeviceView({ device, name, live, drafts }) {
         {shadow && <span class="badge num" data-version={shadow.version}>version {count(shadow.version)}</span>}
         {shadow && <Standing shadow={shadow} rows={rows} />}
         <span class="spring" />
-        {writable === false ? (
+        {shadow && writable?.all && <button onClick={() => setDialog("delete")}>Delete</button>}
+        {writable?.desired && names.length > 0 && <button onClick={() => setDialog("create")}>Add a shadow</button>}
+        {writable && !writable.desired && !writable.tags ? (
           <span class="muted">You may read this, not change it.</span>
         ) : (
-          <button class="primary" ref={opener} disabled={shadow === undefined || !writable || draft !== null} onClick={() => edit(shadow?.state?.desired ?? {})}>Edit desired</button>
+          <button class="primary" ref={opener} disabled={shadow === undefined || !writable?.desired || draft !== null} onClick={() => edit("desired", shadow?.state?.desired ?? {})}>Edit desired</button>
         )}
       </div>
       <DeviceInfo info={info} now={now} />
@@ -106,15 +119,18 @@ export function DeviceView({ device, name, live, drafts }) {
         </nav>
       )}
       {problem && <p class="problem" role="alert">{problem}</p>}
-      {shadow === null && <p class="card empty">There is no shadow here.{writable && <> Editing <em>desired</em> creates it.</>}</p>}
-      {draft && <Editor draft={draft} device={device} name={name} shadow={shadow} onText={(text) => keep({ ...draft, text })} onClose={close} />}
+      {shadow === null && <p class="card empty">There is no shadow here.{writable?.desired && <> Editing <em>desired</em> creates it.</>}</p>}
+      {draft && <Editor draft={draft} device={device} name={name} shadow={shadow} needsName={needsName} onText={(text) => keep({ ...draft, text })} onClose={close} />}
       <Tabs tab={tab} setTab={setTab} />
       <div role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`}>
-        {shadow && tab === "state" && <State shadow={shadow} rows={rows} now={now} />}
-        {tab === "history" && <History device={device} name={name} version={shadow?.version} writable={writable} editing={draft !== null} onRestore={(desired) => { edit(desired); scrollTo(0, 0); }} />}
+        {shadow && tab === "state" && <State shadow={shadow} rows={rows} now={now} onTags={writable?.tags && draft === null ? () => { edit("tags", shadow.state.tags ?? {}); scrollTo(0, 0); } : undefined} />}
+        {tab === "history" && <History device={device} name={name} version={shadow?.version} writable={writable?.desired} editing={draft !== null} onRestore={(desired) => { edit("desired", desired); scrollTo(0, 0); }} />}
         {shadow && tab === "charts" && <Charts key={gaps} device={device} name={name} shadow={shadow} live={live} />}
         {tab === "activity" && <Activity key={gaps} device={device} name={name} events={events} />}
+        {shadow && tab === "json" && <JsonView device={device} name={name} shadow={shadow} needsName={needsName} />}
       </div>
+      {dialog === "delete" && <DeleteDevice device={device} name={name} version={shadow?.version} names={names} onClose={() => setDialog("")} onDone={() => (location.hash = fleetAddress())} />}
+      {dialog === "create" && <CreateDevice device={device} onClose={() => setDialog("")} />}
     </section>
   );
 }
@@ -144,7 +160,7 @@ function Standing({ shadow, rows }) {
   return <span class="badge good">in sync</span>;
 }
 
-function State({ shadow, rows, now }) {
+function State({ shadow, rows, now, onTags }) {
   const { tags } = shadow.state;
   // What was set since is shown to be new.
   const { current: opened } = useRef(shadow.version);
@@ -164,10 +180,10 @@ function State({ shadow, rows, now }) {
           {rows.length === 0 && <tr><td colSpan={3} class="empty">Nothing is desired or reported.</td></tr>}
         </tbody>
       </table>
-      {tags && (
+      {(tags || onTags) && (
         <div class="card tags">
-          <h2>Tags</h2>
-          <dl>{[...leaves(tags)].map(([path, value]) => <div key={path}><dt>{field(path)}</dt><dd><code>{shown(value)}</code></dd></div>)}</dl>
+          <div class="title"><h2>Tags</h2><span class="spring" />{onTags && <button class="quiet" onClick={onTags}>Edit tags</button>}</div>
+          {tags ? <dl>{[...leaves(tags)].map(([path, value]) => <div key={path}><dt>{field(path)}</dt><dd><code>{shown(value)}</code></dd></div>)}</dl> : <p class="muted">None. Tags are notes about the device, which it does not see.</p>}
         </div>
       )}
     </>

@@ -4,6 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { addressOf } from "./address.js";
 import { DeviceTable } from "./device_table.jsx";
+import { CreateDevice } from "./devices_dialogs.jsx";
 import { COLUMNS, title } from "./fields.js";
 import { FirstDevice } from "./first_device.jsx";
 import { count, plural } from "./format.js";
@@ -39,6 +40,7 @@ export function FleetView({ fleet, listing, vocabulary, params, session }) {
   };
   remembered = stateAddress(state);
 
+  const [creating, setCreating] = useState(false);
   const [, draw] = useState(0);
   const wanted = { q: expanded(q) === "*" ? "" : expanded(q), sort, fields: ["connected", "drift", "updated", "version", ...columns].filter((name, i, all) => !OWN.includes(name) && all.indexOf(name) === i) };
   useEffect(() => listing.show(wanted, () => draw((held) => held + 1)), [JSON.stringify(wanted)]);
@@ -46,7 +48,8 @@ export function FleetView({ fleet, listing, vocabulary, params, session }) {
   const conflictQuery = conflictIds.length > 0 && devicesQuery(conflictIds);
   const total = listing.total;
   const devices = q === "" && total !== undefined ? total : totals?.devices;
-  if (q === "" && !listing.loading && !listing.problem && total === 0) return <FirstDevice session={session} />;
+  const create = creating && <CreateDevice onClose={() => setCreating(false)} />;
+  if (q === "" && !listing.loading && !listing.problem && total === 0) return <><FirstDevice session={session} onCreate={() => setCreating(true)} />{create}</>;
   const elsewhere = listing.problem && queryError(listing.problem.message).parameter !== "q";
 
   return (
@@ -57,6 +60,8 @@ export function FleetView({ fleet, listing, vocabulary, params, session }) {
           {devices !== undefined && (q === "" ? plural(devices, "device") : total !== undefined && `${count(total)} of ${plural(devices, "device")}`)}
           {listing.loading && " · loading…"}
         </span>
+        <span class="spring" />
+        <button onClick={() => setCreating(true)}>Create a device</button>
       </div>
       {elsewhere && <p class="problem" role="alert">The list could not be read: {listing.problem.message}</p>}
       <div class="tiles">
@@ -70,6 +75,7 @@ export function FleetView({ fleet, listing, vocabulary, params, session }) {
         <Columns columns={columns} vocabulary={vocabulary} onChange={(next) => change({ columns: next && next.join(",") })} />
         <Views address={remembered} />
       </div>
+      {create}
       <DeviceTable listing={listing} conflicts={fleet.conflicts} columns={columns} sort={sort} onSort={(next) => change({ sort: next })} now={now} />
     </section>
   );

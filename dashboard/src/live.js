@@ -6,6 +6,7 @@
 
 import mqtt from "mqtt";
 
+import { webSocketUrl } from "./command.jsx";
 import { ask, CLIENT } from "./http.js";
 
 /** How often refusals over HTTP are asked for. */
@@ -24,9 +25,7 @@ export class Live {
     /** Filters that go into the next SUBSCRIBE and UNSUBSCRIBE. */
     this.wanted = new Set();
     this.unwanted = new Set();
-    const url = new URL("/mqtt", location.href);
-    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-    this.client = mqtt.connect(url.href, {
+    this.client = mqtt.connect(webSocketUrl(), {
       protocolVersion: 5,
       clientId: `${CLIENT}-${Math.random().toString(36).slice(2, 8)}`,
       clean: true,

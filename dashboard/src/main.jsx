@@ -123,7 +123,7 @@ function Signed({ session, drafts, look, onOut }) {
       <main tabIndex={-1}>
         {route.view === "fleet" && <FleetView fleet={fleet} listing={listing} vocabulary={vocabulary} params={route.params} session={session} />}
         {route.view === "feed" && <FeedView fleet={fleet} live={live} />}
-        {route.view === "device" && <DeviceView key={`${device}~${name}`} device={device} name={name} live={live} drafts={drafts} />}
+        {route.view === "device" && <DeviceView key={`${device}~${name}`} device={device} name={name} params={route.params} session={session} live={live} drafts={drafts} />}
       </main>
     </>
   );

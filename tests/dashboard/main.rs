@@ -67,6 +67,11 @@ fn a_chart_has_every_value() {
 }
 
 #[test]
+fn a_device_is_created_tagged_and_deleted() {
+    drive("device", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
+}
+
+#[test]
 fn an_empty_fleet_shows_how_to_connect_a_device() {
     drive("first", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
     drive("first", &mut Site::open().server);

@@ -32,10 +32,16 @@ export async function rights(browser, { origin }) {
 
   // May read /desired/limit and /reported/temperature, and write the former.
   await enter(page, "contractor");
+  // The tab is in the address.
+  assert.equal(await page.getByRole("tab", { name: "History" }).getAttribute("aria-selected"), "true");
+  await page.getByRole("tab", { name: "State" }).click();
   await page.getByText("partly visible", { exact: true }).waitFor();
   const limit = page.getByRole("row", { name: /^limit/ });
   await limit.getByText("not visible").waitFor();
   assert.equal(await page.getByText("differs").count(), 0);
+  // May write nothing of the tags, and not all of the shadow.
+  await page.getByRole("button", { name: "Edit desired" }).and(page.locator(":enabled")).waitFor();
+  for (const name of ["Edit tags", "Delete"]) assert.equal(await page.getByRole("button", { name }).count(), 0, name);
   await browser.audit(page, "a part of a device");
   await browser.shoot(page, "partly-visible");
   await page.getByRole("button", { name: "Edit desired" }).click();

@@ -14,11 +14,11 @@ import { fleetAddress } from "./fleet_view.jsx";
 import { History } from "./history.jsx";
 import { ask, mayWrite, shadowPath } from "./http.js";
 import { JsonView } from "./json_view.jsx";
-import { prefix } from "./live.js";
+import { prefix, shadowOf } from "./live.js";
 import { at, fields, isObject, leaves } from "./state.js";
 
 const TABS = { state: "State", history: "History", charts: "Charts", json: "JSON", activity: "Activity" };
-const FEED_MAX = 100;
+const FEED_MAX = 300;
 
 export function DeviceView({ device, name, params, session, live, drafts }) {
   const key = `${device}~${name}`;
@@ -54,19 +54,25 @@ export function DeviceView({ device, name, params, session, live, drafts }) {
         })
         .catch((error) => setProblem(error.message));
     load();
-    const note = (kind) => (_, message) => {
-      if (message === null) return;
+    const add = (entry) => {
       sequence.current += 1;
-      const entry = { key: sequence.current, kind, device, name, message };
-      setEvents((held) => [entry, ...held].slice(0, FEED_MAX));
+      setEvents((held) => [{ key: sequence.current, device, ...entry }, ...held].slice(0, FEED_MAX));
+    };
+    const note = (kind) => (levels, message) => message !== null && add({ kind, name: shadowOf(levels).name, message });
+    // The first one says how it is, the others what changed.
+    let connected;
+    const presence = (_, message) => {
+      if (message === null) return;
+      if (connected !== undefined && connected !== message.connected) add({ kind: message.connected ? "connected" : "away", name: "", message: { timestamp: message.lastSeen } });
+      connected = message.connected;
     };
     const topics = prefix(device, name);
     const offs = [
       live.onResume(load),
       live.onResume(() => setGaps((count) => count + 1)),
       live.on(`${topics}/document`, (_, message) => (message ? take(message) : setShadow(null))),
-      live.on(`${topics}/update/accepted`, note("accepted")),
-      live.on(`${topics}/update/rejected`, note("rejected")),
+      live.on(`shadow/${device}/presence`, presence),
+      ...["accepted", "rejected"].flatMap((kind) => [live.on(`shadow/${device}/update/${kind}`, note(kind)), live.on(`shadow/${device}/name/+/update/${kind}`, note(kind))]),
     ];
     return () => offs.forEach((off) => off());
   }, []);

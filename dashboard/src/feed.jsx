@@ -38,25 +38,28 @@ export function FeedView({ fleet, live }) {
   );
 }
 
-/** Entries of the feed, newest first. */
-export function Feed({ entries, withDevice = false }) {
+/** Entries of the feed, newest first. `name`: the shadow that need not be named, where there is no device. */
+export function Feed({ entries, name = "", withDevice = false }) {
   if (entries.length === 0) return <p class="empty card">Nothing yet. Updates show here as they are decided.</p>;
   return (
     <div class="log card" role="log" aria-live="off" aria-label="Updates" tabIndex={0}>
-      <ol class="feed">{entries.map((entry) => <Entry key={entry.key} {...entry} withDevice={withDevice} />)}</ol>
+      <ol class="feed">{entries.map((entry) => <Entry key={entry.key} {...entry} own={name} withDevice={withDevice} />)}</ol>
     </div>
   );
 }
 
-function Entry({ kind, device, name, message, withDevice }) {
-  const accepted = kind === "accepted";
+const KINDS = { accepted: ["accepted", "good"], rejected: ["rejected", "bad"], connected: ["connected", "good"], away: ["disconnected", "warn"] };
+
+function Entry({ kind, device, name, own, message, withDevice }) {
+  const [text, tone] = KINDS[kind];
   const by = message.by ?? author(message.metadata);
   return (
     <li>
       <time class="muted">{clock(message.timestamp)}</time>
-      <span class={`badge ${accepted ? "good" : "bad"}`}>{accepted ? "accepted" : "rejected"}</span>
+      <span class={`badge ${tone}`}>{text}</span>
       {withDevice && <a href={deviceAddress(device, name)}>{device}{name && ` · ${name}`}</a>}
-      <span class="what">{accepted ? <Sent message={message} /> : <Refused message={message} />}</span>
+      {!withDevice && name !== own && <a href={deviceAddress(device, name)}>{name || "classic"}</a>}
+      <span class="what">{kind === "accepted" ? <Sent message={message} /> : kind === "rejected" && <Refused message={message} />}</span>
       {by && <span class="muted">{by}</span>}
       {message.version && <span class="muted num">v{count(message.version)}</span>}
     </li>

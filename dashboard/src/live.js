@@ -76,6 +76,11 @@ export class Live {
     return () => this.resumptions.delete(handler);
   }
 
+  /** Publishes a message; rejects with the reason of a refusal. */
+  publish(topic, payload, options) {
+    return this.client.publishAsync(topic, payload, options);
+  }
+
   end() {
     clearInterval(this.timer);
     this.handlers.clear();

@@ -3,7 +3,10 @@
 import { render } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 
+import { AboutView } from "./about_view.jsx";
+import { AccessView } from "./access_view.jsx";
 import { readAddress } from "./address.js";
+import { ClientsView } from "./clients_view.jsx";
 import { DeviceView } from "./device.jsx";
 import { FeedView } from "./feed.jsx";
 import { Fleet } from "./fleet.js";
@@ -11,7 +14,10 @@ import { fleetAddress, FleetView } from "./fleet_view.jsx";
 import { ask } from "./http.js";
 import { Listing } from "./listing.js";
 import { Live } from "./live.js";
+import { TestClient } from "./mqtt_client.js";
+import { MqttView } from "./mqtt_view.jsx";
 import { Vocabulary } from "./query_bar.jsx";
+import { RetainedView } from "./retained_view.jsx";
 import { SignIn } from "./sign_in.jsx";
 
 /** How often a page in use tells that it is, so that its session does not end. */
@@ -19,7 +25,7 @@ const STAY_MS = 10 * 60 * 1000;
 
 const THEMES = { auto: "light", light: "dark", dark: "auto" };
 /** The views of the navigation. */
-const TITLES = { fleet: "Fleet", feed: "Activity" };
+const TITLES = { fleet: "Fleet", feed: "Activity", clients: "Clients", retained: "Retained", mqtt: "MQTT", access: "Access", about: "About" };
 const STATUS = { live: "Live", connecting: "Connecting…", refused: "Not allowed" };
 
 function App() {
@@ -71,6 +77,9 @@ function Signed({ session, drafts, look, onOut }) {
     if (status === "refused") look();
   }), []);
   const listing = useMemo(() => new Listing(live), []);
+  const tester = useMemo(() => new TestClient(), []);
+  /** On a phone, the navigation is behind a button. */
+  const [menu, setMenu] = useState(false);
   const vocabulary = useMemo(() => new Vocabulary(), []);
 
   useEffect(() => {
@@ -78,6 +87,7 @@ function Signed({ session, drafts, look, onOut }) {
     return () => {
       stop();
       listing.rest();
+      tester.disconnect();
       live.end();
     };
   }, []);
@@ -86,6 +96,7 @@ function Signed({ session, drafts, look, onOut }) {
     const change = () => {
       if (route.view === "fleet") fleetTop = scrollY;
       setRoute(routeOf(location.hash));
+      setMenu(false);
       document.querySelector("main")?.focus({ preventScroll: true });
     };
     addEventListener("hashchange", change);
@@ -95,6 +106,18 @@ function Signed({ session, drafts, look, onOut }) {
     scrollTo(0, route.view === "fleet" ? fleetTop : 0);
     document.title = `${route.view === "device" ? route.parts.join(" · ") : TITLES[route.view]} · Umbra`;
   }, [route]);
+
+  // As on many pages, a slash goes to what one searches with.
+  useEffect(() => {
+    const press = (event) => {
+      if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
+      const search = document.querySelector("main [role=search] input");
+      if (search) event.preventDefault();
+      search?.focus();
+    };
+    addEventListener("keydown", press);
+    return () => removeEventListener("keydown", press);
+  }, []);
 
   const signOut = async () => {
     live.end();
@@ -109,7 +132,8 @@ function Signed({ session, drafts, look, onOut }) {
     <>
       <header class="top">
         <a class="brand" href={fleetLink}><img src="/assets/icon.svg" alt="" width="22" height="22" /><span>Umbra</span></a>
-        <nav aria-label="Views">
+        <button class="quiet to-views" aria-expanded={menu} aria-controls="views" onClick={() => setMenu(!menu)}>{TITLES[route.view] ?? "Device"} <span aria-hidden="true">▾</span></button>
+        <nav id="views" class={menu ? "open" : ""} aria-label="Views">
           {Object.entries(TITLES).map(([view, title]) => (
             <a key={view} href={view === "fleet" ? fleetLink : `#/${view}`} aria-current={route.view === view ? "page" : undefined}>{title}</a>
           ))}
@@ -123,6 +147,11 @@ function Signed({ session, drafts, look, onOut }) {
       <main tabIndex={-1}>
         {route.view === "fleet" && <FleetView fleet={fleet} listing={listing} vocabulary={vocabulary} params={route.params} session={session} />}
         {route.view === "feed" && <FeedView fleet={fleet} live={live} />}
+        {route.view === "clients" && <ClientsView params={route.params} />}
+        {route.view === "retained" && <RetainedView params={route.params} live={live} />}
+        {route.view === "mqtt" && <MqttView client={tester} session={session} />}
+        {route.view === "access" && <AccessView params={route.params} session={session} />}
+        {route.view === "about" && <AboutView />}
         {route.view === "device" && <DeviceView key={`${device}~${name}`} device={device} name={name} params={route.params} session={session} live={live} drafts={drafts} />}
       </main>
     </>

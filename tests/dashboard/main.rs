@@ -78,6 +78,11 @@ fn an_empty_fleet_shows_how_to_connect_a_device() {
 }
 
 #[test]
+fn an_operator_looks_after_sessions_and_topics() {
+    drive("operate", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
+}
+
+#[test]
 fn changes_during_an_outage_appear_after_it() {
     drive("outage", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
 }

@@ -67,12 +67,13 @@ export async function fleet(browser, { origin, broker }) {
   assert.equal(await page.getByRole("grid").getAttribute("aria-activedescendant"), "row-sensor-0998", "and the row");
 
   await page.getByRole("link", { name: "Activity" }).click();
-  await devices[1].report(ROUNDS + 1);
-  await page.getByText("accepted", { exact: true }).first().waitFor();
+  await reportsUntil(devices[1], page.getByText("accepted", { exact: true }).first());
   await page.getByText("rejected", { exact: true }).first().waitFor();
   await browser.audit(page, "activity");
   await browser.shoot(page, "activity");
   await page.setViewportSize({ width: 390, height: 844 });
+  await page.getByRole("button", { name: "Activity" }).click();
+  await browser.shoot(page, "menu-phone");
   await page.getByRole("link", { name: "Fleet" }).click();
   await query(page).fill("");
   await page.getByText("1,000 devices", { exact: true }).waitFor();
@@ -81,6 +82,11 @@ export async function fleet(browser, { origin, broker }) {
   await browser.audit(page, "fleet on a phone");
   await browser.shoot(page, "fleet-phone");
   for (const device of devices) device.client.end(true);
+}
+
+/** Reports again and again until that is seen: what was decided before the view was open is not in it. */
+async function reportsUntil(device, seen) {
+  for (let round = ROUNDS + 1; (await seen.count()) === 0; round += 1) await device.report(round);
 }
 
 /** A stale write by a device is seen as a conflict of that device, whichever protocol it comes by. */

@@ -35,6 +35,9 @@ export function fixedValues(field) {
   return own ? VALUES[own.kind] : undefined;
 }
 
+/** Returns true if `field` is one that may have values of which only the fleet knows. */
+export const hasValues = (field) => /^(shadow\.name\.[^.]+\.|shadow\.)?(reported|desired|tags|delta)\../.test(field) || /^(attributes\..|thingTypeName$|thingGroupNames$)/.test(field);
+
 /** Returns a key as a query spells it: characters of the syntax take a backslash. */
 export const escaped = (key) => key.replace(SPECIAL, "\\$&");
 

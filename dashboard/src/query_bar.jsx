@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 
 import { count } from "./format.js";
 import { ask } from "./http.js";
-import { completed, fieldName, fixedValues, matchingFields, matchingValues, queryError, termAt, valueText } from "./query.js";
+import { completed, fieldName, fixedValues, hasValues, matchingFields, matchingValues, queryError, termAt, valueText } from "./query.js";
 import { knownPaths } from "./fields.js";
 
 const TYPED_MS = 300;
@@ -37,6 +37,8 @@ export class Vocabulary {
     const key = isDevice ? `${field}:${text}` : field;
     const kept = this.values.get(key);
     if (kept && performance.now() - kept.at < VALUES_MS) return kept.list;
+    // The service would refuse others.
+    if (isDevice ? !/^[\w:-]*$/.test(text) : !hasValues(field)) return [];
     const list = (isDevice ? this.devices(text) : this.terms(field)).catch(() => []);
     this.values.set(key, { at: performance.now(), list });
     return list;
@@ -53,8 +55,8 @@ export class Vocabulary {
   }
 }
 
-/** `sent`: the query that `problem` is of. */
-export function QueryBar({ query, sent, problem, vocabulary, onQuery }) {
+/** `sent`: the query that `problem` is of. `delay`: how long one has not typed before `onQuery` is called. */
+export function QueryBar({ query, sent, problem, vocabulary, delay = TYPED_MS, onQuery }) {
   const [text, setText] = useState(query);
   const [options, setOptions] = useState([]);
   const [active, setActive] = useState(-1);
@@ -77,7 +79,8 @@ export function QueryBar({ query, sent, problem, vocabulary, onQuery }) {
   const type = (next) => {
     setText(next);
     clearTimeout(timer.current);
-    timer.current = setTimeout(() => send(next), TYPED_MS);
+    if (delay === 0) send(next);
+    else timer.current = setTimeout(() => send(next), delay);
     suggest(next);
   };
   const close = () => {

@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { addressOf, deviceAddress, readAddress } from "../src/address.js";
 import { isTime, knownPaths, valueOf } from "../src/fields.js";
-import { completed, devicesQuery, expanded, fieldKeys, fieldName, fixedValues, hasTerm, matchingFields, queryError, termAt, toggled, valueText } from "../src/query.js";
+import { completed, devicesQuery, expanded, fieldKeys, fieldName, fixedValues, hasTerm, hasValues, matchingFields, queryError, termAt, toggled, valueText } from "../src/query.js";
 import { EventParser } from "../src/sse.js";
 
 test("the term at the caret is found, and its field", () => {
@@ -64,6 +64,8 @@ test("names and values are spelled as the language has them", () => {
   assert.deepEqual([fixedValues("drift"), fixedValues("reported.drift"), fixedValues("shadow.hasDelta")], [["true", "false"], undefined, ["true", "false"]]);
   assert.equal(fixedValues("shadow.name.cfg.version")[0], ">1");
   assert.equal(fixedValues("shadow.name.cfg.reported.version"), undefined);
+  for (const field of ["reported.a", "shadow.tags.b", "shadow.name.cfg.delta.x", "attributes.c", "thingTypeName"]) assert.ok(hasValues(field), field);
+  for (const field of ["reported", "reported.", "foo", "shadow.name.cfg", "version", "reportedx.a"]) assert.ok(!hasValues(field), field);
 });
 
 test("a word alone is a part of an id", () => {

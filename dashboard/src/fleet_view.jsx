@@ -9,6 +9,7 @@ import { COLUMNS, title } from "./fields.js";
 import { FirstDevice } from "./first_device.jsx";
 import { count, plural } from "./format.js";
 import { useFleet, useNow } from "./frames.js";
+import { mayWrite } from "./http.js";
 import { Menu } from "./menu.jsx";
 import { devicesQuery, expanded, hasTerm, queryError, toggled } from "./query.js";
 import { QueryBar } from "./query_bar.jsx";
@@ -44,6 +45,7 @@ export function FleetView({ fleet, listing, vocabulary, params, session }) {
   const [, draw] = useState(0);
   const wanted = { q: expanded(q) === "*" ? "" : expanded(q), sort, fields: ["connected", "drift", "updated", "version", ...columns].filter((name, i, all) => !OWN.includes(name) && all.indexOf(name) === i) };
   useEffect(() => listing.show(wanted, () => draw((held) => held + 1)), [JSON.stringify(wanted)]);
+  const mayChange = useMayChange(listing.order()[0], vocabulary);
   const conflictIds = [...fleet.conflicts.keys()].slice(-NAMED_MAX);
   const conflictQuery = conflictIds.length > 0 && devicesQuery(conflictIds);
   const total = listing.total;
@@ -61,7 +63,7 @@ export function FleetView({ fleet, listing, vocabulary, params, session }) {
           {listing.loading && " · loading…"}
         </span>
         <span class="spring" />
-        <button onClick={() => setCreating(true)}>Create a device</button>
+        {mayChange && <button onClick={() => setCreating(true)}>Create a device</button>}
       </div>
       {elsewhere && <p class="problem" role="alert">The list could not be read: {listing.problem.message}</p>}
       <div class="tiles">
@@ -79,6 +81,16 @@ export function FleetView({ fleet, listing, vocabulary, params, session }) {
       <DeviceTable listing={listing} conflicts={fleet.conflicts} columns={columns} sort={sort} onSort={(next) => change({ sort: next })} now={now} />
     </section>
   );
+}
+
+/** Whether one may change devices, going by the first of the list: who may only look is offered nothing else. */
+function useMayChange(first, vocabulary) {
+  const [may, setMay] = useState(vocabulary.mayChange);
+  useEffect(() => {
+    if (first === undefined || may !== undefined) return;
+    mayWrite(first, "", true, { desired: {} }).then((found) => setMay((vocabulary.mayChange = found)));
+  }, [first === undefined]);
+  return may === true;
 }
 
 /** No columns are other ones than the default. */

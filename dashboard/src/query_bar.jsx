@@ -11,10 +11,12 @@ const TYPED_MS = 300;
 /** How long the values of a field are kept. */
 const VALUES_MS = 30_000;
 
-/** Fields and values of the fleet, as far as they were asked for. */
+/** Fields and values of the fleet, and whether one may change it, as far as they were asked for. */
 export class Vocabulary {
   constructor() {
     this.values = new Map();
+    /** `undefined` until it was asked for. */
+    this.mayChange = undefined;
   }
 
   /** Returns the fields that a part of the fleet has, the most frequent first. */

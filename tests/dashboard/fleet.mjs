@@ -172,7 +172,7 @@ async function keepsItsPlace(browser, page) {
   const before = page.viewportSize();
   const grid = page.locator("[role=grid][aria-rowcount='1001']");
   const place = async () => [await grid.evaluate((element) => element.scrollTop), await page.evaluate(() => scrollY)];
-  for (const [width, height, down] of [[before.width, before.height, 0], [390, 520, 100]]) {
+  for (const [width, height, down] of [[before.width, before.height, 0], [390, 600, 100]]) {
     await page.setViewportSize({ width, height });
     await grid.evaluate((element) => element.scrollTo(0, 20_000));
     await page.evaluate((down) => scrollTo(0, down), down);

@@ -1,7 +1,7 @@
 // The editor of desired, or of the tags. It sends only what was changed, made for the version that was loaded: what others changed
 // elsewhere meanwhile stays; what they changed in the same place is asked about, field by field.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { Copy, curl, published, useMqttListener } from "./command.jsx";
 import { field, plural, shown } from "./format.js";
@@ -22,7 +22,8 @@ export function Editor({ draft, device, name, shadow, needsName, onText, onClose
   const [merge, setMerge] = useState(null);
   const [busy, setBusy] = useState(false);
   const area = useRef(null);
-  useEffect(() => {
+  // At once: what is typed meanwhile would go to another place.
+  useLayoutEffect(() => {
     area.current.setSelectionRange(0, 0);
     area.current.focus();
   }, []);

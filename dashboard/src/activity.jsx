@@ -1,4 +1,5 @@
-// What was decided about one shadow: lately, as its history and its last refusals have it, and from then on as it happens.
+// The log of one device: what was decided about a shadow lately, as its history and its last refusals have it, and from then on all that
+// happens to the device: updates of all its shadows, rejections, connections.
 
 import { useEffect, useState } from "preact/hooks";
 
@@ -11,6 +12,8 @@ const PAGE = 50;
 export function Activity({ device, name, events }) {
   const [past, setPast] = useState([]);
   const [loading, setLoading] = useState(true);
+  const [wanted, setWanted] = useState("all");
+  const [held, setHeld] = useState(null);
   useEffect(() => {
     const path = shadowPath(device, name);
     // Either may be refused to who may read the other, and of what is not there, there is none.
@@ -21,18 +24,34 @@ export function Activity({ device, name, events }) {
   }, []);
 
   const heard = new Set(events.map(identity));
-  const before = past.filter((entry) => !heard.has(identity(entry))).map((entry) => ({ ...entry, device, name }));
-  const entries = [...events, ...before].sort((a, b) => b.message.timestamp - a.message.timestamp || b.message.version - a.message.version || 0);
-  if (loading && entries.length === 0) return <p class="empty card" role="status">Loading…</p>;
-  return <Feed entries={entries} />;
+  const before = past.map((entry) => ({ ...entry, device, name })).filter((entry) => !heard.has(identity(entry)));
+  const all = [...events, ...before].sort((a, b) => b.message.timestamp - a.message.timestamp || b.message.version - a.message.version || 0);
+  const entries = (held ?? all).filter(KINDS[wanted][1]);
+  return (
+    <>
+      <div class="filters">
+        <select aria-label="Events" value={wanted} onChange={(event) => setWanted(event.target.value)}>{Object.entries(KINDS).map(([key, [text]]) => <option key={key} value={key}>{text}</option>)}</select>
+        <button aria-pressed={held !== null} onClick={() => setHeld(held ? null : all)}>{held ? "Resume" : "Pause"}</button>
+        <span class="muted">As it happens: all shadows of {device}, and its connections.</span>
+      </div>
+      {loading && entries.length === 0 ? <p class="empty card" role="status">Loading…</p> : <Feed entries={entries} name={name} />}
+    </>
+  );
 }
+
+const KINDS = {
+  all: ["All events", () => true],
+  accepted: ["Accepted", ({ kind }) => kind === "accepted"],
+  rejected: ["Rejected", ({ kind }) => kind === "rejected"],
+  connections: ["Connections", ({ kind }) => kind === "connected" || kind === "away"],
+};
 
 const accepted = (message) => ({ key: `v${message.version}`, kind: "accepted", message });
 
 const rejected = (message, index) => ({ key: `r${index}`, kind: "rejected", message });
 
 /** The same for what was heard and what is read of it. */
-function identity({ kind, message }) {
+function identity({ kind, name, message }) {
   const { version, timestamp, code, expected, message: text } = message;
-  return kind === "accepted" ? `${version} ${message.changed ?? true}` : JSON.stringify([version, timestamp, code, expected, text]);
+  return kind === "accepted" ? `${name} ${version} ${message.changed ?? true}` : JSON.stringify([name, version, timestamp, code, expected, text]);
 }

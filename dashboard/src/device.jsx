@@ -3,30 +3,37 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { Activity } from "./activity.jsx";
+import { deviceAddress } from "./address.js";
 import { Charts } from "./charts.jsx";
+import { DeviceInfo, useDeviceInfo } from "./device_info.jsx";
+import { CreateDevice, DeleteDevice } from "./devices_dialogs.jsx";
 import { Editor } from "./editor.jsx";
 import { ago, clock, count, field, presence, shown } from "./format.js";
 import { useNow } from "./frames.js";
+import { fleetAddress } from "./fleet_view.jsx";
 import { History } from "./history.jsx";
 import { ask, mayWrite, shadowPath } from "./http.js";
-import { prefix } from "./live.js";
+import { JsonView } from "./json_view.jsx";
+import { prefix, shadowOf } from "./live.js";
 import { at, fields, isObject, leaves } from "./state.js";
 
-const TABS = { state: "State", history: "History", charts: "Charts", activity: "Activity" };
-const FEED_MAX = 100;
+const TABS = { state: "State", history: "History", charts: "Charts", json: "JSON", activity: "Activity" };
+const FEED_MAX = 300;
 
-export function DeviceView({ device, name, live, fleet, drafts }) {
+export function DeviceView({ device, name, params, session, live, drafts }) {
   const key = `${device}~${name}`;
   const [shadow, setShadow] = useState(undefined);
   const [problem, setProblem] = useState("");
-  const [tab, setTab] = useState("state");
+  const [tab, setShownTab] = useState(Object.hasOwn(TABS, params.tab ?? "") ? params.tab : "state");
+  const [dialog, setDialog] = useState("");
   const [draft, setDraft] = useState(drafts.get(key) ?? null);
+  /** `{desired, tags, all}`: something of desired, all tags, desired and reported may be written; `undefined`: not known yet. */
   const [writable, setWritable] = useState(undefined);
-  const [names, setNames] = useState([]);
   const [events, setEvents] = useState([]);
   /** How often something may have been missed: what was read of the past is read again. */
   const [gaps, setGaps] = useState(0);
-  const [connected, setConnected] = useState(fleet.connected(device));
+  const info = useDeviceInfo(device, live);
+  const names = (info.shadows ?? []).map((other) => other.name ?? "");
   const sequence = useRef(0);
   const now = useNow(5000);
 
@@ -41,34 +48,43 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
         .then(async (found) => {
           take(found);
           setProblem("");
-          setWritable(await mayWrite(device, name, found !== null));
+          const may = (body) => mayWrite(device, name, found !== null, body);
+          const [desired, tags, all] = await Promise.all([may({ desired: {} }), may({ tags: null }), may({ desired: null, reported: null })]);
+          setWritable({ desired, tags, all });
         })
         .catch((error) => setProblem(error.message));
     load();
-    ask("GET", `/v1/devices/${encodeURIComponent(device)}/shadows?limit=100`)
-      .then(({ shadows }) => setNames(shadows.map((shadow) => shadow.name ?? "")))
-      .catch(() => {});
-    const note = (kind) => (_, message) => {
-      if (message === null) return;
+    const add = (entry) => {
       sequence.current += 1;
-      const entry = { key: sequence.current, kind, device, name, message };
-      setEvents((held) => [entry, ...held].slice(0, FEED_MAX));
+      setEvents((held) => [{ key: sequence.current, device, ...entry }, ...held].slice(0, FEED_MAX));
+    };
+    const note = (kind) => (levels, message) => message !== null && add({ kind, name: shadowOf(levels).name, message });
+    // The first one says how it is, the others what changed.
+    let connected;
+    const presence = (_, message) => {
+      if (message === null) return;
+      if (connected !== undefined && connected !== message.connected) add({ kind: message.connected ? "connected" : "away", name: "", message: { timestamp: message.lastSeen } });
+      connected = message.connected;
     };
     const topics = prefix(device, name);
     const offs = [
       live.onResume(load),
       live.onResume(() => setGaps((count) => count + 1)),
       live.on(`${topics}/document`, (_, message) => (message ? take(message) : setShadow(null))),
-      live.on(`${topics}/update/accepted`, note("accepted")),
-      live.on(`${topics}/update/rejected`, note("rejected")),
-      fleet.subscribe(() => setConnected(fleet.connected(device))),
+      live.on(`shadow/${device}/presence`, presence),
+      ...["accepted", "rejected"].flatMap((kind) => [live.on(`shadow/${device}/update/${kind}`, note(kind)), live.on(`shadow/${device}/name/+/update/${kind}`, note(kind))]),
     ];
     return () => offs.forEach((off) => off());
   }, []);
 
   const keep = (next) => (next ? drafts.set(key, next) : drafts.delete(key));
-  const edit = (desired) => {
-    const next = draft ?? { version: shadow?.version ?? 0, base: shadow?.state?.desired ?? {}, text: JSON.stringify(desired, null, 2) };
+  const setTab = (next) => {
+    setShownTab(next);
+    history.replaceState(null, "", deviceAddress(device, name, { tab: next === "state" ? "" : next }));
+  };
+  const needsName = session.method !== "anonymous";
+  const edit = (section, value) => {
+    const next = draft ?? { section, version: shadow?.version ?? 0, base: shadow?.state?.[section] ?? {}, text: JSON.stringify(value, null, 2) };
     keep(next);
     setDraft(next);
   };
@@ -86,35 +102,41 @@ export function DeviceView({ device, name, live, fleet, drafts }) {
   return (
     <section aria-labelledby="device-title">
       <div class="title">
-        <a class="back" href="#/" aria-label="Back to the fleet">←</a>
+        <a class="back" href={fleetAddress()} aria-label="Back to the fleet">←</a>
         <h1 id="device-title">{device}</h1>
-        <span class="muted"><span class={`dot ${presence(connected)}`} aria-hidden="true" />{presence(connected)}</span>
+        <span class="muted"><span class={`dot ${presence(info.connected)}`} aria-hidden="true" />{presence(info.connected)}</span>
         {shadow && <span class="badge num" data-version={shadow.version}>version {count(shadow.version)}</span>}
         {shadow && <Standing shadow={shadow} rows={rows} />}
         <span class="spring" />
-        {writable === false ? (
+        {shadow && writable?.all && <button onClick={() => setDialog("delete")}>Delete</button>}
+        {writable?.desired && names.length > 0 && <button onClick={() => setDialog("create")}>Add a shadow</button>}
+        {writable && !writable.desired && !writable.tags ? (
           <span class="muted">You may read this, not change it.</span>
         ) : (
-          <button class="primary" ref={opener} disabled={shadow === undefined || !writable || draft !== null} onClick={() => edit(shadow?.state?.desired ?? {})}>Edit desired</button>
+          <button class="primary" ref={opener} disabled={shadow === undefined || !writable?.desired || draft !== null} onClick={() => edit("desired", shadow?.state?.desired ?? {})}>Edit desired</button>
         )}
       </div>
+      <DeviceInfo info={info} now={now} />
       {names.length > 1 && (
         <nav class="names" aria-label="Shadows of this device">
           {names.map((other) => (
-            <a key={other} href={`#/device/${encodeURIComponent(device)}${other && `/${encodeURIComponent(other)}`}`} aria-current={other === name ? "page" : undefined}>{other || "classic"}</a>
+            <a key={other} href={deviceAddress(device, other)} aria-current={other === name ? "page" : undefined}>{other || "classic"}</a>
           ))}
         </nav>
       )}
       {problem && <p class="problem" role="alert">{problem}</p>}
-      {shadow === null && <p class="card empty">There is no shadow here.{writable && <> Editing <em>desired</em> creates it.</>}</p>}
-      {draft && <Editor draft={draft} device={device} name={name} shadow={shadow} onText={(text) => keep({ ...draft, text })} onClose={close} />}
+      {shadow === null && <p class="card empty">There is no shadow here.{writable?.desired && <> Editing <em>desired</em> creates it.</>}</p>}
+      {draft && <Editor draft={draft} device={device} name={name} shadow={shadow} needsName={needsName} onText={(text) => keep({ ...draft, text })} onClose={close} />}
       <Tabs tab={tab} setTab={setTab} />
       <div role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`}>
-        {shadow && tab === "state" && <State shadow={shadow} rows={rows} now={now} />}
-        {tab === "history" && <History device={device} name={name} version={shadow?.version} writable={writable} editing={draft !== null} onRestore={(desired) => { edit(desired); scrollTo(0, 0); }} />}
+        {shadow && tab === "state" && <State shadow={shadow} rows={rows} now={now} onTags={writable?.tags && draft === null ? () => { edit("tags", shadow.state.tags ?? {}); scrollTo(0, 0); } : undefined} />}
+        {tab === "history" && <History device={device} name={name} version={shadow?.version} writable={writable?.desired} editing={draft !== null} onRestore={(desired) => { edit("desired", desired); scrollTo(0, 0); }} />}
         {shadow && tab === "charts" && <Charts key={gaps} device={device} name={name} shadow={shadow} live={live} />}
         {tab === "activity" && <Activity key={gaps} device={device} name={name} events={events} />}
+        {shadow && tab === "json" && <JsonView device={device} name={name} shadow={shadow} needsName={needsName} />}
       </div>
+      {dialog === "delete" && <DeleteDevice device={device} name={name} version={shadow?.version} names={names} onClose={() => setDialog("")} onDone={() => (location.hash = fleetAddress())} />}
+      {dialog === "create" && <CreateDevice device={device} onClose={() => setDialog("")} />}
     </section>
   );
 }
@@ -144,7 +166,7 @@ function Standing({ shadow, rows }) {
   return <span class="badge good">in sync</span>;
 }
 
-function State({ shadow, rows, now }) {
+function State({ shadow, rows, now, onTags }) {
   const { tags } = shadow.state;
   // What was set since is shown to be new.
   const { current: opened } = useRef(shadow.version);
@@ -164,10 +186,10 @@ function State({ shadow, rows, now }) {
           {rows.length === 0 && <tr><td colSpan={3} class="empty">Nothing is desired or reported.</td></tr>}
         </tbody>
       </table>
-      {tags && (
+      {(tags || onTags) && (
         <div class="card tags">
-          <h2>Tags</h2>
-          <dl>{[...leaves(tags)].map(([path, value]) => <div key={path}><dt>{field(path)}</dt><dd><code>{shown(value)}</code></dd></div>)}</dl>
+          <div class="title"><h2>Tags</h2><span class="spring" />{onTags && <button class="quiet" onClick={onTags}>Edit tags</button>}</div>
+          {tags ? <dl>{[...leaves(tags)].map(([path, value]) => <div key={path}><dt>{field(path)}</dt><dd><code>{shown(value)}</code></dd></div>)}</dl> : <p class="muted">None. Tags are notes about the device, which it does not see.</p>}
         </div>
       )}
     </>

@@ -1,18 +1,20 @@
 // What is accepted and rejected, as it happens.
 
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 
+import { deviceAddress } from "./address.js";
 import { clock, count, explained, field, shown } from "./format.js";
 import { useFleet } from "./frames.js";
 import { isObject, leaves } from "./state.js";
 
 const FIELDS_SHOWN = 4;
 
-export function FeedView({ fleet }) {
+export function FeedView({ fleet, live }) {
   const [held, setHeld] = useState(null);
   const [kind, setKind] = useState("all");
   const [search, setSearch] = useState("");
   useFleet(fleet, held !== null);
+  useEffect(() => fleet.followAccepted(live), []);
   const needle = search.trim().toLowerCase();
   const wanted = (entry) => (kind === "all" || entry.kind === kind) && entry.device.toLowerCase().includes(needle);
   const entries = (held ?? fleet.feed).filter(wanted);
@@ -20,7 +22,7 @@ export function FeedView({ fleet }) {
     <section aria-labelledby="feed-title">
       <div class="title">
         <h1 id="feed-title">Activity</h1>
-        <span class="muted">{count(fleet.counts.accepted)} accepted, {count(fleet.counts.rejected)} rejected since this page was opened</span>
+        <span class="muted">{count(fleet.counts.accepted)} accepted while this view was open, {count(fleet.counts.rejected)} rejected since the page was opened</span>
       </div>
       <div class="filters" role="search">
         <input type="search" aria-label="Search activity by device" placeholder="Search by device" value={search} onInput={(event) => setSearch(event.target.value)} />
@@ -36,26 +38,28 @@ export function FeedView({ fleet }) {
   );
 }
 
-/** Entries of the feed, newest first. */
-export function Feed({ entries, withDevice = false }) {
+/** Entries of the feed, newest first. `name`: the shadow that need not be named, where there is no device. */
+export function Feed({ entries, name = "", withDevice = false }) {
   if (entries.length === 0) return <p class="empty card">Nothing yet. Updates show here as they are decided.</p>;
   return (
     <div class="log card" role="log" aria-live="off" aria-label="Updates" tabIndex={0}>
-      <ol class="feed">{entries.map((entry) => <Entry key={entry.key} {...entry} withDevice={withDevice} />)}</ol>
+      <ol class="feed">{entries.map((entry) => <Entry key={entry.key} {...entry} own={name} withDevice={withDevice} />)}</ol>
     </div>
   );
 }
 
-function Entry({ kind, device, name, message, withDevice }) {
-  const accepted = kind === "accepted";
+const KINDS = { accepted: ["accepted", "good"], rejected: ["rejected", "bad"], connected: ["connected", "good"], away: ["disconnected", "warn"] };
+
+function Entry({ kind, device, name, own, message, withDevice }) {
+  const [text, tone] = KINDS[kind];
   const by = message.by ?? author(message.metadata);
-  const link = `#/device/${encodeURIComponent(device)}${name ? `/${encodeURIComponent(name)}` : ""}`;
   return (
     <li>
       <time class="muted">{clock(message.timestamp)}</time>
-      <span class={`badge ${accepted ? "good" : "bad"}`}>{accepted ? "accepted" : "rejected"}</span>
-      {withDevice && <a href={link}>{device}{name && ` · ${name}`}</a>}
-      <span class="what">{accepted ? <Sent message={message} /> : <Refused message={message} />}</span>
+      <span class={`badge ${tone}`}>{text}</span>
+      {withDevice && <a href={deviceAddress(device, name)}>{device}{name && ` · ${name}`}</a>}
+      {!withDevice && name !== own && <a href={deviceAddress(device, name)}>{name || "classic"}</a>}
+      <span class="what">{kind === "accepted" ? <Sent message={message} /> : kind === "rejected" && <Refused message={message} />}</span>
       {by && <span class="muted">{by}</span>}
       {message.version && <span class="muted num">v{count(message.version)}</span>}
     </li>

@@ -8,10 +8,16 @@ import { Values } from "./values.jsx";
 
 const PAGE = 25;
 const CHANGES_SHOWN = 8;
+/** Fewer matches than these have more read, of at most READ_MAX versions without being asked. */
+const MATCHES_MIN = 10;
+const READ_MAX = 500;
+const SECTIONS = { all: "All sections", desired: "Desired", reported: "Reported", tags: "Tags" };
 
 export function History({ device, name, version, writable, editing, onRestore }) {
   const [{ entries, end }, setRead] = useState({ entries: [], end: "more" });
   const [problem, setProblem] = useState("");
+  const [section, setSection] = useState("all");
+  const [writer, setWriter] = useState("");
   const path = shadowPath(device, name);
 
   const read = async (before) => {
@@ -34,16 +40,40 @@ export function History({ device, name, version, writable, editing, onRestore })
       setProblem(error.status === 410 ? `Version ${of} is not kept any more.` : error.message);
     }
   };
+  const wanted = { section, writer: writer.trim().toLowerCase() };
+  const isFiltered = section !== "all" || wanted.writer !== "";
+  const found = isFiltered ? entries.map((entry) => filtered(entry, wanted)).filter(Boolean) : entries;
+  // Of a filter with few matches, pages are read until there is something to see.
+  const oldest = entries.at(-1)?.version;
+  useEffect(() => {
+    if (isFiltered && end === "more" && found.length < MATCHES_MIN && entries.length < READ_MAX) read(oldest);
+  }, [section, writer, oldest]);
   return (
     <div class="card history">
+      <div class="filters">
+        <select aria-label="Section" value={section} onChange={(event) => setSection(event.target.value)}>
+          {Object.entries(SECTIONS).map(([key, text]) => <option key={key} value={key}>{text}</option>)}
+        </select>
+        <input type="search" aria-label="Writer" placeholder="Any writer" list="writers" value={writer} autocapitalize="none" spellcheck={false} onInput={(event) => setWriter(event.target.value)} />
+        <datalist id="writers">{[...new Set(entries.map(({ by }) => by))].map((by) => <option key={by} value={by} />)}</datalist>
+        {isFiltered && <span class="muted" role="status">{count(found.length)} of {plural(entries.length, "version")} read</span>}
+      </div>
       {problem && <p class="problem" role="alert">{problem}</p>}
       <ol>
-        {entries.map((entry) => <Entry key={entry.version} entry={entry} isCurrent={entry.version === version} writable={writable} editing={editing} onRestore={() => restore(entry.version)} />)}
+        {found.map((entry) => <Entry key={entry.version} entry={entry} isCurrent={entry.version === version} writable={writable} editing={editing} onRestore={() => restore(entry.version)} />)}
       </ol>
       {end === "more" && entries.length > 0 && <button onClick={() => read(entries.at(-1).version)}>Older versions</button>}
       {end === "gone" && <p class="muted">What was before is not kept any more.</p>}
     </div>
   );
+}
+
+/** The part of an entry that passes the filter; `undefined`: none. A writer is a principal or a client, or a part of either. */
+function filtered(entry, { section, writer }) {
+  if (![entry.by, entry.client ?? ""].some((name) => name.toLowerCase().includes(writer))) return undefined;
+  if (section === "all") return entry;
+  const changes = entry.changes.filter(({ path }) => path === `/${section}` || path.startsWith(`/${section}/`));
+  return changes.length > 0 ? { ...entry, changes } : undefined;
 }
 
 /** What was read, and the page of what was before its version `before`. */

@@ -46,20 +46,28 @@ export function shadowPath(device, name) {
   return name ? `${base}/shadows/${encodeURIComponent(name)}` : `${base}/shadow`;
 }
 
-/** Whether there is anything of a shadow that one may write: the service is asked to pretend. `exists`: it is there. */
-export function mayWrite(device, name, exists) {
+/**
+ * Returns whether one may change a shadow by the merge patch `body`: the service is asked to pretend. An empty section stands for
+ * anything in it, `null` for all of it. `exists`: the shadow is there.
+ */
+export function mayWrite(device, name, exists, body) {
   const condition = exists ? "If-Match" : "If-None-Match";
   const headers = { "Content-Type": "application/merge-patch+json", Prefer: "return=minimal", [condition]: "*" };
-  return ask("PATCH", `${shadowPath(device, name)}?dry_run=true`, { desired: {} }, headers).then(
+  return ask("PATCH", `${shadowPath(device, name)}?dry_run=true`, body, headers).then(
     () => true,
     ({ status }) => status !== 403 && status !== 404,
   );
 }
 
-/** Changes a shadow by a merge patch made for `version`: accepted unless what it touches has changed since. */
-export function patch(device, name, version, body) {
+/** Returns path and headers of a merge patch made for `version`: accepted unless what it touches has changed since. */
+export function patchRequest(device, name, version) {
   const query = version > 0 ? `?on_conflict=rebase&base_version=${version}` : "";
   const condition = version > 0 ? {} : { "If-None-Match": "*" };
-  const headers = { "Content-Type": "application/merge-patch+json", Prefer: "return=minimal", ...condition };
-  return ask("PATCH", shadowPath(device, name) + query, body, headers);
+  return { path: shadowPath(device, name) + query, headers: { "Content-Type": "application/merge-patch+json", ...condition } };
+}
+
+/** Changes a shadow by a merge patch. */
+export function patch(device, name, version, body) {
+  const { path, headers } = patchRequest(device, name, version);
+  return ask("PATCH", path, body, { ...headers, Prefer: "return=minimal" });
 }

@@ -6,11 +6,14 @@
 
 import mqtt from "mqtt";
 
+import { webSocketUrl } from "./command.jsx";
 import { ask, CLIENT } from "./http.js";
 
 /** How often refusals over HTTP are asked for. */
 const REFUSALS_MS = 2000;
 const REFUSALS_PAGE = 100;
+/** Filters in one packet; the service takes 512. */
+const FILTERS_MAX = 200;
 
 const decoder = new TextDecoder();
 
@@ -19,9 +22,10 @@ export class Live {
   constructor(onStatus) {
     this.handlers = new Map();
     this.resumptions = new Set();
-    const url = new URL("/mqtt", location.href);
-    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-    this.client = mqtt.connect(url.href, {
+    /** Filters that go into the next SUBSCRIBE and UNSUBSCRIBE. */
+    this.wanted = new Set();
+    this.unwanted = new Set();
+    this.client = mqtt.connect(webSocketUrl(), {
       protocolVersion: 5,
       clientId: `${CLIENT}-${Math.random().toString(36).slice(2, 8)}`,
       clean: true,
@@ -59,7 +63,9 @@ export class Live {
       handlers.delete(handler);
       if (handlers.size === 0) {
         this.handlers.delete(filter);
-        if (this.client.connected) this.client.unsubscribe(filter);
+        this.wanted.delete(filter);
+        this.unwanted.add(filter);
+        this.later();
       }
     };
   }
@@ -70,6 +76,11 @@ export class Live {
     return () => this.resumptions.delete(handler);
   }
 
+  /** Publishes a message; rejects with the reason of a refusal. */
+  publish(topic, payload, options) {
+    return this.client.publishAsync(topic, payload, options);
+  }
+
   end() {
     clearInterval(this.timer);
     this.handlers.clear();
@@ -77,8 +88,26 @@ export class Live {
   }
 
   subscribe(filter) {
-    // A refusal is in the SUBACK: there is nothing of it that one may see.
-    if (this.client.connected) this.client.subscribe(filter, { qos: 0 }, () => {});
+    this.unwanted.delete(filter);
+    this.wanted.add(filter);
+    this.later();
+  }
+
+  /** All that is wanted in one turn is sent together: a list has many rows. */
+  later() {
+    if (this.scheduled) return;
+    this.scheduled = true;
+    queueMicrotask(() => {
+      this.scheduled = false;
+      const [wanted, unwanted] = [[...this.wanted], [...this.unwanted]];
+      this.wanted.clear();
+      this.unwanted.clear();
+      // Whatever has a handler is subscribed to when there is a connection again.
+      if (!this.client.connected) return;
+      for (let i = 0; i < unwanted.length; i += FILTERS_MAX) this.client.unsubscribe(unwanted.slice(i, i + FILTERS_MAX), () => {});
+      // A refusal is in the SUBACK: there is nothing of it that one may see.
+      for (let i = 0; i < wanted.length; i += FILTERS_MAX) this.client.subscribe(wanted.slice(i, i + FILTERS_MAX), { qos: 0 }, () => {});
+    });
   }
 
   /** Nothing but the position is taken the first time. A failure is that of the next request, too, or is over by then. */

@@ -3,18 +3,29 @@
 import { render } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 
+import { AboutView } from "./about_view.jsx";
+import { AccessView } from "./access_view.jsx";
+import { readAddress } from "./address.js";
+import { ClientsView } from "./clients_view.jsx";
 import { DeviceView } from "./device.jsx";
 import { FeedView } from "./feed.jsx";
 import { Fleet } from "./fleet.js";
-import { FleetView } from "./fleet_view.jsx";
+import { fleetAddress, FleetView } from "./fleet_view.jsx";
 import { ask } from "./http.js";
+import { Listing } from "./listing.js";
 import { Live } from "./live.js";
+import { TestClient } from "./mqtt_client.js";
+import { MqttView } from "./mqtt_view.jsx";
+import { Vocabulary } from "./query_bar.jsx";
+import { RetainedView } from "./retained_view.jsx";
 import { SignIn } from "./sign_in.jsx";
 
 /** How often a page in use tells that it is, so that its session does not end. */
 const STAY_MS = 10 * 60 * 1000;
 
 const THEMES = { auto: "light", light: "dark", dark: "auto" };
+/** The views of the navigation. */
+const TITLES = { fleet: "Fleet", feed: "Activity", clients: "Clients", retained: "Retained", mqtt: "MQTT", access: "Access", about: "About" };
 const STATUS = { live: "Live", connecting: "Connecting…", refused: "Not allowed" };
 
 function App() {
@@ -59,24 +70,33 @@ history.scrollRestoration = "manual";
 
 function Signed({ session, drafts, look, onOut }) {
   const [status, setStatus] = useState("connecting");
-  const [route, setRoute] = useState(read(location.hash));
+  const [route, setRoute] = useState(() => routeOf(location.hash));
   const fleet = useMemo(() => new Fleet(), []);
   const live = useMemo(() => new Live((status) => {
     setStatus(status);
     if (status === "refused") look();
   }), []);
+  const listing = useMemo(() => new Listing(live), []);
+  const tester = useMemo(() => new TestClient(), []);
+  /** On a phone, the navigation is behind a button. */
+  const [menu, setMenu] = useState(false);
+  const vocabulary = useMemo(() => new Vocabulary(), []);
 
   useEffect(() => {
     const stop = fleet.follow(live);
     return () => {
       stop();
+      listing.rest();
+      tester.disconnect();
       live.end();
     };
   }, []);
-  useEffect(() => {
+  // At once: who leaves quickly is where he was, too.
+  useLayoutEffect(() => {
     const change = () => {
       if (route.view === "fleet") fleetTop = scrollY;
-      setRoute(read(location.hash));
+      setRoute(routeOf(location.hash));
+      setMenu(false);
       document.querySelector("main")?.focus({ preventScroll: true });
     };
     addEventListener("hashchange", change);
@@ -84,23 +104,39 @@ function Signed({ session, drafts, look, onOut }) {
   }, [route]);
   useLayoutEffect(() => {
     scrollTo(0, route.view === "fleet" ? fleetTop : 0);
-    const place = { fleet: "Fleet", feed: "Activity", device: [route.device, route.name].filter(Boolean).join(" · ") }[route.view];
-    document.title = `${place} · Umbra`;
+    document.title = `${route.view === "device" ? route.parts.join(" · ") : TITLES[route.view]} · Umbra`;
   }, [route]);
+
+  // As on many pages, a slash goes to what one searches with.
+  useEffect(() => {
+    const press = (event) => {
+      if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
+      const search = document.querySelector("main [role=search] input");
+      if (search) event.preventDefault();
+      search?.focus();
+    };
+    addEventListener("keydown", press);
+    return () => removeEventListener("keydown", press);
+  }, []);
 
   const signOut = async () => {
     live.end();
     await ask("DELETE", "/session").catch(() => {});
     onOut();
   };
+  const [device, name = ""] = route.parts;
+  // From the list itself it leads to the whole list.
+  const fleetLink = route.view === "fleet" ? "#/" : fleetAddress();
   const hasCookie = session.method === "password" || session.method === "token";
   return (
     <>
       <header class="top">
-        <a class="brand" href="#/"><img src="/assets/icon.svg" alt="" width="22" height="22" /><span>Umbra</span></a>
-        <nav aria-label="Views">
-          <a href="#/" aria-current={route.view === "fleet" ? "page" : undefined}>Fleet</a>
-          <a href="#/feed" aria-current={route.view === "feed" ? "page" : undefined}>Activity</a>
+        <a class="brand" href={fleetLink}><img src="/assets/icon.svg" alt="" width="22" height="22" /><span>Umbra</span></a>
+        <button class="quiet to-views" aria-expanded={menu} aria-controls="views" onClick={() => setMenu(!menu)}>{TITLES[route.view] ?? "Device"} <span aria-hidden="true">▾</span></button>
+        <nav id="views" class={menu ? "open" : ""} aria-label="Views">
+          {Object.entries(TITLES).map(([view, title]) => (
+            <a key={view} href={view === "fleet" ? fleetLink : `#/${view}`} aria-current={route.view === view ? "page" : undefined}>{title}</a>
+          ))}
         </nav>
         <span class="spring" />
         <span class={`status ${status}`} role="status"><i aria-hidden="true" /><span>{STATUS[status]}</span></span>
@@ -109,9 +145,14 @@ function Signed({ session, drafts, look, onOut }) {
         {hasCookie && <button class="quiet" onClick={signOut}>Sign out</button>}
       </header>
       <main tabIndex={-1}>
-        {route.view === "fleet" && <FleetView fleet={fleet} session={session} />}
-        {route.view === "feed" && <FeedView fleet={fleet} />}
-        {route.view === "device" && <DeviceView key={`${route.device}~${route.name}`} {...route} live={live} fleet={fleet} drafts={drafts} />}
+        {route.view === "fleet" && <FleetView fleet={fleet} listing={listing} vocabulary={vocabulary} params={route.params} session={session} />}
+        {route.view === "feed" && <FeedView fleet={fleet} live={live} />}
+        {route.view === "clients" && <ClientsView params={route.params} />}
+        {route.view === "retained" && <RetainedView params={route.params} live={live} />}
+        {route.view === "mqtt" && <MqttView client={tester} session={session} />}
+        {route.view === "access" && <AccessView params={route.params} session={session} />}
+        {route.view === "about" && <AboutView />}
+        {route.view === "device" && <DeviceView key={`${device}~${name}`} device={device} name={name} params={route.params} session={session} live={live} drafts={drafts} />}
       </main>
     </>
   );
@@ -130,19 +171,11 @@ function Theme() {
   );
 }
 
-function read(hash) {
-  const [view, device, name] = hash.replace(/^#\/?/, "").split("/").map(decoded);
-  if (view === "device" && device) return { view, device, name: name ?? "" };
-  return { view: view === "feed" ? "feed" : "fleet" };
-}
-
-/** A part of an address, which anybody may have typed. */
-function decoded(text) {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return "";
-  }
+/** Returns the view of an address; one that there is not is that of the fleet. */
+function routeOf(hash) {
+  const route = readAddress(hash);
+  const isKnown = route.view === "device" ? route.parts.length > 0 : Object.hasOwn(TITLES, route.view);
+  return isKnown ? route : { view: "fleet", parts: [], params: {} };
 }
 
 render(<App />, document.getElementById("app"));

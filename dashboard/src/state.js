@@ -117,13 +117,13 @@ export function touches(a, b) {
 /**
  * The edits of a refused set that collide with a change to something else: `{path, value, base, theirs, …}`.
  *
- * `conflicts` is what the refusal lists, with paths into `state`; where it was cut short, `seen`, the state that the edits were
+ * `conflicts` is what the refusal lists, with paths into `state`, of which the edits are of `section`; where it was cut short, `seen`, the state that the edits were
  * sent for, and `theirs` are compared. `base` is the state that was loaded.
  */
-export function collisions(list, { conflicts, truncated }, { base, seen, theirs }) {
+export function collisions(list, { conflicts, truncated, section = "desired" }, { base, seen, theirs }) {
   const rows = [];
   for (const edit of list) {
-    const path = `/desired${edit.path}`;
+    const path = `/${section}${edit.path}`;
     const met = conflicts.find((conflict) => touches(conflict.path, path));
     const [was, is] = [at(seen, edit.path), at(theirs, edit.path)];
     if ((met || (truncated && !equal(was, is))) && !equal(edit.value, is)) {
@@ -157,12 +157,12 @@ export function withPoints(series, points, max) {
   return all;
 }
 
-/** The numbers below `reported` as points by path, each of the version that set it. `message` is a document or an update. */
-export function numbers({ state, metadata, version, timestamp }) {
+/** The numbers below a section as points by path, each of the version that set it. `message` is a document or an update. */
+export function numbers({ state, metadata, version, timestamp }, section = "reported") {
   const found = new Map();
-  for (const [path, value] of leaves(state?.reported ?? {})) {
+  for (const [path, value] of leaves(state?.[section] ?? {})) {
     if (typeof value !== "number") continue;
-    const stamp = at(metadata?.reported, path) ?? { version, timestamp };
+    const stamp = at(metadata?.[section], path) ?? { version, timestamp };
     found.set(path, [{ timestamp: stamp.timestamp, version: stamp.version, value }]);
   }
   return found;

@@ -135,7 +135,7 @@ fn state(entry: &Value) -> &'static str {
     if entry.get("drift").and_then(Value::as_bool) == Some(true) { "differs" } else { "converged" }
 }
 
-fn change_line(change: &Value) -> String {
+pub(super) fn change_line(change: &Value) -> String {
     let text = |name| change.get(name).and_then(Value::as_str).unwrap_or("?");
     let mut line = format!("{} at {} by {}", number(change, "version"), number(change, "timestamp"), text("by"));
     if change.get("deleted").and_then(Value::as_bool) == Some(true) {

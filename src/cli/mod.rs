@@ -2,7 +2,7 @@
 //! on its store. Most other commands are clients for people and scripts, built on the library `umbra-client`.
 //!
 //! Results go to standard output, everything else to standard error. Results are JSON, with these exceptions: `auth
-//! explain`, `check-config`, `context list`, `watch`, `sub`, `list`, `search`, `aggregate`, `history` and `sessions list` without
+//! explain`, `check-config`, `context list`, `watch`, `trace`, `sub`, `list`, `search`, `aggregate`, `history` and `sessions list` without
 //! `--json`, the texts of `manual`, and the `listening` lines of `serve`. A subcommand returns an [`Exit`] after it has reported any failure.
 //!
 //! `connect_args` are the arguments that name a broker, and one command's connection; `contexts` keeps such arguments
@@ -34,6 +34,7 @@ mod sessions;
 mod shadow_args;
 mod terminal;
 mod topics;
+mod trace;
 mod update;
 mod user_list;
 mod watch;
@@ -71,6 +72,7 @@ enum Command {
     Update(update::Update),
     Delete(delete::Delete),
     Watch(watch::Watch),
+    Trace(trace::Trace),
     List(list::List),
     Search(search::Search),
     Aggregate(aggregate::Aggregate),
@@ -118,6 +120,7 @@ impl Cli {
             Command::Update(update) => update.run().await,
             Command::Delete(delete) => delete.run().await,
             Command::Watch(watch) => watch.run().await,
+            Command::Trace(trace) => trace.run().await,
             Command::List(list) => list.run().await,
             Command::Search(search) => search.run().await,
             Command::Aggregate(aggregate) => aggregate.run().await,

@@ -6,6 +6,7 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 
 import { DEADLINE_MS, require } from "./browser.mjs";
+import { looks } from "./looks.mjs";
 
 const mqtt = require("mqtt");
 const run = promisify(execFile);
@@ -61,19 +62,4 @@ async function signIn(page) {
   await page.getByLabel("Name").fill(USER);
   await page.getByLabel("Password").fill(`${USER}-password`);
   await page.getByRole("button", { name: "Sign in" }).click();
-}
-
-async function looks(browser, page, name) {
-  const before = page.viewportSize();
-  await browser.audit(page, name);
-  await browser.shoot(page, name);
-  await page.setViewportSize({ width: 390, height: 844 });
-  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "nothing is wider than a phone");
-  await browser.audit(page, `${name} on a phone`);
-  await browser.shoot(page, `${name}-phone`);
-  await page.emulateMedia({ colorScheme: "dark" });
-  await browser.shoot(page, `${name}-phone-dark`);
-  await page.setViewportSize(before);
-  await browser.shoot(page, `${name}-dark`);
-  await page.emulateMedia({ colorScheme: "light" });
 }

@@ -57,14 +57,29 @@ fn a_fleet_of_a_thousand_stays_live() {
 }
 
 #[test]
+fn a_large_fleet_loads_what_is_in_sight() {
+    drive("large", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
+}
+
+#[test]
 fn a_chart_has_every_value() {
     drive("charts", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
+}
+
+#[test]
+fn a_device_is_created_tagged_and_deleted() {
+    drive("device", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
 }
 
 #[test]
 fn an_empty_fleet_shows_how_to_connect_a_device() {
     drive("first", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
     drive("first", &mut Site::open().server);
+}
+
+#[test]
+fn an_operator_looks_after_sessions_and_topics() {
+    drive("operate", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
 }
 
 #[test]

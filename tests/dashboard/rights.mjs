@@ -19,6 +19,9 @@ export async function rights(browser, { origin }) {
   await page.getByLabel("Desired state as JSON").fill('{"limit": 20, "mode": "heat"}');
   await page.getByRole("button", { name: "Save" }).click();
   await page.getByText("drifting", { exact: true }).waitFor();
+  await page.getByLabel("Back to the fleet").click();
+  await page.getByRole("button", { name: "Create a device" }).waitFor();
+  await page.goBack();
   await leave(page);
 
   await enter(page, "viewer-1");
@@ -26,16 +29,28 @@ export async function rights(browser, { origin }) {
   await page.getByRole("tab", { name: "History" }).click();
   await page.getByText("v1", { exact: true }).waitFor();
   assert.equal(await page.getByRole("button", { name: /Edit|Restore/ }).count(), 0);
+  await page.getByLabel("Back to the fleet").click();
+  await page.getByRole("row", { name: /lamp-1/ }).waitFor();
+  await page.getByRole("button", { name: /Connected/ }).getByText("0", { exact: true }).waitFor();
+  assert.equal(await page.getByText("Create a device").count(), 0);
+  await page.goBack();
+  await page.getByText("v1", { exact: true }).waitFor();
   await browser.audit(page, "a viewer's device");
   await browser.shoot(page, "viewer");
   await leave(page);
 
   // May read /desired/limit and /reported/temperature, and write the former.
   await enter(page, "contractor");
+  // The tab is in the address.
+  assert.equal(await page.getByRole("tab", { name: "History" }).getAttribute("aria-selected"), "true");
+  await page.getByRole("tab", { name: "State" }).click();
   await page.getByText("partly visible", { exact: true }).waitFor();
   const limit = page.getByRole("row", { name: /^limit/ });
   await limit.getByText("not visible").waitFor();
   assert.equal(await page.getByText("differs").count(), 0);
+  // May write nothing of the tags, and not all of the shadow.
+  await page.getByRole("button", { name: "Edit desired" }).and(page.locator(":enabled")).waitFor();
+  for (const name of ["Edit tags", "Delete"]) assert.equal(await page.getByRole("button", { name }).count(), 0, name);
   await browser.audit(page, "a part of a device");
   await browser.shoot(page, "partly-visible");
   await page.getByRole("button", { name: "Edit desired" }).click();

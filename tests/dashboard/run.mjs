@@ -2,9 +2,12 @@
 
 import { Browser } from "./browser.mjs";
 import { charts } from "./charts.mjs";
+import { device } from "./device.mjs";
 import { first } from "./first.mjs";
 import { fleet } from "./fleet.mjs";
+import { large } from "./large.mjs";
 import { merge } from "./merge.mjs";
+import { operate } from "./operate.mjs";
 import { outage } from "./outage.mjs";
 import { picture } from "./picture.mjs";
 import { rights } from "./rights.mjs";
@@ -13,7 +16,7 @@ import { signIn } from "./sign_in.mjs";
 const [scenario, origin, broker] = process.argv.slice(2);
 const browser = await Browser.start(origin);
 try {
-  await { charts, first, fleet, merge, outage, picture, rights, "sign-in": signIn }[scenario](browser, { origin, broker });
+  await { charts, device, first, fleet, large, merge, operate, outage, picture, rights, "sign-in": signIn }[scenario](browser, { origin, broker });
 } catch (error) {
   for (const page of browser.context.pages()) {
     await browser.shoot(page, `failed-${scenario}`).catch(() => {});

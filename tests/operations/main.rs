@@ -18,3 +18,4 @@ mod sessions;
 mod site;
 mod start;
 mod supervision;
+mod trace;

@@ -4,6 +4,7 @@
 //! own: the requests are cancelled by dropping them, and use the same [`Tls`] as the MQTT connection.
 
 mod aggregate;
+mod events;
 mod listing;
 mod sessions;
 mod transport;
@@ -18,6 +19,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
 pub use aggregate::AggregateQuery;
+pub use events::{Changes, Rejections};
 pub use listing::{
     DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, FoundDevice, HistoryEntry, HistoryQuery, Pages,
     PathChange, PurgeQuery, PurgeStep, SearchQuery, ShadowEntry,

@@ -76,9 +76,9 @@ pub use document::{Accepted, Change, Delta, Document, DryRun, Presence, Version}
 pub use equality::same_value;
 pub use error::{ConnectionError, Error, ErrorKind};
 pub use http_client::{
-    AggregateQuery, Body, DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, FoundDevice, GrantedFilter,
-    HistoryEntry, HistoryQuery, HttpClient, Pages, PathChange, PurgeQuery, PurgeStep, RetainedEntry, SearchQuery,
-    SessionDetail, SessionEntry, SessionQuery, ShadowEntry,
+    AggregateQuery, Body, Changes, DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, FoundDevice,
+    GrantedFilter, HistoryEntry, HistoryQuery, HttpClient, Pages, PathChange, PurgeQuery, PurgeStep, Rejections,
+    RetainedEntry, SearchQuery, SessionDetail, SessionEntry, SessionQuery, ShadowEntry,
 };
 pub use merge::{Collision, merge};
 pub use messages::{Message, Messages, Qos};

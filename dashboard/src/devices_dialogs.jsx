@@ -1,0 +1,93 @@
+// A device is created with what is desired of it, and deleted with its shadows.
+
+import { useState } from "preact/hooks";
+
+import { deviceAddress } from "./address.js";
+import { Dialog } from "./dialog.jsx";
+import { plural } from "./format.js";
+import { ask, shadowPath } from "./http.js";
+import { astray } from "./json.js";
+import { isObject } from "./state.js";
+
+export function CreateDevice({ device = "", onClose }) {
+  const [problem, setProblem] = useState("");
+  const [busy, setBusy] = useState(false);
+  const create = async (event) => {
+    event.preventDefault();
+    const { id, name, desired, tags } = Object.fromEntries(new FormData(event.target));
+    setBusy(true);
+    try {
+      const state = { desired: parsed("Desired", desired), tags: parsed("Tags", tags) };
+      const body = Object.fromEntries(Object.entries(state).filter(([section, value]) => section === "desired" || Object.keys(value).length > 0));
+      await ask("PUT", shadowPath(id, name), body, { "If-None-Match": "*", "Content-Type": "application/json", Prefer: "return=minimal" });
+      onClose();
+      location.hash = deviceAddress(id, name);
+    } catch (error) {
+      setProblem(error.status === 412 ? "This shadow exists already." : error.message);
+    }
+    setBusy(false);
+  };
+  return (
+    <Dialog title={device ? `Create a shadow of ${device}` : "Create a device"} onCancel={onClose}>
+      <form class="form" onSubmit={create}>
+        <label>Device id<input name="id" required maxLength={128} pattern="[A-Za-z0-9:_\-]+" title="Letters, digits, : _ and -" defaultValue={device} readOnly={device !== ""} autocomplete="off" autocapitalize="none" spellcheck={false} /></label>
+        <label>Name of the shadow<input name="name" required={device !== ""} maxLength={64} pattern="[A-Za-z0-9:_$\-]+" title="Letters, digits, : _ $ and -" placeholder={device ? "" : "none: the classic shadow"} autocomplete="off" autocapitalize="none" spellcheck={false} /></label>
+        <label>Desired, as JSON<textarea name="desired" rows={4} spellcheck={false} defaultValue="{}" /></label>
+        <label>Tags, as JSON<textarea name="tags" rows={2} spellcheck={false} defaultValue="{}" /></label>
+        <p class="problem" role="alert">{problem}</p>
+        <div class="actions">
+          <button class="primary" disabled={busy}>{busy ? "Creating…" : "Create"}</button>
+          <button type="button" onClick={onClose}>Cancel</button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
+
+function parsed(title, text) {
+  let value;
+  try {
+    value = JSON.parse(text.trim() || "{}");
+  } catch (error) {
+    throw new Error(`${title} is not JSON: ${error.message}`);
+  }
+  const wrong = isObject(value) ? astray(text) : "it must be an object.";
+  if (wrong) throw new Error(`${title}: ${wrong}`);
+  return value;
+}
+
+/** Deletes one shadow, or all. `names`: of the device's shadows. What was changed since the dialog was opened is not deleted. */
+export function DeleteDevice({ device, name, version, names, onClose, onDone }) {
+  const [whole, setWhole] = useState(false);
+  const [problem, setProblem] = useState("");
+  const [busy, setBusy] = useState(false);
+  const remove = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    setProblem("");
+    try {
+      for (const each of whole ? names : [name]) {
+        const { etag, version: current } = await ask("GET", shadowPath(device, each));
+        if (each === name && current !== version) throw new Error(`The shadow has changed: it is at version ${current} now, not ${version}.`);
+        await ask("DELETE", shadowPath(device, each), undefined, { "If-Match": etag });
+      }
+      onDone();
+    } catch (error) {
+      setProblem(error.status === 412 ? "The shadow was changed at this moment. Nothing of it was deleted." : error.message);
+    }
+    setBusy(false);
+  };
+  return (
+    <Dialog title={name ? `Delete the shadow ${name} of ${device}?` : `Delete the shadow of ${device}?`} onCancel={onClose}>
+      <form class="form" onSubmit={remove}>
+        <p>What is desired, reported and tagged at version {version} is removed. The device creates a new shadow when it reports again. Versions go on counting, and the history stays as long as it is kept.</p>
+        {names.length > 1 && <label class="check"><input type="checkbox" checked={whole} onChange={(event) => setWhole(event.target.checked)} />Delete {plural(names.length, "shadow")}: the whole device</label>}
+        <p class="problem" role="alert">{problem}</p>
+        <div class="actions">
+          <button class="danger" disabled={busy}>{busy ? "Deleting…" : "Delete"}</button>
+          <button type="button" onClick={onClose}>Keep</button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}

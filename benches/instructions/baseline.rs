@@ -56,8 +56,8 @@ impl Baseline {
     /// Counts the instructions of `cases`.
     pub(crate) fn count<'a>(cases: impl Iterator<Item = &'a Case> + Send) -> Result<Self, String> {
         let (cases, counts) = (Mutex::new(cases), Mutex::new(BTreeMap::new()));
-        let next = || cases.lock().map_err(|error| error.to_string()).map(|mut cases| cases.next());
-        let work = || {
+        let next = || cases.lock().map(|mut cases| cases.next()).map_err(|error| error.to_string());
+        let work = || -> Result<(), String> {
             while let Some(case) = next()? {
                 let count = callgrind::instructions(case.name)? / case.operations as u64;
                 counts.lock().map_err(|error| error.to_string())?.insert(case.name.to_owned(), count);
@@ -67,7 +67,8 @@ impl Baseline {
         // Other work changes no count, so as many run at a time as there are processors.
         thread::scope(|scope| {
             let workers: Vec<_> = (0..processors()).map(|_| scope.spawn(work)).collect();
-            workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a thread panicked".to_owned())?)
+            let panicked = |_| Err("a thread panicked".to_owned());
+            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(panicked))
         })?;
         let instructions = counts.into_inner().map_err(|error| error.to_string())?;
         let (rustc, valgrind) = (callgrind::version("rustc")?, callgrind::version("valgrind")?);

@@ -220,6 +220,7 @@ impl PendingConnection {
     ///
     /// A block, since the future of an async function has its arguments twice. The steps of some connections only are
     /// boxed, or a task of plain TCP would be as large as one of TLS.
+    #[expect(clippy::manual_async_fn, reason = "see above")]
     fn serve<H: ConnectionHandler>(mut self, handler: H) -> impl Future<Output = ()> + Send {
         async move {
             if self.proxied && !Box::pin(self.read_proxy_header()).await {

@@ -39,7 +39,7 @@ pub(in crate::mqtt) type AwaitingPermit = Box<engine::AwaitingPermit<ReceivedReq
 /// The rest of an action, which waits for the disk.
 pub(in crate::mqtt) enum UnfinishedAction {
     /// A get whose document is not in memory.
-    Get(ReceivedRequest, Admitted, Timestamp),
+    Get(Box<(ReceivedRequest, Admitted, Timestamp)>),
     /// The answer to a SUBSCRIBE. If the session outlives its connection, its subscriptions precede it on the disk.
     Subscribed(PacketId, Vec<Reason>),
     /// The answer to an UNSUBSCRIBE, as that to a SUBSCRIBE.
@@ -70,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Completes an action that need not wait, and returns any other.
-    pub(in crate::mqtt) fn complete_at_once(&mut self, action: UnfinishedAction) -> Option<Box<UnfinishedAction>> {
+    pub(in crate::mqtt) fn complete_at_once(&mut self, action: UnfinishedAction) -> Option<UnfinishedAction> {
         match action {
             UnfinishedAction::Subscribed(id, reasons) if self.session_expiry == 0 => {
                 self.client.session.subscribed(id, reasons, self.transport.output());
@@ -78,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             UnfinishedAction::Unsubscribed(id, reasons) if self.session_expiry == 0 => {
                 self.client.session.unsubscribed(id, reasons, self.transport.output());
             }
-            waits => return Some(Box::new(waits)),
+            waits => return Some(waits),
         }
         None
     }
@@ -86,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Waits for the disk, and completes `action`.
     pub(in crate::mqtt) async fn complete_action(&mut self, action: UnfinishedAction) -> Result<(), EndReason> {
         match action {
-            UnfinishedAction::Get(received, admitted, now) => self.get_from_disk(received, admitted, now).await,
+            UnfinishedAction::Get(get) => self.get_from_disk(*get).await,
             UnfinishedAction::Subscribed(id, reasons) => {
                 self.wait_until_durable().await?;
                 self.client.session.subscribed(id, reasons, self.transport.output());
@@ -213,12 +213,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         match self.broker.service.cached(&received.request.key) {
             Some(stored) => received.request.got(&stored.document, now),
-            None => return Some(UnfinishedAction::Get(received, admitted, now)),
+            None => return Some(UnfinishedAction::Get(Box::new((received, admitted, now)))),
         }
         None
     }
 
-    async fn get_from_disk(&mut self, received: ReceivedRequest, _admitted: Admitted, now: Timestamp) {
+    async fn get_from_disk(&mut self, (received, _admitted, now): (ReceivedRequest, Admitted, Timestamp)) {
         let request = &received.request;
         let read = self.broker.service.read_for(&request.key, self.client.filters.quota());
         match request.id.scope(read).await {

@@ -56,10 +56,10 @@ impl Intake {
 }
 
 /// A packet that was decoded and whose handling has begun.
-struct Accepted {
+struct BegunPacket {
     /// The work that it costs.
     units: u64,
-    unfinished: Option<Box<UnfinishedAction>>,
+    unfinished: Option<UnfinishedAction>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -89,10 +89,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn handle(&mut self, frame: Frame) -> Result<(), EndReason> {
-        let Some(Accepted { units, unfinished }) = self.accept(frame)? else { return Ok(()) };
+        let Some(BegunPacket { units, unfinished }) = self.begin(frame)? else { return Ok(()) };
         if let Some(unfinished) = unfinished {
             // Boxed, since it is rare and the task of a connection is kept small.
-            Box::pin(self.complete_action(*unfinished)).await?;
+            Box::pin(self.complete_action(unfinished)).await?;
         }
         // After it, since it has charged its own work by now.
         self.rate_limit.charge_work(units, self.broker.service.quotas(), Instant::now());
@@ -116,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Decodes a packet and begins to handle it. Returns `None` if it is ignored or was answered on arrival.
-    fn accept(&mut self, frame: Frame) -> Result<Option<Accepted>, EndReason> {
+    fn begin(&mut self, frame: Frame) -> Result<Option<BegunPacket>, EndReason> {
         let was_scanned = self.intake.scanned > 0;
         self.intake.scanned = self.intake.scanned.saturating_sub(frame.len());
         let packet = codec::decode(self.protocol, frame)?;
@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Some(action) => self.act(action)?,
             None => None,
         };
-        Ok(Some(Accepted { units, unfinished }))
+        Ok(Some(BegunPacket { units, unfinished }))
     }
 
     /// Sends what the stream takes at once, between requests that came together. Thus their replies exceed the limit
@@ -149,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Performs `action` as far as it need not wait.
-    fn act(&mut self, action: Action) -> Result<Option<Box<UnfinishedAction>>, EndReason> {
+    fn act(&mut self, action: Action) -> Result<Option<UnfinishedAction>, EndReason> {
         let unfinished = match action {
             Action::Publish(inbound) => self.publish(inbound),
             Action::Subscribe(subscribe) => Some(self.subscribe(subscribe)),

@@ -175,7 +175,7 @@ impl Recovered {
         rules: &Arc<ReplayRules>,
         cache: &DocumentCache,
     ) -> Result<(), AbortCause> {
-        let decode = |name: &[u8], value: &[u8]| Ok((record::decode_state(name, value)?, Box::from(value)));
+        let decode = |name: &[u8], value: &[u8]| Ok((record::decode_state(name, value)?, Box::<[u8]>::from(value)));
         let (state, record, floor) = match reader::load_from(database, transaction, &key, decode) {
             Ok(Ok((state, record))) => (Some(state), Some(record), Version(0)),
             Ok(Err(floor)) => (None, None, floor),
@@ -191,7 +191,7 @@ impl Recovered {
         self.count(&key, state.as_ref(), floor, &entries)?;
         let entries: Vec<_> = entries.into_iter().map(|entry| (entry.seq, entry.framed)).collect();
         let newest = entries.last().map_or(0, |(_, framed)| framed.len());
-        let record_bytes = record.as_ref().map_or(0, |record: &Box<[u8]>| record.len()).max(newest);
+        let record_bytes = record.as_deref().map_or(0, <[u8]>::len).max(newest);
         if record.is_none() {
             self.fresh.insert(key.clone());
         }

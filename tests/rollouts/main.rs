@@ -9,6 +9,8 @@
 mod harness;
 
 mod bulk;
+mod command;
+mod docs;
 mod fleet;
 mod rights;
 mod site;

@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod listing;
+mod rollouts;
 mod sessions;
 mod transport;
 
@@ -22,6 +23,7 @@ pub use listing::{
     DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, FoundDevice, HistoryEntry, HistoryQuery, Pages,
     PathChange, PurgeQuery, PurgeStep, SearchQuery, ShadowEntry,
 };
+pub use rollouts::{Progress, Rollout, RolloutCommand, RolloutDevice, RolloutWave};
 pub use sessions::{GrantedFilter, RetainedEntry, SessionDetail, SessionEntry, SessionQuery};
 pub use transport::Body;
 

@@ -77,8 +77,8 @@ pub use equality::same_value;
 pub use error::{ConnectionError, Error, ErrorKind};
 pub use http_client::{
     AggregateQuery, Body, DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, FoundDevice, GrantedFilter,
-    HistoryEntry, HistoryQuery, HttpClient, Pages, PathChange, PurgeQuery, PurgeStep, RetainedEntry, SearchQuery,
-    SessionDetail, SessionEntry, SessionQuery, ShadowEntry,
+    HistoryEntry, HistoryQuery, HttpClient, Pages, PathChange, Progress, PurgeQuery, PurgeStep, RetainedEntry, Rollout,
+    RolloutCommand, RolloutDevice, RolloutWave, SearchQuery, SessionDetail, SessionEntry, SessionQuery, ShadowEntry,
 };
 pub use merge::{Collision, merge};
 pub use messages::{Message, Messages, Qos};

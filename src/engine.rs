@@ -25,7 +25,7 @@ mod tests;
 use std::{
     io,
     sync::{Arc, mpsc},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -99,6 +99,12 @@ impl Service {
     #[must_use]
     pub fn now_milliseconds(&self) -> u64 {
         self.clock.now_milliseconds()
+    }
+
+    /// Returns the time of the monotonic clock, from an arbitrary start.
+    #[must_use]
+    pub fn running(&self) -> Duration {
+        self.clock.running()
     }
 
     /// Returns the time for replies.

@@ -34,7 +34,7 @@ use crate::{
     clock::Clock,
     config::{Config, Limits, ListenerConfig, ListenerKind, StoreConfig},
     engine::{Outcomes, Service, changes::Changes},
-    http::{self, Api, HttpHandler, HttpOptions, MqttListener},
+    http::{self, Api, HttpHandler, HttpOptions, MqttListener, rollouts::RolloutRows},
     mqtt::{
         broker::{Broker, durable::Recorder, router::Router},
         connection::handler::{self as mqtt, MqttHandler},
@@ -194,7 +194,9 @@ impl ServerParts {
         let changes = Arc::new(Changes::new(service.head()));
         let notifiers = (events.clone(), changes.clone());
         let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), limits));
-        broker.restore().map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
+        let mut rollouts = RolloutRows::default();
+        let restored = broker.restore(|key, value| rollouts.take(key, value));
+        restored.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
         let connection_permits = Arc::new(Semaphore::new(limits.connections_max));
         let listeners = Arc::<ListenerCounters>::default();
         let telemetry = Arc::new(Telemetry {
@@ -205,7 +207,7 @@ impl ServerParts {
             connection_permits: (connection_permits.clone(), limits.connections_max),
             tls,
         });
-        let api = Api::new(service.clone(), changes, telemetry, authority.clone(), limits);
+        let api = Api::new(service.clone(), changes, telemetry, authority.clone(), rollouts, limits);
         let quotas = service.quotas().clone();
         let listener_context =
             ListenerContext { quotas, connection_permits, counters: listeners, closing: broker.closing() };
@@ -231,6 +233,7 @@ impl ServerParts {
         tasks.spawn(self.broker.clone().watch_sessions());
         tasks.spawn(self.broker.clone().watch_memory());
         tasks.spawn(self.broker.clone().watch_clock());
+        tasks.spawn(http::rollouts::run(self.api.clone()));
         Ok(RunningTasks { tasks, notifier })
     }
 

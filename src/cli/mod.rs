@@ -2,8 +2,9 @@
 //! on its store. Most other commands are clients for people and scripts, built on the library `umbra-client`.
 //!
 //! Results go to standard output, everything else to standard error. Results are JSON, with these exceptions: `auth
-//! explain`, `check-config`, `context list`, `watch`, `trace`, `sub`, `list`, `search`, `aggregate`, `history` and `sessions list` without
-//! `--json`, the texts of `manual`, and the `listening` lines of `serve`. A subcommand returns an [`Exit`] after it has reported any failure.
+//! explain`, `check-config`, `context list`, `watch`, `trace`, `sub`, `list`, `search`, `aggregate`, `history`, `sessions list`, `rollout list`
+//! and `rollout devices` without `--json`, `rollout watch` and `bulk` on a terminal, the texts of `manual`, and the `listening` lines of `serve`.
+//! A subcommand returns an [`Exit`] after it has reported any failure.
 //!
 //! `connect_args` are the arguments that name a broker, and one command's connection; `contexts` keeps such arguments
 //! under names. `request` sends a request and waits for its reply, `shadow_args` are the arguments that name a shadow,
@@ -28,6 +29,7 @@ mod part;
 mod passwd;
 mod purge;
 mod request;
+mod rollout;
 mod search;
 mod serve;
 mod sessions;
@@ -79,6 +81,8 @@ enum Command {
     History(list::History),
     Kick(kick::Kick),
     Purge(purge::Purge),
+    Rollout(rollout::Rollout),
+    Bulk(rollout::Bulk),
     Sessions(sessions::Sessions),
     Pub(topics::Publish),
     Sub(topics::Subscribe),
@@ -127,6 +131,8 @@ impl Cli {
             Command::History(history) => history.run().await,
             Command::Kick(kick) => kick.run().await,
             Command::Purge(purge) => purge.run().await,
+            Command::Rollout(rollout) => rollout.run().await,
+            Command::Bulk(bulk) => bulk.run().await,
             Command::Sessions(sessions) => sessions.run().await,
             Command::Pub(publish) => publish.run().await,
             Command::Sub(subscribe) => subscribe.run().await,

@@ -16,13 +16,14 @@ pub(super) mod principals;
 pub(super) mod problem;
 pub(super) mod purge;
 pub(super) mod query;
-mod scan;
+pub(super) mod rollouts;
+pub(super) mod scan;
 pub(super) mod search;
 pub(super) mod sessions;
 pub(super) mod shadows;
 pub(super) mod submit;
 pub(super) mod target;
-mod visible;
+pub(super) mod visible;
 pub(super) mod wait;
 pub(super) mod writes;
 
@@ -47,6 +48,7 @@ use crate::{
         api::{cursor::Cursors, operating::Metrics, principals::Principals, problem::Problem, sessions::MqttSessions},
         auth::{caller::Caller, kicks::Kicks, sessions::Sessions},
         openapi,
+        rollouts::{RolloutRows, Rollouts},
     },
     shadow::{DeviceId, DocumentLimits, Timestamp},
     wire::Seen,
@@ -172,6 +174,8 @@ pub struct Api {
     pub(super) sessions: Arc<Sessions>,
     /// The signals that end streams.
     pub(super) kicks: Kicks,
+    /// The rollouts.
+    pub(super) rollouts: Rollouts,
     /// The key for sealed cursors.
     pub(super) cursors: Cursors,
     /// The limits of a shadow.
@@ -200,16 +204,19 @@ pub(super) type StreamPermit = (Streaming, OwnedSemaphorePermit);
 pub(super) type ReadPermit = (PrincipalPermit, OwnedSemaphorePermit);
 
 impl Api {
-    /// Creates the state for `service`, whose changes are published through `changes`.
+    /// Creates the state for `service`, whose changes are published through `changes`, and whose store had the rows
+    /// `rollouts`.
     #[must_use]
     pub fn new(
         service: Arc<Service>,
         changes: Arc<Changes>,
         broker: Arc<impl Presence + MessageBroker + Metrics + Principals + MqttSessions + 'static>,
         authority: Arc<Authority>,
+        rollouts: RolloutRows,
         limits: &Limits,
     ) -> Self {
         Self {
+            rollouts: Rollouts::restore(rollouts, &service, &authority),
             service,
             changes,
             presence: broker.clone(),
@@ -249,6 +256,7 @@ impl Api {
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         self.changes.close();
+        self.rollouts.close();
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -10,6 +10,7 @@
 //!   `api::query` checks parameters against it.
 //! - `api` has the handlers: `shadows` reads, `writes` changes, the others are named after their resource.
 //!   `api::conditional` is pure. Every refusal on the native paths is an `api::problem`.
+//! - `rollouts` carries out rollouts; `api::rollouts` creates and shows them.
 //! - `api::operating`, `api::principals`, `api::sessions` and `api::backup` serve an operator's tools.
 //!
 //! Commands go through [`crate::engine`], like those over MQTT; the engine also notifies subscribers and followers.
@@ -20,6 +21,7 @@ mod dashboard;
 mod hex;
 mod openapi;
 mod operation;
+pub mod rollouts;
 mod router;
 mod server;
 mod sse;

@@ -27,6 +27,17 @@ pub(super) enum Operation {
     GetSession,
     EndSession,
     ListRetained,
+    ListRollouts,
+    PutRollout,
+    GetRollout,
+    DeleteRollout,
+    ListRolloutDevices,
+    FollowRollout,
+    PauseRollout,
+    ResumeRollout,
+    CancelRollout,
+    RollBackRollout,
+    PostBulk,
     AwsGetShadow,
     AwsUpdateShadow,
     AwsDeleteShadow,
@@ -71,6 +82,18 @@ pub(super) const ROUTES: &[Route] = &[
     Route { path: "/v1/sessions", operations: &[Operation::ListSessions] },
     Route { path: "/v1/sessions/{principal}/{client}", operations: &[Operation::GetSession, Operation::EndSession] },
     Route { path: "/v1/retained", operations: &[Operation::ListRetained] },
+    Route { path: "/v1/rollouts", operations: &[Operation::ListRollouts] },
+    Route {
+        path: "/v1/rollouts/{rollout}",
+        operations: &[Operation::GetRollout, Operation::PutRollout, Operation::DeleteRollout],
+    },
+    Route { path: "/v1/rollouts/{rollout}/devices", operations: &[Operation::ListRolloutDevices] },
+    Route { path: "/v1/rollouts/{rollout}/events", operations: &[Operation::FollowRollout] },
+    Route { path: "/v1/rollouts/{rollout}/pause", operations: &[Operation::PauseRollout] },
+    Route { path: "/v1/rollouts/{rollout}/resume", operations: &[Operation::ResumeRollout] },
+    Route { path: "/v1/rollouts/{rollout}/cancel", operations: &[Operation::CancelRollout] },
+    Route { path: "/v1/rollouts/{rollout}/rollback", operations: &[Operation::RollBackRollout] },
+    Route { path: "/v1/bulk", operations: &[Operation::PostBulk] },
     Route { path: "/v1/events", operations: &[Operation::FollowEvents] },
     Route {
         path: "/things/{id}/shadow",
@@ -251,6 +274,25 @@ pub(super) static TOPIC_PREFIX: Parameter =
 pub(super) static OPAQUE_CURSOR: Parameter =
     query("cursor", Kind::Text("^[A-Za-z0-9_-]+$"), "The `next` of the previous page");
 
+pub(super) static ROLLOUT: Parameter = Parameter {
+    name: "rollout",
+    location: ParameterLocation::Path,
+    kind: Kind::Text("^[A-Za-z0-9:._-]{1,64}$"),
+    about: "The id of a rollout: 1 to 64 characters of A-Z a-z 0-9 : . _ -",
+};
+pub(super) static ROLLOUT_DRY_RUN: Parameter =
+    query("dry_run", Kind::Flag, "`true`: return the devices and what would change, and create nothing");
+pub(super) static ROLLOUT_STATE: Parameter = query(
+    "state",
+    Kind::Choice(&["running", "paused", "completed", "aborted", "cancelled", "rolling-back", "rolled-back"]),
+    "Only rollouts in this state",
+);
+pub(super) static ROLLOUT_DEVICE_STATE: Parameter = query(
+    "state",
+    Kind::Choice(&["queued", "sent", "converged", "timed-out", "conflict", "skipped", "failed", "rolled-back", "kept"]),
+    "Only devices in this state",
+);
+
 pub(super) static TOPIC: Parameter = Parameter {
     name: "topic",
     location: ParameterLocation::Path,
@@ -339,6 +381,10 @@ impl Operation {
             | Self::ListSessions
             | Self::GetSession
             | Self::ListRetained
+            | Self::ListRollouts
+            | Self::GetRollout
+            | Self::ListRolloutDevices
+            | Self::FollowRollout
             | Self::AwsGetShadow
             | Self::AwsListShadows
             | Self::AwsGetRetained
@@ -346,10 +392,15 @@ impl Operation {
             | Self::AwsListIndices
             | Self::AwsDescribeIndex
             | Self::GetDescription => Method::GET,
-            Self::PutShadow => Method::PUT,
+            Self::PutShadow | Self::PutRollout => Method::PUT,
             Self::PatchShadow => Method::PATCH,
-            Self::DeleteShadow | Self::EndSession | Self::AwsDeleteShadow => Method::DELETE,
-            Self::AwsUpdateShadow
+            Self::DeleteShadow | Self::EndSession | Self::DeleteRollout | Self::AwsDeleteShadow => Method::DELETE,
+            Self::PauseRollout
+            | Self::ResumeRollout
+            | Self::CancelRollout
+            | Self::RollBackRollout
+            | Self::PostBulk
+            | Self::AwsUpdateShadow
             | Self::AwsPublish
             | Self::AwsSearchIndex
             | Self::AwsGetStatistics
@@ -382,6 +433,17 @@ impl Operation {
             Self::GetRejections | Self::GetDevice | Self::GetSession | Self::EndSession | Self::GetDescription => &[],
             Self::ListSessions => const { &[&SESSION_PREFIX, &SESSION_CONNECTED, &LIMIT, &OPAQUE_CURSOR] },
             Self::ListRetained => const { &[&TOPIC_PREFIX, &LIMIT, &OPAQUE_CURSOR] },
+            Self::GetRollout
+            | Self::DeleteRollout
+            | Self::FollowRollout
+            | Self::PauseRollout
+            | Self::ResumeRollout
+            | Self::CancelRollout
+            | Self::RollBackRollout => &[],
+            Self::PutRollout => const { &[&ROLLOUT_DRY_RUN, &IF_NONE_MATCH] },
+            Self::PostBulk => const { &[&ROLLOUT_DRY_RUN, &IDEMPOTENCY_KEY] },
+            Self::ListRollouts => const { &[&ROLLOUT_STATE, &LIMIT, &OPAQUE_CURSOR] },
+            Self::ListRolloutDevices => const { &[&ROLLOUT_DEVICE_STATE, &LIMIT, &OPAQUE_CURSOR] },
             Self::FollowRejections => const { &[&AFTER, &LIMIT] },
             Self::ListShadows => const { &[&LIMIT, &SHADOW_CURSOR] },
             Self::ListDevices => const { &[&PREFIX, &CONNECTED, &DRIFT, &SEARCH, &LIMIT, &CURSOR] },

@@ -183,6 +183,21 @@ impl Scope {
     }
 }
 
+impl Update {
+    /// Returns the paths that the update touches: the leaves and removals of its patches, and whole sections.
+    #[must_use]
+    pub fn touched_paths(&self) -> Vec<Pointer> {
+        let mut paths = Vec::new();
+        for name in SectionName::ALL {
+            let _never_fails = each_touched(self, name, &mut |path| {
+                paths.push(path.clone());
+                Ok(())
+            });
+        }
+        paths
+    }
+}
+
 /// Calls `each` for every path of section `name` that `update` touches, until a call fails.
 fn each_touched(
     update: &Update,

@@ -6,6 +6,7 @@
 pub(super) mod fields;
 pub(super) mod given;
 pub(super) mod json_patch;
+pub(super) mod rollout;
 pub(super) mod strict;
 pub(super) mod weight;
 use serde_json::{Map, Value};

@@ -6,6 +6,7 @@ import json
 import pkgutil
 import re
 import sys
+import time
 from base64 import b64decode
 from pathlib import Path
 
@@ -79,14 +80,38 @@ modes = call("aggregate_devices", type_=Kind.TERMS, field="desired.mode")
 assert (modes.devices, modes.terms[0].value, modes.terms[0].count) == (1, "eco", 1), modes
 versions = call("aggregate_devices", type_=Kind.STATS, field="version")
 assert (versions.stats.count, versions.stats.avg) == (1, 2), versions
+
+# A rollout from its creation to its end, and a bulk change.
+Spec, Patch = modules["new_rollout"].NewRollout, modules["rollout_patch"].RolloutPatch
+spec = Spec(query="device:lamp", patch=Patch(desired=section(mode="night")), waves=["100%"], success="accepted", paused=True)
+planned = call("create_rollout", "night", body=spec, dry_run=True)
+assert (planned.would_change, planned.waves) == (1, [1]), planned
+created = call("create_rollout", "night", body=spec, if_none_match="*", status=201)
+assert (created.state.value, created.counts.queued) == ("paused", 1), created
+assert call("pause_rollout", "night", status=409).error == "rollout-state"
+assert call("resume_rollout", "night").id == "night"
+deadline = time.monotonic() + 60
+while call("get_rollout", "night").state.value != "completed":
+    assert time.monotonic() < deadline, "the rollout does not end"
+(device,) = call("list_rollout_devices", "night").devices
+assert (device.device, device.state.value, device.version) == ("lamp", "converged", 3), device
+assert [one.id for one in call("list_rollouts").rollouts] == ["night"]
+assert call("cancel_rollout", "night", status=409).error == "rollout-state"
+assert call("roll_back_rollout", "night").id == "night"
+while call("get_rollout", "night").state.value != "rolled-back":
+    assert time.monotonic() < deadline, "the rollout is not rolled back"
+call("delete_rollout", "night", status=204)
+BulkChange = modules["bulk_change"].BulkChange
+bulk = call("change_in_bulk", body=BulkChange(query="none", patch=Patch(tags=section(a=1))), status=202)
+assert bulk.devices == 0 and bulk.id.startswith("bulk-"), bulk
 call("delete_shadow_named", "lamp", "night", if_match=merged.etag, status=204)
 
 # As AWS IoT has it.
 Update, AwsState = modules["aws_update"].AwsUpdate, modules["aws_state"].AwsState
-updated = call("update_thing_shadow", "lamp", body=Update(state=AwsState(desired=section(mode="off")), version=2))
-assert updated.version == 3, updated
+updated = call("update_thing_shadow", "lamp", body=Update(state=AwsState(desired=section(mode="off")), version=4))
+assert updated.version == 5, updated
 assert call("get_thing_shadow", "lamp").state.to_dict()["desired"]["mode"] == "off"
-assert call("delete_thing_shadow", "lamp").version == 4
+assert call("delete_thing_shadow", "lamp").version == 6
 assert call("list_named_shadows_for_thing", "lamp").results == []
 call("publish", "hall/light", body=File(payload=io.BytesIO(b"on")), qos=1, retain=True)
 assert b64decode(call("get_retained_message", "hall/light").payload) == b"on"
@@ -130,4 +155,4 @@ assert [(one.topic, one.bytes_) for one in call("list_retained").retained] == [(
 assert call("get_description").to_dict()["openapi"] == "3.1.0"
 
 # Endless streams, which no generated call reads.
-assert operations - called == {"follow_events", "follow_search"}, operations - called
+assert operations - called == {"follow_events", "follow_rollout", "follow_search"}, operations - called

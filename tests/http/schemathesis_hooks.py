@@ -44,8 +44,17 @@ def before_call(context, case, kwargs):
         headers.pop("If-Match", None)
         headers.pop("If-None-Match", None)
     # Only a cursor of an earlier page is a position in a history, or among sessions or topics.
-    if case.operation.path in ("/v1/sessions", "/v1/retained") or "history" in case.operation.path:
+    listed = ("/v1/sessions", "/v1/retained", "/v1/rollouts", "/v1/rollouts/{rollout}/devices")
+    if case.operation.path in listed or "history" in case.operation.path:
         query.pop("cursor", None)
+    if case.operation.path in ("/v1/rollouts/{rollout}", "/v1/bulk") and isinstance(case.body, dict):
+        # Exactly one of both selects the devices, and a patch changes something.
+        body = case.body
+        body.pop("devices", None)
+        body["query"] = QUERIES[len(str(body)) % len(QUERIES)]
+        body["patch"] = {"desired": {"r": [len(str(body))]}}
+        known = {"waves": [3, "25.5%", "100%"], "success": "query: reported.r:*", "expect": [{"path": "/desired/r", "absent": True}]}
+        body.update({name: value for name, value in known.items() if name in body})
     for name, known in (("q", QUERIES), ("sort", ORDERS), ("fields", FIELDS)):
         if name in query and (name == "q" or case.operation.path == "/v1/search"):
             query[name] = known[len(str(query[name])) % len(known)]

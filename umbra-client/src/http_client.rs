@@ -6,6 +6,7 @@
 mod aggregate;
 mod events;
 mod listing;
+mod rollouts;
 mod sessions;
 mod transport;
 
@@ -24,6 +25,7 @@ pub use listing::{
     DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, FoundDevice, HistoryEntry, HistoryQuery, Pages,
     PathChange, PurgeQuery, PurgeStep, SearchQuery, ShadowEntry,
 };
+pub use rollouts::{Progress, Rollout, RolloutCommand, RolloutDevice, RolloutWave};
 pub use sessions::{GrantedFilter, RetainedEntry, SessionDetail, SessionEntry, SessionQuery};
 pub use transport::Body;
 

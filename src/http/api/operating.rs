@@ -110,12 +110,12 @@ async fn metrics(
             return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
         }
     }
+    let now = api.now();
     // The page counts every session, which may take some milliseconds.
-    let metrics = api.metrics.clone();
-    let page = tokio::task::spawn_blocking(move || metrics.page()).await;
+    let page = tokio::task::spawn_blocking(move || api.metrics.page() + &api.rollouts.metrics()).await;
     let page = page.map_err(|error| {
         tracing::error!(%error, "cannot render the metrics");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal service failure", api.now())
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal service failure", now)
     })?;
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], page).into_response())
 }

@@ -24,14 +24,14 @@ use crate::{
 };
 
 /// The time after which a request that needs all shadows fails. Clients wait for half a minute.
-pub(super) const WHOLE_TIME: Duration = Duration::from_secs(20);
+pub(in crate::http) const WHOLE_TIME: Duration = Duration::from_secs(20);
 /// Shadows of a piece, which takes some milliseconds.
 const PIECE: usize = 500;
 /// Most ranges of devices; with more, the shadows of all devices are read.
 const RANGES_MAX: usize = 1024;
 
 /// A consumer of the devices of a scan.
-pub(super) trait DeviceVisitor: Send + 'static {
+pub(in crate::http) trait DeviceVisitor: Send + 'static {
     /// Returns true if the document of the shadow with this name is needed; `None` is the name of the classic one.
     fn reads_shadow(&self, name: Option<&ShadowName>) -> bool;
 
@@ -44,33 +44,33 @@ pub(super) trait DeviceVisitor: Send + 'static {
 
 /// The devices of a scan, and its end.
 #[derive(Debug)]
-pub(super) struct DeviceScan<'a> {
+pub(in crate::http) struct DeviceScan<'a> {
     /// The query, by whose length the work is charged.
-    pub(super) query: Option<&'a Query>,
+    pub(in crate::http) query: Option<&'a Query>,
     /// The ranges of devices, disjoint and in order; `None` for all that the caller may see.
-    pub(super) devices: Option<Vec<DeviceRange>>,
+    pub(in crate::http) devices: Option<Vec<DeviceRange>>,
     /// The key after which the scan begins.
-    pub(super) after: Option<ShadowKey>,
+    pub(in crate::http) after: Option<ShadowKey>,
     /// The time at which it ends.
-    pub(super) until: Instant,
+    pub(in crate::http) until: Instant,
 }
 
 /// The result of a scan.
 #[derive(Debug)]
-pub(super) struct Scanned<V> {
+pub(in crate::http) struct Scanned<V> {
     /// The visitor.
-    pub(super) visitor: V,
+    pub(in crate::http) visitor: V,
     /// The last complete device, and true if the caller may see a shadow of it.
-    pub(super) last: Option<(DeviceId, bool)>,
+    pub(in crate::http) last: Option<(DeviceId, bool)>,
     /// The reason for which it ended.
-    pub(super) end: ScanEnd,
+    pub(in crate::http) end: ScanEnd,
     /// The time for which the caller is above its rate of work.
-    pub(super) wait: Duration,
+    pub(in crate::http) wait: Duration,
 }
 
 /// The reason for which a scan ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ScanEnd {
+pub(in crate::http) enum ScanEnd {
     /// All shadows were read.
     Complete,
     /// The visitor has enough.
@@ -81,7 +81,7 @@ pub(super) enum ScanEnd {
 
 /// The reason for which a scan failed.
 #[derive(Debug)]
-pub(super) enum ScanFailure {
+pub(in crate::http) enum ScanFailure {
     /// The caller has no rights any more.
     Unauthorized,
     /// The shadows cannot be read.
@@ -104,7 +104,7 @@ struct Joined<V> {
 /// # Errors
 ///
 /// A [`ScanFailure`].
-pub(super) async fn scan<V: DeviceVisitor>(
+pub(in crate::http) async fn scan<V: DeviceVisitor>(
     api: &Arc<Api>,
     caller: &mut Caller,
     scan: DeviceScan<'_>,

@@ -14,13 +14,13 @@ use crate::{
 };
 
 /// Returns the work of reading `shadows` and evaluating `query` for them.
-pub(super) fn scan_work(query: Option<&Query>, shadows: usize) -> u64 {
+pub(in crate::http) fn scan_work(query: Option<&Query>, shadows: usize) -> u64 {
     let predicates = work::times(query.map_or(0, Query::predicates), 1);
     work::times(shadows, work::SCANNED_SHADOW + predicates / work::PREDICATES_PER_UNIT)
 }
 
 /// Adds a shadow that exists to `device`, as far as `reader` may see it, and keeps its document if `is_kept`.
-pub(super) fn add_shadow(
+pub(in crate::http) fn add_shadow(
     device: &mut Device,
     reader: &Caller,
     key: ShadowKey,
@@ -43,7 +43,7 @@ pub(super) fn add_shadow(
 }
 
 /// Sets the presence of `device`, as far as `reader` may see it, and returns it.
-pub(super) fn set_presence(device: &mut Device, reader: &Caller, api: &Api) -> (Option<bool>, Option<Seen>) {
+pub(in crate::http) fn set_presence(device: &mut Device, reader: &Caller, api: &Api) -> (Option<bool>, Option<Seen>) {
     let (connected, seen) = presence(api, reader, &device.id);
     let last = seen.as_ref().map(|seen| seen.last);
     device.presence = connected.map(|connected| Presence { connected, seen: last });

@@ -304,7 +304,7 @@ impl ParsedWrite {
 }
 
 /// Returns the idempotency key, with or without the quotes of a structured field.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, BadParameter> {
+pub(in crate::http) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, BadParameter> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY.name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();

@@ -1,5 +1,7 @@
 //! The requests and responses of each operation.
 
+mod rollouts;
+
 use super::super::operation::Operation;
 
 /// The description of an operation.
@@ -46,6 +48,19 @@ pub(super) fn of(operation: Operation) -> Exchange {
         Operation::GetSession => get_mqtt_session(),
         Operation::EndSession => end_session(),
         Operation::ListRetained => list_retained(),
+        Operation::ListRollouts => rollouts::list(),
+        Operation::PutRollout => rollouts::put(),
+        Operation::GetRollout => rollouts::get(),
+        Operation::DeleteRollout => rollouts::delete(),
+        Operation::ListRolloutDevices => rollouts::devices(),
+        Operation::FollowRollout => rollouts::follow(),
+        Operation::PauseRollout => rollouts::control("pauseRollout", "Send no further update"),
+        Operation::ResumeRollout => rollouts::control("resumeRollout", "Go on after a pause"),
+        Operation::CancelRollout => rollouts::control("cancelRollout", "End a rollout"),
+        Operation::RollBackRollout => {
+            rollouts::control("rollBackRollout", "Restore the former values where the rollout's are still there")
+        }
+        Operation::PostBulk => rollouts::bulk(),
         Operation::AwsGetShadow => aws_get_shadow(),
         Operation::AwsUpdateShadow => aws_update_shadow(),
         Operation::AwsDeleteShadow => aws_delete_shadow(),

@@ -1,6 +1,7 @@
 //! The JSON Schemas of requests and responses.
 
 mod aws_index;
+mod rollouts;
 
 use serde_json::{Map, Value, json};
 
@@ -27,6 +28,7 @@ pub(super) fn all(limits: &DocumentLimits) -> Map<String, Value> {
     native(&mut schemas);
     entries(&mut schemas);
     mqtt(&mut schemas);
+    rollouts::all(&mut schemas);
     aws(&mut schemas);
     schemas
 }

@@ -1,5 +1,5 @@
-//! The rows of the broker: its sessions, queued and retained messages, as keys and values that the store does not
-//! interpret.
+//! The rows of the broker, which are its sessions, queued and retained messages, and those of rollouts: keys and values that
+//! the store does not interpret.
 //!
 //! Edits of rows are written in the same commits as the journal. A commit appends to the row log one edit of each row
 //! edited since the last one, and only that makes them durable. The rows with edits that the table does not have yet are

@@ -107,7 +107,8 @@ pub(in crate::wire) fn quoted<'a>(field: &str, text: &'a str) -> Result<&'a str,
     inner.map(|_| text).ok_or_else(|| invalid(field, "must be an etag with its own quotes, such as \"7-…\""))
 }
 
-fn expectations(members: &Map<String, Value>) -> Result<Vec<Expectation>, Rejection> {
+/// Returns the conditions in `expect`.
+pub(in crate::wire) fn expectations(members: &Map<String, Value>) -> Result<Vec<Expectation>, Rejection> {
     let entries = match members.get("expect") {
         None => return Ok(Vec::new()),
         Some(Value::Array(entries)) => entries,

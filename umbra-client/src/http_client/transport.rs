@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, StatusCode, Uri,
     body::Incoming,
@@ -82,10 +82,28 @@ impl Drop for Body {
     }
 }
 
-/// Sends a request without a body; returns the body of the response if its status is 200 or 204.
+/// The content of a request: headers of its own, and a body in JSON.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Content {
+    pub(super) headers: Vec<(&'static str, String)>,
+    /// No body if it is empty.
+    pub(super) body: Bytes,
+}
+
+/// Sends a request without a body; returns the body of the response if its status is one of success.
 pub(super) async fn send(settings: &Arc<Settings>, method: Method, path: &str) -> Result<Body, Error> {
+    send_with(settings, method, path, Content::default()).await
+}
+
+/// Sends a request; returns the body of the response if its status is one of success.
+pub(super) async fn send_with(
+    settings: &Arc<Settings>,
+    method: Method,
+    path: &str,
+    content: Content,
+) -> Result<Body, Error> {
     let url: Uri = settings.url.parse().map_err(|error: http::uri::InvalidUri| settings.failed(error))?;
-    let request = settings.request(method, &url, path)?;
+    let request = settings.request(method, &url, path, content)?;
     let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let stream = settings.in_time(TcpStream::connect((host, url.port_u16().unwrap_or_default()))).await?;
     if url.scheme_str() != Some("https") {
@@ -100,7 +118,7 @@ pub(super) async fn send(settings: &Arc<Settings>, method: Method, path: &str) -
 async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     settings: &Arc<Settings>,
     stream: S,
-    request: Request<Empty<Bytes>>,
+    request: Request<Full<Bytes>>,
 ) -> Result<Body, Error> {
     let (mut sender, connection) = settings.in_time(http1::handshake(TokioIo::new(stream))).await?;
     // Its error arrives with the response or its body, too.
@@ -109,7 +127,7 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let status = response.status();
     let incoming = response.into_body();
     let mut body = Body { settings: settings.clone(), incoming, connection: connection.into_inner(settings)? };
-    if matches!(status, StatusCode::OK | StatusCode::NO_CONTENT) {
+    if status.is_success() {
         return Ok(body);
     }
     let problem = body.collect_up_to(PROBLEM_BYTES_MAX).await.unwrap_or_default();
@@ -148,7 +166,7 @@ fn rejection(status: StatusCode, problem: &[u8]) -> Rejection {
 }
 
 impl Settings {
-    fn request(&self, method: Method, url: &Uri, path: &str) -> Result<Request<Empty<Bytes>>, Error> {
+    fn request(&self, method: Method, url: &Uri, path: &str, content: Content) -> Result<Request<Full<Bytes>>, Error> {
         let prefix = url.path().trim_end_matches('/');
         let target = Uri::try_from(format!("{prefix}{path}")).map_err(|error| self.failed(error))?;
         let host = url.authority().map_or("", http::uri::Authority::as_str);
@@ -158,7 +176,13 @@ impl Settings {
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
-        request.body(Empty::new()).map_err(|error| self.failed(error))
+        for (name, value) in &content.headers {
+            request = request.header(*name, value);
+        }
+        if !content.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        request.body(Full::new(content.body)).map_err(|error| self.failed(error))
     }
 
     async fn in_time<T, E: Into<Box<dyn StdError + Send + Sync>>>(

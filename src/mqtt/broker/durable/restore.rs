@@ -102,18 +102,22 @@ fn queue_of(rows: Vec<RestoredDelivery>, messages: &HashMap<u64, RestoredQueueMe
 }
 
 impl Broker {
-    /// Restores the state that the rows of the store have. Called once, before the first connection.
+    /// Restores the state that the rows of the store have. Called once, before the first connection. Rows that are not the
+    /// broker's are passed to `other`, which returns false for one that it cannot read.
     ///
     /// A row that cannot be read is logged and left where it is.
     ///
     /// # Errors
     ///
     /// The rows cannot be read.
-    pub fn restore(self: &Arc<Self>) -> Result<(), StoreError> {
+    pub fn restore(self: &Arc<Self>, mut other: impl FnMut(&[u8], Bytes) -> bool) -> Result<(), StoreError> {
         let (started, now) = (Instant::now(), self.recorder.now());
         let (mut rows, mut restored) = (SessionRows::default(), Restored::default());
         self.service.each_row(|key, value| {
-            let is_read = self.read_row(key, value, now, &mut rows, &mut restored).is_some();
+            let is_read = match self.read_row(key, value.clone(), now, &mut rows, &mut restored) {
+                Some(is_own) => is_own || other(key, value),
+                None => false,
+            };
             restored.unreadable += usize::from(!is_read);
         })?;
         self.recorder.write(std::mem::take(&mut rows.expired));
@@ -123,7 +127,7 @@ impl Broker {
         self.publish_due_wills();
         let Restored { retained, sessions, ended, unreadable } = restored;
         if unreadable > 0 {
-            tracing::error!(unreadable, "rows of the broker cannot be read; they are kept and ignored");
+            tracing::error!(unreadable, "rows of the store cannot be read; they are kept and ignored");
         }
         if retained + sessions + ended > 0 {
             let elapsed = started.elapsed();
@@ -132,7 +136,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Reads a row; `None` if it is damaged, or of an unknown kind.
+    /// Reads a row; false if it is of an unknown kind, `None` if it is damaged.
     fn read_row(
         &self,
         key: &[u8],
@@ -140,7 +144,7 @@ impl Broker {
         now: Now,
         rows: &mut SessionRows,
         restored: &mut Restored,
-    ) -> Option<()> {
+    ) -> Option<bool> {
         match *key.first()? {
             retained_row::KIND => {
                 let row = retained_row::read(value, now)?;
@@ -174,9 +178,9 @@ impl Broker {
             presence_row::KIND => rows.presence.push(presence_row::read(key, value)?),
             session_row::KIND => rows.sessions.push(session_row::read(key, value)?),
             clock_row::KIND => rows.stop = Some(clock_row::read(value)?),
-            _ => return None,
+            _ => return Some(false),
         }
-        Some(())
+        Some(true)
     }
 
     /// Publishes the wills that were due while the server was down, before a client can come back and publish that it did.

@@ -97,7 +97,7 @@ fn open(disk: &SimDisk, directory: &std::path::Path) -> Arc<Broker> {
     let notifier = events.clone();
     std::thread::spawn(move || decided.notify(notifier));
     let broker = Arc::new(Broker::new(service, events, router, Arc::new(authority), &config.limits));
-    broker.restore().unwrap();
+    broker.restore(|_, _| false).unwrap();
     tokio::spawn(broker.clone().watch_sessions());
     broker
 }

@@ -1,0 +1,270 @@
+//! Rollouts over HTTP: lists, one rollout, its devices, and the commands of an operator.
+//!
+//! `create` makes them, also as bulk changes, `render` has their JSON, `events` follows one. A rollout is seen and
+//! commanded by its creator and by who has all rights; for others it does not exist.
+
+pub(in crate::http) mod create;
+pub(in crate::http) mod events;
+mod render;
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    http::{StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+
+use self::render::{Part, rollout};
+use crate::{
+    admission::work,
+    fleet::rollout::{Control, DeviceState, State as RolloutState},
+    http::{
+        api::{
+            Api,
+            devices::without_cursor,
+            history::{PAGE, link, no_store},
+            problem::Problem,
+            query::{BadParameter, Query, bad},
+        },
+        auth::caller::Caller,
+        operation::{LIMIT, OPAQUE_CURSOR, Operation, ROLLOUT_DEVICE_STATE, ROLLOUT_STATE},
+        rollouts::{Refused, Slot, durable},
+    },
+    shadow::excerpt,
+};
+
+/// Most devices that a page of them looks at.
+const EXAMINED_MAX: usize = 20_000;
+
+/// `GET /v1/rollouts`
+pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
+    caller.admit(work::PAGE, &api)?;
+    let (limit, after, state) = page(&uri).map_err(|bad| invalid(&bad, &api))?;
+    let is_wanted = |slot: &Slot| may_see(&caller, slot) && state.is_none_or(|state| state == slot.state());
+    let mut found = api.rollouts.list(after.as_deref(), limit + 1, is_wanted);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| more).map(|slot| encode(&slot.id));
+    let rollouts: Vec<Value> = found.iter().map(|slot| rollout(slot, Part::WithoutDevices)).collect();
+    Ok(answer_page("rollouts", rollouts, next.as_deref(), &caller, &api, &uri))
+}
+
+/// `GET /v1/rollouts/{rollout}`
+pub(in crate::http) async fn get(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    Query::read(uri.query(), Operation::GetRollout.parameters()).map_err(|bad| invalid(&bad, &api))?;
+    let slot = found(&api, &caller, &id)?;
+    Ok(answer(StatusCode::OK, &slot, &caller, &api))
+}
+
+/// `GET /v1/rollouts/{rollout}/devices`
+pub(in crate::http) async fn devices(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    caller.admit(work::PAGE, &api)?;
+    let (limit, after, state) = device_page(&uri).map_err(|bad| invalid(&bad, &api))?;
+    let slot = found(&api, &caller, &id)?;
+    let (page, next) = slot.read(|rollout, _| {
+        let mut page = Vec::new();
+        let mut next = None;
+        for (index, device) in rollout.devices().iter().enumerate().skip(after) {
+            if page.len() == limit || index - after == EXAMINED_MAX {
+                next = Some(index);
+                break;
+            }
+            if state.is_none_or(|state| state == device.state) {
+                page.push(render::device(device, rollout.wave_of(index)));
+            }
+        }
+        (page, next)
+    });
+    let next = next.map(|index| encode(&index.to_string()));
+    Ok(answer_page("devices", page, next.as_deref(), &caller, &api, &uri))
+}
+
+/// `POST /v1/rollouts/{rollout}/pause`
+pub(in crate::http) async fn pause(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    control(api, caller, &id, &uri, Control::Pause).await
+}
+
+/// `POST /v1/rollouts/{rollout}/resume`
+pub(in crate::http) async fn resume(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    control(api, caller, &id, &uri, Control::Resume).await
+}
+
+/// `POST /v1/rollouts/{rollout}/cancel`
+pub(in crate::http) async fn cancel(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    control(api, caller, &id, &uri, Control::Cancel).await
+}
+
+/// `POST /v1/rollouts/{rollout}/rollback`
+pub(in crate::http) async fn roll_back(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    control(api, caller, &id, &uri, Control::RollBack).await
+}
+
+async fn control(api: Arc<Api>, caller: Caller, id: &str, uri: &Uri, control: Control) -> Result<Response, Problem> {
+    Query::read(uri.query(), Operation::PauseRollout.parameters()).map_err(|bad| invalid(&bad, &api))?;
+    let slot = found(&api, &caller, id)?;
+    // Comparing two sets of devices may take some milliseconds.
+    let (worker, commanded, by) = (api.clone(), slot.clone(), caller.clone());
+    let done = move || worker.rollouts.control(&worker, &by, &commanded, control);
+    let done = tokio::task::spawn_blocking(done).await.map_err(|_| internal(&api))?;
+    done.map_err(|refused| refusal(&refused, &api))?;
+    let by = caller.principal();
+    tracing::info!(rollout = %slot.id, %by, ?control, "rollout commanded");
+    confirmed(&api).await?;
+    Ok(answer(StatusCode::OK, &slot, &caller, &api))
+}
+
+/// `DELETE /v1/rollouts/{rollout}`
+pub(in crate::http) async fn delete(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    Query::read(uri.query(), Operation::DeleteRollout.parameters()).map_err(|bad| invalid(&bad, &api))?;
+    let slot = found(&api, &caller, &id)?;
+    if !api.rollouts.remove(&api, &slot) {
+        let message = format!("The rollout is {}; only one that has ended can be deleted", slot.state().name());
+        return Err(Problem::new(StatusCode::CONFLICT, "rollout-state", &message, api.now()));
+    }
+    confirmed(&api).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Returns the rollout `id` if the caller may see it.
+fn found(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Slot>, Problem> {
+    let slot = api.rollouts.get(id).filter(|slot| may_see(caller, slot));
+    slot.ok_or_else(|| {
+        let message = format!("There is no rollout '{}'", excerpt(id, 64));
+        Problem::new(StatusCode::NOT_FOUND, "not-found", &message, api.now())
+    })
+}
+
+fn may_see(caller: &Caller, slot: &Slot) -> bool {
+    slot.created_by == *caller.principal().name() || caller.has_all_rights()
+}
+
+/// Waits until what was done survives a restart.
+async fn confirmed(api: &Api) -> Result<(), Problem> {
+    if durable(api).await {
+        return Ok(());
+    }
+    let message = "Unavailable: the disk has not confirmed it in time; look at the rollout, and repeat the request";
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message, api.now()))
+}
+
+/// Returns the problem for a refusal by the registry.
+fn refusal(refused: &Refused, api: &Api) -> Problem {
+    let (error, message) = match refused {
+        Refused::Exists(id) => ("rollout-exists", format!("There is another rollout '{id}'")),
+        Refused::Overlaps(id, path) => (
+            "rollout-conflict",
+            format!("The rollout '{id}', which has not ended, changes '{path}' of a device as well"),
+        ),
+        Refused::TooMany(text) => ("too-many-rollouts", format!("Too many rollouts: {text}")),
+        Refused::State(state) => {
+            ("rollout-state", format!("The rollout is {}, which does not allow it", state.0.name()))
+        }
+    };
+    Problem::new(StatusCode::CONFLICT, error, &message, api.now())
+}
+
+fn internal(api: &Api) -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal service failure", api.now())
+}
+
+fn invalid(bad: &BadParameter, api: &Api) -> Problem {
+    Problem::parameter(&bad.name, &bad.reason, api.now())
+}
+
+/// Returns a response with the rollout.
+fn answer(status: StatusCode, slot: &Slot, caller: &Caller, api: &Api) -> Response {
+    let mut response = no_store(rollout(slot, Part::All).to_string().into());
+    *response.status_mut() = status;
+    caller.charge_rendered(&response, api);
+    response
+}
+
+fn answer_page(name: &str, items: Vec<Value>, next: Option<&str>, caller: &Caller, api: &Api, uri: &Uri) -> Response {
+    let mut body = json!({ name: items });
+    if let (Some(next), Value::Object(members)) = (next, &mut body) {
+        members.insert("next".to_owned(), next.into());
+    }
+    let mut response = no_store(body.to_string().into());
+    caller.charge_rendered(&response, api);
+    if let Some(next) = next {
+        let kept = uri.query().map(without_cursor).unwrap_or_default();
+        link(&mut response, &format!("{}?{kept}cursor={next}", uri.path()));
+    }
+    response
+}
+
+fn page(uri: &Uri) -> Result<(usize, Option<String>, Option<RolloutState>), BadParameter> {
+    let query = Query::read(uri.query(), Operation::ListRollouts.parameters())?;
+    let state = query.text(&ROLLOUT_STATE)?.map(|name| {
+        let state = RolloutState::ALL.into_iter().find(|state| state.name() == name);
+        state.ok_or_else(|| bad(ROLLOUT_STATE.name, "must be a state of a rollout, such as running"))
+    });
+    Ok((limit(&query)?, cursor(&query)?, state.transpose()?))
+}
+
+fn device_page(uri: &Uri) -> Result<(usize, usize, Option<DeviceState>), BadParameter> {
+    let query = Query::read(uri.query(), Operation::ListRolloutDevices.parameters())?;
+    let state = query.text(&ROLLOUT_DEVICE_STATE)?.map(|name| {
+        let state = DeviceState::ALL.into_iter().find(|state| state.name() == name);
+        state.ok_or_else(|| bad(ROLLOUT_DEVICE_STATE.name, "must be a state of a device, such as timed-out"))
+    });
+    let after = cursor(&query)?.map(|text| text.parse().map_err(|_| unknown_cursor())).transpose()?;
+    Ok((limit(&query)?, after.unwrap_or_default(), state.transpose()?))
+}
+
+fn limit(query: &Query<'_>) -> Result<usize, BadParameter> {
+    Ok(query.integer(&LIMIT)?.and_then(|limit| limit.try_into().ok()).unwrap_or(PAGE))
+}
+
+fn cursor(query: &Query<'_>) -> Result<Option<String>, BadParameter> {
+    let Some(text) = query.text(&OPAQUE_CURSOR)? else { return Ok(None) };
+    let decoded = BASE64_URL_SAFE_NO_PAD.decode(text.as_bytes()).ok().filter(|bytes| !bytes.is_empty());
+    decoded.and_then(|bytes| String::from_utf8(bytes).ok()).map(Some).ok_or_else(unknown_cursor)
+}
+
+fn unknown_cursor() -> BadParameter {
+    bad(OPAQUE_CURSOR.name, "is not a 'next' of this operation")
+}
+
+/// Returns the cursor after `text`.
+fn encode(text: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(text)
+}

@@ -1,0 +1,356 @@
+//! `PUT /v1/rollouts/{rollout}` and `POST /v1/bulk`: the creation of a rollout, or a dry run of it.
+//!
+//! The set of devices is found by a scan before the rollout is stored, with the rights of its creator. A dry run decides the update
+//! against each document, as the writer would now, and stores nothing.
+//!
+//! The same request again returns the rollout as it is: the id of a bulk change is made of its idempotency key.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::Response,
+};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{
+    answer, confirmed, internal, invalid, refusal,
+    render::{self, Part},
+};
+use crate::{
+    admission::{Charge, work},
+    auth::{self, DeviceRange},
+    engine::scan::ScanPiece,
+    fleet::rollout::{
+        Spec,
+        spec::{DEVICES_MAX, Selection},
+    },
+    http::{
+        api::{
+            Api,
+            conditional::Conditions,
+            history::no_store,
+            payload::{self, BodyError},
+            problem::{Problem, status},
+            query::{Kind, Query, bad},
+            search::{too_long, unread},
+            writes::idempotency_key,
+        },
+        auth::caller::Caller,
+        operation::{IF_NONE_MATCH, Operation, ROLLOUT, ROLLOUT_DRY_RUN},
+        rollouts::{NewRollout, Refused, Slot, description_weight, find, nonce},
+    },
+    shadow::{
+        Command, Decision, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, SizeLimit, Timestamp, Update,
+        decide,
+    },
+    wire,
+};
+
+/// The time for finding the devices.
+const SELECT_TIME: Duration = Duration::from_secs(20);
+/// Devices in the answer to a dry run.
+const SAMPLE: usize = 100;
+/// Devices whose documents are read at once in a dry run.
+const PIECE: usize = 256;
+/// Most bytes of a description, beside twice those of a shadow.
+const DESCRIPTION_BYTES: usize = 16 << 10;
+/// Approximate memory of a device while a request is answered.
+const DEVICE_BYTES: usize = 160;
+
+/// A parsed request.
+struct ParsedRequest {
+    /// The description as it was sent.
+    description: Map<String, Value>,
+    spec: Arc<Spec>,
+    dry_run: bool,
+}
+
+/// The numbers of devices in a dry run.
+#[derive(Clone, Copy, Debug, Default)]
+struct DryCounts {
+    would_change: usize,
+    unchanged: usize,
+    conflicts: usize,
+    forbidden: usize,
+    refused: usize,
+}
+
+/// `PUT /v1/rollouts/{rollout}`
+pub(in crate::http) async fn put(
+    State(api): State<Arc<Api>>,
+    mut caller: Caller,
+    Path(id): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    check_id(&id, &api)?;
+    Conditions::read(&headers).map_err(|bad| invalid(&bad, &api))?;
+    let request = ParsedRequest::read(&api, &caller, Operation::PutRollout, &uri, &headers, body).await?;
+    if request.dry_run {
+        return request.dry_run(&api, &mut caller, &headers).await;
+    }
+    let creates = headers.get(IF_NONE_MATCH.name).is_some_and(|value| value.as_bytes() == b"*");
+    if !creates {
+        let message = "A rollout is created with If-None-Match: *, and cannot be changed";
+        return Err(Problem::new(StatusCode::PRECONDITION_REQUIRED, "precondition-required", message, api.now()));
+    }
+    if let Some(slot) = api.rollouts.get(&id) {
+        return match request.is_of(&slot, &caller) {
+            true => Ok(answer(StatusCode::OK, &slot, &caller, &api)),
+            false => Err(refusal(&Refused::Exists(id.as_str().into()), &api)),
+        };
+    }
+    let slot = request.create(&api, &mut caller, &headers, &id, false).await?;
+    Ok(answer(StatusCode::CREATED, &slot, &caller, &api))
+}
+
+/// `POST /v1/bulk`
+pub(in crate::http) async fn bulk(
+    State(api): State<Arc<Api>>,
+    mut caller: Caller,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let key = idempotency_key(&headers).map_err(|bad| invalid(&bad, &api))?;
+    let request = ParsedRequest::read(&api, &caller, Operation::PostBulk, &uri, &headers, body).await?;
+    if request.dry_run {
+        return request.dry_run(&api, &mut caller, &headers).await;
+    }
+    let key = key.map_or_else(|| format!("{:016x}", nonce()), |key| format!("key {}", key.as_str()));
+    let digest = Sha256::digest(format!("{}\0{key}", caller.principal()));
+    let id = digest.iter().take(12).fold("bulk-".to_owned(), |id, byte| format!("{id}{byte:02x}"));
+    let slot = match api.rollouts.get(&id) {
+        Some(slot) if request.is_of(&slot, &caller) => slot,
+        Some(_) => {
+            let rejection = Rejection::IdempotencyKeyReused;
+            let message = "Idempotency key was used with another request";
+            return Err(Problem::new(status(&rejection), rejection.error(), message, api.now()));
+        }
+        None => request.create(&api, &mut caller, &headers, &id, true).await?,
+    };
+    let mut response = answer(StatusCode::ACCEPTED, &slot, &caller, &api);
+    if let Ok(location) = HeaderValue::try_from(format!("/v1/rollouts/{id}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+fn check_id(id: &str, api: &Api) -> Result<(), Problem> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
+    if (1..=64).contains(&id.len()) && id.bytes().all(is_allowed) {
+        return Ok(());
+    }
+    debug_assert!(matches!(ROLLOUT.kind, Kind::Text(_)), "the description has the same pattern");
+    Err(invalid(&bad(ROLLOUT.name, "must be 1 to 64 characters of A-Z a-z 0-9 : . _ -"), api))
+}
+
+impl ParsedRequest {
+    async fn read(
+        api: &Api,
+        caller: &Caller,
+        operation: Operation,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Self, Problem> {
+        caller.admit(work::PAGE, api)?;
+        let query = Query::read(uri.query(), operation.parameters()).map_err(|bad| invalid(&bad, api))?;
+        let dry_run = query.flag(&ROLLOUT_DRY_RUN).map_err(|bad| invalid(&bad, api))?.unwrap_or(false);
+        if caller.access().devices(auth::Operation::Update, 1).is_some_and(|devices| devices.is_empty()) {
+            let message = "Forbidden: this needs the right to update shadows";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
+        }
+        payload::check_encoding(headers, api)?;
+        let body = payload::read(headers, body, api.body_bytes_max, api).await.map_err(|unread| match unread {
+            BodyError::Rejected(rejection) => rejected(&rejection, api),
+            BodyError::Failed(problem) => problem,
+        })?;
+        caller.admit(work::bytes(body.len()) + work::parsed(wire::weight(&*body)), api)?;
+        let (description, patch) = wire::parse_rollout(&body, &api.document).map_err(|it| rejected(&it, api))?;
+        check_size(&description, &api.document).map_err(|it| rejected(&it, api))?;
+        let parsed = match operation {
+            Operation::PostBulk => Spec::parse_bulk(&description, patch),
+            _ => Spec::parse(&description, patch),
+        };
+        let spec = parsed
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid-field", &error.to_string(), api.now()))?;
+        Ok(Self { description, spec: Arc::new(spec), dry_run })
+    }
+
+    /// Returns true if `slot` is the rollout of this request.
+    fn is_of(&self, slot: &Slot, caller: &Caller) -> bool {
+        slot.created_by == *caller.principal().name()
+            && slot.read(|rollout, _| render::description(slot, rollout, Part::All)) == self.description
+    }
+
+    /// Stores the rollout, and waits until it is on disk.
+    async fn create(
+        self,
+        api: &Arc<Api>,
+        caller: &mut Caller,
+        headers: &HeaderMap,
+        id: &str,
+        is_bulk: bool,
+    ) -> Result<Arc<Slot>, Problem> {
+        if !api.service.may_add_rows() {
+            let message = "Unavailable: the disk is nearly full, or too much waits for it";
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message, api.now()));
+        }
+        let (devices, charge) = self.select(api, caller, headers).await?;
+        let Self { description, spec, .. } = self;
+        let count = devices.len();
+        let new = NewRollout { id: id.into(), is_bulk, description, spec, devices };
+        // Comparing two sets of devices may take some milliseconds.
+        let (worker, by) = (api.clone(), caller.clone());
+        let created = move || worker.rollouts.create(&worker, &by, new, charge);
+        let created = tokio::task::spawn_blocking(created).await.map_err(|_| internal(api))?;
+        let slot = created.map_err(|refused| refusal(&refused, api))?;
+        let by = caller.principal();
+        tracing::info!(rollout = id, %by, devices = count, "rollout created");
+        confirmed(api).await?;
+        Ok(slot)
+    }
+
+    /// Returns the devices, and the charge for their memory.
+    async fn select(
+        &self,
+        api: &Arc<Api>,
+        caller: &mut Caller,
+        headers: &HeaderMap,
+    ) -> Result<(Vec<DeviceId>, Charge), Problem> {
+        let devices = match &self.spec.selection {
+            Selection::Devices(devices) => devices.clone(),
+            Selection::Query(query) => {
+                let found = find(api, caller, query, SELECT_TIME).await;
+                let found = found.map_err(|failure| unread(&failure, headers, api))?;
+                found.ok_or_else(|| too_long("select fewer devices", api))?
+            }
+        };
+        if devices.len() > DEVICES_MAX {
+            let message = format!("The query is true for more than {DEVICES_MAX} devices; select fewer");
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "too-many-matches", &message, api.now()));
+        }
+        let mut charge = Charge::new(caller.quota(api), 0);
+        let memory = DEVICE_BYTES * devices.len() + description_weight(&self.description);
+        let grown = api.service.quotas().grow(&mut charge, memory);
+        grown.map_err(|rejection| Problem::general(&rejection, api.now()))?;
+        Ok((devices, charge))
+    }
+
+    /// Returns the devices and what would change.
+    async fn dry_run(self, api: &Arc<Api>, caller: &mut Caller, headers: &HeaderMap) -> Result<Response, Problem> {
+        let (devices, _charge) = self.select(api, caller, headers).await?;
+        let mut counts = DryCounts::default();
+        let until = Instant::now() + SELECT_TIME;
+        let mut sorted: Vec<_> = devices.clone();
+        sorted.sort_unstable();
+        for part in sorted.chunks(PIECE) {
+            counts = self.count(api, caller, headers, part, counts).await?;
+            if Instant::now() > until {
+                return Err(too_long("select fewer devices", api));
+            }
+        }
+        let DryCounts { would_change, unchanged, conflicts, forbidden, refused } = counts;
+        let absent = devices.len() - would_change - unchanged - conflicts - forbidden - refused;
+        let sample: Vec<_> = devices.iter().take(SAMPLE).map(DeviceId::as_str).collect();
+        let body = json!({
+            "dryRun": true,
+            "devices": devices.len(),
+            "sample": sample,
+            "wouldChange": would_change,
+            "unchanged": unchanged,
+            "conflicts": conflicts,
+            "forbidden": forbidden,
+            "refused": refused,
+            "absent": absent,
+            "waves": self.spec.wave_sizes(devices.len()),
+        });
+        Ok(no_store(body.to_string().into()))
+    }
+
+    /// Adds the devices of `part`, which are in order, to `counts`.
+    async fn count(
+        &self,
+        api: &Arc<Api>,
+        caller: &mut Caller,
+        headers: &HeaderMap,
+        part: &[DeviceId],
+        mut counts: DryCounts,
+    ) -> Result<DryCounts, Problem> {
+        let mut after = None;
+        loop {
+            let turn = api.read_turn(caller).await;
+            caller.renew_for(headers, api)?;
+            let ranges = Some(part.iter().cloned().map(DeviceRange::One).collect());
+            let piece = ScanPiece { ranges, after, limit: 2 * PIECE };
+            let (reader, spec, now, limits) = (caller.clone(), self.spec.clone(), api.now(), api.document);
+            let visit = move |shadows: Vec<(ShadowKey, Arc<Document>)>| {
+                for (key, document) in shadows.iter().filter(|(key, _)| key.name == spec.shadow) {
+                    counts.add(&reader, key, document, spec.patch.clone(), now, &limits);
+                }
+                counts
+            };
+            let scanned = api.service.scan(piece, turn, visit).await;
+            let scanned = scanned.map_err(|rejection| Problem::general(&rejection, api.now()))?;
+            counts = scanned.visited;
+            let work = work::times(scanned.read, work::SCANNED_SHADOW + work::COMMAND);
+            let wait = caller.quota(api).charge_work(work, Instant::now()).unwrap_or_default();
+            tokio::time::sleep(wait).await;
+            match scanned.next {
+                None => return Ok(counts),
+                next => after = next,
+            }
+        }
+    }
+}
+
+impl DryCounts {
+    fn add(
+        &mut self,
+        reader: &Caller,
+        key: &ShadowKey,
+        document: &Document,
+        patch: Update,
+        now: Timestamp,
+        limits: &DocumentLimits,
+    ) {
+        let mut command = Command::Update(Update { dry_run: true, ..patch });
+        let decided =
+            reader.authorize(key, &mut command).and_then(|author| decide(document, &command, &author, now, limits));
+        let count = match decided {
+            Ok(Decision::Changed { .. }) => &mut self.would_change,
+            Ok(Decision::Unchanged) => &mut self.unchanged,
+            Err(Rejection::Forbidden { .. }) => &mut self.forbidden,
+            Err(Rejection::ExpectationFailed { .. } | Rejection::VersionConflict { .. }) => &mut self.conflicts,
+            Err(_) => &mut self.refused,
+        };
+        *count += 1;
+    }
+}
+
+/// Checks the size of a description apart from its devices, since it is kept and shown.
+fn check_size(description: &Map<String, Value>, limits: &DocumentLimits) -> Result<(), Rejection> {
+    let others = description.iter().filter(|(name, _)| *name != "devices");
+    let size = others.map(|(name, value)| name.len() + value.to_string().len()).sum();
+    let max = DESCRIPTION_BYTES + 2 * (limits.document_bytes_max + limits.tags_bytes_max);
+    if size > max { Err(Rejection::TooLarge { what: SizeLimit::Body, size, max }) } else { Ok(()) }
+}
+
+/// Returns the problem for a body that was refused.
+fn rejected(rejection: &Rejection, api: &Api) -> Problem {
+    // None that a body causes names a shadow in its message.
+    let any = DeviceId::new("any").map(ShadowKey::classic);
+    let message = any.map(|key| rejection.message(&key)).unwrap_or_default();
+    let detail = rejection.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+    let message = format!("{message}{detail}");
+    Problem::new(status(rejection), rejection.error(), &message, api.now())
+}

@@ -1,0 +1,174 @@
+//! Finding out which devices have succeeded, and which match a query by now.
+//!
+//! Both see a device as the creator of the rollout may see it.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::time::sleep;
+
+use crate::{
+    admission::work,
+    auth::DeviceRange,
+    fleet::{
+        Device, Query,
+        rollout::{
+            Spec,
+            convergence::has_converged,
+            spec::{DEVICES_MAX, Selection, Success},
+        },
+    },
+    http::{
+        api::{
+            Api,
+            scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, scan},
+            visible::set_presence,
+        },
+        auth::caller::Caller,
+        rollouts::slot::{Revoked, Slot},
+    },
+    shadow::{DeviceId, Rejection, ShadowName, Timestamp},
+};
+
+/// The time for a scan of the devices of a check, and of all devices.
+const CHECK_TIME: Duration = Duration::from_secs(60);
+const FIND_TIME: Duration = Duration::from_secs(600);
+/// The wait before what could not be read is read again.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
+
+/// Returns those of the devices `checked` that have succeeded; `None` if they could not be read for now. A damaged shadow has not
+/// succeeded.
+pub(super) async fn succeeded(
+    api: &Arc<Api>,
+    slot: &Slot,
+    checked: &[usize],
+) -> Result<Option<HashSet<usize>>, Revoked> {
+    let mut caller = slot.caller(api)?;
+    let (spec, devices) = slot.read(|rollout, _| {
+        let id = |index: &usize| Some((rollout.devices().get(*index)?.id.clone(), *index));
+        (rollout.spec().clone(), checked.iter().filter_map(id).collect::<HashMap<DeviceId, usize>>())
+    });
+    match &spec.success {
+        Success::Accepted => Ok(Some(devices.into_values().collect())),
+        Success::Query(query) => {
+            let ranges: BTreeSet<_> = devices.keys().collect();
+            let ranges = ranges.into_iter().cloned().map(DeviceRange::One).collect();
+            let until = Instant::now() + CHECK_TIME;
+            let of_checked = DeviceScan { query: Some(query), devices: Some(ranges), after: None, until };
+            match scan(api, &mut caller, of_checked, Matching::new(api, query)).await {
+                Ok(scanned) if scanned.end == ScanEnd::TimeOver => Ok(None),
+                Ok(scanned) => {
+                    let found = scanned.visitor.found.iter();
+                    Ok(Some(found.filter_map(|found| devices.get(found).copied()).collect()))
+                }
+                Err(failure) => unread(failure).await.map(|()| None),
+            }
+        }
+        Success::Converged => converged(api, slot, &caller, &spec, devices).await,
+    }
+}
+
+/// Returns those of `devices` that have converged on the paths that the rollout changed, as [`succeeded`] does.
+async fn converged(
+    api: &Arc<Api>,
+    slot: &Slot,
+    caller: &Caller,
+    spec: &Spec,
+    devices: HashMap<DeviceId, usize>,
+) -> Result<Option<HashSet<usize>>, Revoked> {
+    let mut converged = HashSet::new();
+    for (device, index) in devices {
+        if let Some(wait) = caller.quota(api).charge_work(work::COMMAND, Instant::now()) {
+            sleep(wait).await;
+        }
+        let key = slot.key(device);
+        let stored = match caller.read(&key, api).await {
+            Ok(stored) => stored,
+            Err(Rejection::Internal) => continue,
+            Err(rejection) => return unread(ScanFailure::Rejected(rejection)).await.map(|()| None),
+        };
+        let Some(projection) = caller.projection(&key) else { continue };
+        let delta = projection.delta(&stored.document).unwrap_or_default();
+        if stored.document.exists() && spec.desired_paths().all(|path| has_converged(&delta, path)) {
+            converged.insert(index);
+        }
+    }
+    Ok(Some(converged))
+}
+
+/// Returns the devices that match the query of the rollout now; `None` if they could not be read.
+pub(super) async fn matching(api: &Arc<Api>, slot: &Slot) -> Result<Option<Vec<DeviceId>>, Revoked> {
+    let mut caller = slot.caller(api)?;
+    let spec = slot.read(|rollout, _| rollout.spec().clone());
+    let Selection::Query(query) = &spec.selection else { return Ok(Some(Vec::new())) };
+    match find(api, &mut caller, query, FIND_TIME).await {
+        Ok(Some(found)) => Ok(Some(found)),
+        Ok(None) => {
+            sleep(RETRY_WAIT).await;
+            Ok(None)
+        }
+        Err(failure) => unread(failure).await.map(|()| None),
+    }
+}
+
+/// Returns the devices for which `query` is true, at most one more than a rollout may have; `None` if `time` is over.
+pub(in crate::http) async fn find(
+    api: &Arc<Api>,
+    caller: &mut Caller,
+    query: &Query,
+    time: Duration,
+) -> Result<Option<Vec<DeviceId>>, ScanFailure> {
+    let all = DeviceScan { query: Some(query), devices: None, after: None, until: Instant::now() + time };
+    let scanned = scan(api, caller, all, Matching::new(api, query)).await?;
+    Ok((scanned.end != ScanEnd::TimeOver).then_some(scanned.visitor.found))
+}
+
+async fn unread(failure: ScanFailure) -> Result<(), Revoked> {
+    match failure {
+        ScanFailure::Unauthorized => Err(Revoked),
+        ScanFailure::Rejected(rejection) => {
+            let error = rejection.error();
+            if !matches!(rejection, Rejection::Unavailable(_)) {
+                tracing::warn!(error, "the devices of a rollout cannot be read; it is tried again");
+            }
+            sleep(RETRY_WAIT).await;
+            Ok(())
+        }
+    }
+}
+
+/// The devices for which a query is true.
+struct Matching {
+    api: Arc<Api>,
+    query: Query,
+    now: Timestamp,
+    found: Vec<DeviceId>,
+}
+
+impl Matching {
+    fn new(api: &Arc<Api>, query: &Query) -> Self {
+        Self { api: api.clone(), query: query.clone(), now: api.now(), found: Vec::new() }
+    }
+}
+
+impl DeviceVisitor for Matching {
+    fn reads_shadow(&self, name: Option<&ShadowName>) -> bool {
+        self.query.reads_shadow(name)
+    }
+
+    fn visit(&mut self, reader: &Caller, mut device: Device) {
+        if self.query.reads_presence() {
+            set_presence(&mut device, reader, &self.api);
+        }
+        if self.query.matches(&device, self.now) {
+            self.found.push(device.id);
+        }
+    }
+
+    fn has_enough(&self) -> bool {
+        self.found.len() > DEVICES_MAX
+    }
+}

@@ -1,0 +1,350 @@
+//! The driver: one task that carries out all rollouts.
+//!
+//! It begins the work of each active rollout in tasks of its own, some at a time, and reports their outcomes. It follows the
+//! change feed, and the presence of devices if a success depends on it, from before the first update on. A change costs
+//! one lookup of its device; the documents are read by a check of all devices that changed meanwhile. When it was too slow
+//! for the feed, it checks all devices that are awaited.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    engine::changes::{FeedFilter, FollowHandle, Next, QueueContent},
+    fleet::rollout::{DeviceState, RestoreOutcome, Rollout, UpdateOutcome, Work, spec::Success},
+    http::{
+        api::Api,
+        rollouts::{
+            check, rows,
+            slot::{Revoked, Slot},
+            write,
+        },
+    },
+    observability::request_id::RequestId,
+    shadow::DeviceId,
+};
+
+/// Updates and restorations of a rollout that are under way at a time.
+const UNDER_WAY_MAX: usize = 64;
+/// Outcomes, changes of shadows and of presence that are taken at once.
+const BATCH: usize = 256;
+/// Most shadows that may change while the driver is busy; after more, it checks all devices that are awaited.
+const CHANGED_MAX: usize = 100_000;
+/// The time between two writes of the running time, of which a crash forgets no more than that.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
+/// The longest rest. Logins are asked by then.
+const REST_MAX: Duration = Duration::from_secs(1);
+
+/// The driver.
+struct Driver {
+    api: Arc<Api>,
+    /// The rollouts that have not ended, by number.
+    active: BTreeMap<u64, Arc<Slot>>,
+    jobs: JoinSet<Done>,
+    /// The devices whose success is awaited.
+    awaited: HashMap<DeviceId, Vec<(Arc<Slot>, usize)>>,
+    following: Option<FollowHandle>,
+    presence: Option<watch::Receiver<u64>>,
+    /// The number of the last change of presence that was taken.
+    presence_taken: u64,
+    /// The generation of rules in which the logins were reviewed.
+    generation: u64,
+    clock_due: Instant,
+}
+
+/// A piece of work that ended.
+struct Done {
+    slot: Arc<Slot>,
+    outcome: Result<Outcome, Revoked>,
+    work: Work,
+}
+
+/// The outcome of a piece of work.
+enum Outcome {
+    Update(UpdateOutcome),
+    Restore(Option<RestoreOutcome>),
+    /// The devices that have succeeded; `None` if they could not be read.
+    Checked(Option<HashSet<usize>>),
+    Later(Option<Vec<DeviceId>>),
+}
+
+/// Something to react to.
+enum Event {
+    Woken,
+    Done(Option<Done>),
+    Changed(Next),
+    Presence,
+}
+
+/// Carries out the rollouts of `api` until it is closed.
+pub async fn run(api: Arc<Api>) {
+    let mut driver = Driver {
+        generation: api.authority.generation(),
+        api,
+        active: BTreeMap::new(),
+        jobs: JoinSet::new(),
+        awaited: HashMap::new(),
+        following: None,
+        presence: None,
+        presence_taken: 0,
+        clock_due: Instant::now() + CLOCK_INTERVAL,
+    };
+    driver.begin();
+    while !driver.api.is_closed() {
+        let rest = driver.attend();
+        match driver.next(rest).await {
+            Event::Woken => driver.begin(),
+            Event::Done(done) => driver.take_done(done),
+            Event::Changed(next) => driver.take_changes(next),
+            Event::Presence => driver.take_presence(),
+        }
+        driver.review();
+    }
+    driver.write_clock();
+}
+
+impl Driver {
+    /// Takes up the rollouts that have become active.
+    fn begin(&mut self) {
+        for slot in self.api.rollouts.active() {
+            if self.active.insert(slot.number, slot.clone()).is_none() {
+                slot.read(|rollout, _| {
+                    for (index, device) in rollout.devices().iter().enumerate() {
+                        if device.state == DeviceState::Sent {
+                            self.awaited.entry(device.id.clone()).or_default().push((slot.clone(), index));
+                        }
+                    }
+                });
+            }
+        }
+        self.follow();
+    }
+
+    /// Follows what the active rollouts depend on.
+    fn follow(&mut self) {
+        let any = |wanted: fn(&Rollout) -> bool| {
+            self.active.values().any(|slot| slot.read(|rollout, _| rollout.awaits_success() && wanted(rollout)))
+        };
+        let depends = |rollout: &Rollout| match &rollout.spec().success {
+            Success::Query(query) => query.reads_presence(),
+            Success::Accepted | Success::Converged => false,
+        };
+        let (follows, follows_presence) = (any(|_| true), any(depends));
+        match (follows, &self.following) {
+            (true, None) => {
+                let content = QueueContent::Shadows { max: CHANGED_MAX };
+                self.following = Some(self.api.changes.follow(FeedFilter::default(), None, content));
+                self.check_all();
+            }
+            (false, Some(_)) => self.following = None,
+            _ => {}
+        }
+        match (follows_presence, &self.presence) {
+            (true, None) => {
+                self.presence = Some(self.api.presence.changes());
+                self.presence_taken = self.api.presence.newest_change();
+                self.check_all();
+            }
+            (false, Some(_)) => self.presence = None,
+            _ => {}
+        }
+    }
+
+    /// Has all devices checked that are awaited.
+    fn check_all(&self) {
+        for slot in self.active.values() {
+            slot.update(&self.api, Rollout::on_any_change);
+        }
+    }
+
+    /// Begins the work of all rollouts, and leaves those that have ended. Returns the time at which to do so again.
+    fn attend(&mut self) -> Instant {
+        let (now, mut rest) = (self.api.rollouts.moment(&self.api.service), Instant::now() + REST_MAX);
+        let mut ended = Vec::new();
+        for slot in self.active.values() {
+            let (work, wakes_ms, is_over) = slot.update(&self.api, |rollout| {
+                let work = rollout.work(now, UNDER_WAY_MAX);
+                (work, rollout.wakes_ms(now), rollout.state().is_final() && !rollout.is_under_way())
+            });
+            for work in work {
+                let (api, slot) = (self.api.clone(), slot.clone());
+                self.jobs.spawn(RequestId::next().scope(async move {
+                    let outcome = perform(&api, &slot, &work).await;
+                    Done { slot, outcome, work }
+                }));
+            }
+            if let Some(wakes_ms) = wakes_ms {
+                rest = rest.min(Instant::now() + Duration::from_millis(wakes_ms.saturating_sub(now.running_ms)));
+            }
+            if is_over {
+                ended.push(slot.number);
+            }
+        }
+        for number in ended {
+            self.active.remove(&number);
+            self.awaited.retain(|_, awaiting| {
+                awaiting.retain(|(slot, _)| slot.number != number);
+                !awaiting.is_empty()
+            });
+            self.follow();
+        }
+        if !self.active.is_empty() && Instant::now() >= self.clock_due {
+            self.write_clock();
+        }
+        rest
+    }
+
+    /// Waits for something to react to, until `rest` if a rollout is active.
+    async fn next(&mut self, rest: Instant) -> Event {
+        let Self { api, jobs, following, presence, presence_taken, active, .. } = self;
+        let changed = async {
+            match following {
+                Some(following) => following.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let presence_changed = async {
+            let changed = match presence {
+                Some(presence) => presence.wait_for(|newest| *newest > *presence_taken).await.is_ok(),
+                None => false,
+            };
+            if !changed {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = api.rollouts.woken() => Event::Woken,
+            Some(done) = jobs.join_next() => Event::Done(done_of(done)),
+            next = changed => Event::Changed(next),
+            () = presence_changed => Event::Presence,
+            () = sleep_until(rest), if !active.is_empty() => Event::Done(None),
+        }
+    }
+
+    /// Reports outcomes: `done`, and those that are there as well.
+    fn take_done(&mut self, done: Option<Done>) {
+        let mut next = done;
+        for _ in 0..BATCH {
+            if let Some(done) = next {
+                self.report(done);
+            }
+            match self.jobs.try_join_next() {
+                Some(done) => next = done_of(done),
+                None => break,
+            }
+        }
+    }
+
+    fn report(&mut self, Done { slot, outcome, work }: Done) {
+        let now = self.api.rollouts.moment(&self.api.service);
+        let is_revoked = outcome.is_err();
+        slot.update(&self.api, |rollout| {
+            match (work, outcome.ok()) {
+                (Work::Update(index), Some(Outcome::Update(outcome))) => {
+                    rollout.on_update(index, now, outcome);
+                    if let Some(device) =
+                        rollout.devices().get(index).filter(|device| device.state == DeviceState::Sent)
+                    {
+                        self.awaited.entry(device.id.clone()).or_default().push((slot.clone(), index));
+                    }
+                }
+                (Work::Update(index), _) => rollout.on_update(index, now, UpdateOutcome::NotSent),
+                (Work::Restore(index), Some(Outcome::Restore(outcome))) => rollout.on_restore(index, now, outcome),
+                (Work::Restore(index), _) => rollout.on_restore(index, now, None),
+                (Work::Check(checked), Some(Outcome::Checked(succeeded))) => {
+                    rollout.on_checked(&checked, succeeded.as_ref(), now);
+                }
+                (Work::Check(checked), _) => rollout.on_checked(&checked, None, now),
+                (Work::FindLater, Some(Outcome::Later(found))) => rollout.on_later(found),
+                (Work::FindLater, _) => rollout.on_later(None),
+            }
+            if is_revoked {
+                rollout.stop(REVOKED);
+            }
+        });
+    }
+
+    /// Notes the changed shadows: `first`, and those that are there as well.
+    fn take_changes(&mut self, first: Next) {
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            match next {
+                Some(Next::Shadow(key, _)) => self.note(&key.device),
+                Some(Next::Cut) => {
+                    self.following = None;
+                    self.follow();
+                    return;
+                }
+                // The server ends.
+                Some(Next::Closed) => {
+                    self.following = None;
+                    return;
+                }
+                Some(Next::Change(_) | Next::Newest(_)) => {} // only for others
+                None => return,
+            }
+            next = self.following.as_ref().and_then(|following| following.next().now_or_never());
+        }
+    }
+
+    /// Notes the devices whose presence changed.
+    fn take_presence(&mut self) {
+        for (number, device) in self.api.presence.changed_after(self.presence_taken, BATCH) {
+            self.presence_taken = number;
+            self.note(&device);
+        }
+    }
+
+    /// Has a device checked wherever it is awaited.
+    fn note(&mut self, device: &DeviceId) {
+        let Some(awaiting) = self.awaited.get_mut(device) else { return };
+        awaiting.retain(|(slot, index)| slot.update(&self.api, |rollout| rollout.on_change(*index)));
+        if awaiting.is_empty() {
+            self.awaited.remove(device);
+        }
+    }
+
+    /// Stops the rollouts whose login was revoked, after rules or files were read again.
+    fn review(&mut self) {
+        let generation = self.api.authority.generation();
+        if std::mem::replace(&mut self.generation, generation) == generation {
+            return;
+        }
+        for slot in self.active.values() {
+            if slot.caller(&self.api).is_err() {
+                slot.update(&self.api, |rollout| rollout.stop(REVOKED));
+            }
+        }
+    }
+
+    fn write_clock(&mut self) {
+        self.clock_due = Instant::now() + CLOCK_INTERVAL;
+        let now = self.api.rollouts.moment(&self.api.service);
+        self.api.service.write_rows(vec![rows::put_clock(now.running_ms)], None);
+    }
+}
+
+const REVOKED: &str = "the login with which it acted was revoked";
+
+/// Returns the outcome of a task. One that panicked has none, and its device stays as it is until the next start.
+fn done_of(ended: Result<Done, JoinError>) -> Option<Done> {
+    ended.inspect_err(|error| tracing::error!(%error, "a task of a rollout failed")).ok()
+}
+
+async fn perform(api: &Arc<Api>, slot: &Slot, work: &Work) -> Result<Outcome, Revoked> {
+    Ok(match work {
+        Work::Update(index) => Outcome::Update(write::update(api, slot, *index).await?),
+        Work::Restore(index) => Outcome::Restore(write::restore(api, slot, *index).await?),
+        Work::Check(checked) => Outcome::Checked(check::succeeded(api, slot, checked).await?),
+        Work::FindLater => Outcome::Later(check::matching(api, slot).await?),
+    })
+}

@@ -1,0 +1,260 @@
+//! One rollout with its login, its rows and its followers.
+//!
+//! *Invariant:* rows follow the state: whoever changes it sends the edits under the same lock ([`Slot::update`]).
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use crate::{
+    admission::Charge,
+    auth::{AuthContext, LoginRecord},
+    fleet::{
+        Rollout,
+        rollout::{Control, DeviceEntry, NotPossible, State},
+    },
+    http::{
+        api::Api,
+        auth::caller::Caller,
+        rollouts::rows::{self, HeadRow},
+    },
+    shadow::{DeviceId, ShadowKey, Timestamp},
+    store::RowEdit,
+    wire,
+};
+
+/// A rollout.
+pub(in crate::http) struct Slot {
+    /// Its number, in the keys of its rows.
+    pub(super) number: u64,
+    pub(in crate::http) id: Arc<str>,
+    /// A random number, part of the idempotency keys of its updates.
+    pub(super) nonce: u64,
+    pub(super) is_bulk: bool,
+    pub(in crate::http) created_by: Arc<str>,
+    pub(in crate::http) created_at: Timestamp,
+    /// The description as it was sent, without `devices`.
+    pub(in crate::http) description: Map<String, Value>,
+    /// The name of the client in the histories of devices.
+    pub(super) client: Arc<str>,
+    /// The approximate memory of an update, and of the description.
+    pub(super) weight: usize,
+    description_weight: usize,
+    inner: Mutex<Inner>,
+    /// Counts the changes.
+    changes: watch::Sender<u64>,
+}
+
+struct Inner {
+    rollout: Rollout,
+    updated_at: Timestamp,
+    creator: Login,
+    /// The login that restores former values.
+    restorer: Option<Login>,
+    /// The indexes of the rows with ids.
+    id_rows: Vec<usize>,
+    charge: Charge,
+    is_removed: bool,
+}
+
+/// A login and its record. It has no context if it was revoked while the server was down.
+#[derive(Clone)]
+pub(super) struct Login {
+    pub(super) record: LoginRecord,
+    pub(super) context: Option<Arc<AuthContext>>,
+}
+
+/// The parts of a new slot.
+pub(super) struct NewSlot {
+    pub(super) number: u64,
+    pub(super) id: Arc<str>,
+    pub(super) nonce: u64,
+    pub(super) is_bulk: bool,
+    pub(super) created_by: Arc<str>,
+    pub(super) created_at: Timestamp,
+    pub(super) updated_at: Timestamp,
+    pub(super) description: Map<String, Value>,
+    pub(super) creator: Login,
+    pub(super) restorer: Option<Login>,
+    pub(super) rollout: Rollout,
+    pub(super) charge: Charge,
+}
+
+/// The reason of a rollout that needs more memory than its creator may use.
+const NO_MEMORY: &str = "the memory of its creator is used up";
+
+/// Returns the approximate memory of a description, which is kept as JSON and parsed.
+pub(in crate::http) fn description_weight(description: &Map<String, Value>) -> usize {
+    2 * wire::weight(Value::Object(description.clone()).to_string().as_bytes())
+}
+
+/// The login of an action was revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Revoked;
+
+impl Login {
+    /// Returns the login of `caller`.
+    pub(super) fn of(caller: &Caller) -> Self {
+        let context = caller.login();
+        Self { record: context.record(), context: Some(context.clone()) }
+    }
+}
+
+impl Slot {
+    /// Returns a rollout. Its rows are written by the first [`Slot::update`].
+    pub(super) fn new(new: NewSlot) -> Self {
+        let patch = new.description.get("patch").map(Value::to_string).unwrap_or_default();
+        let id_rows = rows::id_rows(0, new.rollout.devices().len()).collect();
+        let description_weight = description_weight(&new.description);
+        let NewSlot { updated_at, creator, restorer, rollout, mut charge, .. } = new;
+        charge.resize(rollout.memory() + description_weight);
+        let inner = Inner { rollout, updated_at, creator, restorer, id_rows, charge, is_removed: false };
+        Self {
+            number: new.number,
+            client: format!("rollout:{}", new.id).into(),
+            id: new.id,
+            nonce: new.nonce,
+            is_bulk: new.is_bulk,
+            created_by: new.created_by,
+            created_at: new.created_at,
+            description: new.description,
+            weight: wire::weight(patch.as_bytes()),
+            description_weight,
+            inner: Mutex::new(inner),
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    /// Returns the shadow of a device.
+    pub(super) fn key(&self, device: DeviceId) -> ShadowKey {
+        ShadowKey { device, name: self.read(|rollout, _| rollout.spec().shadow.clone()) }
+    }
+
+    /// Calls `read` with the rollout and the date of its last change.
+    pub(in crate::http) fn read<T>(&self, read: impl FnOnce(&Rollout, Timestamp) -> T) -> T {
+        let inner = self.inner.lock();
+        read(&inner.rollout, inner.updated_at)
+    }
+
+    /// Returns the state.
+    pub(in crate::http) fn state(&self) -> State {
+        self.inner.lock().rollout.state()
+    }
+
+    /// Changes the rollout, sends the edits of its rows, and wakes its followers.
+    pub(super) fn update<T>(&self, api: &Api, change: impl FnOnce(&mut Rollout) -> T) -> T {
+        let mut inner = self.inner.lock();
+        let counts = *inner.rollout.counts();
+        let result = change(&mut inner.rollout);
+        self.charge(api, &mut inner);
+        let edits = inner.rollout.take_edits();
+        if edits.head || counts != *inner.rollout.counts() {
+            inner.updated_at = api.now();
+            self.wake_followers();
+        }
+        let mut rows = Vec::new();
+        if let Some(added_after) = edits.added_after {
+            let end = inner.rollout.devices().len();
+            if added_after > 0 {
+                inner.id_rows.extend(rows::id_rows(added_after, end));
+            }
+            rows.extend(rows::put_ids(self.number, inner.rollout.devices(), added_after));
+        }
+        for index in edits.devices {
+            let device = inner.rollout.devices().get(index);
+            rows.extend(device.map(|device| rows::put_device(self.number, index, device)));
+        }
+        if edits.head {
+            rows.push(rows::put_head(self.number, &self.head_row(&inner)));
+        }
+        if !rows.is_empty() && !inner.is_removed {
+            api.service.write_rows(rows, None);
+        }
+        result
+    }
+
+    /// Charges the memory of the rollout. It ends when its creator has none left for the values that it replaces.
+    fn charge(&self, api: &Api, inner: &mut Inner) {
+        let memory = inner.rollout.memory() + self.description_weight;
+        if api.service.quotas().grow(&mut inner.charge, memory).is_err() {
+            inner.charge.follow(memory);
+            if inner.rollout.state() == State::Running {
+                inner.rollout.stop(NO_MEMORY);
+            }
+        }
+    }
+
+    /// Restores former values on behalf of `caller`, as [`Slot::update`] does. Nothing changes if that is not possible.
+    pub(super) fn roll_back(&self, api: &Api, caller: &Caller) -> Result<(), NotPossible> {
+        let former = self.inner.lock().restorer.replace(Login::of(caller));
+        let result = self.update(api, |rollout| rollout.control(Control::RollBack));
+        if result.is_err() {
+            self.inner.lock().restorer = former;
+        }
+        result
+    }
+
+    /// Returns the caller on whose behalf the rollout acts now.
+    pub(super) fn caller(&self, api: &Api) -> Result<Caller, Revoked> {
+        let context = {
+            let inner = self.inner.lock();
+            let restorer = inner.restorer.as_ref().filter(|_| inner.rollout.state() == State::RollingBack);
+            restorer.unwrap_or(&inner.creator).context.clone()
+        };
+        context.and_then(|context| Caller::of_login(context, self.client.clone(), api)).ok_or(Revoked)
+    }
+
+    /// Wakes the followers.
+    pub(super) fn wake_followers(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Returns a receiver that wakes at each change.
+    pub(in crate::http) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Removes the rows, if the state is final and nothing is under way. Returns false otherwise.
+    pub(super) fn remove(&self, api: &Api) -> bool {
+        let mut inner = self.inner.lock();
+        if !inner.rollout.state().is_final() || inner.rollout.is_under_way() {
+            return false;
+        }
+        inner.is_removed = true;
+        let rows = rows::remove(self.number, inner.rollout.devices(), &inner.id_rows);
+        api.service.write_rows(rows, None);
+        inner.charge.resize(0);
+        self.wake_followers();
+        true
+    }
+
+    /// Returns true once it was removed.
+    pub(in crate::http) fn is_removed(&self) -> bool {
+        self.inner.lock().is_removed
+    }
+
+    /// Returns the edit of the row of a device that is committed with its update.
+    pub(super) fn row(&self, index: usize, entry: &DeviceEntry) -> RowEdit {
+        rows::put_device(self.number, index, entry)
+    }
+
+    fn head_row(&self, inner: &Inner) -> HeadRow {
+        let head = inner.rollout.head();
+        HeadRow {
+            id: self.id.clone(),
+            nonce: self.nonce,
+            bulk: self.is_bulk,
+            created_by: self.created_by.clone(),
+            created_at: self.created_at.0,
+            updated_at: inner.updated_at.0,
+            login: inner.creator.record.clone(),
+            restorer: inner.restorer.as_ref().map(|login| login.record.clone()),
+            spec: self.description.clone(),
+            state: head.state,
+            reason: head.reason.clone(),
+            wave: head.wave,
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Updates of a rollout, and the restoration of former values, as commands of its creator.
+//!
+//! 1. The document is read, and the update decided against it as the writer will decide it. That gives the former values.
+//! 2. The update is submitted for the version that was read; it is rebased over changes of other paths. The row of the
+//!    device is committed with it, so a restart finds both or neither.
+//! 3. If one of its paths was changed in between, all is done again.
+//!
+//! An outcome that is unknown is asked for again with the same idempotency key. A write waits while the engine is full or
+//! the principal above its rate, and is given up once the rollout does not want it any more.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::oneshot, time::sleep};
+
+use crate::{
+    admission::{Admitted, work},
+    engine::{AcceptedCommand, Envelope, IncomingRequest, Requester, Taken},
+    fleet::rollout::{
+        DeviceEntry, RestoreOutcome, Rollout, State, UpdateOutcome,
+        spec::Success,
+        written::{restoring, written},
+    },
+    http::{
+        api::Api,
+        auth::caller::Caller,
+        rollouts::slot::{Revoked, Slot},
+    },
+    observability::request_id::RequestId,
+    shadow::{
+        Change, Command, Decision, Disposition, Document, IdempotencyKey, Keyed, OnConflict, Pointer, Rejection,
+        Sender, ShadowKey, Timestamp, Update, Version, decide, pointer::SectionName,
+    },
+    store::RowEdit,
+    wire::{ClientToken, Via},
+};
+
+/// Attempts after changes of the same paths by others.
+const ATTEMPTS_MAX: usize = 20;
+/// The wait after the service was unavailable.
+const UNAVAILABLE_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait that is asked for after a refusal for a quota.
+const QUOTA_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// The reason that a device is skipped.
+const FORBIDDEN: &str = "forbidden";
+const NO_SHADOW: &str = "no shadow";
+const UNCHANGED: &str = "nothing to change";
+
+/// A write to one device.
+struct Write<'a> {
+    api: &'a Arc<Api>,
+    slot: &'a Slot,
+    index: usize,
+    key: ShadowKey,
+    /// Returns true while the rollout wants the write.
+    is_wanted: fn(&Rollout) -> bool,
+    /// The prefix of the idempotency key.
+    prefix: &'static str,
+}
+
+/// The end of an attempt.
+enum Attempt<T> {
+    /// The result.
+    Done(T),
+    /// The paths were changed by others.
+    Again,
+}
+
+/// The reason that a write ended early.
+enum Stopped {
+    Revoked,
+    /// The rollout does not want it any more.
+    Unwanted,
+    Refused(Rejection),
+}
+
+/// An accepted write.
+struct Written {
+    version: Version,
+    /// The changes; `None` if the write was accepted before.
+    changes: Option<Vec<Change>>,
+}
+
+/// Sends the update of a device.
+pub(super) async fn update(api: &Arc<Api>, slot: &Slot, index: usize) -> Result<UpdateOutcome, Revoked> {
+    let Some(write) = Write::new(api, slot, index, Rollout::is_wanted, "rollout") else {
+        return Ok(UpdateOutcome::NotSent);
+    };
+    for _ in 0..ATTEMPTS_MAX {
+        match write.update().await {
+            Ok(Attempt::Done(outcome)) => return Ok(outcome),
+            Ok(Attempt::Again) => {}
+            Err(Stopped::Revoked) => return Err(Revoked),
+            Err(Stopped::Unwanted) => return Ok(UpdateOutcome::NotSent),
+            Err(Stopped::Refused(rejection)) => return Ok(refused(&rejection, &write.key)),
+        }
+    }
+    Ok(UpdateOutcome::Failed("changed by others again and again".into()))
+}
+
+/// Restores the former values of a device. Returns `None` if that is not wanted any more.
+pub(super) async fn restore(api: &Arc<Api>, slot: &Slot, index: usize) -> Result<Option<RestoreOutcome>, Revoked> {
+    let is_wanted = |rollout: &Rollout| rollout.state() == State::RollingBack;
+    let Some(write) = Write::new(api, slot, index, is_wanted, "rollback") else { return Ok(None) };
+    for _ in 0..ATTEMPTS_MAX {
+        match write.restore().await {
+            Ok(Attempt::Done(outcome)) => return Ok(Some(outcome)),
+            Ok(Attempt::Again) => {}
+            Err(Stopped::Revoked) => return Err(Revoked),
+            Err(Stopped::Unwanted) => return Ok(None),
+            Err(Stopped::Refused(rejection)) => {
+                return Ok(Some(RestoreOutcome::Kept(reason(&rejection, &write.key).into())));
+            }
+        }
+    }
+    Ok(Some(RestoreOutcome::Kept("changed by others again and again".into())))
+}
+
+impl<'a> Write<'a> {
+    fn new(
+        api: &'a Arc<Api>,
+        slot: &'a Slot,
+        index: usize,
+        is_wanted: fn(&Rollout) -> bool,
+        prefix: &'static str,
+    ) -> Option<Self> {
+        let device = slot.read(|rollout, _| Some(rollout.devices().get(index)?.id.clone()))?;
+        Some(Self { api, slot, index, key: slot.key(device), is_wanted, prefix })
+    }
+
+    async fn update(&self) -> Result<Attempt<UpdateOutcome>, Stopped> {
+        let (caller, document) = self.read().await?;
+        let skipped = |reason: &str| Ok(Attempt::Done(UpdateOutcome::Skipped(reason.into())));
+        if !document.exists() {
+            return skipped(NO_SHADOW);
+        }
+        let spec = self.slot.read(|rollout, _| rollout.spec().clone());
+        let (command, author) = match self.command(&caller, &document, spec.patch.clone()) {
+            Ok(authorized) => authorized,
+            Err(_) => return skipped(FORBIDDEN),
+        };
+        if spec.success == Success::Converged && !self.sees_convergence(&caller, spec.desired_paths()) {
+            return skipped(FORBIDDEN);
+        }
+        let decision = decide(&document, &command, &author, self.api.now(), &self.api.document);
+        let paths = match decision.map_err(Stopped::Refused)? {
+            Decision::Unchanged => return skipped(UNCHANGED),
+            Decision::Changed { changes, .. } => written(&changes),
+        };
+        let now = self.api.rollouts.moment(&self.api.service);
+        let expected = Version(document.version.0 + 1);
+        let entry = self.slot.read(|rollout, _| rollout.sent_entry(self.index, now, expected, paths));
+        let Some(mut entry) = entry else { return Err(Stopped::Unwanted) };
+        let row = self.slot.row(self.index, &entry);
+        match self.submit(&caller, command, author, row).await {
+            Ok(Written { changes: Some(changes), .. }) if changes.is_empty() => skipped(UNCHANGED),
+            Ok(Written { version, changes }) => {
+                let mut is_exact = version == expected;
+                entry.version = Some(version);
+                if let Some(paths) = changes.map(|changes| written(&changes))
+                    && entry.written.as_deref() != Some(&paths)
+                {
+                    entry.written = Some(paths.into());
+                    is_exact = false;
+                }
+                Ok(Attempt::Done(UpdateOutcome::Written { entry: Box::new(entry), is_exact }))
+            }
+            Err(Stopped::Refused(Rejection::VersionConflict { .. })) => Ok(Attempt::Again),
+            Err(stopped) => Err(stopped),
+        }
+    }
+
+    async fn restore(&self) -> Result<Attempt<RestoreOutcome>, Stopped> {
+        let (caller, document) = self.read().await?;
+        let kept = |reason: String| Ok(Attempt::Done(RestoreOutcome::Kept(reason.into())));
+        let entry = self.slot.read(|rollout, _| rollout.devices().get(self.index).cloned());
+        let Some(DeviceEntry { written: Some(paths), .. }) = &entry else { return Err(Stopped::Unwanted) };
+        let update = match restoring(paths, &document) {
+            Ok(update) => update,
+            Err(path) => return kept(format!("'{path}' was changed by another since")),
+        };
+        let (command, author) = match self.command(&caller, &document, update) {
+            Ok(authorized) => authorized,
+            Err(rejection) => return kept(reason(&rejection, &self.key)),
+        };
+        let now = self.api.rollouts.moment(&self.api.service);
+        let expected = Version(document.version.0 + 1);
+        let row = entry.as_ref().map(|entry| self.slot.row(self.index, &entry.restored(now.date, expected)));
+        let Some(row) = row else { return Err(Stopped::Unwanted) };
+        match self.submit(&caller, command, author, row).await {
+            Ok(Written { version, .. }) => Ok(Attempt::Done(RestoreOutcome::Restored(version))),
+            Err(Stopped::Refused(Rejection::VersionConflict { .. })) => Ok(Attempt::Again),
+            Err(stopped) => Err(stopped),
+        }
+    }
+
+    /// Returns the present rights and the newest document.
+    async fn read(&self) -> Result<(Caller, Arc<Document>), Stopped> {
+        loop {
+            if !self.slot.read(|rollout, _| (self.is_wanted)(rollout)) {
+                return Err(Stopped::Unwanted);
+            }
+            let caller = self.slot.caller(self.api).map_err(|Revoked| Stopped::Revoked)?;
+            if let Some(wait) = caller.quota(self.api).charge_work(work::COMMAND, Instant::now()) {
+                sleep(wait.min(QUOTA_WAIT_MAX)).await;
+            }
+            match caller.read(&self.key, self.api).await {
+                Ok(stored) => return Ok((caller, stored.document)),
+                Err(Rejection::Unavailable(_)) => sleep(UNAVAILABLE_WAIT).await,
+                Err(rejection) => return Err(Stopped::Refused(rejection)),
+            }
+        }
+    }
+
+    /// Returns the command that makes `update` of `document`, and its author.
+    fn command(
+        &self,
+        caller: &Caller,
+        document: &Document,
+        mut update: Update,
+    ) -> Result<(Command, Sender), Rejection> {
+        update.preconditions.version = Some(document.version);
+        update.preconditions.on_conflict = OnConflict::Rebase;
+        let key = IdempotencyKey::new(&format!("{}-{:016x}", self.prefix, self.slot.nonce));
+        let keyed = key.map(|key| Keyed::update(key, &update));
+        let mut command = Command::Update(Update { keyed, ..update });
+        let author = caller.authorize(&self.key, &mut command)?;
+        Ok((command, author))
+    }
+
+    /// Returns true if the caller may see the delta at each of `paths`.
+    fn sees_convergence<'p>(&self, caller: &Caller, mut paths: impl Iterator<Item = &'p Pointer>) -> bool {
+        let projection = caller.projection(&self.key);
+        paths.all(|path| {
+            let reported = Pointer { section: SectionName::Reported, keys: path.keys.clone() };
+            projection.as_ref().is_some_and(|projection| projection.reads(path) && projection.reads(&reported))
+        })
+    }
+
+    /// Passes a command to the engine and waits for its outcome.
+    async fn submit(
+        &self,
+        caller: &Caller,
+        command: Command,
+        author: Sender,
+        row: RowEdit,
+    ) -> Result<Written, Stopped> {
+        loop {
+            let submitted = self.submit_once(caller, command.clone(), author.clone(), row.clone()).await;
+            let wait = match submitted {
+                Ok(written) => return Ok(written),
+                Err(Rejection::Unauthorized) => return Err(Stopped::Revoked),
+                Err(Rejection::TooManyRequests { retry_after_ms: Some(wait), .. }) => {
+                    Duration::from_millis(wait).min(QUOTA_WAIT_MAX)
+                }
+                // It may have been applied, which only the same request finds out.
+                Err(Rejection::OutcomeUnknown) => {
+                    sleep(UNAVAILABLE_WAIT).await;
+                    continue;
+                }
+                Err(Rejection::Unavailable(_)) => UNAVAILABLE_WAIT,
+                Err(rejection) => return Err(Stopped::Refused(rejection)),
+            };
+            sleep(wait).await;
+            if !self.slot.read(|rollout, _| (self.is_wanted)(rollout)) {
+                return Err(Stopped::Unwanted);
+            }
+        }
+    }
+
+    async fn submit_once(
+        &self,
+        caller: &Caller,
+        command: Command,
+        author: Sender,
+        row: RowEdit,
+    ) -> Result<Written, Rejection> {
+        let (answer, outcome) = oneshot::channel();
+        let (key, client) = (self.key.clone(), self.slot.client.clone());
+        let id = RequestId::current();
+        let envelope = Envelope { key, command, author, id, client, may_create: false, row: Some(row) };
+        let request = RolloutWrite { envelope, weight: self.slot.weight, answer };
+        let taken = match self.api.service.take(request, &caller.quota(self.api)) {
+            Ok(Taken::Submitted) => Ok(()),
+            Ok(Taken::AwaitingPermit(awaiting_permit)) => awaiting_permit.finish().await,
+            Err(refused) => Err(refused),
+        };
+        taken.map_err(|refused| refused.refusal)?;
+        // The sender is dropped without an outcome only if the notifier has stopped.
+        outcome.await.unwrap_or(Err(Rejection::OutcomeUnknown))
+    }
+}
+
+/// Returns the outcome of an update that was refused.
+fn refused(rejection: &Rejection, key: &ShadowKey) -> UpdateOutcome {
+    match rejection {
+        Rejection::ExpectationFailed { .. } | Rejection::VersionConflict { .. } => {
+            UpdateOutcome::Conflict(reason(rejection, key).into())
+        }
+        Rejection::Forbidden { .. } => UpdateOutcome::Skipped(FORBIDDEN.into()),
+        rejection => UpdateOutcome::Failed(reason(rejection, key).into()),
+    }
+}
+
+fn reason(rejection: &Rejection, key: &ShadowKey) -> String {
+    match rejection {
+        Rejection::ExpectationFailed { failed, .. } => {
+            let paths: Vec<_> = failed.iter().map(|failed| format!("'{}'", failed.path)).collect();
+            format!("not as expected: {}", paths.join(", "))
+        }
+        rejection => rejection.message(key),
+    }
+}
+
+/// A command for the engine, which is authorized already.
+struct RolloutWrite {
+    envelope: Envelope,
+    weight: usize,
+    answer: oneshot::Sender<Result<Written, Rejection>>,
+}
+
+impl IncomingRequest for RolloutWrite {
+    type Parsed = ();
+    type Refusal = Rejection;
+
+    fn key(&self) -> &ShadowKey {
+        &self.envelope.key
+    }
+
+    fn weight(&self) -> usize {
+        self.weight
+    }
+
+    fn parse(&mut self) -> Result<Option<()>, Rejection> {
+        Ok(Some(()))
+    }
+
+    fn into_command(self, (): (), admitted: Admitted) -> (Envelope, Box<dyn Requester>) {
+        (self.envelope, Box::new(PendingOutcome { answer: self.answer, admitted }))
+    }
+}
+
+/// A write whose outcome is pending.
+struct PendingOutcome {
+    answer: oneshot::Sender<Result<Written, Rejection>>,
+    /// The permit that counts the request until it is decided.
+    admitted: Admitted,
+}
+
+impl Requester for PendingOutcome {
+    fn via(&self) -> Via {
+        Via::Http
+    }
+
+    fn client_token(&self) -> Option<&ClientToken> {
+        None
+    }
+
+    fn on_outcome(self: Box<Self>, outcome: Result<AcceptedCommand<'_>, &Rejection>, _: Timestamp) {
+        let outcome = match outcome {
+            Ok(AcceptedCommand { applied, .. }) => Ok(match applied.disposition {
+                Disposition::Replayed(first) => Written { version: first.version, changes: None },
+                _ => Written { version: applied.after.version, changes: Some(applied.changes.clone()) },
+            }),
+            Err(rejection) => Err(rejection.clone()),
+        };
+        let Self { answer, admitted } = *self;
+        drop(admitted);
+        // An error means that the driver has ended.
+        let _ = answer.send(outcome);
+    }
+}

@@ -63,6 +63,7 @@ export function FleetView({ fleet, listing, vocabulary, params, session }) {
           {listing.loading && " · loading…"}
         </span>
         <span class="spring" />
+        {mayChange && total > 0 && <a class="button" href={addressOf("rollouts", ["new"], { q: wanted.q || "*" })}>{`Change ${q === "" ? "all" : "these"}`}</a>}
         {mayChange && <button onClick={() => setCreating(true)}>Create a device</button>}
       </div>
       {elsewhere && <p class="problem" role="alert">The list could not be read: {listing.problem.message}</p>}

@@ -18,6 +18,7 @@ import { TestClient } from "./mqtt_client.js";
 import { MqttView } from "./mqtt_view.jsx";
 import { Vocabulary } from "./query_bar.jsx";
 import { RetainedView } from "./retained_view.jsx";
+import { RolloutsView } from "./rollouts_view.jsx";
 import { SignIn } from "./sign_in.jsx";
 
 /** How often a page in use tells that it is, so that its session does not end. */
@@ -25,7 +26,7 @@ const STAY_MS = 10 * 60 * 1000;
 
 const THEMES = { auto: "light", light: "dark", dark: "auto" };
 /** The views of the navigation. */
-const TITLES = { fleet: "Fleet", feed: "Activity", clients: "Clients", retained: "Retained", mqtt: "MQTT", access: "Access", about: "About" };
+const TITLES = { fleet: "Fleet", feed: "Activity", rollouts: "Rollouts", clients: "Clients", retained: "Retained", mqtt: "MQTT", access: "Access", about: "About" };
 const STATUS = { live: "Live", connecting: "Connecting…", refused: "Not allowed" };
 
 function App() {
@@ -147,6 +148,7 @@ function Signed({ session, drafts, look, onOut }) {
       <main tabIndex={-1}>
         {route.view === "fleet" && <FleetView fleet={fleet} listing={listing} vocabulary={vocabulary} params={route.params} session={session} />}
         {route.view === "feed" && <FeedView fleet={fleet} live={live} />}
+        {route.view === "rollouts" && <RolloutsView key={route.parts[0]} parts={route.parts} params={route.params} vocabulary={vocabulary} />}
         {route.view === "clients" && <ClientsView params={route.params} />}
         {route.view === "retained" && <RetainedView params={route.params} live={live} />}
         {route.view === "mqtt" && <MqttView client={tester} session={session} />}

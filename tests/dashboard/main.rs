@@ -88,6 +88,11 @@ fn changes_during_an_outage_appear_after_it() {
 }
 
 #[test]
+fn a_change_is_rolled_out_and_back_by_keyboard() {
+    drive("rollout", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
+}
+
+#[test]
 fn a_person_signs_in_and_out() {
     drive("sign-in", &mut Site::open().server);
 }

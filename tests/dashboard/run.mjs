@@ -11,12 +11,13 @@ import { operate } from "./operate.mjs";
 import { outage } from "./outage.mjs";
 import { picture } from "./picture.mjs";
 import { rights } from "./rights.mjs";
+import { rollout } from "./rollout.mjs";
 import { signIn } from "./sign_in.mjs";
 
 const [scenario, origin, broker] = process.argv.slice(2);
 const browser = await Browser.start(origin);
 try {
-  await { charts, device, first, fleet, large, merge, operate, outage, picture, rights, "sign-in": signIn }[scenario](browser, { origin, broker });
+  await { charts, device, first, fleet, large, merge, operate, outage, picture, rights, rollout, "sign-in": signIn }[scenario](browser, { origin, broker });
 } catch (error) {
   for (const page of browser.context.pages()) {
     await browser.shoot(page, `failed-${scenario}`).catch(() => {});

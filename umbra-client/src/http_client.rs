@@ -4,6 +4,7 @@
 //! own: the requests are cancelled by dropping them, and use the same [`Tls`] as the MQTT connection.
 
 mod aggregate;
+mod event_stream;
 mod events;
 mod listing;
 mod rollouts;

@@ -4,15 +4,13 @@ use hyper::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{HttpClient, transport, transport::Body};
+use super::{HttpClient, event_stream::EventStream, transport};
 use crate::{error::Error, names::DeviceId};
 
 /// The changes of a device's shadows, from [`HttpClient::changes`].
 #[derive(Debug)]
 pub struct Changes {
-    body: Body,
-    /// What was received of the events that are not complete.
-    text: Vec<u8>,
+    events: EventStream,
 }
 
 /// A page of rejected writes, from [`HttpClient::rejections`].
@@ -44,20 +42,7 @@ impl Changes {
     /// # }
     /// ```
     pub async fn try_next(&mut self) -> Result<Option<Value>, Error> {
-        loop {
-            while let Some(end) = self.text.windows(2).position(|pair| pair == b"\n\n") {
-                let event: Vec<u8> = self.text.drain(..end + 2).collect();
-                // A heartbeat has none.
-                let data = event.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"data: "));
-                if let Some(data) = data {
-                    return serde_json::from_slice(data).map(Some).map_err(Error::unreadable);
-                }
-            }
-            match self.body.chunk().await? {
-                Some(part) => self.text.extend_from_slice(&part),
-                None => return Ok(None),
-            }
-        }
+        self.events.next().await
     }
 }
 
@@ -84,7 +69,7 @@ impl HttpClient {
     /// ```
     pub async fn changes(&self, device: &DeviceId) -> Result<Changes, Error> {
         let body = transport::send(&self.settings, Method::GET, &format!("/v1/events?device={device}")).await?;
-        Ok(Changes { body, text: Vec::new() })
+        Ok(Changes { events: EventStream::new(body) })
     }
 
     /// Returns the rejected writes of all shadows that the client may see, after the position `after`; without it the newest.

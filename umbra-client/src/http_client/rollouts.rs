@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Body, HttpClient, Pages,
+    HttpClient, Pages,
+    event_stream::EventStream,
     listing::parameter,
     transport::{self, Content},
 };
@@ -91,8 +92,7 @@ pub enum RolloutCommand {
 /// The progress of a rollout, from [`HttpClient::follow_rollout`].
 #[derive(Debug)]
 pub struct Progress {
-    body: Body,
-    text: Vec<u8>,
+    events: EventStream,
 }
 
 impl Rollout {
@@ -136,19 +136,7 @@ impl Progress {
     /// # }
     /// ```
     pub async fn try_next(&mut self) -> Result<Option<Rollout>, Error> {
-        loop {
-            while let Some(end) = self.text.windows(2).position(|pair| pair == b"\n\n") {
-                let block: Vec<u8> = self.text.drain(..end + 2).collect();
-                let data = block.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"data: "));
-                if let Some(data) = data {
-                    return serde_json::from_slice(data).map(Some).map_err(Error::unreadable);
-                }
-            }
-            match self.body.chunk().await? {
-                Some(part) => self.text.extend_from_slice(&part),
-                None => return Ok(None),
-            }
-        }
+        self.events.next().await
     }
 }
 
@@ -336,7 +324,7 @@ impl HttpClient {
     /// ```
     pub async fn follow_rollout(&self, id: &str) -> Result<Progress, Error> {
         let body = transport::send(&self.settings, Method::GET, &format!("{}/events", path(id))).await?;
-        Ok(Progress { body, text: Vec::new() })
+        Ok(Progress { events: EventStream::new(body) })
     }
 
     async fn of_rollout<T: serde::de::DeserializeOwned>(

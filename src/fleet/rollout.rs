@@ -242,6 +242,17 @@ impl Rollout {
         })
     }
 
+    /// Skips queued devices for `reason`.
+    pub fn skip(&mut self, indexes: impl IntoIterator<Item = usize>, reason: &Arc<str>, now: Moment) {
+        for index in indexes {
+            let is_queued = self.devices.get(index).is_some_and(|device| device.state == DeviceState::Queued);
+            if is_queued && !self.under_way.contains(&index) {
+                self.set(index, DeviceState::Skipped, Some(reason.clone()), now);
+            }
+        }
+        self.settle();
+    }
+
     /// Takes the outcome of an update.
     pub fn on_update(&mut self, index: usize, now: Moment, outcome: UpdateOutcome) {
         if !self.under_way.remove(&index) {

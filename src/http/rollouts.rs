@@ -3,13 +3,17 @@
 //! [`crate::fleet::rollout`] decides what is done when, without I/O. A [`slot`] is one rollout with its login, [`rows`] is its form in the
 //! store. The [`driver`] is one task for all rollouts: it begins the work of each, and reports outcomes, changes of
 //! devices and the time to it. [`write`] sends an update or restores former values through the engine, [`check`] finds out
-//! which devices have succeeded.
+//! which devices have succeeded. [`rights`] and [`overlap`] decide which devices a rollout may claim.
+//!
+//! *Invariant:* the lock of the registry is held for a look at each rollout, not to compare their devices.
 //!
 //! A rollout acts with the login of its creator, or of who rolls it back. The login is asked before each step, so a rollout
 //! stops when it is revoked. A token that has merely expired does not stop it: only its connections end.
 
 mod check;
 mod driver;
+mod overlap;
+mod rights;
 mod rows;
 mod slot;
 mod write;
@@ -28,10 +32,13 @@ use tokio::sync::{Notify, oneshot};
 
 pub(in crate::http) use self::{
     check::find,
+    rights::{blocking, permitted},
     slot::{Slot, description_weight},
 };
 pub use self::{driver::run, rows::RolloutRows};
 use self::{
+    overlap::{Comparison, Overlap},
+    rights::pay,
     rows::HeadRow,
     slot::{Login, NewSlot},
 };
@@ -56,6 +63,8 @@ const KEPT_BY_ONE_MAX: usize = 100;
 /// Most rollouts that have not ended, of all principals and of one.
 const ACTIVE_MAX: usize = 100;
 const ACTIVE_BY_ONE_MAX: usize = 16;
+/// The reason of a device that the creator may not change.
+const FORBIDDEN: &str = "forbidden";
 /// The longest wait for the disk.
 const DURABLE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -79,7 +88,7 @@ struct Registry {
 pub(in crate::http) struct NewRollout {
     pub(in crate::http) id: Arc<str>,
     pub(in crate::http) is_bulk: bool,
-    /// The description as it was sent.
+    /// The description as it was sent, without `devices`.
     pub(in crate::http) description: Map<String, Value>,
     pub(in crate::http) spec: Arc<Spec>,
     pub(in crate::http) devices: Vec<DeviceId>,
@@ -90,12 +99,14 @@ pub(in crate::http) struct NewRollout {
 pub(in crate::http) enum Refused {
     /// There is one with this id.
     Exists(Arc<str>),
-    /// Another active one changes this path of a device of both.
-    Overlaps(Arc<str>, Pointer),
+    /// Another active one changes this path of a device of both. It has its id if the caller may see it.
+    Overlaps(Option<Arc<str>>, Pointer),
     /// There are too many. The text says which, and how many there may be.
     TooMany(String),
     /// Its state does not allow it.
     State(NotPossible),
+    /// It failed, which is logged.
+    Internal,
 }
 
 impl Rollouts {
@@ -195,110 +206,199 @@ impl Rollouts {
     /// # Errors
     ///
     /// A [`Refused`].
-    pub(in crate::http) fn create(
+    pub(in crate::http) async fn create(
         &self,
-        api: &Api,
+        api: &Arc<Api>,
         caller: &Caller,
         new: NewRollout,
         charge: Charge,
     ) -> Result<Arc<Slot>, Refused> {
-        let NewRollout { id, is_bulk, mut description, spec, devices } = new;
-        description.remove("devices");
-        let mut registry = self.registry.lock();
-        if registry.by_id.contains_key(&id) {
-            return Err(Refused::Exists(id));
+        let number = self.registry.lock().begin(&new.id, caller)?;
+        let (devices, permitted) = permitted(api, caller, &new.spec, new.devices, false).await?;
+        let mut comparison = Comparison::new(new.spec.clone(), permitted.clone(), None);
+        let new = NewRollout { devices, ..new };
+        let (of, by) = (api.clone(), caller.clone());
+        let slot = blocking(move || Arc::new(new_slot(&of, &by, number, new, &permitted, charge))).await?;
+        loop {
+            let others = self.registry.lock().lacking(&comparison);
+            compare_all(api, caller, &mut comparison, &others).await?;
+            let inserted = self.registry.lock().insert(caller, &slot, &comparison)?;
+            if let Some(displaced) = inserted {
+                // Begun at once, so that it is done even if the client goes away meanwhile.
+                let written = written(api.clone(), slot.clone(), displaced);
+                written.await?;
+                return Ok(slot);
+            }
         }
-        registry.make_room(api, caller)?;
-        registry.check_overlap(&spec, devices.iter(), None)?;
-        registry.last_number += 1;
-        let slot = Arc::new(Slot::new(NewSlot {
-            number: registry.last_number,
-            id: id.clone(),
-            nonce: nonce(),
-            is_bulk,
-            created_by: caller.principal().name().clone(),
-            created_at: api.now(),
-            updated_at: api.now(),
-            description,
-            creator: Login::of(caller),
-            restorer: None,
-            rollout: Rollout::new(spec, devices),
-            charge,
-        }));
-        slot.update(api, |_| ());
-        registry.by_id.insert(id, slot.clone());
-        drop(registry);
-        self.wake();
-        Ok(slot)
     }
 
     /// Applies a command of `caller`.
     ///
     /// # Errors
     ///
-    /// [`Refused::State`], [`Refused::Overlaps`], [`Refused::TooMany`].
-    pub(in crate::http) fn control(
+    /// [`Refused::State`], [`Refused::Overlaps`], [`Refused::TooMany`], [`Refused::Internal`].
+    pub(in crate::http) async fn control(
         &self,
-        api: &Api,
+        api: &Arc<Api>,
         caller: &Caller,
-        slot: &Slot,
+        slot: &Arc<Slot>,
         control: Control,
     ) -> Result<(), Refused> {
-        let registry = self.registry.lock();
-        let becomes_active = control == Control::RollBack && slot.state().is_final();
-        if becomes_active {
-            registry.check_active(caller.principal().name())?;
-            let (spec, devices) = slot.read(|rollout, _| {
-                let devices: Vec<_> = rollout.devices().iter().map(|device| device.id.clone()).collect();
-                (rollout.spec().clone(), devices)
-            });
-            registry.check_overlap(&spec, devices.iter(), Some(&slot.id))?;
+        match control {
+            Control::RollBack => self.roll_back(api, caller, slot).await?,
+            control => slot.update(api, |rollout| rollout.control(control)).map_err(Refused::State)?,
         }
-        let done = match control {
-            Control::RollBack => slot.roll_back(api, caller),
-            control => slot.update(api, |rollout| rollout.control(control)),
-        };
-        drop(registry);
-        done.map_err(Refused::State)?;
         self.wake();
         Ok(())
     }
 
+    /// Begins to restore former values. A rollout that has ended becomes active by it.
+    async fn roll_back(&self, api: &Api, caller: &Caller, slot: &Arc<Slot>) -> Result<(), Refused> {
+        let mut comparison = None;
+        while !self.registry.lock().roll_back(api, caller, slot, comparison.as_ref())? {
+            let comparison = match &mut comparison {
+                Some(comparison) => comparison,
+                none => none.insert(Comparison::of(api, caller, slot).await?),
+            };
+            let others = self.registry.lock().lacking(comparison);
+            compare_all(api, caller, comparison, &others).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the devices `found` join the last wave of a rollout, except those that its creator may not change, and those whose paths
+    /// another rollout changes.
+    async fn join(
+        &self,
+        api: &Arc<Api>,
+        caller: &Caller,
+        slot: &Arc<Slot>,
+        found: Vec<DeviceId>,
+    ) -> Result<(), Refused> {
+        let (spec, count) = slot.read(|rollout, _| (rollout.spec().clone(), rollout.devices().len()));
+        pay(api, caller, count).await;
+        let own = slot.clone();
+        let found = blocking(move || {
+            let known: HashSet<_> =
+                own.read(|rollout, _| rollout.devices().iter().map(|device| device.id.clone()).collect());
+            found.into_iter().filter(|device| !known.contains(device)).collect::<Vec<_>>()
+        });
+        let (mut found, allowed) = permitted(api, caller, &spec, found.await?, false).await?;
+        found.retain(|device| allowed.contains(device));
+        let mut comparison = Comparison::new(spec, allowed, Some(slot.number));
+        loop {
+            let others = self.registry.lock().lacking(&comparison);
+            for other in others {
+                if let Some(overlap) = comparison.compare(api, caller, &other).await? {
+                    let taken: HashSet<_> = overlap.devices.into_iter().collect();
+                    found.retain(|device| !taken.contains(device));
+                }
+            }
+            let registry = self.registry.lock();
+            if registry.lacking(&comparison).is_empty() {
+                slot.update(api, |rollout| rollout.on_later(Some(found)));
+                return Ok(());
+            }
+        }
+    }
+
     /// Removes a rollout that has ended. Returns false if it has not.
-    pub(in crate::http) fn remove(&self, api: &Api, slot: &Slot) -> bool {
+    pub(in crate::http) fn remove(&self, api: &Api, slot: &Arc<Slot>) -> bool {
         let mut registry = self.registry.lock();
-        let removed = slot.remove(api);
-        if removed {
+        if !slot.is_removable() {
+            return false;
+        }
+        if registry.has(slot) {
             registry.by_id.remove(&slot.id);
         }
-        removed
+        drop(registry);
+        slot.remove(api);
+        true
     }
 }
 
 impl Registry {
-    /// Checks that `caller` may have another rollout. At the limit, its oldest bulk change that has ended is removed.
-    fn make_room(&mut self, api: &Api, caller: &Caller) -> Result<(), Refused> {
+    /// Checks that `caller` may create a rollout `id`, and returns its number.
+    fn begin(&mut self, id: &Arc<str>, caller: &Caller) -> Result<u64, Refused> {
+        self.room(id, caller)?;
+        self.last_number += 1;
+        Ok(self.last_number)
+    }
+
+    /// Adds a rollout of `caller`, unless it is still to be compared with others (`None`). Returns the rollouts that it displaced,
+    /// whose rows are to be removed.
+    fn insert(
+        &mut self,
+        caller: &Caller,
+        slot: &Arc<Slot>,
+        comparison: &Comparison,
+    ) -> Result<Option<Option<Arc<Slot>>>, Refused> {
+        if !self.lacking(comparison).is_empty() {
+            return Ok(None);
+        }
+        let displaced = self.room(&slot.id, caller)?;
+        if let Some(displaced) = &displaced {
+            self.by_id.remove(&displaced.id);
+        }
+        self.by_id.insert(slot.id.clone(), slot.clone());
+        Ok(Some(displaced))
+    }
+
+    /// Begins to restore the former values of `slot` on behalf of `caller`. Returns false if it has ended and is still to be compared
+    /// with others.
+    fn roll_back(
+        &self,
+        api: &Api,
+        caller: &Caller,
+        slot: &Arc<Slot>,
+        comparison: Option<&Comparison>,
+    ) -> Result<bool, Refused> {
+        if !self.has(slot) {
+            return Err(Refused::State(NotPossible(slot.state())));
+        }
+        if slot.state().is_final() {
+            self.check_active(caller.principal().name())?;
+            if comparison.is_none_or(|comparison| !self.lacking(comparison).is_empty()) {
+                return Ok(false);
+            }
+        }
+        slot.roll_back(api, caller).map(|()| true).map_err(Refused::State)
+    }
+
+    /// Returns true if `slot` was not removed.
+    fn has(&self, slot: &Arc<Slot>) -> bool {
+        self.by_id.get(&slot.id).is_some_and(|found| Arc::ptr_eq(found, slot))
+    }
+
+    /// Returns the rollouts with which a rollout is still to be compared.
+    fn lacking(&self, comparison: &Comparison) -> Vec<Arc<Slot>> {
+        self.by_id.values().filter(|other| comparison.lacks(other)).cloned().collect()
+    }
+
+    /// Checks that `caller` may have another rollout, with this id. At the limit, returns its oldest bulk change that has ended,
+    /// which is to be removed for it.
+    fn room(&self, id: &Arc<str>, caller: &Caller) -> Result<Option<Arc<Slot>>, Refused> {
+        if self.by_id.contains_key(id) {
+            return Err(Refused::Exists(id.clone()));
+        }
         let name = caller.principal().name();
         self.check_active(name)?;
         let own = self.by_id.values().filter(|slot| slot.created_by == *name);
         let (count, oldest) = own.fold((0, None::<&Arc<Slot>>), |(count, oldest), slot| {
             let is_older = |oldest: &Arc<Slot>| slot.number < oldest.number;
-            let is_candidate = slot.is_bulk && slot.state().is_final() && oldest.is_none_or(is_older);
+            let is_candidate = slot.is_bulk && slot.is_removable() && oldest.is_none_or(is_older);
             (count + 1, if is_candidate { Some(slot) } else { oldest })
         });
         if count < KEPT_BY_ONE_MAX && self.by_id.len() < KEPT_MAX {
-            return Ok(());
+            return Ok(None);
         }
-        match oldest.cloned().filter(|oldest| oldest.remove(api)) {
-            Some(oldest) => _ = self.by_id.remove(&oldest.id),
-            None if count >= KEPT_BY_ONE_MAX => {
-                return Err(Refused::TooMany(format!(
-                    "'{name}' has {count}, the most that are kept; delete some that have ended"
-                )));
-            }
-            None => return Err(Refused::TooMany(format!("the server keeps {KEPT_MAX}; delete some that have ended"))),
+        match oldest {
+            Some(oldest) => Ok(Some(oldest.clone())),
+            None if count >= KEPT_BY_ONE_MAX => Err(Refused::TooMany(format!(
+                "'{name}' has {count}, the most that are kept; delete some that have ended"
+            ))),
+            None => Err(Refused::TooMany(format!("the server keeps {KEPT_MAX}; delete some that have ended"))),
         }
-        Ok(())
     }
 
     /// Checks that the principal `name` may have another rollout that has not ended.
@@ -313,32 +413,65 @@ impl Registry {
             false => Ok(()),
         }
     }
+}
 
-    /// Checks that no other active rollout changes a path of `spec` in one of `devices`.
-    fn check_overlap<'a>(
-        &self,
-        spec: &Spec,
-        devices: impl Iterator<Item = &'a DeviceId>,
-        except: Option<&str>,
-    ) -> Result<(), Refused> {
-        let is_other = |slot: &&Arc<Slot>| except != Some(&*slot.id) && !slot.state().is_final();
-        let meets = |slot: &Arc<Slot>| {
-            slot.read(|rollout, _| spec.overlap(rollout.spec()).cloned().map(|path| (path, rollout.spec().later)))
-        };
-        let others = self.by_id.values().filter(is_other);
-        let others: Vec<_> = others.filter_map(|slot| Some((slot, meets(slot)?))).collect();
-        if others.is_empty() {
-            return Ok(());
+/// Compares a rollout with `others`. The error is the first that changes a path of one of its devices.
+async fn compare_all(
+    api: &Api,
+    caller: &Caller,
+    comparison: &mut Comparison,
+    others: &[Arc<Slot>],
+) -> Result<(), Refused> {
+    for other in others {
+        if let Some(Overlap { path, .. }) = comparison.compare(api, caller, other).await? {
+            let id = other.is_visible_to(caller).then(|| other.id.clone());
+            return Err(Refused::Overlaps(id, path));
         }
-        let devices: HashSet<&DeviceId> = devices.collect();
-        for (slot, (path, later)) in others {
-            let shares = || slot.read(|rollout, _| rollout.devices().iter().any(|device| devices.contains(&device.id)));
-            if later || spec.later || shares() {
-                return Err(Refused::Overlaps(slot.id.clone(), path));
-            }
-        }
-        Ok(())
     }
+    Ok(())
+}
+
+/// Begins to send the rows of a new rollout, and the removal of those of `displaced`. The driver is woken after it.
+fn written(
+    api: Arc<Api>,
+    slot: Arc<Slot>,
+    displaced: Option<Arc<Slot>>,
+) -> impl Future<Output = Result<(), Refused>> + Send {
+    blocking(move || {
+        displaced.iter().for_each(|displaced| displaced.remove(&api));
+        slot.write(&api);
+        api.rollouts.wake();
+    })
+}
+
+/// Returns a rollout of `caller` in which the devices that are not `permitted` are skipped.
+fn new_slot(
+    api: &Api,
+    caller: &Caller,
+    number: u64,
+    new: NewRollout,
+    permitted: &HashSet<DeviceId>,
+    charge: Charge,
+) -> Slot {
+    let NewRollout { id, is_bulk, description, spec, devices } = new;
+    let is_forbidden = |(index, device)| (!permitted.contains(device)).then_some(index);
+    let forbidden: Vec<usize> = devices.iter().enumerate().filter_map(is_forbidden).collect();
+    let mut rollout = Rollout::new(spec, devices);
+    rollout.skip(forbidden, &FORBIDDEN.into(), api.rollouts.moment(&api.service));
+    Slot::new(NewSlot {
+        number,
+        id,
+        nonce: nonce(),
+        is_bulk,
+        created_by: caller.principal().name().clone(),
+        created_at: api.now(),
+        updated_at: api.now(),
+        description,
+        creator: Login::of(caller),
+        restorer: None,
+        rollout,
+        charge,
+    })
 }
 
 /// Waits until all changes of rollouts so far are on disk. Returns false if that takes too long, or the server ends.

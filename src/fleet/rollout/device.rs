@@ -123,6 +123,12 @@ impl DeviceState {
     pub fn is_written(self) -> bool {
         matches!(self, Self::Sent | Self::Converged | Self::TimedOut)
     }
+
+    /// Returns true if the rollout may still change or restore the device, so that no other may change the same paths.
+    #[must_use]
+    pub fn is_claimed(self) -> bool {
+        self.is_open() || self.is_written()
+    }
 }
 
 impl Counts {

@@ -31,7 +31,7 @@ use crate::{
         },
         auth::caller::Caller,
         operation::{LIMIT, OPAQUE_CURSOR, Operation, ROLLOUT_DEVICE_STATE, ROLLOUT_STATE},
-        rollouts::{Refused, Slot, durable},
+        rollouts::{Refused, Slot, blocking, durable},
     },
     shadow::excerpt,
 };
@@ -43,7 +43,7 @@ const EXAMINED_MAX: usize = 20_000;
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
     let (limit, after, state) = page(&uri).map_err(|bad| invalid(&bad, &api))?;
-    let is_wanted = |slot: &Slot| may_see(&caller, slot) && state.is_none_or(|state| state == slot.state());
+    let is_wanted = |slot: &Slot| slot.is_visible_to(&caller) && state.is_none_or(|state| state == slot.state());
     let mut found = api.rollouts.list(after.as_deref(), limit + 1, is_wanted);
     let more = found.len() > limit;
     found.truncate(limit);
@@ -61,7 +61,7 @@ pub(in crate::http) async fn get(
 ) -> Result<Response, Problem> {
     Query::read(uri.query(), Operation::GetRollout.parameters()).map_err(|bad| invalid(&bad, &api))?;
     let slot = found(&api, &caller, &id)?;
-    Ok(answer(StatusCode::OK, &slot, &caller, &api))
+    answer(StatusCode::OK, &slot, &caller, &api).await
 }
 
 /// `GET /v1/rollouts/{rollout}/devices`
@@ -135,15 +135,12 @@ pub(in crate::http) async fn roll_back(
 async fn control(api: Arc<Api>, caller: Caller, id: &str, uri: &Uri, control: Control) -> Result<Response, Problem> {
     Query::read(uri.query(), Operation::PauseRollout.parameters()).map_err(|bad| invalid(&bad, &api))?;
     let slot = found(&api, &caller, id)?;
-    // Comparing two sets of devices may take some milliseconds.
-    let (worker, commanded, by) = (api.clone(), slot.clone(), caller.clone());
-    let done = move || worker.rollouts.control(&worker, &by, &commanded, control);
-    let done = tokio::task::spawn_blocking(done).await.map_err(|_| internal(&api))?;
+    let done = api.rollouts.control(&api, &caller, &slot, control).await;
     done.map_err(|refused| refusal(&refused, &api))?;
     let by = caller.principal();
     tracing::info!(rollout = %slot.id, %by, ?control, "rollout commanded");
     confirmed(&api).await?;
-    Ok(answer(StatusCode::OK, &slot, &caller, &api))
+    answer(StatusCode::OK, &slot, &caller, &api).await
 }
 
 /// `DELETE /v1/rollouts/{rollout}`
@@ -155,7 +152,9 @@ pub(in crate::http) async fn delete(
 ) -> Result<Response, Problem> {
     Query::read(uri.query(), Operation::DeleteRollout.parameters()).map_err(|bad| invalid(&bad, &api))?;
     let slot = found(&api, &caller, &id)?;
-    if !api.rollouts.remove(&api, &slot) {
+    let (of, removed) = (api.clone(), slot.clone());
+    let is_removed = blocking(move || of.rollouts.remove(&of, &removed)).await;
+    if !is_removed.map_err(|refused| refusal(&refused, &api))? {
         let message = format!("The rollout is {}; only one that has ended can be deleted", slot.state().name());
         return Err(Problem::new(StatusCode::CONFLICT, "rollout-state", &message, api.now()));
     }
@@ -165,15 +164,11 @@ pub(in crate::http) async fn delete(
 
 /// Returns the rollout `id` if the caller may see it.
 fn found(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Slot>, Problem> {
-    let slot = api.rollouts.get(id).filter(|slot| may_see(caller, slot));
+    let slot = api.rollouts.get(id).filter(|slot| slot.is_visible_to(caller));
     slot.ok_or_else(|| {
         let message = format!("There is no rollout '{}'", excerpt(id, 64));
         Problem::new(StatusCode::NOT_FOUND, "not-found", &message, api.now())
     })
-}
-
-fn may_see(caller: &Caller, slot: &Slot) -> bool {
-    slot.created_by == *caller.principal().name() || caller.has_all_rights()
 }
 
 /// Waits until what was done survives a restart.
@@ -189,10 +184,14 @@ async fn confirmed(api: &Api) -> Result<(), Problem> {
 fn refusal(refused: &Refused, api: &Api) -> Problem {
     let (error, message) = match refused {
         Refused::Exists(id) => ("rollout-exists", format!("There is another rollout '{id}'")),
-        Refused::Overlaps(id, path) => (
-            "rollout-conflict",
-            format!("The rollout '{id}', which has not ended, changes '{path}' of a device as well"),
-        ),
+        Refused::Overlaps(id, path) => {
+            let other = id.as_ref().map_or_else(|| "Another rollout".to_owned(), |id| format!("The rollout '{id}'"));
+            ("rollout-conflict", format!("{other}, which has not ended, changes '{path}' of a device as well"))
+        }
+        Refused::Internal => {
+            let message = "Internal service failure";
+            return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message, api.now());
+        }
         Refused::TooMany(text) => ("too-many-rollouts", format!("Too many rollouts: {text}")),
         Refused::State(state) => {
             ("rollout-state", format!("The rollout is {}, which does not allow it", state.0.name()))
@@ -201,20 +200,18 @@ fn refusal(refused: &Refused, api: &Api) -> Problem {
     Problem::new(StatusCode::CONFLICT, error, &message, api.now())
 }
 
-fn internal(api: &Api) -> Problem {
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal service failure", api.now())
-}
-
 fn invalid(bad: &BadParameter, api: &Api) -> Problem {
     Problem::parameter(&bad.name, &bad.reason, api.now())
 }
 
 /// Returns a response with the rollout.
-fn answer(status: StatusCode, slot: &Slot, caller: &Caller, api: &Api) -> Response {
-    let mut response = no_store(rollout(slot, Part::All).to_string().into());
+async fn answer(status: StatusCode, slot: &Arc<Slot>, caller: &Caller, api: &Api) -> Result<Response, Problem> {
+    let shown = slot.clone();
+    let text = blocking(move || rollout(&shown, Part::All).to_string()).await;
+    let mut response = no_store(text.map_err(|refused| refusal(&refused, api))?.into());
     *response.status_mut() = status;
     caller.charge_rendered(&response, api);
-    response
+    Ok(response)
 }
 
 fn answer_page(name: &str, items: Vec<Value>, next: Option<&str>, caller: &Caller, api: &Api, uri: &Uri) -> Response {

@@ -74,7 +74,8 @@ enum Outcome {
     Restore(Option<RestoreOutcome>),
     /// The devices that have succeeded; `None` if they could not be read.
     Checked(Option<HashSet<usize>>),
-    Later(Option<Vec<DeviceId>>),
+    /// The search for devices that match by now was reported already, together with the check that they may join.
+    Joined,
 }
 
 /// Something to react to.
@@ -264,7 +265,7 @@ impl Driver {
                     rollout.on_checked(&checked, succeeded.as_ref(), now);
                 }
                 (Work::Check(checked), _) => rollout.on_checked(&checked, None, now),
-                (Work::FindLater, Some(Outcome::Later(found))) => rollout.on_later(found),
+                (Work::FindLater, Some(Outcome::Joined)) => {}
                 (Work::FindLater, _) => rollout.on_later(None),
             }
             if is_revoked {
@@ -340,11 +341,20 @@ fn done_of(ended: Result<Done, JoinError>) -> Option<Done> {
     ended.inspect_err(|error| tracing::error!(%error, "a task of a rollout failed")).ok()
 }
 
-async fn perform(api: &Arc<Api>, slot: &Slot, work: &Work) -> Result<Outcome, Revoked> {
+async fn perform(api: &Arc<Api>, slot: &Arc<Slot>, work: &Work) -> Result<Outcome, Revoked> {
     Ok(match work {
         Work::Update(index) => Outcome::Update(write::update(api, slot, *index).await?),
         Work::Restore(index) => Outcome::Restore(write::restore(api, slot, *index).await?),
         Work::Check(checked) => Outcome::Checked(check::succeeded(api, slot, checked).await?),
-        Work::FindLater => Outcome::Later(check::matching(api, slot).await?),
+        Work::FindLater => {
+            let joined = match check::matching(api, slot).await? {
+                Some(found) => api.rollouts.join(api, &slot.caller(api)?, slot, found).await.is_ok(),
+                None => false,
+            };
+            if !joined {
+                slot.update(api, |rollout| rollout.on_later(None));
+            }
+            Outcome::Joined
+        }
     })
 }

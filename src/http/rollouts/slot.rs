@@ -145,9 +145,18 @@ impl Slot {
 
     /// Changes the rollout, sends the edits of its rows, and wakes its followers.
     pub(super) fn update<T>(&self, api: &Api, change: impl FnOnce(&mut Rollout) -> T) -> T {
+        self.change(api, |inner| change(&mut inner.rollout))
+    }
+
+    /// Sends the edits of its rows that were not sent yet.
+    pub(in crate::http) fn write(&self, api: &Api) {
+        self.update(api, |_| ());
+    }
+
+    fn change<T>(&self, api: &Api, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.inner.lock();
         let counts = *inner.rollout.counts();
-        let result = change(&mut inner.rollout);
+        let result = change(&mut inner);
         self.charge(api, &mut inner);
         let edits = inner.rollout.take_edits();
         if edits.head || counts != *inner.rollout.counts() {
@@ -188,12 +197,11 @@ impl Slot {
 
     /// Restores former values on behalf of `caller`, as [`Slot::update`] does. Nothing changes if that is not possible.
     pub(super) fn roll_back(&self, api: &Api, caller: &Caller) -> Result<(), NotPossible> {
-        let former = self.inner.lock().restorer.replace(Login::of(caller));
-        let result = self.update(api, |rollout| rollout.control(Control::RollBack));
-        if result.is_err() {
-            self.inner.lock().restorer = former;
-        }
-        result
+        self.change(api, |inner| {
+            inner.rollout.control(Control::RollBack)?;
+            inner.restorer = Some(Login::of(caller));
+            Ok(())
+        })
     }
 
     /// Returns the caller on whose behalf the rollout acts now.
@@ -206,6 +214,11 @@ impl Slot {
         context.and_then(|context| Caller::of_login(context, self.client.clone(), api)).ok_or(Revoked)
     }
 
+    /// Returns true if `caller` may see and command it: its creator, and who has all rights.
+    pub(in crate::http) fn is_visible_to(&self, caller: &Caller) -> bool {
+        self.created_by == *caller.principal().name() || caller.has_all_rights()
+    }
+
     /// Wakes the followers.
     pub(super) fn wake_followers(&self) {
         self.changes.send_modify(|changes| *changes += 1);
@@ -216,18 +229,21 @@ impl Slot {
         self.changes.subscribe()
     }
 
-    /// Removes the rows, if the state is final and nothing is under way. Returns false otherwise.
-    pub(super) fn remove(&self, api: &Api) -> bool {
+    /// Returns true if it has ended, and nothing is under way.
+    pub(super) fn is_removable(&self) -> bool {
+        self.read(|rollout, _| rollout.state().is_final() && !rollout.is_under_way())
+    }
+
+    /// Removes the rows. It is not in the registry any more, so nothing begins it again.
+    pub(super) fn remove(&self, api: &Api) {
         let mut inner = self.inner.lock();
-        if !inner.rollout.state().is_final() || inner.rollout.is_under_way() {
-            return false;
+        if std::mem::replace(&mut inner.is_removed, true) {
+            return;
         }
-        inner.is_removed = true;
         let rows = rows::remove(self.number, inner.rollout.devices(), &inner.id_rows);
         api.service.write_rows(rows, None);
         inner.charge.resize(0);
         self.wake_followers();
-        true
     }
 
     /// Returns true once it was removed.

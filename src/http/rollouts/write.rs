@@ -26,7 +26,10 @@ use crate::{
     http::{
         api::Api,
         auth::caller::Caller,
-        rollouts::slot::{Revoked, Slot},
+        rollouts::{
+            FORBIDDEN,
+            slot::{Revoked, Slot},
+        },
     },
     observability::request_id::RequestId,
     shadow::{
@@ -44,8 +47,7 @@ const UNAVAILABLE_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait that is asked for after a refusal for a quota.
 const QUOTA_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// The reason that a device is skipped.
-const FORBIDDEN: &str = "forbidden";
+/// The reasons that a device is skipped, beside [`FORBIDDEN`].
 const NO_SHADOW: &str = "no shadow";
 const UNCHANGED: &str = "nothing to change";
 
@@ -134,9 +136,6 @@ impl<'a> Write<'a> {
     async fn update(&self) -> Result<Attempt<UpdateOutcome>, Stopped> {
         let (caller, document) = self.read().await?;
         let skipped = |reason: &str| Ok(Attempt::Done(UpdateOutcome::Skipped(reason.into())));
-        if !document.exists() {
-            return skipped(NO_SHADOW);
-        }
         let spec = self.slot.read(|rollout, _| rollout.spec().clone());
         let (command, author) = match self.command(&caller, &document, spec.patch.clone()) {
             Ok(authorized) => authorized,
@@ -144,6 +143,10 @@ impl<'a> Write<'a> {
         };
         if spec.success == Success::Converged && !self.sees_convergence(&caller, spec.desired_paths()) {
             return skipped(FORBIDDEN);
+        }
+        // Only now, since who has no right to the shadow must not learn whether it exists.
+        if !document.exists() {
+            return skipped(NO_SHADOW);
         }
         let decision = decide(&document, &command, &author, self.api.now(), &self.api.document);
         let paths = match decision.map_err(Stopped::Refused)? {

@@ -19,10 +19,7 @@ use axum::{
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{
-    answer, confirmed, internal, invalid, refusal,
-    render::{self, Part},
-};
+use super::{answer, confirmed, invalid, refusal};
 use crate::{
     admission::{Charge, work},
     auth::{self, DeviceRange},
@@ -44,7 +41,7 @@ use crate::{
         },
         auth::caller::Caller,
         operation::{IF_NONE_MATCH, Operation, ROLLOUT, ROLLOUT_DRY_RUN},
-        rollouts::{NewRollout, Refused, Slot, description_weight, find, nonce},
+        rollouts::{NewRollout, Refused, Slot, blocking, description_weight, find, nonce, permitted},
     },
     shadow::{
         Command, Decision, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, SizeLimit, Timestamp, Update,
@@ -66,10 +63,19 @@ const DEVICE_BYTES: usize = 160;
 
 /// A parsed request.
 struct ParsedRequest {
-    /// The description as it was sent.
+    /// The description as it was sent, without `devices`.
     description: Map<String, Value>,
     spec: Arc<Spec>,
     dry_run: bool,
+}
+
+/// The rollout of a request.
+enum Ensured {
+    Created(Arc<Slot>),
+    /// It was created by the same request before.
+    Repeated(Arc<Slot>),
+    /// Another one has the id.
+    Other,
 }
 
 /// The numbers of devices in a dry run.
@@ -102,14 +108,11 @@ pub(in crate::http) async fn put(
         let message = "A rollout is created with If-None-Match: *, and cannot be changed";
         return Err(Problem::new(StatusCode::PRECONDITION_REQUIRED, "precondition-required", message, api.now()));
     }
-    if let Some(slot) = api.rollouts.get(&id) {
-        return match request.is_of(&slot, &caller) {
-            true => Ok(answer(StatusCode::OK, &slot, &caller, &api)),
-            false => Err(refusal(&Refused::Exists(id.as_str().into()), &api)),
-        };
+    match request.ensure(&api, &mut caller, &headers, &id, false).await? {
+        Ensured::Created(slot) => answer(StatusCode::CREATED, &slot, &caller, &api).await,
+        Ensured::Repeated(slot) => answer(StatusCode::OK, &slot, &caller, &api).await,
+        Ensured::Other => Err(refusal(&Refused::Exists(id.as_str().into()), &api)),
     }
-    let slot = request.create(&api, &mut caller, &headers, &id, false).await?;
-    Ok(answer(StatusCode::CREATED, &slot, &caller, &api))
 }
 
 /// `POST /v1/bulk`
@@ -128,16 +131,15 @@ pub(in crate::http) async fn bulk(
     let key = key.map_or_else(|| format!("{:016x}", nonce()), |key| format!("key {}", key.as_str()));
     let digest = Sha256::digest(format!("{}\0{key}", caller.principal()));
     let id = digest.iter().take(12).fold("bulk-".to_owned(), |id, byte| format!("{id}{byte:02x}"));
-    let slot = match api.rollouts.get(&id) {
-        Some(slot) if request.is_of(&slot, &caller) => slot,
-        Some(_) => {
+    let slot = match request.ensure(&api, &mut caller, &headers, &id, true).await? {
+        Ensured::Created(slot) | Ensured::Repeated(slot) => slot,
+        Ensured::Other => {
             let rejection = Rejection::IdempotencyKeyReused;
             let message = "Idempotency key was used with another request";
             return Err(Problem::new(status(&rejection), rejection.error(), message, api.now()));
         }
-        None => request.create(&api, &mut caller, &headers, &id, true).await?,
     };
-    let mut response = answer(StatusCode::ACCEPTED, &slot, &caller, &api);
+    let mut response = answer(StatusCode::ACCEPTED, &slot, &caller, &api).await?;
     if let Ok(location) = HeaderValue::try_from(format!("/v1/rollouts/{id}")) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -175,7 +177,7 @@ impl ParsedRequest {
             BodyError::Failed(problem) => problem,
         })?;
         caller.admit(work::bytes(body.len()) + work::parsed(wire::weight(&*body)), api)?;
-        let (description, patch) = wire::parse_rollout(&body, &api.document).map_err(|it| rejected(&it, api))?;
+        let (mut description, patch) = wire::parse_rollout(&body, &api.document).map_err(|it| rejected(&it, api))?;
         check_size(&description, &api.document).map_err(|it| rejected(&it, api))?;
         let parsed = match operation {
             Operation::PostBulk => Spec::parse_bulk(&description, patch),
@@ -183,41 +185,70 @@ impl ParsedRequest {
         };
         let spec = parsed
             .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid-field", &error.to_string(), api.now()))?;
+        description.remove("devices"); // they are in `spec`
         Ok(Self { description, spec: Arc::new(spec), dry_run })
     }
 
     /// Returns true if `slot` is the rollout of this request.
     fn is_of(&self, slot: &Slot, caller: &Caller) -> bool {
+        let spec = slot.read(|rollout, _| rollout.spec().clone());
         slot.created_by == *caller.principal().name()
-            && slot.read(|rollout, _| render::description(slot, rollout, Part::All)) == self.description
+            && slot.description == self.description
+            && spec.selection == self.spec.selection
     }
 
-    /// Stores the rollout, and waits until it is on disk.
-    async fn create(
+    /// Creates the rollout `id` unless it is there, and waits until it is on disk.
+    async fn ensure(
         self,
         api: &Arc<Api>,
         caller: &mut Caller,
         headers: &HeaderMap,
         id: &str,
         is_bulk: bool,
-    ) -> Result<Arc<Slot>, Problem> {
+    ) -> Result<Ensured, Problem> {
+        if api.rollouts.get(id).is_none() {
+            match self.create(api, caller, headers, id, is_bulk).await? {
+                Ok(slot) => {
+                    confirmed(api).await?;
+                    return Ok(Ensured::Created(slot));
+                }
+                // The same request may have come at the same time.
+                Err(Refused::Exists(_)) => {}
+                Err(refused) => return Err(refusal(&refused, api)),
+            }
+        }
+        let Some(slot) = api.rollouts.get(id).filter(|slot| self.is_of(slot, caller)) else {
+            return Ok(Ensured::Other);
+        };
+        // The former request may not have waited for the disk, and not even sent the rows.
+        let (of, written) = (api.clone(), slot.clone());
+        blocking(move || written.write(&of)).await.map_err(|refused| refusal(&refused, api))?;
+        confirmed(api).await?;
+        Ok(Ensured::Repeated(slot))
+    }
+
+    /// Stores the rollout. It is on disk somewhat later.
+    async fn create(
+        &self,
+        api: &Arc<Api>,
+        caller: &mut Caller,
+        headers: &HeaderMap,
+        id: &str,
+        is_bulk: bool,
+    ) -> Result<Result<Arc<Slot>, Refused>, Problem> {
         if !api.service.may_add_rows() {
             let message = "Unavailable: the disk is nearly full, or too much waits for it";
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message, api.now()));
         }
         let (devices, charge) = self.select(api, caller, headers).await?;
-        let Self { description, spec, .. } = self;
-        let count = devices.len();
+        let (description, spec, count) = (self.description.clone(), self.spec.clone(), devices.len());
         let new = NewRollout { id: id.into(), is_bulk, description, spec, devices };
-        // Comparing two sets of devices may take some milliseconds.
-        let (worker, by) = (api.clone(), caller.clone());
-        let created = move || worker.rollouts.create(&worker, &by, new, charge);
-        let created = tokio::task::spawn_blocking(created).await.map_err(|_| internal(api))?;
-        let slot = created.map_err(|refused| refusal(&refused, api))?;
-        let by = caller.principal();
-        tracing::info!(rollout = id, %by, devices = count, "rollout created");
-        confirmed(api).await?;
-        Ok(slot)
+        let created = api.rollouts.create(api, caller, new, charge).await;
+        if created.is_ok() {
+            let by = caller.principal();
+            tracing::info!(rollout = id, %by, devices = count, "rollout created");
+        }
+        Ok(created)
     }
 
     /// Returns the devices, and the charge for their memory.
@@ -251,9 +282,12 @@ impl ParsedRequest {
         let (devices, _charge) = self.select(api, caller, headers).await?;
         let mut counts = DryCounts::default();
         let until = Instant::now() + SELECT_TIME;
-        let mut sorted: Vec<_> = devices.clone();
-        sorted.sort_unstable();
-        for part in sorted.chunks(PIECE) {
+        let permitted = permitted(api, caller, &self.spec, devices, true).await;
+        let (devices, permitted) = permitted.map_err(|refused| refusal(&refused, api))?;
+        counts.forbidden = devices.len() - permitted.len();
+        let mut permitted: Vec<_> = permitted.into_iter().collect();
+        permitted.sort_unstable();
+        for part in permitted.chunks(PIECE) {
             counts = self.count(api, caller, headers, part, counts).await?;
             if Instant::now() > until {
                 return Err(too_long("select fewer devices", api));

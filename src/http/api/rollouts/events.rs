@@ -94,6 +94,9 @@ impl ProgressStream {
             if self.is_over || self.api.is_closed() || !self.caller.renew(&self.api) {
                 return None;
             }
+            if !self.slot.is_visible_to(&self.caller) {
+                return None; // since the rules were read anew
+            }
             let Self { api, caller, changes, next_at, heartbeat_at, .. } = self;
             let changed = async {
                 sleep_until((*next_at).into()).await;

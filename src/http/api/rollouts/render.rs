@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    fleet::rollout::{DeviceEntry, DeviceState, Rollout, State},
+    fleet::rollout::{DeviceEntry, DeviceState, Rollout, Spec, State, spec::Selection},
     http::rollouts::Slot,
 };
 
@@ -18,9 +18,9 @@ pub(super) enum Part {
     Progress,
 }
 
-/// Renders a rollout.
+/// Renders a rollout. With many devices, all of it takes milliseconds.
 pub(super) fn rollout(slot: &Slot, part: Part) -> Value {
-    slot.read(|rollout, updated_at| {
+    let (mut members, spec) = slot.read(|rollout, updated_at| {
         let head = rollout.head();
         let mut members = json!({
             "id": &*slot.id,
@@ -36,11 +36,16 @@ pub(super) fn rollout(slot: &Slot, part: Part) -> Value {
         if let Value::Object(members) = &mut members {
             members.extend(head.reason.as_ref().map(|reason| ("reason".to_owned(), Value::from(&**reason))));
             if part != Part::Progress {
-                members.insert("spec".to_owned(), Value::Object(description(slot, rollout, part)));
+                members.insert("spec".to_owned(), Value::Object(slot.description.clone()));
             }
         }
-        members
-    })
+        (members, rollout.spec().clone())
+    });
+    if part == Part::All {
+        // Without the lock of the rollout, for which its driver would wait.
+        add_devices(&mut members, &spec);
+    }
+    members
 }
 
 /// Renders a device of a rollout.
@@ -55,14 +60,13 @@ pub(super) fn device(device: &DeviceEntry, wave: usize) -> Value {
     Value::Object(members)
 }
 
-/// Returns the description as it was sent.
-pub(super) fn description(slot: &Slot, rollout: &Rollout, part: Part) -> Map<String, Value> {
-    let mut description = slot.description.clone();
-    if part == Part::All && !description.contains_key("query") {
-        let devices = rollout.devices().iter().map(|device| device.id.as_str().into()).collect();
+/// Adds the devices to the description, as they were sent.
+fn add_devices(members: &mut Value, spec: &Spec) {
+    let Selection::Devices(devices) = &spec.selection else { return };
+    if let Some(Value::Object(description)) = members.get_mut("spec") {
+        let devices = devices.iter().map(|device| device.as_str().into()).collect();
         description.insert("devices".to_owned(), Value::Array(devices));
     }
-    description
 }
 
 fn waves(rollout: &Rollout) -> Vec<Value> {

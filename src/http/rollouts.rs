@@ -221,7 +221,10 @@ impl Rollouts {
         let slot = blocking(move || Arc::new(new_slot(&of, &by, number, new, &permitted, charge))).await?;
         loop {
             let others = self.registry.lock().lacking(&comparison);
-            compare_all(api, caller, &mut comparison, &others).await?;
+            if let Err(refused) = compare_all(api, caller, &mut comparison, &others).await {
+                // The same request may have come at the same time and be the other one.
+                return Err(if self.get(&slot.id).is_some() { Refused::Exists(slot.id.clone()) } else { refused });
+            }
             let inserted = self.registry.lock().insert(caller, &slot, &comparison)?;
             if let Some(displaced) = inserted {
                 // Begun at once, so that it is done even if the client goes away meanwhile.

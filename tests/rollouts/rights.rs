@@ -13,8 +13,11 @@ const RELOADED: &str = "users, keys and roles reloaded";
 
 /// Sends a request of a user.
 fn as_user(site: &Site, user: &str, head: &str, body: &Value) -> Reply {
-    let credentials = base64(&format!("{user}:password of {user}"));
-    site.send("users", &format!("{head}\nAuthorization: Basic {credentials}"), body)
+    site.send("users", &format!("{head}\n{}", authorization(user)), body)
+}
+
+fn authorization(user: &str) -> String {
+    format!("Authorization: Basic {}", base64(&format!("{user}:password of {user}")))
 }
 
 fn base64(text: &str) -> String {
@@ -58,6 +61,65 @@ fn devices_and_paths_that_the_creator_may_not_change_are_skipped() {
     assert_eq!(site.create("lamps", "query", &query).json()["devices"], 1);
     let refused = site.create("viewer", "viewer", &spec("mode"));
     assert_eq!(error(&refused), "403 forbidden", "{}", refused.text());
+}
+
+#[test]
+fn a_device_that_the_creator_may_not_change_does_not_reveal_whether_it_exists() {
+    let site = Site::open();
+    site.merge("pump-1/shadow", &json!({"desired": {"mode": "on"}}));
+    let spec = json!({
+        "devices": ["lamp-9", "pump-1", "pump-9"], "patch": {"desired": {"mode": 2}}, "success": "accepted",
+    });
+    let dry = site.send("lamps", "PUT /v1/rollouts/r?dry_run=true", &spec).json();
+    assert_eq!((&dry["forbidden"], &dry["absent"], &dry["devices"]), (&json!(2), &json!(1), &json!(3)), "{dry}");
+    assert_eq!(site.create("lamps", "r", &spec).status, 201);
+    site.wait_for("r", "completed");
+    assert_eq!(site.states("r"), "lamp-9 skipped (no shadow), pump-1 skipped (forbidden), pump-9 skipped (forbidden)");
+}
+
+/// A rollout claims the devices that its creator may change, and is named to who may see it.
+#[test]
+fn nobody_holds_back_rollouts_to_devices_that_it_may_not_change() {
+    let site = Site::open();
+    for device in ["lamp-1", "pump-1"] {
+        site.merge(&format!("{device}/shadow"), &json!({"desired": {"mode": "on"}}));
+    }
+    let of = |devices: &[&str]| json!({"devices": devices, "patch": {"desired": {"mode": 2}}, "paused": true});
+    assert_eq!(site.create("lamps", "listed", &of(&["lamp-1", "pump-1"])).status, 201);
+    assert_eq!(site.states("listed"), "lamp-1 queued, pump-1 skipped (forbidden)");
+    let all = json!({"query": "*", "patch": {"desired": {"level": 2}}, "laterDevices": true, "paused": true});
+    assert_eq!(site.create("lamps", "all", &all).status, 201);
+    assert_eq!(site.create("web", "pumps", &of(&["pump-1"])).status, 201);
+    let levels = json!({"devices": ["pump-1", "later"], "patch": {"desired": {"level": 3}}, "paused": true});
+    assert_eq!(site.create("web", "levels", &levels).status, 201);
+    for (listener, names) in [("web", true), ("small", false)] {
+        let refused = site.create(listener, "other", &of(&["lamp-1"]));
+        assert_eq!(error(&refused), "409 rollout-conflict", "{listener}: {}", refused.text());
+        let message = refused.json()["message"].as_str().unwrap().to_owned();
+        assert_eq!(message.contains("'listed'"), names, "{listener}: {message}");
+        assert!(message.contains("'/desired/mode'"), "{listener}: {message}");
+    }
+}
+
+#[test]
+fn an_event_stream_ends_with_the_right_to_it() {
+    let site = Site::open();
+    let spec = json!({"devices": ["lamp-1"], "patch": {"desired": {"mode": 1}}, "paused": true});
+    assert_eq!(as_user(&site, "alice", "PUT /v1/rollouts/r\nIf-None-Match: *", &spec).status, 201);
+    let mut client = site.client("users");
+    client.write(&format!("GET /v1/rollouts/r/events HTTP/1.1\n{}", authorization("bob")), b"");
+    assert_eq!(client.head().status, 200);
+    let mut text = String::new();
+    while !text.contains("event: progress") {
+        text.push_str(std::str::from_utf8(&client.chunk().expect("an event")).unwrap());
+    }
+    let file = site.0.directory().join("broker.toml");
+    let config = fs::read_to_string(&file).unwrap();
+    assert!(config.contains(r#"["alice", "bob"]"#), "{config}");
+    fs::write(&file, config.replace(r#"["alice", "bob"]"#, r#"["alice"]"#)).unwrap();
+    site.0.hangup(1, RELOADED);
+    eventually("the end of the stream", || client.chunk().is_none().then_some(()));
+    assert_eq!(error(&as_user(&site, "bob", "GET /v1/rollouts/r", &Value::Null)), "404 not-found");
 }
 
 #[test]

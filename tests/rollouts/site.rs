@@ -74,6 +74,10 @@ read = ["/desired", "/reported", "/tags"]
 role = "admin"
 principals = ["alice", "bob"]
 
+[[grant]]
+role = "reader"
+principals = ["bob"]
+
 [auth]
 users = "users"
 "#;

@@ -43,6 +43,24 @@ fn a_rollout_is_created_once() {
     assert_eq!(error(&site.create("users", "other", &spec)), "401 unauthorized");
 }
 
+/// One of the requests creates it, and the others get it.
+#[test]
+fn the_same_request_many_times_at_once_creates_one() {
+    let mut site = Site::open();
+    let spec = paused(&["a", "b"], &mode("eco"));
+    let mut statuses: Vec<_> = std::thread::scope(|scope| {
+        let request = || site.create("web", "r", &spec).status;
+        let requests: Vec<_> = (0..8).map(|_| scope.spawn(request)).collect();
+        requests.into_iter().map(|request| request.join().unwrap()).collect()
+    });
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 200, 200, 200, 200, 200, 201]);
+    // Whoever was answered finds it after a crash.
+    site.0.kill();
+    site.0.restart();
+    assert_eq!(site.rollout("r")["spec"], spec);
+}
+
 #[test]
 fn bad_descriptions_are_refused_with_the_reason() {
     let site = Site::open();

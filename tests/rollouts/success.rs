@@ -124,6 +124,26 @@ fn later_devices_join_the_last_wave() {
     fleet.end();
 }
 
+#[test]
+fn later_devices_that_another_rollout_changes_do_not_join() {
+    let site = Site::open();
+    let west = json!({"desired": {"v": 1}, "tags": {"site": "west"}});
+    site.merge("d/shadow", &west);
+    let spec = json!({"query": "tags.site:west", "patch": {"desired": {"v": 2}}, "laterDevices": true});
+    assert_eq!(site.create("web", "r", &spec).status, 201);
+    let other = json!({"devices": ["e"], "patch": {"desired": {"v": 3}}, "paused": true});
+    assert_eq!(site.create("web", "other", &other).status, 201, "e has not joined yet");
+    site.merge("e/shadow", &west);
+    site.merge("f/shadow", &west);
+    let fleet = Fleet::start(&site.0, |_| false);
+    eventually("the update", || (site.rollout("r")["counts"]["queued"] == 0).then_some(()));
+    site.merge("d/shadow", &json!({"reported": {"v": 2}}));
+    site.wait_for("r", "completed");
+    assert_eq!(site.states("r"), "d converged, f converged");
+    assert_eq!(site.state("e/shadow")["desired"]["v"], 1);
+    fleet.end();
+}
+
 /// The former values that are restored are those right before the update, whoever writes at the same time.
 #[test]
 fn writers_at_the_same_time_lose_nothing() {

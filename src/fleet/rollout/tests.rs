@@ -464,6 +464,26 @@ fn whatever_happens_each_device_is_changed_once_within_its_wave_and_restored_exa
     assert!(["completed", "aborted", "cancelled"].iter().all(|end| ends.contains_key(end)), "{ends:?}");
 }
 
+/// Devices that are skipped from the beginning are in no wave's way, and no other may be skipped once it is under way.
+#[test]
+fn skipped_devices_are_left_out() {
+    let spec = Arc::new(parsed(json!({"query": "*", "waves": [2, "100%"], "success": "accepted"})).unwrap());
+    let mut rollout = Rollout::new(spec.clone(), (0..4).map(id).collect());
+    let now = Moment { running_ms: 0, date: Timestamp(1) };
+    rollout.skip([0, 1, 9], &"forbidden".into(), now);
+    assert_eq!((rollout.head().wave, rollout.counts().of(DeviceState::Skipped)), (1, 2));
+    assert_eq!(rollout.take_edits().devices, [0, 1].into());
+    assert_eq!(rollout.work(now, 1), [Work::Update(2)]);
+    rollout.skip([2, 3], &"forbidden".into(), now);
+    assert_eq!(rollout.counts().of(DeviceState::Queued), 1);
+    rollout.on_update(2, now, UpdateOutcome::Failed("refused".into()));
+    assert_eq!(rollout.state(), State::Completed);
+    let mut all = Rollout::new(spec, (0..4).map(id).collect());
+    all.skip(0..4, &"forbidden".into(), now);
+    assert_eq!(all.state(), State::Completed);
+    assert!(all.devices().iter().all(|device| !device.state.is_claimed()));
+}
+
 #[test]
 fn the_rate_is_kept() {
     let spec = Arc::new(parsed(json!({"query": "*", "rate": 20, "success": "accepted"})).unwrap());

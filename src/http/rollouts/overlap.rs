@@ -42,8 +42,8 @@ pub(super) struct Overlap {
 }
 
 impl Comparison {
-    pub(super) fn new(spec: Arc<Spec>, devices: HashSet<DeviceId>, own: Option<u64>) -> Self {
-        Self { spec, devices: Arc::new(devices), own, compared: HashMap::new() }
+    pub(super) fn new(spec: Arc<Spec>, devices: Arc<HashSet<DeviceId>>, own: Option<u64>) -> Self {
+        Self { spec, devices, own, compared: HashMap::new() }
     }
 
     /// Returns the comparison of a rollout that has ended, and may restore its devices.
@@ -51,7 +51,7 @@ impl Comparison {
         let (spec, count) = slot.read(|rollout, _| (rollout.spec().clone(), rollout.devices().len()));
         pay(api, caller, count).await;
         let own = slot.clone();
-        let devices = blocking(move || claimed(&own, |_| true).into_iter().collect()).await?;
+        let devices = blocking(move || Arc::new(claimed(&own, |_| true).into_iter().collect())).await?;
         Ok(Self::new(spec, devices, Some(slot.number)))
     }
 

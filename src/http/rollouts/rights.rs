@@ -3,11 +3,7 @@
 //! Only these keep other rollouts from the same paths, so nobody can hold back a rollout to devices that it may not change. The
 //! rights are asked again when an update is sent.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use tokio::time::sleep;
 
@@ -33,7 +29,7 @@ pub(in crate::http) async fn permitted(
     spec: &Arc<Spec>,
     devices: Vec<DeviceId>,
     dry_run: bool,
-) -> Result<(Vec<DeviceId>, HashSet<DeviceId>), Refused> {
+) -> Result<(Vec<DeviceId>, Arc<HashSet<DeviceId>>), Refused> {
     let steps = DEVICE_STEPS + if caller.has_all_rights() { 0 } else { spec.touched.len() };
     pay(api, caller, devices.len().saturating_mul(steps)).await;
     let (caller, spec) = (caller.clone(), spec.clone());
@@ -44,7 +40,7 @@ pub(in crate::http) async fn permitted(
             caller.has_all_rights() || caller.authorize(&key, &mut command).is_ok()
         };
         let permitted = devices.iter().filter(|device| may_change(device)).cloned().collect();
-        (devices, permitted)
+        (devices, Arc::new(permitted))
     })
     .await
 }
@@ -52,7 +48,7 @@ pub(in crate::http) async fn permitted(
 /// Charges `steps` of work that is about to be done to `caller`, and waits until it is within its rate.
 pub(super) async fn pay(api: &Api, caller: &Caller, steps: usize) {
     let units = work::times(steps, 1) / work::STEPS_PER_UNIT;
-    let wait: Option<Duration> = caller.quota(api).charge_work(units, Instant::now());
+    let wait = caller.quota(api).charge_work(units, Instant::now());
     sleep(wait.unwrap_or_default()).await;
 }
 

@@ -285,7 +285,7 @@ impl ParsedRequest {
         let permitted = permitted(api, caller, &self.spec, devices, true).await;
         let (devices, permitted) = permitted.map_err(|refused| refusal(&refused, api))?;
         counts.forbidden = devices.len() - permitted.len();
-        let mut permitted: Vec<_> = permitted.into_iter().collect();
+        let mut permitted: Vec<_> = permitted.iter().cloned().collect();
         permitted.sort_unstable();
         for part in permitted.chunks(PIECE) {
             counts = self.count(api, caller, headers, part, counts).await?;

@@ -59,12 +59,16 @@ pub struct Rollout {
     under_way: HashSet<usize>,
     /// Sent devices to be checked.
     unchecked: BTreeSet<usize>,
-    /// The deadlines of sent devices.
+    /// The running time at which the check under way began; `None` if there is none.
+    checking_since_ms: Option<u64>,
+    /// The deadlines of sent devices that are not over.
     due: BTreeSet<(u64, usize)>,
     /// The running time before which the rate allows no further update, in microseconds.
     rested_us: u64,
     /// True while devices that match by now are searched for.
     is_finding: bool,
+    /// The number of rollbacks that began since the start of the server.
+    rollbacks: u64,
     /// The approximate memory of the entries beside [`ENTRY_BYTES`].
     memory: usize,
     edits: Edits,
@@ -82,8 +86,9 @@ impl Rollout {
     #[must_use]
     pub fn new(spec: Arc<Spec>, devices: Vec<DeviceId>) -> Self {
         let state = if spec.paused { State::Paused } else { State::Running };
-        let devices = devices.into_iter().map(DeviceEntry::queued).collect();
-        let mut rollout = Self::restored(spec, Head { state, reason: None, wave: 0 }, devices);
+        let devices: Vec<_> = devices.into_iter().map(DeviceEntry::queued).collect();
+        let head = Head { state, reason: None, wave: 0, planned: devices.len() };
+        let mut rollout = Self::restored(spec, head, devices);
         rollout.edits.head = true;
         rollout.edits.added_after = Some(0);
         rollout.settle();
@@ -93,8 +98,10 @@ impl Rollout {
     /// Returns a rollout from the store. All sent devices are checked, since they may have changed meanwhile.
     #[must_use]
     pub fn restored(spec: Arc<Spec>, head: Head, devices: Vec<DeviceEntry>) -> Self {
+        let mut waves = spec.wave_sizes(head.planned);
+        spec::stretch(&mut waves, devices.len());
         let mut rollout = Self {
-            waves: spec.wave_sizes(devices.len()),
+            waves,
             spec,
             head,
             counts: Counts::default(),
@@ -103,9 +110,11 @@ impl Rollout {
             again: BTreeSet::new(),
             under_way: HashSet::new(),
             unchecked: BTreeSet::new(),
+            checking_since_ms: None,
             due: BTreeSet::new(),
             rested_us: 0,
             is_finding: false,
+            rollbacks: 0,
             memory: devices.iter().map(|device| device.id.as_str().len() + device.memory()).sum(),
             edits: Edits::default(),
             devices,
@@ -163,6 +172,12 @@ impl Rollout {
         &self.counts
     }
 
+    /// Returns the number of rollbacks that began since the start of the server, each of which acts with a login of its own.
+    #[must_use]
+    pub fn rollbacks(&self) -> u64 {
+        self.rollbacks
+    }
+
     /// Returns true if an update or restoration was handed out and not reported yet.
     #[must_use]
     pub fn is_under_way(&self) -> bool {
@@ -175,7 +190,7 @@ impl Rollout {
         self.memory + ENTRY_BYTES * self.devices.len()
     }
 
-    /// Returns the work to begin at `now`; at most `max` updates and restorations are under way at a time.
+    /// Returns the work to begin at `now`; at most `max` updates and restorations are under way at a time, and one check.
     pub fn work(&mut self, now: Moment, max: usize) -> Vec<Work> {
         self.tick(now);
         let mut work = Vec::new();
@@ -185,11 +200,12 @@ impl Rollout {
             work.push(if self.head.state == State::Running { Work::Update(next) } else { Work::Restore(next) });
         }
         self.settle();
-        while let Some(first) = self.unchecked.first().copied() {
+        // Changes meanwhile collect for the next check.
+        if self.checking_since_ms.is_none() && !self.unchecked.is_empty() {
             let last = self.unchecked.iter().nth(CHECKED_AT_ONCE).copied();
             let rest = last.map_or_else(BTreeSet::new, |last| self.unchecked.split_off(&last));
             let checked = mem::replace(&mut self.unchecked, rest);
-            debug_assert!(checked.contains(&first), "each round takes devices away");
+            self.checking_since_ms = Some(now.running_ms);
             work.push(Work::Check(checked.into_iter().collect()));
         }
         if self.wants_later() && !self.is_finding {
@@ -337,18 +353,25 @@ impl Rollout {
     }
 
     /// Takes the result of a check: the devices that were checked, and those of them that have succeeded; `None` if they
-    /// could not be read, and are to be checked again.
+    /// could not be read, and are to be checked again. A device has failed if the check began after its deadline.
     pub fn on_checked(&mut self, checked: &[usize], succeeded: Option<&HashSet<usize>>, now: Moment) {
+        let began_ms = self.checking_since_ms.take().unwrap_or_default();
         for index in checked {
             match succeeded {
                 None => _ = self.on_change(*index),
-                Some(succeeded) if succeeded.contains(index) && self.is_awaited(*index) => {
-                    self.set(*index, DeviceState::Converged, None, now);
+                Some(_) if !self.is_awaited(*index) => {}
+                Some(succeeded) if succeeded.contains(index) => self.set(*index, DeviceState::Converged, None, now),
+                Some(_) if self.is_overdue(*index, began_ms) => {
+                    self.set(*index, DeviceState::TimedOut, Some("no success by its deadline".into()), now);
                 }
                 Some(_) => {}
             }
         }
         self.settle();
+    }
+
+    fn is_overdue(&self, index: usize, at_ms: u64) -> bool {
+        self.devices.get(index).and_then(|device| device.due_ms).is_some_and(|due| due <= at_ms)
     }
 
     /// Takes the devices that match by now, after a search. `None`: it failed, and is repeated.
@@ -372,10 +395,7 @@ impl Rollout {
             self.memory += device.as_str().len();
             self.devices.push(DeviceEntry::queued(device));
         }
-        match self.waves.last_mut() {
-            Some(last) => *last = self.devices.len(),
-            None => self.waves.push(self.devices.len()),
-        }
+        spec::stretch(&mut self.waves, self.devices.len());
         self.edits.head = true;
     }
 
@@ -396,6 +416,7 @@ impl Rollout {
                 self.end(State::RollingBack, None);
                 self.next = 0;
                 self.again.clear();
+                self.rollbacks += 1;
             }
             (_, state) => return Err(NotPossible(state)),
         }
@@ -415,12 +436,11 @@ impl Rollout {
         mem::take(&mut self.edits)
     }
 
-    /// Fails the sent devices whose deadline is over.
+    /// Has the sent devices checked whose deadline is over, since they may have succeeded right before.
     fn tick(&mut self, now: Moment) {
         while let Some((due, index)) = self.due.first().copied().filter(|(due, _)| *due <= now.running_ms) {
             self.due.remove(&(due, index));
-            self.set(index, DeviceState::TimedOut, Some("no success by its deadline".into()), now);
-            self.settle();
+            self.on_change(index);
         }
     }
 

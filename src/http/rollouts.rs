@@ -496,15 +496,15 @@ fn restored(
     service: &Service,
     authority: &Authority,
 ) -> Option<Slot> {
-    let HeadRow { id, nonce, bulk, created_by, created_at, updated_at, login, restorer, spec, state, reason, wave } =
-        head;
+    let HeadRow { id, nonce, bulk, created_by, created_at, updated_at, login, restorer, spec, .. } = head;
+    let HeadRow { state, reason, wave, planned, .. } = head;
     let parsed = parsed(&spec, bulk, &ids)?;
     let mut devices: Vec<_> = ids.into_iter().map(DeviceEntry::queued).collect();
     for (index, record) in records {
         let device = devices.get_mut(index)?;
         *device = DeviceEntry::read(device.id.clone(), &record)?;
     }
-    let rollout = Rollout::restored(Arc::new(parsed), Head { state, reason, wave }, devices);
+    let rollout = Rollout::restored(Arc::new(parsed), Head { state, reason, wave, planned }, devices);
     let restored = |record: LoginRecord| Login { context: authority.restore(&record), record };
     // The limits of its roles are known when it connects.
     let principals = &service.quotas().principals;

@@ -208,7 +208,10 @@ impl WaveSize {
     fn of(self, devices: usize) -> usize {
         match self {
             Self::Count(count) => count.min(devices),
-            Self::Percent(percent) => ((devices as f64 * percent / 100.0).ceil() as usize).min(devices),
+            Self::Percent(percent) => {
+                let parts = devices as u128 * u128::from(millionths(percent));
+                usize::try_from(parts.div_ceil(100_000_000)).unwrap_or(devices).min(devices)
+            }
         }
     }
 }
@@ -220,9 +223,19 @@ impl Abort {
         if let Some(max) = self.failures.filter(|max| failures > *max) {
             return Some(format!("{failures} devices failed, more than {max}"));
         }
-        let is_above = |percent: &f64| failures as f64 * 100.0 > percent * reached as f64;
+        let parts = failures as u128 * 100_000_000;
+        let is_above = |percent: &f64| parts > u128::from(millionths(*percent)) * reached as u128;
         let percent = self.percent.filter(is_above)?;
         Some(format!("{failures} of {reached} devices failed, more than {percent} %"))
+    }
+}
+
+/// Stretches the last wave to all devices, some of which may have joined it later.
+pub(super) fn stretch(waves: &mut Vec<usize>, devices: usize) {
+    match waves.last_mut() {
+        Some(last) => *last = devices,
+        None if devices > 0 => waves.push(devices),
+        None => {}
     }
 }
 
@@ -284,7 +297,7 @@ fn waves(value: Option<&Value>) -> Result<Vec<WaveSize>, SpecError> {
     let wave = |value: &Value| match value {
         Value::String(text) => {
             let percent = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
-            percent.filter(|percent| *percent > 0.0 && *percent <= 100.0).map(WaveSize::Percent)
+            percent.filter(|percent| *percent <= 100.0 && millionths(*percent) > 0).map(WaveSize::Percent)
         }
         value => whole(value).filter(|count| *count > 0).map(|count| WaveSize::Count(to_usize(count))),
     };
@@ -349,6 +362,11 @@ fn flag(members: &Map<String, Value>, field: &str) -> Result<bool, SpecError> {
 fn whole(value: &Value) -> Option<u64> {
     let is_whole = |double: &f64| (0.0..=9_007_199_254_740_992.0).contains(double) && double.fract() == 0.0;
     value.as_u64().or_else(|| value.as_f64().filter(is_whole).map(|double| double as u64))
+}
+
+/// Returns `percent` in millionths, so that parts of a set are exact: as doubles, 0.07 % of 10,000 are more than 7.
+fn millionths(percent: f64) -> u64 {
+    (percent * 1e6).round() as u64
 }
 
 fn to_usize(number: u64) -> usize {

@@ -117,6 +117,8 @@ pub struct Head {
     pub reason: Option<Arc<str>>,
     /// The number of the present wave, from 0.
     pub wave: usize,
+    /// The number of devices at the creation, of which the waves are parts.
+    pub planned: usize,
 }
 
 impl State {

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
+mod steps;
+
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
@@ -96,6 +98,8 @@ fn waves_reach_devices_in_all() {
         (json!([10, "10%", "100%"]), 50, vec![10, 50]),
         (json!([10, "100%"]), 7, vec![7]),
         (json!(["1%", "100%"]), 3, vec![1, 3]),
+        (json!(["0.07%", "0.29%", "100%"]), 10_000, vec![7, 29, 10_000]),
+        (json!(["0.07%", "100%"]), 10_001, vec![8, 10_001]),
         (json!(["100%"]), 0, vec![]),
     ] {
         let spec = parsed(json!({"query": "*", "waves": waves})).unwrap();
@@ -204,8 +208,8 @@ impl World {
             self.unwritten.push((format!("{index:04}"), self.rollout.devices()[index].record()));
         }
         if edits.head {
-            let Head { state, reason, wave } = self.rollout.head().clone();
-            self.unwritten.push((HEAD.to_owned(), json!([state, reason, wave]).to_string().into()));
+            let Head { state, reason, wave, planned } = self.rollout.head().clone();
+            self.unwritten.push((HEAD.to_owned(), json!([state, reason, wave, planned]).to_string().into()));
         }
         let counts = self.rollout.counts();
         for state in DeviceState::ALL {
@@ -240,11 +244,14 @@ impl World {
 
     /// Kills the driver: edits that are not on disk and the reports of its jobs are lost.
     fn crash(&mut self) {
+        let is_lost = |key: &str| self.unwritten.iter().any(|(lost, _)| lost == key);
+        let reached =
+            (!is_lost("count") && !is_lost(HEAD)).then(|| (self.rollout.waves().to_vec(), self.rollout.reached()));
         self.unwritten.clear();
         self.jobs.clear();
         self.reports.clear();
-        let (state, reason, wave) =
-            serde_json::from_slice::<(State, Option<Arc<str>>, usize)>(&self.rows[HEAD]).unwrap();
+        let (state, reason, wave, planned) =
+            serde_json::from_slice::<(State, Option<Arc<str>>, usize, usize)>(&self.rows[HEAD]).unwrap();
         let count: usize = std::str::from_utf8(&self.rows["count"]).unwrap().parse().unwrap();
         let device = |index: usize| match self.rows.get(&format!("{index:04}")) {
             None => DeviceEntry::queued(id(index)),
@@ -259,7 +266,11 @@ impl World {
                 "{index} was changed, which no row says"
             );
         }
-        self.rollout = Rollout::restored(self.spec.clone(), Head { state, reason, wave }, devices);
+        let head = Head { state, reason, wave, planned };
+        self.rollout = Rollout::restored(self.spec.clone(), head, devices);
+        if let Some(reached) = reached {
+            assert_eq!((self.rollout.waves().to_vec(), self.rollout.reached()), reached, "a start moves no wave");
+        }
         self.record();
     }
 
@@ -482,25 +493,4 @@ fn skipped_devices_are_left_out() {
     all.skip(0..4, &"forbidden".into(), now);
     assert_eq!(all.state(), State::Completed);
     assert!(all.devices().iter().all(|device| !device.state.is_claimed()));
-}
-
-#[test]
-fn the_rate_is_kept() {
-    let spec = Arc::new(parsed(json!({"query": "*", "rate": 20, "success": "accepted"})).unwrap());
-    let mut rollout = Rollout::new(spec, (0..500).map(id).collect());
-    let mut sent = 0;
-    for running_ms in (0..5_000).step_by(10) {
-        let now = Moment { running_ms, date: Timestamp(1) };
-        for work in rollout.work(now, 64) {
-            let Work::Update(index) = work else { panic!("{work:?}") };
-            sent += 1;
-            let entry = rollout.sent_entry(index, now, Version(1), Vec::new()).unwrap();
-            rollout.on_update(index, now, UpdateOutcome::Written { entry: Box::new(entry), is_exact: true });
-        }
-        assert!(
-            rollout.wakes_ms(now).is_some_and(|wakes| wakes > running_ms && wakes <= running_ms + 50),
-            "{running_ms}"
-        );
-    }
-    assert!((98..=103).contains(&sent), "{sent} in 5 seconds");
 }

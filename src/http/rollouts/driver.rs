@@ -66,6 +66,8 @@ struct Done {
     slot: Arc<Slot>,
     outcome: Result<Outcome, Revoked>,
     work: Work,
+    /// The number of rollbacks when it began.
+    rollbacks: u64,
 }
 
 /// The outcome of a piece of work.
@@ -172,15 +174,16 @@ impl Driver {
         let (now, mut rest) = (self.api.rollouts.moment(&self.api.service), Instant::now() + REST_MAX);
         let mut ended = Vec::new();
         for slot in self.active.values() {
-            let (work, wakes_ms, is_over) = slot.update(&self.api, |rollout| {
+            let (work, rollbacks, wakes_ms, is_over) = slot.update(&self.api, |rollout| {
                 let work = rollout.work(now, UNDER_WAY_MAX);
-                (work, rollout.wakes_ms(now), rollout.state().is_final() && !rollout.is_under_way())
+                let is_over = rollout.state().is_final() && !rollout.is_under_way();
+                (work, rollout.rollbacks(), rollout.wakes_ms(now), is_over)
             });
             for work in work {
                 let (api, slot) = (self.api.clone(), slot.clone());
                 self.jobs.spawn(RequestId::next().scope(async move {
                     let outcome = perform(&api, &slot, &work).await;
-                    Done { slot, outcome, work }
+                    Done { slot, outcome, work, rollbacks }
                 }));
             }
             if let Some(wakes_ms) = wakes_ms {
@@ -245,7 +248,7 @@ impl Driver {
         }
     }
 
-    fn report(&mut self, Done { slot, outcome, work }: Done) {
+    fn report(&mut self, Done { slot, outcome, work, rollbacks }: Done) {
         let now = self.api.rollouts.moment(&self.api.service);
         let is_revoked = outcome.is_err();
         slot.update(&self.api, |rollout| {
@@ -269,7 +272,7 @@ impl Driver {
                 (Work::FindLater, _) => rollout.on_later(None),
             }
             if is_revoked {
-                rollout.stop(REVOKED);
+                stop_revoked(rollout, rollbacks);
             }
         });
     }
@@ -321,8 +324,9 @@ impl Driver {
             return;
         }
         for slot in self.active.values() {
+            let rollbacks = slot.read(|rollout, _| rollout.rollbacks());
             if slot.caller(&self.api).is_err() {
-                slot.update(&self.api, |rollout| rollout.stop(REVOKED));
+                slot.update(&self.api, |rollout| stop_revoked(rollout, rollbacks));
             }
         }
     }
@@ -335,6 +339,13 @@ impl Driver {
 }
 
 const REVOKED: &str = "the login with which it acted was revoked";
+
+/// Stops a rollout whose login after `rollbacks` was revoked, unless it acts with another one since.
+fn stop_revoked(rollout: &mut Rollout, rollbacks: u64) {
+    if rollout.rollbacks() == rollbacks {
+        rollout.stop(REVOKED);
+    }
+}
 
 /// Returns the outcome of a task. One that panicked has none, and its device stays as it is until the next start.
 fn done_of(ended: Result<Done, JoinError>) -> Option<Done> {

@@ -55,6 +55,8 @@ pub(super) struct HeadRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<Arc<str>>,
     pub(super) wave: usize,
+    /// The number of devices at the creation, of which the waves are parts.
+    pub(super) planned: usize,
 }
 
 /// The rows of rollouts at the start of the server.

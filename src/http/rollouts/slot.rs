@@ -271,6 +271,7 @@ impl Slot {
             state: head.state,
             reason: head.reason.clone(),
             wave: head.wave,
+            planned: head.planned,
         }
     }
 }

@@ -63,6 +63,25 @@ fn devices_and_paths_that_the_creator_may_not_change_are_skipped() {
     assert_eq!(error(&refused), "403 forbidden", "{}", refused.text());
 }
 
+/// A path that the creator cannot read any more is not in the delta that it sees; that is no convergence.
+#[test]
+fn a_device_does_not_converge_on_what_the_creator_may_not_read_any_more() {
+    let site = Site::open();
+    site.merge("lamp-1/shadow", &json!({"desired": {"mode": 1}}));
+    let spec = json!({"devices": ["lamp-1"], "patch": {"desired": {"mode": 2}}, "deadlineSeconds": 5});
+    assert_eq!(site.create("lamps", "r", &spec).status, 201);
+    eventually("the update", || (site.rollout("r")["counts"]["sent"] == 1).then_some(()));
+    let path = site.0.directory().join("broker.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    let changed = config.replace(r#"["/desired", "/reported/mode"]"#, r#"["/desired/level", "/reported/level"]"#);
+    assert_ne!(changed, config);
+    fs::write(&path, changed).unwrap();
+    site.0.hangup(1, RELOADED);
+    site.merge("lamp-1/shadow", &json!({"tags": {"checked": true}}));
+    site.wait_for("r", "completed");
+    assert_eq!(site.states("r"), "lamp-1 timed-out (no success by its deadline)");
+}
+
 #[test]
 fn a_device_that_the_creator_may_not_change_does_not_reveal_whether_it_exists() {
     let site = Site::open();

@@ -12,12 +12,12 @@ use tokio::time::sleep;
 
 use crate::{
     admission::work,
-    auth::DeviceRange,
+    auth::{DeviceRange, Projection},
     fleet::{
         Device, Query,
         rollout::{
             Spec,
-            convergence::has_converged,
+            convergence::{has_converged, has_value},
             spec::{DEVICES_MAX, Selection, Success},
         },
     },
@@ -28,9 +28,12 @@ use crate::{
             visible::set_presence,
         },
         auth::caller::Caller,
-        rollouts::slot::{Revoked, Slot},
+        rollouts::{
+            slot::{Revoked, Slot},
+            write::QUOTA_WAIT_MAX,
+        },
     },
-    shadow::{DeviceId, Rejection, ShadowName, Timestamp},
+    shadow::{DeviceId, Pointer, Rejection, ShadowName, Timestamp, pointer::SectionName},
 };
 
 /// The time for a scan of the devices of a check, and of all devices.
@@ -82,7 +85,7 @@ async fn converged(
     let mut converged = HashSet::new();
     for (device, index) in devices {
         if let Some(wait) = caller.quota(api).charge_work(work::COMMAND, Instant::now()) {
-            sleep(wait).await;
+            sleep(wait.min(QUOTA_WAIT_MAX)).await;
         }
         let key = slot.key(device);
         let stored = match caller.read(&key, api).await {
@@ -90,13 +93,25 @@ async fn converged(
             Err(Rejection::Internal) => continue,
             Err(rejection) => return unread(ScanFailure::Rejected(rejection)).await.map(|()| None),
         };
-        let Some(projection) = caller.projection(&key) else { continue };
-        let delta = projection.delta(&stored.document).unwrap_or_default();
-        if stored.document.exists() && spec.desired_paths().all(|path| has_converged(&delta, path)) {
+        let Some(projection) = caller.projection(&key).filter(|projection| sees_convergence(projection, spec)) else {
+            continue;
+        };
+        let (document, delta) = (&stored.document, projection.delta(&stored.document).unwrap_or_default());
+        let is_met = |path| has_value(document, &spec.patch, path) && has_converged(&delta, path);
+        if document.exists() && spec.desired_paths().all(is_met) {
             converged.insert(index);
         }
     }
     Ok(Some(converged))
+}
+
+/// Returns true if `projection` shows the delta at each path on which a device converges. Where it does not, an empty delta
+/// says nothing.
+pub(super) fn sees_convergence(projection: &Projection, spec: &Spec) -> bool {
+    spec.desired_paths().all(|path| {
+        let reported = Pointer { section: SectionName::Reported, keys: path.keys.clone() };
+        projection.reads(path) && projection.reads(&reported)
+    })
 }
 
 /// Returns the devices that match the query of the rollout now; `None` if they could not be read.

@@ -102,6 +102,14 @@ impl Login {
     }
 }
 
+impl Inner {
+    /// Returns the login with which the rollout acts.
+    fn acting(&self) -> &Login {
+        let restorer = self.restorer.as_ref().filter(|_| self.rollout.state() == State::RollingBack);
+        restorer.unwrap_or(&self.creator)
+    }
+}
+
 impl Slot {
     /// Returns a rollout. Its rows are written by the first [`Slot::update`].
     pub(super) fn new(new: NewSlot) -> Self {
@@ -206,11 +214,20 @@ impl Slot {
 
     /// Returns the caller on whose behalf the rollout acts now.
     pub(super) fn caller(&self, api: &Api) -> Result<Caller, Revoked> {
+        let context = self.inner.lock().acting().context.clone();
+        self.caller_of(context, api)
+    }
+
+    /// Returns the caller on whose behalf the rollout acts, if `is_wanted` is true of it.
+    pub(super) fn caller_if(&self, is_wanted: fn(&Rollout) -> bool, api: &Api) -> Option<Result<Caller, Revoked>> {
         let context = {
             let inner = self.inner.lock();
-            let restorer = inner.restorer.as_ref().filter(|_| inner.rollout.state() == State::RollingBack);
-            restorer.unwrap_or(&inner.creator).context.clone()
+            is_wanted(&inner.rollout).then(|| inner.acting().context.clone())?
         };
+        Some(self.caller_of(context, api))
+    }
+
+    fn caller_of(&self, context: Option<Arc<AuthContext>>, api: &Api) -> Result<Caller, Revoked> {
         context.and_then(|context| Caller::of_login(context, self.client.clone(), api)).ok_or(Revoked)
     }
 

@@ -28,13 +28,14 @@ use crate::{
         auth::caller::Caller,
         rollouts::{
             FORBIDDEN,
+            check::sees_convergence,
             slot::{Revoked, Slot},
         },
     },
     observability::request_id::RequestId,
     shadow::{
-        Change, Command, Decision, Disposition, Document, IdempotencyKey, Keyed, OnConflict, Pointer, Rejection,
-        Sender, ShadowKey, Timestamp, Update, Version, decide, pointer::SectionName,
+        Change, Command, Decision, Disposition, Document, IdempotencyKey, Keyed, OnConflict, Rejection, Sender,
+        ShadowKey, Timestamp, Update, Version, decide,
     },
     store::RowEdit,
     wire::{ClientToken, Via},
@@ -45,7 +46,7 @@ const ATTEMPTS_MAX: usize = 20;
 /// The wait after the service was unavailable.
 const UNAVAILABLE_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait that is asked for after a refusal for a quota.
-const QUOTA_WAIT_MAX: Duration = Duration::from_secs(10);
+pub(super) const QUOTA_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The reasons that a device is skipped, beside [`FORBIDDEN`].
 const NO_SHADOW: &str = "no shadow";
@@ -141,7 +142,8 @@ impl<'a> Write<'a> {
             Ok(authorized) => authorized,
             Err(_) => return skipped(FORBIDDEN),
         };
-        if spec.success == Success::Converged && !self.sees_convergence(&caller, spec.desired_paths()) {
+        let sees = || caller.projection(&self.key).is_some_and(|projection| sees_convergence(&projection, &spec));
+        if spec.success == Success::Converged && !sees() {
             return skipped(FORBIDDEN);
         }
         // Only now, since who has no right to the shadow must not learn whether it exists.
@@ -203,10 +205,8 @@ impl<'a> Write<'a> {
     /// Returns the present rights and the newest document.
     async fn read(&self) -> Result<(Caller, Arc<Document>), Stopped> {
         loop {
-            if !self.slot.read(|rollout, _| (self.is_wanted)(rollout)) {
-                return Err(Stopped::Unwanted);
-            }
-            let caller = self.slot.caller(self.api).map_err(|Revoked| Stopped::Revoked)?;
+            let Some(caller) = self.slot.caller_if(self.is_wanted, self.api) else { return Err(Stopped::Unwanted) };
+            let caller = caller.map_err(|Revoked| Stopped::Revoked)?;
             if let Some(wait) = caller.quota(self.api).charge_work(work::COMMAND, Instant::now()) {
                 sleep(wait.min(QUOTA_WAIT_MAX)).await;
             }
@@ -234,16 +234,10 @@ impl<'a> Write<'a> {
         Ok((command, author))
     }
 
-    /// Returns true if the caller may see the delta at each of `paths`.
-    fn sees_convergence<'p>(&self, caller: &Caller, mut paths: impl Iterator<Item = &'p Pointer>) -> bool {
-        let projection = caller.projection(&self.key);
-        paths.all(|path| {
-            let reported = Pointer { section: SectionName::Reported, keys: path.keys.clone() };
-            projection.as_ref().is_some_and(|projection| projection.reads(path) && projection.reads(&reported))
-        })
-    }
-
     /// Passes a command to the engine and waits for its outcome.
+    ///
+    /// Once an outcome is unknown, the write may be on disk with its row. Then it is asked for until it is known, even if
+    /// the rollout does not want it any more: it would forget that it changed the device, and the former values.
     async fn submit(
         &self,
         caller: &Caller,
@@ -251,25 +245,43 @@ impl<'a> Write<'a> {
         author: Sender,
         row: RowEdit,
     ) -> Result<Written, Stopped> {
+        let mut may_be_written = false;
         loop {
             let submitted = self.submit_once(caller, command.clone(), author.clone(), row.clone()).await;
             let wait = match submitted {
                 Ok(written) => return Ok(written),
+                Err(Rejection::Unauthorized) if may_be_written => return self.found(caller, &command, &author).await,
                 Err(Rejection::Unauthorized) => return Err(Stopped::Revoked),
                 Err(Rejection::TooManyRequests { retry_after_ms: Some(wait), .. }) => {
                     Duration::from_millis(wait).min(QUOTA_WAIT_MAX)
                 }
-                // It may have been applied, which only the same request finds out.
                 Err(Rejection::OutcomeUnknown) => {
-                    sleep(UNAVAILABLE_WAIT).await;
-                    continue;
+                    may_be_written = true;
+                    UNAVAILABLE_WAIT
                 }
                 Err(Rejection::Unavailable(_)) => UNAVAILABLE_WAIT,
                 Err(rejection) => return Err(Stopped::Refused(rejection)),
             };
             sleep(wait).await;
-            if !self.slot.read(|rollout, _| (self.is_wanted)(rollout)) {
+            if !may_be_written && !self.slot.read(|rollout, _| (self.is_wanted)(rollout)) {
                 return Err(Stopped::Unwanted);
+            }
+        }
+    }
+
+    /// Returns the write that a command of an unknown outcome made. Its login is revoked, so it cannot be submitted again.
+    async fn found(&self, caller: &Caller, command: &Command, author: &Sender) -> Result<Written, Stopped> {
+        let Some(Keyed { key, .. }) = command.keyed() else { return Err(Stopped::Revoked) };
+        loop {
+            match caller.read(&self.key, self.api).await {
+                Ok(stored) => {
+                    let mut keys = stored.remembered.keys().iter();
+                    let known = keys.find(|known| known.key == *key && known.by == author.by);
+                    let written = known.map(|known| Written { version: known.first.version, changes: None });
+                    return written.ok_or(Stopped::Revoked);
+                }
+                Err(Rejection::Internal) => return Err(Stopped::Revoked),
+                Err(_) => sleep(UNAVAILABLE_WAIT).await,
             }
         }
     }

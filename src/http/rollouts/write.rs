@@ -73,6 +73,7 @@ enum Attempt<T> {
 }
 
 /// The reason that a write ended early.
+#[derive(Debug, PartialEq)]
 enum Stopped {
     Revoked,
     /// The rollout does not want it any more.
@@ -81,6 +82,7 @@ enum Stopped {
 }
 
 /// An accepted write.
+#[derive(Debug, PartialEq)]
 struct Written {
     version: Version,
     /// The changes; `None` if the write was accepted before.
@@ -235,9 +237,6 @@ impl<'a> Write<'a> {
     }
 
     /// Passes a command to the engine and waits for its outcome.
-    ///
-    /// Once an outcome is unknown, the write may be on disk with its row. Then it is asked for until it is known, even if
-    /// the rollout does not want it any more: it would forget that it changed the device, and the former values.
     async fn submit(
         &self,
         caller: &Caller,
@@ -245,28 +244,9 @@ impl<'a> Write<'a> {
         author: Sender,
         row: RowEdit,
     ) -> Result<Written, Stopped> {
-        let mut may_be_written = false;
-        loop {
-            let submitted = self.submit_once(caller, command.clone(), author.clone(), row.clone()).await;
-            let wait = match submitted {
-                Ok(written) => return Ok(written),
-                Err(Rejection::Unauthorized) if may_be_written => return self.found(caller, &command, &author).await,
-                Err(Rejection::Unauthorized) => return Err(Stopped::Revoked),
-                Err(Rejection::TooManyRequests { retry_after_ms: Some(wait), .. }) => {
-                    Duration::from_millis(wait).min(QUOTA_WAIT_MAX)
-                }
-                Err(Rejection::OutcomeUnknown) => {
-                    may_be_written = true;
-                    UNAVAILABLE_WAIT
-                }
-                Err(Rejection::Unavailable(_)) => UNAVAILABLE_WAIT,
-                Err(rejection) => return Err(Stopped::Refused(rejection)),
-            };
-            sleep(wait).await;
-            if !may_be_written && !self.slot.read(|rollout, _| (self.is_wanted)(rollout)) {
-                return Err(Stopped::Unwanted);
-            }
-        }
+        let submit = || self.submit_once(caller, command.clone(), author.clone(), row.clone());
+        let is_wanted = || self.slot.read(|rollout, _| (self.is_wanted)(rollout));
+        settled(submit, is_wanted, || self.found(caller, &command, &author)).await
     }
 
     /// Returns the write that a command of an unknown outcome made. Its login is revoked, so it cannot be submitted again.
@@ -306,6 +286,43 @@ impl<'a> Write<'a> {
         taken.map_err(|refused| refused.refusal)?;
         // The sender is dropped without an outcome only if the notifier has stopped.
         outcome.await.unwrap_or(Err(Rejection::OutcomeUnknown))
+    }
+}
+
+/// Submits a write until its outcome is known.
+///
+/// Once an outcome is unknown, the write may be on disk with its row. Then it is asked for until it is known, even if the
+/// rollout does not want it any more, which would forget that it changed the device, and the former values. `find` looks for a
+/// write that cannot be submitted again.
+async fn settled<S, F>(
+    mut submit: impl FnMut() -> S,
+    is_wanted: impl Fn() -> bool,
+    find: impl FnOnce() -> F,
+) -> Result<Written, Stopped>
+where
+    S: Future<Output = Result<Written, Rejection>>,
+    F: Future<Output = Result<Written, Stopped>>,
+{
+    let mut may_be_written = false;
+    loop {
+        let wait = match submit().await {
+            Ok(written) => return Ok(written),
+            Err(Rejection::Unauthorized) if may_be_written => return find().await,
+            Err(Rejection::Unauthorized) => return Err(Stopped::Revoked),
+            Err(Rejection::TooManyRequests { retry_after_ms: Some(wait), .. }) => {
+                Duration::from_millis(wait).min(QUOTA_WAIT_MAX)
+            }
+            Err(Rejection::OutcomeUnknown) => {
+                may_be_written = true;
+                UNAVAILABLE_WAIT
+            }
+            Err(Rejection::Unavailable(_)) => UNAVAILABLE_WAIT,
+            Err(rejection) => return Err(Stopped::Refused(rejection)),
+        };
+        sleep(wait).await;
+        if !may_be_written && !is_wanted() {
+            return Err(Stopped::Unwanted);
+        }
     }
 }
 
@@ -386,5 +403,41 @@ impl Requester for PendingOutcome {
         drop(admitted);
         // An error means that the driver has ended.
         let _ = answer.send(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    /// A commit failed and reached the disk nevertheless. While the store healed, the rollout was paused: its device was
+    /// queued again, and the resume found nothing to change and forgot the former value.
+    #[tokio::test]
+    async fn an_update_that_may_be_written_is_pursued_to_its_outcome() {
+        use Rejection::{OutcomeUnknown, Unauthorized};
+        let unavailable = || Rejection::Unavailable("the disk".to_owned());
+        let forbidden = || Rejection::Forbidden { what: "/desired/a".to_owned() };
+        let written = |version| Written { version: Version(version), changes: None };
+        let found = 9;
+        let cases = [
+            (true, vec![], Ok(written(1))),
+            (true, vec![unavailable()], Ok(written(1))),
+            (false, vec![unavailable()], Err(Stopped::Unwanted)),
+            (false, vec![OutcomeUnknown], Ok(written(1))),
+            (false, vec![OutcomeUnknown, unavailable()], Ok(written(1))),
+            (false, vec![OutcomeUnknown, unavailable(), Unauthorized], Ok(written(found))),
+            (false, vec![OutcomeUnknown, forbidden()], Err(Stopped::Refused(forbidden()))),
+            (true, vec![Unauthorized], Err(Stopped::Revoked)),
+        ];
+        join_all(cases.into_iter().map(async |(is_wanted, refusals, expected)| {
+            let case = format!("{is_wanted} {refusals:?}");
+            let mut refusals = refusals.into_iter();
+            let submit = || std::future::ready(refusals.next().map_or_else(|| Ok(written(1)), Err));
+            let outcome = settled(submit, || is_wanted, || std::future::ready(Ok(written(found)))).await;
+            assert_eq!(outcome, expected, "{case}");
+        }))
+        .await;
     }
 }

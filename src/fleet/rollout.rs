@@ -356,22 +356,24 @@ impl Rollout {
     /// could not be read, and are to be checked again. A device has failed if the check began after its deadline.
     pub fn on_checked(&mut self, checked: &[usize], succeeded: Option<&HashSet<usize>>, now: Moment) {
         let began_ms = self.checking_since_ms.take().unwrap_or_default();
+        let Some(succeeded) = succeeded else {
+            checked.iter().for_each(|index| _ = self.on_change(*index));
+            return;
+        };
+        for index in checked.iter().filter(|index| succeeded.contains(index)) {
+            if self.is_awaited(*index) {
+                self.set(*index, DeviceState::Converged, None, now);
+            }
+        }
+        let is_overdue = |device: &DeviceEntry| device.due_ms.is_some_and(|due| due <= began_ms);
         for index in checked {
-            match succeeded {
-                None => _ = self.on_change(*index),
-                Some(_) if !self.is_awaited(*index) => {}
-                Some(succeeded) if succeeded.contains(index) => self.set(*index, DeviceState::Converged, None, now),
-                Some(_) if self.is_overdue(*index, began_ms) => {
-                    self.set(*index, DeviceState::TimedOut, Some("no success by its deadline".into()), now);
-                }
-                Some(_) => {}
+            // One that is above the limit of failures ends the rollout, and the others are not awaited any more.
+            if self.is_awaited(*index) && self.devices.get(*index).is_some_and(is_overdue) {
+                self.set(*index, DeviceState::TimedOut, Some("no success by its deadline".into()), now);
+                self.settle();
             }
         }
         self.settle();
-    }
-
-    fn is_overdue(&self, index: usize, at_ms: u64) -> bool {
-        self.devices.get(index).and_then(|device| device.due_ms).is_some_and(|due| due <= at_ms)
     }
 
     /// Takes the devices that match by now, after a search. `None`: it failed, and is repeated.

@@ -50,6 +50,18 @@ fn a_success_before_the_deadline_counts_though_it_is_seen_after() {
 }
 
 #[test]
+fn a_check_that_finds_many_failures_aborts_at_the_first_above_the_limit() {
+    let members = json!({"query": "*", "deadlineSeconds": 1, "abort": {"failures": 1}});
+    let (mut rollout, _) = sent(members, 5);
+    rollout.on_checked(&[0, 1, 2, 3, 4], None, at(1000));
+    assert_eq!(rollout.work(at(1000), 8), [Work::Check(vec![0, 1, 2, 3, 4])]);
+    rollout.on_checked(&[0, 1, 2, 3, 4], Some(&HashSet::from([4])), at(1001));
+    let count = |state| rollout.counts().of(state);
+    assert_eq!((rollout.state(), count(DeviceState::TimedOut), count(DeviceState::Converged)), (State::Aborted, 2, 1));
+    assert_eq!(rollout.head().reason.as_deref(), Some("2 devices failed, more than 1"));
+}
+
+#[test]
 fn waves_stay_where_they_are_when_devices_join_and_the_server_starts() {
     let spec = json!({"query": "*", "waves": [10, "50%", "100%"], "laterDevices": true, "abort": {"percent": 20}});
     let (mut rollout, mut updated) = (Rollout::new(Arc::new(parsed(spec).unwrap()), (0..20).map(id).collect()), 0);

@@ -15,6 +15,7 @@
 //! *Not here:* the set of devices (a scan), the conditions on a device (rights, documents), and the clock, whose time is
 //! that for which the server ran.
 
+mod control;
 pub mod convergence;
 pub mod device;
 pub mod spec;
@@ -399,38 +400,6 @@ impl Rollout {
         }
         spec::stretch(&mut self.waves, self.devices.len());
         self.edits.head = true;
-    }
-
-    /// Applies a command.
-    ///
-    /// # Errors
-    ///
-    /// [`NotPossible`] in the present state.
-    pub fn control(&mut self, control: Control) -> Result<(), NotPossible> {
-        match (control, self.head.state) {
-            (Control::Pause, State::Running) => self.set_state(State::Paused, None),
-            (Control::Resume, State::Paused) => self.set_state(State::Running, None),
-            (Control::Cancel, State::Running | State::Paused) => self.end(State::Cancelled, None),
-            (
-                Control::RollBack,
-                State::Running | State::Paused | State::Completed | State::Aborted | State::Cancelled,
-            ) => {
-                self.end(State::RollingBack, None);
-                self.next = 0;
-                self.again.clear();
-                self.rollbacks += 1;
-            }
-            (_, state) => return Err(NotPossible(state)),
-        }
-        self.settle();
-        Ok(())
-    }
-
-    /// Ends the rollout for a reason of the driver, such as a revoked login.
-    pub fn stop(&mut self, reason: &str) {
-        if !self.head.state.is_final() {
-            self.end(State::Aborted, Some(reason.into()));
-        }
     }
 
     /// Removes and returns what changed.

@@ -23,6 +23,7 @@ pub(super) mod sessions;
 pub(super) mod shadows;
 pub(super) mod submit;
 pub(super) mod target;
+mod text_cursor;
 pub(super) mod visible;
 pub(super) mod wait;
 pub(super) mod writes;

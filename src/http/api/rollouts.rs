@@ -14,7 +14,6 @@ use axum::{
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use self::render::{Part, rollout};
@@ -24,13 +23,14 @@ use crate::{
     http::{
         api::{
             Api,
-            devices::without_cursor,
-            history::{PAGE, link, no_store},
+            devices::{limit, without_cursor},
+            history::{link, no_store},
             problem::Problem,
             query::{BadParameter, Query, bad},
+            text_cursor,
         },
         auth::caller::Caller,
-        operation::{LIMIT, OPAQUE_CURSOR, Operation, ROLLOUT_DEVICE_STATE, ROLLOUT_STATE},
+        operation::{Operation, ROLLOUT_DEVICE_STATE, ROLLOUT_STATE},
         rollouts::{Refused, Slot, blocking, durable},
     },
     shadow::excerpt,
@@ -47,7 +47,7 @@ pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, u
     let mut found = api.rollouts.list(after.as_deref(), limit + 1, is_wanted);
     let more = found.len() > limit;
     found.truncate(limit);
-    let next = found.last().filter(|_| more).map(|slot| encode(&slot.id));
+    let next = found.last().filter(|_| more).map(|slot| text_cursor::encode(&slot.id));
     let rollouts: Vec<Value> = found.iter().map(|slot| rollout(slot, Part::WithoutDevices)).collect();
     Ok(answer_page("rollouts", rollouts, next.as_deref(), &caller, &api, &uri))
 }
@@ -88,7 +88,7 @@ pub(in crate::http) async fn devices(
         }
         (page, next)
     });
-    let next = next.map(|index| encode(&index.to_string()));
+    let next = next.map(|index| text_cursor::encode(&index.to_string()));
     Ok(answer_page("devices", page, next.as_deref(), &caller, &api, &uri))
 }
 
@@ -234,7 +234,7 @@ fn page(uri: &Uri) -> Result<(usize, Option<String>, Option<RolloutState>), BadP
         let state = RolloutState::ALL.into_iter().find(|state| state.name() == name);
         state.ok_or_else(|| bad(ROLLOUT_STATE.name, "must be a state of a rollout, such as running"))
     });
-    Ok((limit(&query)?, cursor(&query)?, state.transpose()?))
+    Ok((limit(&query)?, text_cursor::read(&query)?, state.transpose()?))
 }
 
 fn device_page(uri: &Uri) -> Result<(usize, usize, Option<DeviceState>), BadParameter> {
@@ -243,25 +243,6 @@ fn device_page(uri: &Uri) -> Result<(usize, usize, Option<DeviceState>), BadPara
         let state = DeviceState::ALL.into_iter().find(|state| state.name() == name);
         state.ok_or_else(|| bad(ROLLOUT_DEVICE_STATE.name, "must be a state of a device, such as timed-out"))
     });
-    let after = cursor(&query)?.map(|text| text.parse().map_err(|_| unknown_cursor())).transpose()?;
+    let after = text_cursor::read(&query)?.map(|text| text.parse().map_err(|_| text_cursor::unknown())).transpose()?;
     Ok((limit(&query)?, after.unwrap_or_default(), state.transpose()?))
-}
-
-fn limit(query: &Query<'_>) -> Result<usize, BadParameter> {
-    Ok(query.integer(&LIMIT)?.and_then(|limit| limit.try_into().ok()).unwrap_or(PAGE))
-}
-
-fn cursor(query: &Query<'_>) -> Result<Option<String>, BadParameter> {
-    let Some(text) = query.text(&OPAQUE_CURSOR)? else { return Ok(None) };
-    let decoded = BASE64_URL_SAFE_NO_PAD.decode(text.as_bytes()).ok().filter(|bytes| !bytes.is_empty());
-    decoded.and_then(|bytes| String::from_utf8(bytes).ok()).map(Some).ok_or_else(unknown_cursor)
-}
-
-fn unknown_cursor() -> BadParameter {
-    bad(OPAQUE_CURSOR.name, "is not a 'next' of this operation")
-}
-
-/// Returns the cursor after `text`.
-fn encode(text: &str) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(text)
 }

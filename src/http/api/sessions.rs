@@ -9,7 +9,6 @@ use axum::{
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::future::BoxFuture;
 
 use crate::{
@@ -18,12 +17,14 @@ use crate::{
     http::{
         api::{
             Api,
-            history::{PAGE, link, no_store},
+            devices::limit,
+            history::{link, no_store},
             problem::Problem,
             query::{BadParameter, Parameter, Query, bad},
+            text_cursor,
         },
         auth::caller::Caller,
-        operation::{LIMIT, OPAQUE_CURSOR, Operation, SESSION_CONNECTED, SESSION_PREFIX, TOPIC_PREFIX},
+        operation::{Operation, SESSION_CONNECTED, SESSION_PREFIX, TOPIC_PREFIX},
     },
     wire::{self, GrantedFilter, RetainedEntry, SessionDetail, SessionEntry},
 };
@@ -128,7 +129,7 @@ pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, u
     let page = page(&uri).map_err(|bad| invalid(&bad, &api))?;
     let _permit = api.read_turn(&caller).await;
     let (sessions, next) = api.mqtt_sessions.page(&page);
-    let next = next.map(|name| encode(&format!("{}{SEPARATOR}{}", name.principal, name.client)));
+    let next = next.map(|name| text_cursor::encode(&format!("{}{SEPARATOR}{}", name.principal, name.client)));
     let entries: Vec<_> = sessions.iter().map(entry).collect();
     Ok(answer(wire::mqtt_sessions(&entries, next.as_deref()), next.as_deref(), &caller, &api, &uri))
 }
@@ -188,7 +189,7 @@ pub(in crate::http) async fn retained(
     let mut found = api.mqtt_sessions.retained(after.as_deref(), &prefix, limit + 1);
     let more = found.len() > limit;
     found.truncate(limit);
-    let next = found.last().filter(|_| more).map(|message| encode(&message.topic));
+    let next = found.last().filter(|_| more).map(|message| text_cursor::encode(&message.topic));
     let entries: Vec<_> = found.iter().map(retained_entry).collect();
     Ok(answer(wire::retained(&entries, next.as_deref()), next.as_deref(), &caller, &api, &uri))
 }
@@ -226,10 +227,10 @@ fn answer(body: bytes::Bytes, next: Option<&str>, caller: &Caller, api: &Api, ur
 
 fn page(uri: &Uri) -> Result<SessionPage, BadParameter> {
     let query = Query::read(uri.query(), Operation::ListSessions.parameters())?;
-    let after = match cursor(&query)? {
+    let after = match text_cursor::read(&query)? {
         None => None,
         Some(text) => {
-            let (principal, client) = text.split_once(SEPARATOR).ok_or_else(unknown_cursor)?;
+            let (principal, client) = text.split_once(SEPARATOR).ok_or_else(text_cursor::unknown)?;
             Some(SessionName { principal: principal.to_owned(), client: client.to_owned() })
         }
     };
@@ -244,11 +245,7 @@ fn page(uri: &Uri) -> Result<SessionPage, BadParameter> {
 /// Returns the limit, the topic of the cursor and the prefix of a list of retained messages.
 fn topics(uri: &Uri) -> Result<(usize, Option<String>, String), BadParameter> {
     let query = Query::read(uri.query(), Operation::ListRetained.parameters())?;
-    Ok((limit(&query)?, cursor(&query)?, prefix(&query, &TOPIC_PREFIX)?))
-}
-
-fn limit(query: &Query<'_>) -> Result<usize, BadParameter> {
-    Ok(query.integer(&LIMIT)?.and_then(|limit| limit.try_into().ok()).unwrap_or(PAGE))
+    Ok((limit(&query)?, text_cursor::read(&query)?, prefix(&query, &TOPIC_PREFIX)?))
 }
 
 fn prefix(query: &Query<'_>, parameter: &'static Parameter) -> Result<String, BadParameter> {
@@ -257,21 +254,6 @@ fn prefix(query: &Query<'_>, parameter: &'static Parameter) -> Result<String, Ba
         true => Err(bad(parameter.name, "must not contain control characters")),
         false => Ok(text.into_owned()),
     }
-}
-
-fn cursor(query: &Query<'_>) -> Result<Option<String>, BadParameter> {
-    let Some(text) = query.text(&OPAQUE_CURSOR)? else { return Ok(None) };
-    let decoded = BASE64_URL_SAFE_NO_PAD.decode(text.as_bytes()).ok().filter(|bytes| !bytes.is_empty());
-    decoded.and_then(|bytes| String::from_utf8(bytes).ok()).map(Some).ok_or_else(unknown_cursor)
-}
-
-fn unknown_cursor() -> BadParameter {
-    bad(OPAQUE_CURSOR.name, "is not a 'next' of this operation")
-}
-
-/// Returns the cursor after `text`.
-fn encode(text: &str) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(text)
 }
 
 /// The character between the names in a cursor, which neither of them has.

@@ -9,7 +9,7 @@ use crate::{
         api::{Api, devices::presence},
         auth::caller::Caller,
     },
-    shadow::{Document, ShadowKey},
+    shadow::{Document, ShadowKey, Timestamp},
     wire::Seen,
 };
 
@@ -48,4 +48,18 @@ pub(in crate::http) fn set_presence(device: &mut Device, reader: &Caller, api: &
     let last = seen.as_ref().map(|seen| seen.last);
     device.presence = connected.map(|connected| Presence { connected, seen: last });
     (connected, seen)
+}
+
+/// Returns true if `query` is true for `device`, whose presence is set as far as `reader` may see it and the query needs it.
+pub(in crate::http) fn is_match(
+    query: &Query,
+    device: &mut Device,
+    reader: &Caller,
+    api: &Api,
+    now: Timestamp,
+) -> bool {
+    if query.reads_presence() {
+        set_presence(device, reader, api);
+    }
+    query.matches(device, now)
 }

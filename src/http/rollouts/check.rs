@@ -25,7 +25,7 @@ use crate::{
         api::{
             Api,
             scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, scan},
-            visible::set_presence,
+            visible::is_match,
         },
         auth::caller::Caller,
         rollouts::{
@@ -175,10 +175,7 @@ impl DeviceVisitor for Matching {
     }
 
     fn visit(&mut self, reader: &Caller, mut device: Device) {
-        if self.query.reads_presence() {
-            set_presence(&mut device, reader, &self.api);
-        }
-        if self.query.matches(&device, self.now) {
+        if is_match(&self.query, &mut device, reader, &self.api, self.now) {
             self.found.push(device.id);
         }
     }

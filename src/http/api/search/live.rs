@@ -45,7 +45,7 @@ use crate::{
             problem::Problem,
             query::{BadParameter, Query, bad},
             scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, WHOLE_TIME, scan},
-            visible::set_presence,
+            visible::is_match,
         },
         auth::caller::Caller,
         operation::{LIVE_EVENT_ID, Operation, SEARCH},
@@ -396,10 +396,7 @@ impl DeviceVisitor for LiveVisitor {
     }
 
     fn visit(&mut self, reader: &Caller, mut device: Device) {
-        if self.query.reads_presence() {
-            set_presence(&mut device, reader, &self.api);
-        }
-        if self.query.matches(&device, self.now) {
+        if is_match(&self.query, &mut device, reader, &self.api, self.now) {
             self.members.add(device.id);
             self.refused = self.api.service.quotas().grow(&mut self.charge, self.members.memory()).err();
         }

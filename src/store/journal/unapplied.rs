@@ -28,7 +28,7 @@ use crate::{
         schema,
         state::{
             dictionary::Dictionaries,
-            record::{self, STATE, StoredShadow},
+            record::{self, RecordEncoder, STATE, StoredShadow},
         },
     },
 };
@@ -158,7 +158,7 @@ pub(in crate::store) fn apply_in_background(
 const APPLIED_AT_ONCE: usize = 64;
 
 fn apply_all(keys: &[ShadowKey], shared: &Weak<Shared>, is_stopped: &AtomicBool) {
-    let started = Instant::now();
+    let (started, mut encoder) = (Instant::now(), RecordEncoder::default());
     for keys in keys.chunks(APPLIED_AT_ONCE) {
         let Some(shared) = shared.upgrade() else { return };
         if is_stopped.load(Ordering::Acquire) {
@@ -166,7 +166,7 @@ fn apply_all(keys: &[ShadowKey], shared: &Weak<Shared>, is_stopped: &AtomicBool)
         }
         let begin = Instant::now();
         for key in keys {
-            if let Err(error) = shared.cache.apply(key) {
+            if let Err(error) = shared.cache.apply(key, &mut encoder) {
                 tracing::error!(%error, "journal entries cannot be applied; their shadow is out of service");
             }
         }

@@ -240,10 +240,9 @@ impl DocumentCache {
     }
 
     /// Applies the entries of `key` that wait since the start, if there are any, and keeps the result as a record.
-    pub(in crate::store) fn apply(&self, key: &ShadowKey) -> Result<(), StoreError> {
+    pub(in crate::store) fn apply(&self, key: &ShadowKey, encoder: &mut RecordEncoder) -> Result<(), StoreError> {
         if let Some(form @ Form::Unapplied(_)) = self.kept(key) {
             let stored = form.clone().decode(key, &self.dictionaries)?;
-            let mut encoder = RecordEncoder::default();
             let record = encoder.encode(&schema::state_key(key), &stored, self.dictionaries.newest()).into();
             self.exchange(key, &form, Form::Record(record));
         }

@@ -12,7 +12,7 @@ use crate::{
         database::Database,
         journal::entry::{JournalEntry, NewJournalEntry, Seq},
         schema::JOURNAL_TABLE,
-        state::cache::Form,
+        state::{cache::Form, record::RecordEncoder},
     },
 };
 
@@ -62,7 +62,7 @@ fn entries_are_applied_when_their_document_is_needed() {
     assert_eq!(unapplied(&stepped), all);
 
     assert_eq!(*stepped.store.read(&shadow(4)).unwrap().document, expected[4]);
-    stepped.writer.shared.cache.apply(&shadow(5)).unwrap();
+    stepped.writer.shared.cache.apply(&shadow(5), &mut RecordEncoder::default()).unwrap();
     assert!(matches!(stepped.writer.shared.cache.kept(&shadow(5)), Some(Form::Record(_))));
     let outcomes = stepped.apply([queued(&shadow(6), count(0), 0)]);
     let applied = outcomes[0].result.as_ref().unwrap();

@@ -16,7 +16,6 @@ use crate::{
     observability::metrics::{Label, OutcomeCounters},
     shadow::{Command, Disposition, Rejection, Timestamp},
     store::{self, Applied, CommitReport, Envelope, HistoryReader},
-    wire::ClientToken,
 };
 
 /// A receiver of decided commands, such as the fan-out to MQTT subscribers.
@@ -106,10 +105,6 @@ impl Outcomes {
 struct AnsweredBefore;
 
 impl Requester for AnsweredBefore {
-    fn client_token(&self) -> Option<&ClientToken> {
-        None
-    }
-
     fn on_outcome(self: Box<Self>, _: Result<AcceptedCommand<'_>, &Rejection>, _: Timestamp) {}
 }
 

@@ -21,7 +21,7 @@ use crate::{
     observability::request_id::RequestId,
     shadow::{Command, Rejection, ShadowKey, Timestamp},
     store::{self, Applied, COMMAND_OVERHEAD_BYTES, Envelope, QueuedCommand},
-    wire::{ClientToken, Via},
+    wire::Via,
 };
 
 /// A request to change a shadow, as a front end received it. Its payload is not parsed, since the result may take many
@@ -58,9 +58,6 @@ pub trait Requester: Any + Send {
     fn via(&self) -> Via {
         Via::Mqtt
     }
-
-    /// Returns the client token of the request.
-    fn client_token(&self) -> Option<&ClientToken>;
 
     /// Receives the outcome. Called once, after the outcome is durable and its events are published. A version conflict
     /// may arrive after later outcomes, because its conflicting values are looked up first.

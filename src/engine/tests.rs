@@ -27,17 +27,12 @@ use crate::{
         tests::sender,
     },
     store::{Applied, CommitReport, QueueReservation},
-    wire::ClientToken,
 };
 
 /// A requester that reports the time of its outcome.
 struct ReportedTime(mpsc::Sender<Timestamp>);
 
 impl Requester for ReportedTime {
-    fn client_token(&self) -> Option<&ClientToken> {
-        None
-    }
-
     fn on_outcome(self: Box<Self>, _: Result<AcceptedCommand<'_>, &Rejection>, now: Timestamp) {
         self.0.send(now).unwrap();
     }
@@ -50,6 +45,7 @@ fn deletion() -> Envelope {
         author: sender("p"),
         id: RequestId::current(),
         client: "c".into(),
+        client_token: None,
         may_create: true,
         row: None,
     }
@@ -253,10 +249,6 @@ impl Revocable for WaitingLogin {
 struct ReportedOutcome(mpsc::Sender<Result<(), Rejection>>);
 
 impl Requester for ReportedOutcome {
-    fn client_token(&self) -> Option<&ClientToken> {
-        None
-    }
-
     fn on_outcome(self: Box<Self>, outcome: Result<AcceptedCommand<'_>, &Rejection>, _: Timestamp) {
         self.0.send(outcome.map(|_| ()).map_err(Clone::clone)).unwrap();
     }

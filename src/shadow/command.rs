@@ -5,7 +5,7 @@ pub mod decide;
 pub mod idempotency;
 pub(super) mod precondition;
 pub mod rejection;
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value};
 
@@ -20,6 +20,11 @@ use crate::shadow::{
     pointer::{Pointer, SectionName},
 };
 
+/// A text of at most 64 bytes by which a requester correlates replies. It is echoed on every message of the request. It
+/// is no identity, and is not used to find duplicates.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientToken(Arc<str>);
+
 /// A request that may change a shadow.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -29,6 +34,23 @@ pub enum Command {
     Delete(Delete),
     /// Edits sections. The writer resolves it to an update of the document that is current at that moment.
     Patch(Patch),
+}
+
+impl ClientToken {
+    /// The most bytes of a token.
+    pub const BYTES_MAX: usize = 64;
+
+    /// Returns the token `text`; `None` if it is too long.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        (text.len() <= Self::BYTES_MAX).then(|| Self(text.into()))
+    }
+
+    /// Returns the token as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl Command {

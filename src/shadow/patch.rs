@@ -118,6 +118,11 @@ impl JsonPatch {
         (operations.len() <= OPERATIONS_MAX).then_some(Self(operations))
     }
 
+    /// Returns the operations, in order.
+    pub(crate) fn operations(&self) -> &[PatchOperation] {
+        &self.0
+    }
+
     /// Returns the paths whose existence or value the patch reads.
     pub fn looks_at(&self) -> impl Iterator<Item = &Pointer> {
         self.0.iter().filter_map(|operation| match operation {

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use crate::{
     observability::request_id::RequestId,
     shadow::{
-        self, Change, Command, Decision, Disposition, Document, DocumentLimits, FirstOutcome, Keyed, Rejection,
-        Remembered, RememberedKey, Sender, ShadowKey, Timestamp, Version,
+        self, Change, ClientToken, Command, Decision, Disposition, Document, DocumentLimits, FirstOutcome, Keyed,
+        Rejection, Remembered, RememberedKey, Sender, ShadowKey, Timestamp, Version,
     },
     store::{
         changes::Changes,
@@ -47,6 +47,8 @@ pub struct Envelope {
     pub id: RequestId,
     /// The client for the history; empty if none.
     pub client: Arc<str>,
+    /// The client token, for replies and events.
+    pub client_token: Option<ClientToken>,
     /// False if the author has created as many shadows as it may.
     pub may_create: bool,
     /// An edit of a row of the broker that is committed together with the command, if that is accepted.
@@ -126,14 +128,7 @@ impl<C> Batch<C> {
         let QueuedCommand { mut envelope, context } = queued;
         let result = self.result(&mut envelope, decide_context);
         self.rows.extend(envelope.row.take().filter(|_| result.is_ok()));
-        let against = match (&result, &envelope.command) {
-            // The touched paths of an unresolved patch are unknown.
-            (_, Command::Patch(_)) => None,
-            (Err(Rejection::VersionConflict { .. }), _) => {
-                self.changes.touched.get(&envelope.key).map(|touched| touched.stored.clone())
-            }
-            _ => None,
-        };
+        let against = self.changes.against(&result, &envelope);
         self.outcomes.push(Outcome { envelope, context: Some(context), result, against });
     }
 
@@ -143,57 +138,17 @@ impl<C> Batch<C> {
     }
 
     fn result(&mut self, envelope: &mut Envelope, context: &mut DecideContext<'_>) -> Result<Applied, Rejection> {
-        if envelope.author.login.is_revoked() {
-            return Err(Rejection::Unauthorized);
-        }
-        let touched = self.changes.touch(&envelope.key, context.shared).map_err(|error| internal(&error, envelope))?;
-        let (mut before, is_recorded) = (Arc::clone(&touched.stored.document), touched.stored.is_recorded());
-        if let Some(keyed) = envelope.command.keyed()
-            && let Some(first) = touched.stored.remembered.find(&envelope.author.by, &keyed.key, context.now.running)
-        {
-            // Checked before the preconditions: the first request may itself have made its version stale.
-            let same = first.digest == keyed.digest;
-            return if same { Ok(Applied::again(before, *first)) } else { Err(Rejection::IdempotencyKeyReused) };
-        }
-        let admission = if is_recorded { None } else { Some(self.admission(envelope, context)?) };
-        if let Some(Admission::Purge(purge)) = &admission
-            && let Some(touched) = self.changes.touched.get_mut(&envelope.key)
-        {
-            // Decided at the floor after the purge. A refusal or dry run purges nothing, but names this version.
-            touched.stored = StoredShadow::absent_at(purge.floor.version);
-            before = Arc::clone(&touched.stored.document);
-        }
-        if let Command::Patch(patch) = &envelope.command {
-            // The outcome and the stored key hold the resolved update.
-            envelope.command = Command::Update(patch.resolve(&before, &envelope.author.scope, context.limits)?);
-        }
-        let decision = shadow::decide(&before, &envelope.command, &envelope.author, context.now.date, context.limits)?;
-        let rebased_from = envelope.command.rebased_from(&before);
-        let (after, changes) = match decision {
-            Decision::Unchanged => (None, Vec::new()),
-            Decision::Changed { document, changes } => (Some(Arc::new(document)), changes),
-        };
-        let applied = Applied {
-            seq: None,
-            after: Arc::clone(after.as_ref().unwrap_or(&before)),
-            before,
-            changes,
-            rebased_from,
-            disposition: if envelope.command.is_dry_run() { Disposition::DryRun } else { Disposition::Applied },
-        };
-        let remembered = self.remembered(envelope, &applied, context.now.running)?;
-        if let Some(admission) = &admission {
-            check_admission(admission, envelope, context.names.max())?;
-        }
-        if applied.disposition == Disposition::DryRun {
+        let Evaluated { applied, remembered, admission } = evaluate(&mut self.changes, envelope, context)?;
+        if applied.is_private() {
             return Ok(applied);
         }
         if let Some(admission) = admission {
             self.admit(&envelope.key, admission, context.names);
         }
+        let is_changed = applied.is_changed();
         if let (Some(remembered), Some(touched)) = (remembered, self.changes.touched.get_mut(&envelope.key)) {
             // A no-op has no journal entry that could hold its key.
-            if let (None, Some(newest)) = (&after, remembered.keys().last()) {
+            if let (false, Some(newest)) = (is_changed, remembered.keys().last()) {
                 let (key, after, remembered) = (envelope.key.clone(), self.changes.head.seq, Arc::clone(newest));
                 self.changes.record.no_ops.push(KeyedNoOp { key, after, remembered });
                 touched.must_flush = true;
@@ -201,37 +156,7 @@ impl<C> Batch<C> {
             }
             touched.stored.remembered = remembered;
         }
-        match after {
-            None => Ok(applied),
-            Some(_) => Ok(self.append(envelope, applied)),
-        }
-    }
-
-    /// Returns the stored keys of the shadow with that of the command; `None` if the command has none.
-    fn remembered(
-        &self,
-        envelope: &Envelope,
-        applied: &Applied,
-        now: Timestamp,
-    ) -> Result<Option<Remembered>, Rejection> {
-        match (envelope.command.keyed(), self.changes.touched.get(&envelope.key)) {
-            (Some(keyed), Some(touched)) => applied.remember(&touched.stored, &envelope.author, keyed, now).map(Some),
-            _ => Ok(None),
-        }
-    }
-
-    /// Returns the answer for a shadow without a record, which the command may create.
-    fn admission(&self, envelope: &Envelope, context: &mut DecideContext<'_>) -> Result<Admission, Rejection> {
-        let search = PurgeSearch {
-            shared: context.shared,
-            dirty_set: context.dirty_set,
-            touched: &self.changes.touched,
-            purged: &self.changes.record.purged,
-            head: self.changes.head.seq,
-            removed: self.changes.record.removed,
-            now: context.now.running,
-        };
-        context.names.admission(&envelope.key, &search).map_err(|error| internal(&error, envelope))
+        if is_changed { Ok(self.append(envelope, applied)) } else { Ok(applied) }
     }
 
     /// Counts the shadow of `key`, which is created, and purges the tombstones that make room for it.
@@ -288,6 +213,56 @@ impl<C> Batch<C> {
     }
 }
 
+impl Changes {
+    /// Decides the command of `envelope` again, without an effect, which made no journal entry when it was decided after the same
+    /// changes: it was accepted if `is_accepted`. Returns the outcome, and the document that a failed version check was
+    /// decided against.
+    pub(super) fn decide_again(
+        &mut self,
+        envelope: &mut Envelope,
+        context: &mut DecideContext<'_>,
+        is_accepted: bool,
+    ) -> (Result<Applied, Rejection>, Option<StoredShadow>) {
+        let result = match (evaluate(self, envelope, context), is_accepted) {
+            (Ok(Evaluated { applied, .. }), true) if !applied.is_changed() || applied.is_private() => Ok(applied),
+            (Err(rejection), false) => Err(rejection),
+            (_, true) => self.unchanged(envelope, context),
+            (Ok(_), false) => Err(Rejection::Unavailable(
+                "the node of the cluster that decides refused the request, for a reason that this node does not see; its \
+                 limits or the number of its shadow's names may differ"
+                    .to_owned(),
+            )),
+        };
+        let against = self.against(&result, envelope);
+        (result, against)
+    }
+
+    fn unchanged(&mut self, envelope: &Envelope, context: &mut DecideContext<'_>) -> Result<Applied, Rejection> {
+        let touched = self.touch(&envelope.key, context.shared).map_err(|error| internal(&error, envelope))?;
+        let document = Arc::clone(&touched.stored.document);
+        Ok(Applied {
+            seq: None,
+            before: Arc::clone(&document),
+            after: document,
+            changes: Vec::new(),
+            rebased_from: None,
+            disposition: Disposition::Applied,
+        })
+    }
+
+    /// Returns the document that a failed version check was decided against.
+    fn against(&self, result: &Result<Applied, Rejection>, envelope: &Envelope) -> Option<StoredShadow> {
+        match (result, &envelope.command) {
+            // The touched paths of an unresolved patch are unknown.
+            (_, Command::Patch(_)) => None,
+            (Err(Rejection::VersionConflict { .. }), _) => {
+                self.touched.get(&envelope.key).map(|touched| touched.stored.clone())
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Applied {
     /// Returns the outcome of a request that was accepted before.
     fn again(current: Arc<Document>, first: FirstOutcome) -> Self {
@@ -341,6 +316,81 @@ impl Applied {
     pub fn is_private(&self) -> bool {
         self.disposition != Disposition::Applied
     }
+}
+
+/// The result of a command that is accepted, before it takes effect.
+struct Evaluated {
+    applied: Applied,
+    /// The stored keys of the shadow with that of the command; `None` if the command has none.
+    remembered: Option<Remembered>,
+    /// The answer for a shadow without a record.
+    admission: Option<Admission>,
+}
+
+/// Decides the command of `envelope` after `changes`, without an effect on them. A patch becomes an update.
+fn evaluate(
+    changes: &mut Changes,
+    envelope: &mut Envelope,
+    context: &mut DecideContext<'_>,
+) -> Result<Evaluated, Rejection> {
+    if envelope.author.login.is_revoked() {
+        return Err(Rejection::Unauthorized);
+    }
+    let touched = changes.touch(&envelope.key, context.shared).map_err(|error| internal(&error, envelope))?;
+    let (mut before, is_recorded) = (Arc::clone(&touched.stored.document), touched.stored.is_recorded());
+    if let Some(keyed) = envelope.command.keyed()
+        && let Some(first) = touched.stored.remembered.find(&envelope.author.by, &keyed.key, context.now.running)
+    {
+        // Checked before the preconditions: the first request may itself have made its version stale.
+        return match first.digest == keyed.digest {
+            true => Ok(Evaluated { applied: Applied::again(before, *first), remembered: None, admission: None }),
+            false => Err(Rejection::IdempotencyKeyReused),
+        };
+    }
+    let admission = if is_recorded { None } else { Some(admission(changes, envelope, context)?) };
+    if let Some(Admission::Purge(purge)) = &admission
+        && let Some(touched) = changes.touched.get_mut(&envelope.key)
+    {
+        // Decided at the floor after the purge. A refusal or dry run purges nothing, but names this version.
+        touched.stored = StoredShadow::absent_at(purge.floor.version);
+        before = Arc::clone(&touched.stored.document);
+    }
+    if let Command::Patch(patch) = &envelope.command {
+        // The outcome and the stored key hold the resolved update.
+        envelope.command = Command::Update(patch.resolve(&before, &envelope.author.scope, context.limits)?);
+    }
+    let decision = shadow::decide(&before, &envelope.command, &envelope.author, context.now.date, context.limits)?;
+    let (after, new_changes) = match decision {
+        Decision::Unchanged => (Arc::clone(&before), Vec::new()),
+        Decision::Changed { document, changes } => (Arc::new(document), changes),
+    };
+    let rebased_from = envelope.command.rebased_from(&before);
+    let disposition = if envelope.command.is_dry_run() { Disposition::DryRun } else { Disposition::Applied };
+    let applied = Applied { seq: None, before, after, changes: new_changes, rebased_from, disposition };
+    let remembered = match (envelope.command.keyed(), changes.touched.get(&envelope.key)) {
+        (Some(keyed), Some(touched)) => {
+            Some(applied.remember(&touched.stored, &envelope.author, keyed, context.now.running)?)
+        }
+        _ => None,
+    };
+    if let Some(admission) = &admission {
+        check_admission(admission, envelope, context.names.max())?;
+    }
+    Ok(Evaluated { applied, remembered, admission })
+}
+
+/// Returns the answer for a shadow without a record, which the command may create.
+fn admission(changes: &Changes, envelope: &Envelope, context: &mut DecideContext<'_>) -> Result<Admission, Rejection> {
+    let search = PurgeSearch {
+        shared: context.shared,
+        dirty_set: context.dirty_set,
+        touched: &changes.touched,
+        purged: &changes.record.purged,
+        head: changes.head.seq,
+        removed: changes.record.removed,
+        now: context.now.running,
+    };
+    context.names.admission(&envelope.key, &search).map_err(|error| internal(&error, envelope))
 }
 
 /// Checks that the author of the command may create its shadow, of a device that may have `names_max` names.

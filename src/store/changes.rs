@@ -49,6 +49,11 @@ impl Changes {
         Self { head: progress.head, record, touched: HashMap::new(), counts: CountChange::default() }
     }
 
+    /// Returns true if there is nothing to commit.
+    pub(super) fn is_without_effect(&self) -> bool {
+        self.record.is_empty() && self.touched.values().all(|touched| !touched.changed)
+    }
+
     /// Returns the shadow of `key` as the changes leave it.
     pub(super) fn touch(&mut self, key: &ShadowKey, shared: &Shared) -> Result<&mut TouchedShadow, StoreError> {
         match self.touched.entry(key.clone()) {

@@ -164,9 +164,10 @@ impl<C> Writer<C> {
         let too_old = self.clock.begin_commit(now, self.progress.head.seq, !entries.is_empty());
         let ages = self.clock.record(now);
         let rows = self.rows_commit(&mut progress, &record.rows);
-        let limit = match &mut self.applied_position {
-            Some(applied) => applied.trim_limit(&progress),
-            None => TrimLimit::Sizes { too_old, added: entries.len() },
+        let removed = self.applied_position.as_mut().map(|applied| applied.trim_limit(&progress));
+        let limit = match removed {
+            Some(removed) if !self.is_deciding => removed,
+            _ => TrimLimit::Sizes { too_old, added: entries.len() },
         };
         let position = self.applied_position.as_ref().map(AppliedPosition::encode);
         // A removal may merge pages, and must not merge damaged ones.
@@ -214,6 +215,7 @@ impl<C> Writer<C> {
             Ok(progress) => {
                 self.shared.commits.durations.observe_duration(started.elapsed());
                 self.progress = progress;
+                self.applied_position.iter_mut().for_each(AppliedPosition::written);
                 self.trainer.next.take().into_iter().for_each(|next| self.shared.dictionaries.add(next));
                 self.rows_committed();
                 Ok(())

@@ -58,6 +58,12 @@ pub enum StoreError {
         /// The error.
         error: io::Error,
     },
+    /// The file is the copy of a node of a cluster, and was to be opened for a single node.
+    #[error("{}: the store belongs to a node of a cluster; start it with its [cluster] section", path.display())]
+    OfCluster {
+        /// The path of the file.
+        path: PathBuf,
+    },
     /// A commit failed, and the file is not open again yet.
     #[error("the store is being reopened after a failed write, and the data is not in memory")]
     Reopening,

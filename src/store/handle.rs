@@ -39,7 +39,10 @@ use crate::{
         pages::verifier,
         purging::{PurgeOrder, PurgedTombstones},
         reader::{History, HistoryReader, JournalPage, Listed, LoadTime, Shared},
-        replication::batch_log::FileLog,
+        replication::{
+            batch_log::FileLog,
+            member::{LogEvent, MemberOptions},
+        },
         rows::{
             edit::RowEdit,
             pending::{BACKLOG_BYTES_MAX, PendingRows},
@@ -103,12 +106,36 @@ pub fn open<C: Send + 'static>(
     clock: impl Fn() -> Moment + Send + 'static,
     deliver: impl FnMut(CommitReport<C>) + Send + 'static,
 ) -> Result<Store<C>, StoreError> {
+    open_as(options, None, clock, deliver)
+}
+
+/// As [`open`], as a member of a cluster.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn open_member<C: Send + 'static>(
+    options: StoreOptions,
+    member: MemberOptions,
+    clock: impl Fn() -> Moment + Send + 'static,
+    deliver: impl FnMut(CommitReport<C>) + Send + 'static,
+) -> Result<Store<C>, StoreError> {
+    open_as(options, Some(member), clock, deliver)
+}
+
+fn open_as<C: Send + 'static>(
+    options: StoreOptions,
+    member: Option<MemberOptions>,
+    clock: impl Fn() -> Moment + Send + 'static,
+    deliver: impl FnMut(CommitReport<C>) + Send + 'static,
+) -> Result<Store<C>, StoreError> {
     let database = Database::open(&options)?;
     let disk = FreeDisk::of(options.path.clone(), options.free_disk_min);
     let path = options.path.clone();
     let again = options.clone();
     let reopen = Box::new(move || Database::reopen(&again));
-    let (store, writer) = assemble(database, reopen, disk, options, Box::new(clock), Box::new(deliver))?;
+    let (store, mut writer) = assemble(database, reopen, disk, options, Box::new(clock), Box::new(deliver))?;
+    writer.join(member)?;
     let dirty = writer.dirty_set.keys().cloned().collect();
     let started = verifier::start(Arc::clone(&store.inner.shared.database)).and_then(|verifier| {
         let replay = unapplied::apply_in_background(dirty, &store.inner.shared)?;
@@ -179,6 +206,8 @@ pub(super) fn assemble<C: Send + 'static>(
         healer: Healer::new(reopen),
         log: Box::new(FileLog),
         applied_position,
+        member: None,
+        is_deciding: false,
         options,
     };
     writer.report();
@@ -407,6 +436,12 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.database.back_up(out)
     }
 
+    /// Returns a function that passes events to a member of a cluster. It returns false once the store is closed.
+    pub fn log_events(&self) -> impl Fn(LogEvent) -> bool + Clone + Send + Sync + use<C> {
+        let queue = self.inner.queue.clone();
+        move |event| queue.send(Message::Log(Box::new(event))).is_ok()
+    }
+
     /// Returns the metrics of the commits.
     #[must_use]
     pub fn commits(&self) -> &CommitMetrics {
@@ -510,7 +545,9 @@ impl<C> Permit<C> {
     pub fn send(self, queued: QueuedCommand<C>) -> Result<(), Box<QueuedCommand<C>>> {
         self.queue.send(Message::QueuedCommand(Box::new(queued), self.room)).map_err(|unsent| match unsent.0 {
             Message::QueuedCommand(queued, _) => queued,
-            Message::Purge(..) | Message::Rows | Message::Close => unreachable!("a command was sent"),
+            Message::Purge(..) | Message::Rows | Message::Log(_) | Message::Close => {
+                unreachable!("a command was sent")
+            }
         })
     }
 }

@@ -1,6 +1,8 @@
 //! The health of the store, for readiness and metrics.
 
-use crate::store::{disk::DiskLow, journal::entry::Seq, shadow_counts::ShadowCounts};
+use crate::store::{
+    disk::DiskLow, journal::entry::Seq, replication::member::MemberHealth, shadow_counts::ShadowCounts,
+};
 
 /// The state of the store with respect to commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,4 +69,6 @@ pub struct Health {
     pub free_disk: Option<u64>,
     /// The number of entries replayed by this start.
     pub recovered_entries: u64,
+    /// The part in a cluster; `None` for a single node.
+    pub member: Option<MemberHealth>,
 }

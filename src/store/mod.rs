@@ -39,7 +39,6 @@ mod options;
 mod pages;
 mod purging;
 mod reader;
-#[cfg_attr(not(test), expect(dead_code, reason = "no engine stores the log yet"))]
 mod replication;
 mod rows;
 mod schema;
@@ -62,11 +61,16 @@ pub use crate::store::state::record::StoredShadow;
 pub use batch::{Applied, Envelope, Outcome, QueuedCommand};
 pub use disk::DiskLow;
 pub use error::StoreError;
-pub use handle::{Permit, Store, open};
+pub use handle::{Permit, Store, open, open_member};
 pub use health::{Health, Pages, State};
 pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
 pub use purging::PurgedTombstones;
 pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
+pub use replication::{
+    member::{Link, LogEvent, MemberHealth, MemberOptions},
+    record::NodeId,
+    replica::{Action as LogAction, Appended},
+};
 pub use rows::{
     edit::{RowEdit, RowKey},
     sent::OnDurable,

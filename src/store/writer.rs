@@ -35,7 +35,11 @@ use crate::{
         options::StoreOptions,
         purging::PurgeOrder,
         reader::Shared,
-        replication::{applied_position::AppliedPosition, batch_log::BatchLog},
+        replication::{
+            applied_position::AppliedPosition,
+            batch_log::BatchLog,
+            member::{LogEvent, Member},
+        },
         rows::{dirty_rows::DirtyRows, pending::PendingRows, sent::OnDurable},
         schema::Checkpoint,
         state::{dictionary::DictionaryTrainer, dirty_set::DirtySet, names::NameCounts, record::RecordEncoder},
@@ -51,6 +55,8 @@ pub(super) enum Message<C> {
     Purge(PurgeOrder, OwnedSemaphorePermit),
     /// A notice that edits of rows were sent.
     Rows,
+    /// An event for a member of a cluster.
+    Log(Box<LogEvent>),
     /// A request to close the queue and finish the commands in it.
     Close,
 }
@@ -62,6 +68,10 @@ impl QueueReservation {
     /// Returns a reservation of nothing.
     pub(crate) fn none() -> Self {
         Self(None)
+    }
+
+    pub(super) fn of(permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self(permit)
     }
 }
 
@@ -103,6 +113,10 @@ pub(super) struct Writer<C> {
     pub(super) log: Box<dyn BatchLog>,
     /// The position in the log of other nodes' batches; `None` for a store that never followed one.
     pub(super) applied_position: Option<AppliedPosition>,
+    /// The part in a cluster; `None` for a single node, and while it is at work.
+    pub(super) member: Option<Member<C>>,
+    /// True if this node of a cluster decides.
+    pub(super) is_deciding: bool,
 }
 
 /// Wakes the writer, which waits for commands and for a time.
@@ -205,10 +219,25 @@ impl<C> Writer<C> {
         let mut queue = Vec::with_capacity(messages.len());
         for message in messages {
             match message {
-                Message::Close => self.queue.close(),
+                Message::Close => match &mut self.member {
+                    Some(member) => member.close(),
+                    None => self.queue.close(),
+                },
                 Message::Purge(order, permit) => orders.push((order, permit)),
                 Message::Rows => {} // taken before
+                Message::Log(event) => {
+                    if let Some(member) = &mut self.member {
+                        member.take(*event);
+                    }
+                }
                 Message::QueuedCommand(queued, permit) => {
+                    if self.member.is_some()
+                        && self.refusal().is_none()
+                        && let Some(member) = &mut self.member
+                    {
+                        member.add(*queued, permit);
+                        continue;
+                    }
                     queue.push(*queued);
                     match &mut room {
                         Some(room) => room.merge(permit),
@@ -220,6 +249,7 @@ impl<C> Writer<C> {
         if !queue.is_empty() {
             self.take_batch(queue, QueueReservation(room));
         }
+        self.take_part();
         for (order, _permit) in orders {
             self.purge(order);
         }
@@ -245,6 +275,9 @@ impl<C> Writer<C> {
             return Some(Rejection::Unavailable(
                 "the store is being reopened after a failed write; try again in a moment".to_owned(),
             ));
+        }
+        if let Some(refusal) = self.member.as_ref().and_then(Member::refusal) {
+            return Some(refusal);
         }
         let low = self.shared.disk.lock().low(Instant::now());
         self.state = low.map_or(State::Writable, State::DiskLow);
@@ -314,7 +347,7 @@ impl<C> Writer<C> {
         self.deliver(outcomes, room);
     }
 
-    fn is_failed(&self) -> bool {
+    pub(super) fn is_failed(&self) -> bool {
         matches!(self.state, State::Failed(_))
     }
 
@@ -352,6 +385,9 @@ impl<C> Writer<C> {
         health.row_bytes = self.progress.rows.bytes;
         health.cached_documents = cached_documents;
         health.cached_bytes = cached_bytes;
+        if let Some(member) = &self.member {
+            health.member = Some(member.health());
+        }
     }
 }
 

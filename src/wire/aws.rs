@@ -14,11 +14,10 @@ use serde_json::Value;
 use crate::{
     auth::Projection,
     shadow::{
-        Document, Rejection, SectionPatch, ShadowKey, Timestamp, Update,
+        ClientToken, Document, Rejection, SectionPatch, ShadowKey, Timestamp, Update,
         document::tree::{Leaf, Members, Node},
     },
     wire::{
-        ClientToken,
         native::{self, echo, message, version_and_time},
         write::Object,
     },

@@ -35,5 +35,5 @@ pub use crate::wire::request::given::Payload;
 pub use crate::wire::request::json_patch::{json_patch, parse_operations};
 pub use crate::wire::request::rollout::parse_rollout;
 pub use crate::wire::request::weight::weight;
-pub use reply_options::{ClientToken, Dialect, ReplyOptions};
+pub use reply_options::{Dialect, ReplyOptions};
 pub use request::{Parsed, Refused, parse_delete, parse_get, parse_state, parse_update};

@@ -17,10 +17,11 @@ use serde_json::Value;
 use crate::{
     auth::Projection,
     shadow::{
-        Disposition, Document, Etag, FirstOutcome, Rejection, SectionPatch, ShadowKey, Timestamp, Update, Version,
+        ClientToken, Disposition, Document, Etag, FirstOutcome, Rejection, SectionPatch, ShadowKey, Timestamp, Update,
+        Version,
         document::tree::{Members, Node},
     },
-    wire::{ClientToken, ReplyOptions, native::metadata::Metadata, write::Object},
+    wire::{ReplyOptions, native::metadata::Metadata, write::Object},
 };
 
 /// An accepted update, for the reply to its requester.

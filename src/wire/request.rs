@@ -12,9 +12,9 @@ pub(super) mod weight;
 use serde_json::{Map, Value};
 
 use crate::{
-    shadow::{Delete, DocumentLimits, Keyed, Rejection, SectionPatch, Update, pointer::SectionName},
+    shadow::{ClientToken, Delete, DocumentLimits, Keyed, Rejection, SectionPatch, Update, pointer::SectionName},
     wire::{
-        ClientToken, Dialect,
+        Dialect,
         request::{
             fields::Request,
             given::Payload,

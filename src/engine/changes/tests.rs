@@ -3,16 +3,11 @@ use crate::{
     engine::AcceptedCommand,
     observability::request_id::RequestId,
     shadow::{Command, Delete, Disposition, Rejection, tests::sender},
-    wire::ClientToken,
 };
 
 struct IgnoringRequester;
 
 impl Requester for IgnoringRequester {
-    fn client_token(&self) -> Option<&ClientToken> {
-        None
-    }
-
     fn on_outcome(self: Box<Self>, _: Result<AcceptedCommand<'_>, &Rejection>, _: Timestamp) {}
 }
 
@@ -23,6 +18,7 @@ fn notify(changes: &Arc<Changes>, device: &str, seq: Seq, after: &Arc<Document>)
         author: sender("p"),
         id: RequestId::next(),
         client: "c".into(),
+        client_token: None,
         may_create: true,
         row: None,
     };

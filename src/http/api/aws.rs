@@ -34,8 +34,8 @@ use crate::{
         },
         operation::{AWS_NAME, NEXT_TOKEN, Operation, PAGE_SIZE},
     },
-    shadow::{Command, Delete, DeviceId, Rejection, ShadowKey, ShadowName, Timestamp},
-    wire::{self, ClientToken, Dialect, Refused, aws},
+    shadow::{ClientToken, Command, Delete, DeviceId, Rejection, ShadowKey, ShadowName, Timestamp},
+    wire::{self, Dialect, Refused, aws},
 };
 
 /// A request with its path, query, caller and body.

@@ -15,9 +15,9 @@ use crate::{
     engine::{self, AcceptedCommand, Envelope, IncomingRequest, Requester, Taken},
     http::{api::Api, auth::caller::Caller},
     observability::request_id::RequestId,
-    shadow::{Command, Disposition, Document, Etag, Rejection, Sender, ShadowKey, Timestamp},
+    shadow::{ClientToken, Command, Disposition, Document, Etag, Rejection, Sender, ShadowKey, Timestamp},
     store::Applied,
-    wire::{self, ClientToken, Dialect, Via},
+    wire::{self, Dialect, Via},
 };
 
 /// The outcome of an accepted command.
@@ -120,8 +120,9 @@ where
         let Self { caller, key, dialect, answer, .. } = self;
         let Parsed { command, client_token, projection } = parsed;
         let (key, id, client) = (key.clone(), RequestId::current(), caller.client().clone());
-        let envelope = Envelope { key, command, author, id, client, may_create: true, row: None };
-        (envelope, Box::new(PendingResponse { answer, dialect, projection, client_token, admitted }))
+        let token = client_token.clone();
+        let envelope = Envelope { key, command, author, id, client, client_token, may_create: true, row: None };
+        (envelope, Box::new(PendingResponse { answer, dialect, projection, client_token: token, admitted }))
     }
 }
 
@@ -164,10 +165,6 @@ struct PendingResponse {
 impl Requester for PendingResponse {
     fn via(&self) -> Via {
         Via::Http
-    }
-
-    fn client_token(&self) -> Option<&ClientToken> {
-        self.client_token.as_ref()
     }
 
     fn on_outcome(self: Box<Self>, outcome: Result<AcceptedCommand<'_>, &Rejection>, _now: Timestamp) {

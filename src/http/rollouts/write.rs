@@ -38,7 +38,7 @@ use crate::{
         ShadowKey, Timestamp, Update, Version, decide,
     },
     store::RowEdit,
-    wire::{ClientToken, Via},
+    wire::Via,
 };
 
 /// Attempts after changes of the same paths by others.
@@ -276,7 +276,8 @@ impl<'a> Write<'a> {
         let (answer, outcome) = oneshot::channel();
         let (key, client) = (self.key.clone(), self.slot.client.clone());
         let id = RequestId::current();
-        let envelope = Envelope { key, command, author, id, client, may_create: false, row: Some(row) };
+        let envelope =
+            Envelope { key, command, author, id, client, client_token: None, may_create: false, row: Some(row) };
         let request = RolloutWrite { envelope, weight: self.slot.weight, answer };
         let taken = match self.api.service.take(request, &caller.quota(self.api)) {
             Ok(Taken::Submitted) => Ok(()),
@@ -385,10 +386,6 @@ struct PendingOutcome {
 impl Requester for PendingOutcome {
     fn via(&self) -> Via {
         Via::Http
-    }
-
-    fn client_token(&self) -> Option<&ClientToken> {
-        None
     }
 
     fn on_outcome(self: Box<Self>, outcome: Result<AcceptedCommand<'_>, &Rejection>, _: Timestamp) {

@@ -217,7 +217,7 @@ impl Notifier for Arc<Events> {
             applied,
             requester: request.and_then(Request::session_id),
             options: ReplyOptions {
-                token: requester.client_token(),
+                token: envelope.client_token.as_ref(),
                 metadata: request.is_none_or(|request| request.metadata),
             },
         });

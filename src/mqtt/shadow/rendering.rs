@@ -9,8 +9,8 @@ use bytes::Bytes;
 use crate::{
     auth::Projection,
     mqtt::shadow::topics::Event,
-    shadow::{Change, Document, Rejection, ShadowKey, Timestamp, Update},
-    wire::{self, ClientToken, Dialect, ReplyOptions, aws},
+    shadow::{Change, ClientToken, Document, Rejection, ShadowKey, Timestamp, Update},
+    wire::{self, Dialect, ReplyOptions, aws},
 };
 
 /// The dialects, in the order in which events are published.

@@ -27,9 +27,9 @@ use crate::{
         },
     },
     observability::request_id::RequestId,
-    shadow::{Command, Delete, Document, DocumentLimits, Rejection, Sender, ShadowKey, Timestamp},
+    shadow::{ClientToken, Command, Delete, Document, DocumentLimits, Rejection, Sender, ShadowKey, Timestamp},
     store::RowEdit,
-    wire::{self, ClientToken, Dialect, Parsed, Payload, Refused, ReplyOptions, Via},
+    wire::{self, Dialect, Parsed, Payload, Refused, ReplyOptions, Via},
 };
 
 /// A request with its payload, which is not parsed yet: the parsed form may take many times as much memory.
@@ -135,8 +135,8 @@ impl IncomingRequest for ReceivedRequest {
     fn into_command(self, (command, author): (Command, Sender), admitted: Admitted) -> (Envelope, Box<dyn Requester>) {
         let Self { mut request, client, .. } = self;
         let row = request.received.as_mut().and_then(|received| received.edit.take());
-        let (key, id) = (request.key.clone(), request.id);
-        let envelope = Envelope { key, command, author, id, client, may_create: true, row };
+        let (key, id, client_token) = (request.key.clone(), request.id, request.client_token.clone());
+        let envelope = Envelope { key, command, author, id, client, client_token, may_create: true, row };
         (envelope, Box::new(Request { admitted: Some(admitted), ..request }))
     }
 }
@@ -335,10 +335,6 @@ impl Request {
 }
 
 impl Requester for Request {
-    fn client_token(&self) -> Option<&ClientToken> {
-        self.client_token.as_ref()
-    }
-
     fn on_outcome(self: Box<Self>, outcome: Result<AcceptedCommand<'_>, &Rejection>, now: Timestamp) {
         match outcome {
             Err(rejection) => self.reject(rejection, now),

@@ -66,6 +66,15 @@ impl Paths {
         }
     }
 
+    /// Returns the smallest set of paths that makes this set.
+    pub(crate) fn pointers(&self) -> Vec<Pointer> {
+        let mut pointers = Vec::new();
+        for section in SectionName::ALL {
+            self.part(section).collect(&mut Pointer::section(section), &mut pointers);
+        }
+        pointers
+    }
+
     /// Removes `section` from the set.
     #[must_use]
     pub fn without(mut self, section: SectionName) -> Self {
@@ -174,6 +183,21 @@ impl<'a> FromIterator<&'a Pointer> for Paths {
 }
 
 impl PathSubset {
+    /// Adds the paths at and below `path`.
+    fn collect(&self, path: &mut Pointer, pointers: &mut Vec<Pointer>) {
+        match self {
+            Self::Nothing => {}
+            Self::Everything => pointers.push(path.clone()),
+            Self::Below(branches) => {
+                for (key, part) in &**branches {
+                    path.keys.push(key.clone());
+                    part.collect(path, pointers);
+                    path.keys.pop();
+                }
+            }
+        }
+    }
+
     fn insert(&mut self, keys: &[Box<str>]) {
         match (&mut *self, keys) {
             (Self::Everything, _) => {}

@@ -34,7 +34,12 @@ pub(in crate::store) struct AppliedPosition {
     /// The first entries of batches, with the running time of their decision; only where it differs from that of the one
     /// before. Oldest first.
     decided: VecDeque<(Seq, Timestamp)>,
+    /// The last record when this was written to the file.
+    written: u64,
 }
+
+/// Records without changes after which the position is written all the same: a start reads them again.
+const UNWRITTEN_MAX: u64 = 256;
 
 impl AppliedPosition {
     /// Notes that `batch` is applied.
@@ -45,6 +50,16 @@ impl AppliedPosition {
         {
             self.decided.push_back((*first, batch.now.running));
         }
+    }
+
+    /// Notes that the position is in the file.
+    pub(in crate::store) fn written(&mut self) {
+        self.written = self.chain.position.number;
+    }
+
+    /// Returns true if the position is to be written although nothing else is.
+    pub(in crate::store) fn is_due(&self) -> bool {
+        self.chain.position.number - self.written >= UNWRITTEN_MAX
     }
 
     /// Returns the running time at which the entry at `seq` was decided, if it is after the checkpoint.
@@ -91,6 +106,6 @@ impl AppliedPosition {
             .map(|_| Ok((Seq(payload.u64()?), Timestamp(payload.u64()?))))
             .collect::<Result<_, DecodeError>>()?;
         frame::no_extensions(payload)?;
-        Ok(Self { chain: Chain { shard, position, epoch, claim }, removed, decided })
+        Ok(Self { chain: Chain { shard, position, epoch, claim }, removed, decided, written: number })
     }
 }

@@ -3,14 +3,22 @@
 //! Journal entries and edits of rows are in it as they are stored, with their sequences. The rest are changes that the
 //! journal does not have: the idempotency keys of commands that changed nothing, the tombstones that are purged, and how
 //! far retention has removed entries.
+//!
+//! The requests that were decided are in it too, in order: their nodes answer them from the log. With a change is the command
+//! as it was sent, of which each node makes the events.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    shadow::{DeviceId, Remembered, RememberedKey, ShadowKey, Timestamp, Version, name::ShadowName},
+    shadow::{ClientToken, Command, DeviceId, Remembered, RememberedKey, ShadowKey, Timestamp, Version},
     store::{
         codec::{DecodeError, Decoder, put_len, put_str, put_u64},
         journal::entry::Seq,
+        replication::{
+            command_codec::{self, device, key, key_of, name_of, put_key},
+            record::{Claim, NodeId},
+            requests::RequestNumber,
+        },
         state::{
             floor::DeviceFloor,
             purge::{Purge, Purges},
@@ -37,7 +45,40 @@ pub(in crate::store) struct BatchRecord {
     pub(in crate::store) purged: Purges,
     /// The new records of the row log, framed and checksummed; their sequences have no gap.
     pub(in crate::store) rows: Vec<(u64, Vec<u8>)>,
+    /// The requests that were decided, in order. A single node notes none.
+    pub(in crate::store) requests: Vec<DecidedRequest>,
 }
+
+/// A request that was decided.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::store) struct DecidedRequest {
+    pub(in crate::store) request: RequestNumber,
+    pub(in crate::store) decision: RequestDecision,
+}
+
+/// The decision on a request.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::store) enum RequestDecision {
+    /// The command made the next journal entry of the record.
+    Changed(Box<SentCommand>),
+    /// The command is accepted, and made no entry but the next keyed no-op of the record.
+    Remembered,
+    /// The command is accepted and changes nothing in the store.
+    Unchanged,
+    Refused,
+}
+
+/// A command as it was sent, without the parts that its journal entry has.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::store) struct SentCommand {
+    pub(in crate::store) command: Command,
+    pub(in crate::store) client_token: Option<ClientToken>,
+}
+
+const CHANGED: u8 = 1;
+const UNCHANGED: u8 = 2;
+const REFUSED: u8 = 3;
+const REMEMBERED: u8 = 4;
 
 /// An idempotency key that a shadow gets without a journal entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +119,7 @@ impl BatchRecord {
             keys.iter().for_each(|key| put_str(out, name_of(key)));
         }
         put_framed(out, self.rows.iter().map(|(seq, framed)| (*seq, framed)));
+        put_requests(out, &self.requests);
     }
 
     /// Decodes the record.
@@ -90,6 +132,7 @@ impl BatchRecord {
             no_ops: (0..payload.count()?).map(|_| no_op(payload)).collect::<Result<_, _>>()?,
             purged: (0..payload.count()?).map(|_| purge(payload)).collect::<Result<BTreeMap<_, _>, _>>()?,
             rows: framed(payload)?,
+            requests: requests(payload)?,
         })
     }
 }
@@ -120,33 +163,59 @@ fn framed(payload: &mut Decoder<'_>) -> Result<Vec<(u64, Vec<u8>)>, DecodeError>
         .collect()
 }
 
-fn put_key(out: &mut Vec<u8>, key: &ShadowKey) {
-    put_str(out, key.device.as_str());
-    put_str(out, name_of(key));
-}
-
-/// Returns the name of a shadow; empty for the classic one.
-fn name_of(key: &ShadowKey) -> &str {
-    key.name.as_ref().map_or("", ShadowName::as_str)
-}
-
-fn device(payload: &mut Decoder<'_>) -> Result<DeviceId, DecodeError> {
-    DeviceId::new(payload.str()?).map_err(|_| DecodeError::Invalid("a device id"))
-}
-
-fn key(device: DeviceId, payload: &mut Decoder<'_>) -> Result<ShadowKey, DecodeError> {
-    match payload.str()? {
-        "" => Ok(ShadowKey::classic(device)),
-        name => {
-            let name = ShadowName::new(name).map_err(|_| DecodeError::Invalid("a shadow name"))?;
-            Ok(ShadowKey::named(device, name))
+/// Appends requests: each names its node by its place among those that the record names before it.
+fn put_requests(out: &mut Vec<u8>, requests: &[DecidedRequest]) {
+    let mut origins: Vec<Claim> = Vec::new();
+    put_len(out, requests.len());
+    for DecidedRequest { request: RequestNumber { origin, number }, decision } in requests {
+        let known = origins.iter().position(|known| known == origin);
+        put_len(out, known.unwrap_or(origins.len()));
+        if known.is_none() {
+            put_u64(out, origin.node.0);
+            put_u64(out, origin.incarnation);
+            origins.push(*origin);
+        }
+        put_u64(out, *number);
+        match decision {
+            RequestDecision::Changed(sent) => {
+                out.push(CHANGED);
+                command_codec::put_token(out, sent.client_token.as_ref());
+                command_codec::put_command(out, &sent.command);
+            }
+            RequestDecision::Remembered => out.push(REMEMBERED),
+            RequestDecision::Unchanged => out.push(UNCHANGED),
+            RequestDecision::Refused => out.push(REFUSED),
         }
     }
 }
 
+fn requests(payload: &mut Decoder<'_>) -> Result<Vec<DecidedRequest>, DecodeError> {
+    let mut origins: Vec<Claim> = Vec::new();
+    let mut request = |payload: &mut Decoder<'_>| {
+        let place = payload.size()?;
+        if place == origins.len() {
+            origins.push(Claim { node: NodeId(payload.u64()?), incarnation: payload.u64()? });
+        }
+        let origin = *origins.get(place).ok_or(DecodeError::Invalid("a node"))?;
+        let request = RequestNumber { origin, number: payload.u64()? };
+        let decision = match payload.u8()? {
+            CHANGED => {
+                let client_token = command_codec::token(payload)?;
+                let command = command_codec::command(payload)?;
+                RequestDecision::Changed(Box::new(SentCommand { command, client_token }))
+            }
+            REMEMBERED => RequestDecision::Remembered,
+            UNCHANGED => RequestDecision::Unchanged,
+            REFUSED => RequestDecision::Refused,
+            _ => return Err(DecodeError::Invalid("a decision")),
+        };
+        Ok(DecidedRequest { request, decision })
+    };
+    (0..payload.count()?).map(|_| request(payload)).collect()
+}
+
 fn no_op(payload: &mut Decoder<'_>) -> Result<KeyedNoOp, DecodeError> {
-    let device = device(payload)?;
-    let (key, after) = (key(device, payload)?, Seq(payload.u64()?));
+    let (key, after) = (key(payload)?, Seq(payload.u64()?));
     match remembered::all(payload)?.keys() {
         [remembered] => Ok(KeyedNoOp { key, after, remembered: Arc::clone(remembered) }),
         _ => Err(DecodeError::Invalid("the number of idempotency keys")),
@@ -156,6 +225,6 @@ fn no_op(payload: &mut Decoder<'_>) -> Result<KeyedNoOp, DecodeError> {
 fn purge(payload: &mut Decoder<'_>) -> Result<(DeviceId, Purge), DecodeError> {
     let device = device(payload)?;
     let floor = DeviceFloor { version: Version(payload.u64()?), last_entry: Seq(payload.u64()?) };
-    let keys = (0..payload.count()?).map(|_| key(device.clone(), payload)).collect::<Result<_, _>>()?;
+    let keys = (0..payload.count()?).map(|_| key_of(device.clone(), payload)).collect::<Result<_, _>>()?;
     Ok((device, Purge { keys, floor }))
 }

@@ -10,6 +10,7 @@ use crate::store::{
         batch_record::BatchRecord,
         record::{Claim, Epoch, LogPosition, LogRecord, NodeId, RecordContent, ShardId},
     },
+    schema::JournalPosition,
 };
 
 /// The position of a reader, and the claim that holds there.
@@ -27,7 +28,8 @@ pub(in crate::store) struct Chain {
 /// A record that was read.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::store) enum ReadRecord {
-    Claim,
+    /// A claim, in the state whose journal ends there.
+    Claim(JournalPosition),
     Batch(Box<BatchRecord>),
     NodeGone(NodeId),
     /// The record changes nothing.
@@ -80,10 +82,10 @@ impl Chain {
         let record = LogRecord::decode(number, framed).map_err(|error| ChainError::Unreadable { number, error })?;
         let LogRecord { shard, epoch, previous, content, .. } = record;
         let is_void = match content {
-            RecordContent::Claim(_) => epoch <= self.epoch,
+            RecordContent::Claim(..) => epoch <= self.epoch,
             _ => epoch < self.epoch,
         };
-        if shard != self.shard || (!is_void && epoch > self.epoch && !matches!(content, RecordContent::Claim(_))) {
+        if shard != self.shard || (!is_void && epoch > self.epoch && !matches!(content, RecordContent::Claim(..))) {
             return Err(ChainError::Misplaced { number });
         }
         if previous != self.position.digest {
@@ -95,9 +97,9 @@ impl Chain {
         }
         self.epoch = epoch;
         Ok(match content {
-            RecordContent::Claim(claim) => {
+            RecordContent::Claim(claim, journal) => {
                 self.claim = claim;
-                ReadRecord::Claim
+                ReadRecord::Claim(journal)
             }
             RecordContent::Batch(batch) => ReadRecord::Batch(batch),
             RecordContent::NodeGone(node) => ReadRecord::NodeGone(node),

@@ -8,52 +8,86 @@
 //! start replays an entry of a shadow whose tombstone was purged since.
 
 use crate::store::{
+    batch::DecideContext,
     error::StoreError,
     healing::UnknownCommit,
     health::State,
     journal::entry::Seq,
     pages::check::CheckedTable,
     replication::{
+        applied_position::AppliedPosition,
+        batch_record::BatchRecord,
         chain::{Chain, ReadRecord},
-        replay::Replay,
+        replay::{Replay, ReplayedRequests},
     },
+    schema::JournalPosition,
     state::names::NameCounts,
     writer::Writer,
 };
 
 impl<C> Writer<C> {
-    /// Applies records that follow in the log, each with the reader's state after it. After an error, the position in the
-    /// file says which of them were applied.
-    pub(in crate::store) fn follow(&mut self, records: Vec<(Chain, ReadRecord)>) -> Result<(), StoreError> {
+    /// Applies records that follow in the log, each with the reader's state after it, and passes their requests on. After an
+    /// error, the position in the file says which of them were applied.
+    pub(in crate::store) fn follow(
+        &mut self,
+        records: impl IntoIterator<Item = (Chain, ReadRecord)>,
+        requests: &mut impl ReplayedRequests,
+    ) -> Result<(), StoreError> {
         self.check_open()?;
         // It is counted again, should this node decide.
         self.names = NameCounts::new(self.options.shadow_names_max);
         let mut group = Replay::new(&self.progress);
         for (chain, record) in records {
-            if let ReadRecord::Batch(batch) = record {
-                if !batch.purged.is_empty() || batch.removed > self.progress.checkpoint.seq {
-                    self.apply_group(group)?;
-                    self.flush_up_to(batch.removed)?;
-                    group = Replay::new(&self.progress);
+            requests.begin(chain.position.number);
+            match record {
+                ReadRecord::Claim(journal) => check_same(chain.position.number, group.changes.head, journal)?,
+                ReadRecord::Batch(batch) => {
+                    if !batch.purged.is_empty() || batch.removed > self.progress.checkpoint.seq {
+                        self.apply_group(group)?;
+                        self.flush_up_to(batch.removed)?;
+                        group = Replay::new(&self.progress);
+                    }
+                    self.replay(*batch, &mut group, requests)?;
                 }
-                if !batch.purged.is_empty() {
-                    self.check_purgeable()?;
-                }
-                self.clock.reach(batch.now.running);
-                self.applied_position.get_or_insert_default().add(&batch);
-                if let Err(error) = group.add(*batch, &self.shared) {
-                    // What was added to the position was not applied.
-                    self.applied_position = self.shared.database.get()?.applied_position()?;
-                    return Err(error);
-                }
+                ReadRecord::NodeGone(_) | ReadRecord::Void => {}
             }
             self.applied_position.get_or_insert_default().chain = chain;
         }
         self.apply_group(group)
     }
 
+    fn replay(
+        &mut self,
+        batch: BatchRecord,
+        group: &mut Replay,
+        requests: &mut impl ReplayedRequests,
+    ) -> Result<(), StoreError> {
+        if !batch.purged.is_empty() {
+            self.check_purgeable()?;
+        }
+        let now = batch.now;
+        self.clock.reach(now.running);
+        self.applied_position.get_or_insert_default().add(&batch);
+        let Self { shared, dirty_set, names, options, .. } = self;
+        let mut context = DecideContext { shared, dirty_set, names, limits: &options.document, now };
+        if let Err(error) = group.add(batch, &mut context, requests) {
+            // What was added to the position was not applied.
+            self.applied_position = self.shared.database.get()?.applied_position()?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
     fn apply_group(&mut self, group: Replay) -> Result<(), StoreError> {
-        let Replay { changes, edits, .. } = group;
+        let Replay { mut changes, edits, .. } = group;
+        if edits.is_empty() {
+            if changes.is_without_effect() && !self.must_write_position() {
+                self.keep_loaded(changes.touched);
+                return Ok(());
+            }
+            // The rows of a member of a cluster are its own.
+            changes.record.rows = self.pending_rows.records(self.progress.rows.head);
+        }
         let (head, counts) = (changes.head, changes.counts);
         self.pending_rows.set_commands(edits);
         if self.apply(changes).is_err() {
@@ -85,7 +119,25 @@ impl<C> Writer<C> {
         }
     }
 
+    /// Returns true if a commit is due for the position in the log or the rows of this node.
+    pub(in crate::store) fn must_write_position(&self) -> bool {
+        self.pending_rows.is_due() || self.applied_position.as_ref().is_some_and(AppliedPosition::is_due)
+    }
+
     fn check_open(&self) -> Result<(), StoreError> {
         if matches!(self.state, State::Failed(_)) { Err(StoreError::Reopening) } else { Ok(()) }
     }
+}
+
+/// Checks that the store of this node, whose journal ends at `own`, is in the state in which record `number` claims.
+fn check_same(number: u64, own: JournalPosition, claimed: JournalPosition) -> Result<(), StoreError> {
+    if own == claimed {
+        return Ok(());
+    }
+    let detail = format!(
+        "this store is not a copy of the one that claims in record {number} of the log: its journal has {} bytes at entry {}, \
+         the other's {} at {}",
+        own.bytes, own.seq, claimed.bytes, claimed.seq
+    );
+    Err(StoreError::entry(claimed.seq, detail))
 }

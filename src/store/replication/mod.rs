@@ -7,7 +7,8 @@
 //!
 //! A [`record::LogRecord`] is a record with its place in the log: each names the one before it by its digest, so the log
 //! is a chain, which every reader checks ([`chain`]). Which node decides is in the log itself: [`replica`] claims the next
-//! epoch, appends, tries again, and stops. It does no I/O. [`replicated_log`] is the seam to the engine that stores the log.
+//! epoch, appends, tries again, and stops. It does no I/O. A [`member`] is a store that takes part; [`member::Link`] is its seam
+//! to the engine that stores the log and to the other nodes.
 //!
 //! *Invariant:* applying a record depends on the store before it and on the record alone. A time that matters is in it.
 //!
@@ -17,8 +18,10 @@ pub(super) mod applied_position;
 pub(super) mod batch_log;
 pub(super) mod batch_record;
 pub(super) mod chain;
+pub(super) mod command_codec;
 pub(super) mod following;
+pub(super) mod member;
 pub(super) mod record;
 pub(super) mod replay;
 pub(super) mod replica;
-pub(super) mod replicated_log;
+pub(super) mod requests;

@@ -13,7 +13,9 @@ use sha2::{Digest as _, Sha256};
 use crate::store::{
     codec::{DecodeError, Decoder, put_u64},
     frame,
+    journal::entry::Seq,
     replication::batch_record::BatchRecord,
+    schema::JournalPosition,
 };
 
 /// The format of records that this program writes, and the only one it reads.
@@ -31,8 +33,8 @@ const NODE_GONE: u8 = 3;
 pub(in crate::store) struct Epoch(pub(in crate::store) u64);
 
 /// The number of a node, from the configuration of the cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::store) struct NodeId(pub(in crate::store) u64);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u64);
 
 /// The number of a part of the devices that has a log and a decider of its own. There is one, 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,16 +66,16 @@ pub(in crate::store) struct LogRecord {
 /// The content of a record.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::store) enum RecordContent {
-    /// The node decides from here on.
-    Claim(Claim),
+    /// The node decides from here on, in the state whose journal ends there.
+    Claim(Claim, JournalPosition),
     /// The changes of one batch.
     Batch(Box<BatchRecord>),
     /// The node is gone, with its clients.
     NodeGone(NodeId),
 }
 
-/// A claim of an epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A claim of an epoch, and the start of a node that makes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(in crate::store) struct Claim {
     pub(in crate::store) node: NodeId,
     /// A random number of each start of the node, so that two of its processes never make the same record.
@@ -105,10 +107,12 @@ impl LogRecord {
         put_u64(&mut out, self.number);
         out.extend_from_slice(&self.previous.0);
         match &self.content {
-            RecordContent::Claim(Claim { node, incarnation }) => {
+            RecordContent::Claim(Claim { node, incarnation }, journal) => {
                 out.push(CLAIM);
                 put_u64(&mut out, node.0);
                 put_u64(&mut out, *incarnation);
+                put_u64(&mut out, journal.seq.0);
+                put_u64(&mut out, journal.bytes);
             }
             RecordContent::Batch(batch) => {
                 out.push(BATCH);
@@ -144,7 +148,11 @@ impl LogRecord {
 
 fn content(payload: &mut Decoder<'_>) -> Result<RecordContent, DecodeError> {
     match payload.u8()? {
-        CLAIM => Ok(RecordContent::Claim(Claim { node: NodeId(payload.u64()?), incarnation: payload.u64()? })),
+        CLAIM => {
+            let claim = Claim { node: NodeId(payload.u64()?), incarnation: payload.u64()? };
+            let journal = JournalPosition { seq: Seq(payload.u64()?), bytes: payload.u64()? };
+            Ok(RecordContent::Claim(claim, journal))
+        }
         BATCH => Ok(RecordContent::Batch(Box::new(BatchRecord::decode(payload)?))),
         NODE_GONE => Ok(RecordContent::NodeGone(NodeId(payload.u64()?))),
         _ => Err(DecodeError::Invalid("the kind of the record")),

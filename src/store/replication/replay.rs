@@ -3,9 +3,12 @@
 //! Several records become one commit, as long as none of them purges tombstones of documents that an earlier one of them
 //! may have touched.
 
+use std::{iter::Peekable, sync::Arc, vec};
+
 use crate::{
-    shadow::{DocumentLimits, Timestamp},
+    shadow::{Document, DocumentLimits, Timestamp},
     store::{
+        batch::DecideContext,
         changes::Changes,
         codec::DecodeError,
         error::StoreError,
@@ -14,7 +17,10 @@ use crate::{
             unapplied,
         },
         reader::{self, Shared},
-        replication::batch_record::{BatchRecord, KeyedNoOp},
+        replication::{
+            batch_record::{BatchRecord, DecidedRequest, KeyedNoOp, RequestDecision, SentCommand},
+            requests::RequestNumber,
+        },
         rows::{
             edit::{self, RowEdit},
             tables::ROW_LOG,
@@ -23,6 +29,37 @@ use crate::{
         store_clock::Now,
     },
 };
+
+/// The receiver of the requests of records, while they are replayed.
+pub(in crate::store) trait ReplayedRequests {
+    /// The record with this number follows.
+    fn begin(&mut self, number: u64);
+
+    /// Receives a request that made an entry.
+    fn changed(&mut self, request: RequestNumber, sent: SentCommand, replayed: ReplayedChange);
+
+    /// Receives a request that made no entry, with the changes before it, against which it was decided.
+    fn unchanged(
+        &mut self,
+        request: RequestNumber,
+        is_accepted: bool,
+        changes: &mut Changes,
+        context: &mut DecideContext<'_>,
+    );
+}
+
+/// A change that was replayed.
+pub(in crate::store) struct ReplayedChange {
+    pub(in crate::store) entry: JournalEntry,
+    pub(in crate::store) before: Arc<Document>,
+    pub(in crate::store) after: Arc<Document>,
+}
+
+/// The part of a record that is not replayed yet.
+struct RestOfRecord {
+    no_ops: Peekable<vec::IntoIter<KeyedNoOp>>,
+    entries: vec::IntoIter<(Seq, Vec<u8>)>,
+}
 
 /// The changes of some records; see the module.
 pub(in crate::store) struct Replay {
@@ -40,47 +77,80 @@ impl Replay {
         Self { changes, edits: Vec::new(), last_row: progress.rows.head.seq.0 }
     }
 
-    /// Adds the changes of `batch`, the record that follows.
-    pub(in crate::store) fn add(&mut self, batch: BatchRecord, shared: &Shared) -> Result<(), StoreError> {
-        let BatchRecord { now, path_tombstones_max, entries, no_ops, purged, rows, .. } = batch;
+    /// Adds the changes of `batch`, the record that follows, and passes its requests on.
+    pub(in crate::store) fn add(
+        &mut self,
+        batch: BatchRecord,
+        context: &mut DecideContext<'_>,
+        requests: &mut impl ReplayedRequests,
+    ) -> Result<(), StoreError> {
+        let BatchRecord { now, path_tombstones_max, entries, no_ops, purged, rows, requests: decided, .. } = batch;
         self.changes.counts.purged(purged.values().map(|purge| purge.keys.len()).sum());
         self.changes.record.purged.extend(purged);
-        let mut no_ops = no_ops.into_iter().peekable();
-        for (seq, framed) in entries {
-            while let Some(no_op) = no_ops.next_if(|no_op| no_op.after < seq) {
-                self.add_no_op(no_op, shared)?;
+        let mut rest = RestOfRecord { no_ops: no_ops.into_iter().peekable(), entries: entries.into_iter() };
+        let decided_at = (now.running, path_tombstones_max);
+        let missing = StoreError::entry(self.changes.head.seq, "a request of the record has no entry");
+        for DecidedRequest { request, decision } in decided {
+            match decision {
+                RequestDecision::Changed(sent) => match self.add_next(&mut rest, decided_at, context.shared)? {
+                    Some(replayed) => requests.changed(request, *sent, replayed),
+                    None => return Err(missing),
+                },
+                RequestDecision::Remembered => {
+                    requests.unchanged(request, true, &mut self.changes, context);
+                    match rest.no_ops.next() {
+                        Some(no_op) => self.add_no_op(no_op, context.shared)?,
+                        None => return Err(missing),
+                    }
+                }
+                RequestDecision::Unchanged => requests.unchanged(request, true, &mut self.changes, context),
+                RequestDecision::Refused => requests.unchanged(request, false, &mut self.changes, context),
             }
-            self.add_entry(seq, framed, now.running, path_tombstones_max, shared)?;
         }
-        no_ops.try_for_each(|no_op| self.add_no_op(no_op, shared))?;
+        while self.add_next(&mut rest, decided_at, context.shared)?.is_some() {}
+        rest.no_ops.try_for_each(|no_op| self.add_no_op(no_op, context.shared))?;
         rows.into_iter().try_for_each(|(seq, framed)| self.add_rows(seq, framed))
+    }
+
+    /// Adds the next entry, and the keyed no-ops before it.
+    fn add_next(
+        &mut self,
+        rest: &mut RestOfRecord,
+        decided_at: (Timestamp, usize),
+        shared: &Shared,
+    ) -> Result<Option<ReplayedChange>, StoreError> {
+        let Some((seq, framed)) = rest.entries.next() else { return Ok(None) };
+        while let Some(no_op) = rest.no_ops.next_if(|no_op| no_op.after < seq) {
+            self.add_no_op(no_op, shared)?;
+        }
+        self.add_entry(seq, framed, decided_at, shared).map(Some)
     }
 
     fn add_entry(
         &mut self,
         seq: Seq,
         framed: Vec<u8>,
-        decided: Timestamp,
-        path_tombstones_max: usize,
+        (decided, path_tombstones_max): (Timestamp, usize),
         shared: &Shared,
-    ) -> Result<(), StoreError> {
+    ) -> Result<ReplayedChange, StoreError> {
         if seq.0 != self.changes.head.seq.0 + 1 {
             return Err(StoreError::entry(seq, format!("it follows {} in the log", self.changes.head.seq)));
         }
         let entry: JournalEntry = reader::entry(seq, &framed)?;
         let touched = self.changes.touch(&entry.key, shared)?;
         let stored = &mut touched.stored;
-        let before = stored.is_recorded().then_some(stored.document.deleted);
-        let document = unapplied::next(stored, &entry, path_tombstones_max)?;
+        let was_deleted = stored.is_recorded().then_some(stored.document.deleted);
+        let before = Arc::clone(&stored.document);
+        let after = Arc::new(unapplied::next(stored, &entry, path_tombstones_max)?);
         let remembered = entry.remember(&stored.remembered, decided);
         stored.remembered = remembered.map_err(|_| StoreError::entry(seq, "no room for its idempotency key"))?;
-        stored.document = document.into();
+        stored.document = Arc::clone(&after);
         stored.last_entry = seq;
         touched.changed = true;
-        self.changes.counts.written(before, entry.deleted);
+        self.changes.counts.written(was_deleted, entry.deleted);
         self.changes.head = self.changes.head.next(framed.len());
         self.changes.record.entries.push((seq, framed));
-        Ok(())
+        Ok(ReplayedChange { entry, before, after })
     }
 
     fn add_no_op(&mut self, no_op: KeyedNoOp, shared: &Shared) -> Result<(), StoreError> {
@@ -104,4 +174,17 @@ impl Replay {
         self.changes.record.rows.push((seq, framed));
         Ok(())
     }
+}
+
+/// For a store that is no member of a cluster.
+#[cfg(test)]
+pub(in crate::store) struct NoRequests;
+
+#[cfg(test)]
+impl ReplayedRequests for NoRequests {
+    fn begin(&mut self, _: u64) {}
+
+    fn changed(&mut self, _: RequestNumber, _: SentCommand, _: ReplayedChange) {}
+
+    fn unchanged(&mut self, _: RequestNumber, _: bool, _: &mut Changes, _: &mut DecideContext<'_>) {}
 }

@@ -15,10 +15,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::store::replication::{
-    chain::{Chain, ChainError, ReadRecord},
-    record::{Claim, Epoch, LogPosition, RecordContent, RecordDigest},
-    replicated_log::Appended,
+use crate::store::{
+    replication::{
+        chain::{Chain, ChainError, ReadRecord},
+        record::{Claim, Epoch, LogPosition, RecordContent, RecordDigest},
+    },
+    schema::JournalPosition,
 };
 
 /// Bytes of the last records that a node keeps, to append them again.
@@ -59,9 +61,20 @@ enum Pending {
     End(u64),
 }
 
+/// The outcome of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// The record is on the disks of a majority.
+    Stored,
+    /// The log does not end at the expected record.
+    Refused,
+    /// The record may have been appended, or may be later.
+    Unknown,
+}
+
 /// An action that the caller carries out. It reports the result, or carries the action out again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::store) enum Action {
+pub enum Action {
     /// Append the record; the result goes to [`Replica::appended`].
     Append {
         /// The number of the last record of the log.
@@ -128,10 +141,10 @@ impl Replica {
         }
     }
 
-    /// Claims the next epoch; `None` unless this node only follows.
-    pub(in crate::store) fn claim(&mut self) -> Option<Action> {
+    /// Claims the next epoch, in the state whose journal ends at `journal`; `None` unless this node only follows.
+    pub(in crate::store) fn claim(&mut self, journal: JournalPosition) -> Option<Action> {
         let epoch = Epoch(self.chain.epoch.0 + 1);
-        (self.duty == Duty::Following).then(|| self.append(epoch, RecordContent::Claim(self.claim))).flatten()
+        (self.duty == Duty::Following).then(|| self.append(epoch, RecordContent::Claim(self.claim, journal))).flatten()
     }
 
     /// Appends a record that was decided in the present state; `None` unless this node decides and nothing is under way.
@@ -286,7 +299,7 @@ impl KeptRecords {
         self.get(number).map(|(position, _)| *position)
     }
 
-    fn record(&self, number: u64) -> Option<&Bytes> {
+    pub(in crate::store) fn record(&self, number: u64) -> Option<&Bytes> {
         self.get(number).map(|(_, record)| record)
     }
 }

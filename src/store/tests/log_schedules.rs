@@ -7,13 +7,18 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::{Random, memory_log::MemoryLog};
-use crate::store::replication::{
-    batch_record::BatchRecord,
-    chain::{Chain, ReadRecord},
-    record::{Claim, Epoch, LogRecord, NodeId, RecordContent, RecordDigest},
-    replica::{Action, KeptRecords, Reaction, Replica},
-    replicated_log::{Appended, ReplicatedLog},
+use super::{
+    Random,
+    memory_log::{MemoryLog, ReplicatedLog},
+};
+use crate::store::{
+    replication::{
+        batch_record::BatchRecord,
+        chain::{Chain, ReadRecord},
+        record::{Claim, Epoch, LogRecord, NodeId, RecordContent, RecordDigest},
+        replica::{Action, Appended, KeptRecords, Reaction, Replica},
+    },
+    schema::JournalPosition,
 };
 
 const NODES: usize = 3;
@@ -189,7 +194,7 @@ impl Schedule {
             }
             1..=4 if self.nodes[node].replica.is_deciding() => self.decide(node),
             5 if may_claim => {
-                let action = self.nodes[node].replica.claim();
+                let action = self.nodes[node].replica.claim(JournalPosition::default());
                 self.send(node, action);
             }
             _ => _ = self.follow(node),
@@ -355,7 +360,7 @@ impl Schedule {
                 let reasons: Vec<_> = self.nodes.iter().map(|node| node.replica.latched().cloned()).collect();
                 return Err(Violation::Stuck(format!("{reasons:?}")));
             };
-            let action = self.nodes[node].replica.claim();
+            let action = self.nodes[node].replica.claim(JournalPosition::default());
             self.send(node, action);
             self.deliver_all();
             if self.nodes[node].replica.is_deciding() && self.nodes[node].replica.action().is_none() {
@@ -405,7 +410,7 @@ impl Schedule {
         for number in 1..=self.log.last() {
             let record = LogRecord::decode(number, self.log.get(number).unwrap()).unwrap();
             match record.content {
-                RecordContent::Claim(_) => newest = newest.max(record.epoch),
+                RecordContent::Claim(..) => newest = newest.max(record.epoch),
                 RecordContent::Batch(batch) if record.epoch == newest || !heed_claims => {
                     let (batch, decided_in) = name_of(&batch);
                     if decided_in != state.digest {

@@ -6,7 +6,23 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Random;
-use crate::store::replication::replicated_log::{Appended, ReplicatedLog};
+use crate::store::replication::replica::Appended;
+
+/// A log on several machines.
+pub(super) trait ReplicatedLog {
+    /// Appends `record` if the last record of the log is `expected`.
+    fn append(&mut self, expected: u64, record: &Bytes) -> Appended;
+
+    /// Returns records from the number `from` on, at most `limit`, none at the end of the log. `None`: the log cannot be read now,
+    /// or the record was trimmed.
+    fn follow(&mut self, from: u64, limit: usize) -> Option<Vec<Bytes>>;
+
+    /// Returns the number of the last record, 0 for an empty log. `None`: the log cannot be read now.
+    fn tail(&mut self) -> Option<u64>;
+
+    /// Removes the records up to the number `to`, which every node has on its disk, except for the last of the log.
+    fn trim(&mut self, to: u64);
+}
 
 /// A log without faults.
 #[derive(Clone, Default)]
@@ -65,11 +81,18 @@ pub(super) struct FaultyLog {
     pub(super) log: Arc<Mutex<MemoryLog>>,
     random: Random,
     late: Vec<(u64, Bytes)>,
+    /// True if it loses records from its end.
+    loses: bool,
 }
 
 impl FaultyLog {
     pub(super) fn new(log: Arc<Mutex<MemoryLog>>, seed: u64) -> Self {
-        Self { log, random: Random::new(seed), late: Vec::new() }
+        Self { log, random: Random::new(seed), late: Vec::new(), loses: true }
+    }
+
+    /// Returns a log that keeps what it has acknowledged.
+    pub(super) fn without_losses(log: Arc<Mutex<MemoryLog>>, seed: u64) -> Self {
+        Self { loses: false, ..Self::new(log, seed) }
     }
 }
 
@@ -92,7 +115,7 @@ impl ReplicatedLog for FaultyLog {
                 return Appended::Unknown;
             }
             3 => self.late.push((expected, record.clone())),
-            4 => {
+            4 if self.loses => {
                 let end = log.last().saturating_sub(self.random.below(4)).max(log.trimmed + 1);
                 log.lose_after(end);
             }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod ages;
+mod clusters;
 mod copies;
 mod counts;
 mod damage;
@@ -87,8 +88,9 @@ fn queued<C>(key: &ShadowKey, command: Command, context: C) -> QueuedCommand<C> 
 
 fn queued_by<C>(author: &str, key: &ShadowKey, command: Command, context: C) -> QueuedCommand<C> {
     let (author, id) = (sender(author), RequestId::next());
+    let client = "client-1".into();
     let envelope =
-        Envelope { key: key.clone(), command, author, id, client: "client-1".into(), may_create: true, row: None };
+        Envelope { key: key.clone(), command, author, id, client, client_token: None, may_create: true, row: None };
     QueuedCommand { envelope, context }
 }
 

@@ -4,19 +4,21 @@ use bytes::Bytes;
 
 use super::{
     log_schedules::{batch, claim},
-    memory_log::MemoryLog,
+    memory_log::{MemoryLog, ReplicatedLog},
 };
-use crate::store::replication::{
-    chain::{Chain, ChainError, ReadRecord},
-    record::{Epoch, LogPosition, RecordContent},
-    replica::{Action, KeptRecords, Replica},
-    replicated_log::{Appended, ReplicatedLog},
+use crate::store::{
+    replication::{
+        chain::{Chain, ChainError, ReadRecord},
+        record::{Epoch, LogPosition, RecordContent},
+        replica::{Action, Appended, KeptRecords, Replica},
+    },
+    schema::JournalPosition,
 };
 
 /// Returns a node that has claimed and appended `batches` to `log`.
 fn decider(log: &mut MemoryLog, node: usize, batches: u64) -> Replica {
     let mut replica = Replica::new(claim(node, 0), Chain::default(), KeptRecords::default());
-    let mut action = replica.claim();
+    let mut action = replica.claim(JournalPosition::default());
     for number in 0..=batches {
         let Some(Action::Append { expected, record }) = action else { panic!("an append") };
         assert!(replica.appended(log.append(expected, &record)).is_own);
@@ -42,7 +44,8 @@ fn a_node_compares_before_it_appends_again() {
             other.observe(log.get(number).unwrap());
         }
         for number in 0..others {
-            let action = if number == 0 { other.claim() } else { other.propose(batch(100, 0)) };
+            let action =
+                if number == 0 { other.claim(JournalPosition::default()) } else { other.propose(batch(100, 0)) };
             let Some(Action::Append { expected, record }) = action else { panic!("an append") };
             assert!(other.appended(log.append(expected, &record)).is_own, "{label}");
         }
@@ -72,12 +75,16 @@ fn a_void_record_changes_nothing() {
     let former = decider(&mut log, 0, 1);
     let mut reader = Replica::new(claim(1, 0), Chain::default(), KeptRecords::default());
     (1..=log.last()).for_each(|number| _ = reader.observe(log.get(number).unwrap()));
-    let Some(Action::Append { expected, record }) = reader.claim() else { panic!("an append") };
+    let Some(Action::Append { expected, record }) = reader.claim(JournalPosition::default()) else {
+        panic!("an append")
+    };
     assert!(reader.appended(log.append(expected, &record)).is_own);
     // The former decider reads the claim, and appends in its own epoch nevertheless.
     let mut chain = *former.chain();
     chain.read(&record).unwrap();
-    for (label, content) in [("a batch", batch(9, 0)), ("a claim", RecordContent::Claim(claim(0, 0)))] {
+    for (label, content) in
+        [("a batch", batch(9, 0)), ("a claim", RecordContent::Claim(claim(0, 0), JournalPosition::default()))]
+    {
         let void: Bytes = chain.next(former.chain().epoch, content).encode().into();
         assert_eq!(chain.read(&void), Ok(ReadRecord::Void), "{label}");
         assert_eq!(reader.observe(&void).record, Some(ReadRecord::Void), "{label}");

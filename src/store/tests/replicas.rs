@@ -11,7 +11,7 @@ use redb::ReadableTable;
 
 use super::{
     Random, delete, key,
-    memory_log::{FaultyLog, MemoryLog},
+    memory_log::{FaultyLog, MemoryLog, ReplicatedLog},
     model::{random_command, small_options},
     named, purging, queued_by,
     sim_disk::{Repaired, SimDisk, Stop},
@@ -27,10 +27,10 @@ use crate::{
             batch_record::BatchRecord,
             chain::Chain,
             record::{Claim, RecordContent},
+            replay::NoRequests,
             replica::{Action, KeptRecords, Replica},
-            replicated_log::ReplicatedLog,
         },
-        schema::{Checkpoint, FLOORS_TABLE, JOURNAL_TABLE, RowsCheckpoint, STATE_TABLE},
+        schema::{Checkpoint, FLOORS_TABLE, JOURNAL_TABLE, JournalPosition, RowsCheckpoint, STATE_TABLE},
         state::record::{self, RecordEncoder},
     },
 };
@@ -51,7 +51,7 @@ impl DecidingNode {
     fn claim(log: FaultyLog) -> Self {
         let replica = Replica::new(Claim::default(), Chain::default(), KeptRecords::default());
         let mut node = Self { replica, log, no_ops: Arc::default() };
-        let action = node.replica.claim();
+        let action = node.replica.claim(JournalPosition::default());
         node.carry_out(action);
         assert!(node.replica.is_deciding());
         node
@@ -225,8 +225,8 @@ impl Pair {
             let read = chain.read(record).unwrap();
             (chain, read)
         };
-        let records = found.iter().map(read).collect();
-        self.follower.writer.follow(records)
+        let records: Vec<_> = found.iter().map(read).collect();
+        self.follower.writer.follow(records, &mut NoRequests)
     }
 
     fn restart(&mut self) {
@@ -308,8 +308,8 @@ fn some_key(random: &mut Random) -> ShadowKey {
 
 /// The content of a store whose documents are all flushed.
 #[derive(Debug, PartialEq)]
-struct Dump {
-    state: Vec<(Vec<u8>, Vec<u8>)>,
+pub(super) struct Dump {
+    pub(super) state: Vec<(Vec<u8>, Vec<u8>)>,
     journal: Vec<(u64, Vec<u8>)>,
     floors: Vec<(String, Vec<u8>)>,
     rows: Vec<(Vec<u8>, Bytes)>,
@@ -318,7 +318,7 @@ struct Dump {
 }
 
 impl Dump {
-    fn of(stepped: &Stepped) -> Self {
+    pub(super) fn of(stepped: &Stepped) -> Self {
         let (database, dictionaries) = (&stepped.writer.shared.database, &stepped.writer.shared.dictionaries);
         // Each store has dictionaries of its own.
         let plain = |key: &[u8], value: &[u8]| {

@@ -13,8 +13,8 @@ use super::sim_disk::SimDisk;
 use crate::{
     shadow::Timestamp,
     store::{
-        CommitReport, Moment, Outcome, QueuedCommand, State, Store, StoreError, StoreOptions, database::Database,
-        disk::FreeDisk, handle, writer::Writer,
+        CommitReport, MemberOptions, Moment, Outcome, QueuedCommand, State, Store, StoreError, StoreOptions,
+        database::Database, disk::FreeDisk, handle, writer::Writer,
     },
 };
 
@@ -83,6 +83,17 @@ impl Stepped {
         for queued in queue {
             self.store.try_reserve(100).expect("the queue has room").send(queued).expect("the store is open");
         }
+        let _ = self.writer.step();
+        std::mem::take(&mut self.outcomes.lock())
+    }
+
+    /// Takes part in a cluster.
+    pub(super) fn join(&mut self, options: MemberOptions) {
+        self.writer.join(Some(options)).expect("a store of this cluster");
+    }
+
+    /// Lets the writer take the messages in its queue, of which there is at least one. Returns the outcomes.
+    pub(super) fn step(&mut self) -> Vec<Outcome<u64>> {
         let _ = self.writer.step();
         std::mem::take(&mut self.outcomes.lock())
     }

@@ -4,11 +4,11 @@ use serde_json::{Map, Value};
 
 use crate::{
     shadow::{
-        IdempotencyKey, OnConflict, Preconditions, Rejection, SectionPatch, Version,
+        ClientToken, IdempotencyKey, OnConflict, Preconditions, Rejection, SectionPatch, Version,
         command::{EtagCondition, Expectation, Expected},
         pointer::NotAPointer,
     },
-    wire::{ClientToken, Dialect, request::strict::shown},
+    wire::{Dialect, request::strict::shown},
 };
 
 /// The operation of a request, which determines its fields.

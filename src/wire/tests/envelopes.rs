@@ -7,12 +7,12 @@ use super::only;
 use crate::{
     auth::Projection,
     shadow::{
-        Command, Decision, Delete, DeviceId, Document, DocumentLimits, PreviousVersion, Rejection, ShadowKey,
-        ShadowName, Timestamp, Version, decide,
+        ClientToken, Command, Decision, Delete, DeviceId, Document, DocumentLimits, PreviousVersion, Rejection,
+        ShadowKey, ShadowName, Timestamp, Version, decide,
         pointer::SectionName,
         tests::{sender, update, written},
     },
-    wire::{ClientToken, native},
+    wire::native,
 };
 
 /// Returns a shadow written by `tester` whose times equal its versions.

@@ -6,12 +6,12 @@ use super::only;
 use crate::{
     auth::Projection,
     shadow::{
-        Command, Decision, Delete, DeviceId, Disposition, Document, DocumentLimits, FirstOutcome, OnConflict,
-        Preconditions, Rejection, ShadowKey, Timestamp, Update, Version, collisions,
+        ClientToken, Command, Decision, Delete, DeviceId, Disposition, Document, DocumentLimits, FirstOutcome,
+        OnConflict, Preconditions, Rejection, ShadowKey, Timestamp, Update, Version, collisions,
         pointer::SectionName,
         tests::{decided, update, written},
     },
-    wire::{self, Accepted, ClientToken},
+    wire::{self, Accepted},
 };
 
 fn shadow() -> Document {

@@ -5,10 +5,10 @@ use serde_json::Value;
 use crate::{
     auth::Projection,
     shadow::{
-        Command, Decision, Delete, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, Timestamp, Update,
-        Version, collisions, decide, tests::sender,
+        ClientToken, Command, Decision, Delete, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, Timestamp,
+        Update, Version, collisions, decide, tests::sender,
     },
-    wire::{ClientToken, Dialect, native, parse_update},
+    wire::{Dialect, native, parse_update},
 };
 
 const REFERENCE: &str = include_str!("../../../docs/protocol.md");

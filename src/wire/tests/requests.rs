@@ -5,10 +5,10 @@ use serde_json::json;
 
 use crate::{
     shadow::{
-        DeviceId, DocumentLimits, Etag, OnConflict, Preconditions, Rejection, SectionPatch, ShadowKey, Update, Version,
-        command::EtagCondition, tests::update,
+        ClientToken, DeviceId, DocumentLimits, Etag, OnConflict, Preconditions, Rejection, SectionPatch, ShadowKey,
+        Update, Version, command::EtagCondition, tests::update,
     },
-    wire::{ClientToken, Dialect, Refused, parse_delete, parse_get, parse_update},
+    wire::{Dialect, Refused, parse_delete, parse_get, parse_update},
 };
 
 fn native(payload: &[u8]) -> Result<Update, Refused> {

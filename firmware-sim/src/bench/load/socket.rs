@@ -4,6 +4,7 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use anyhow::{Context, bail};
@@ -48,7 +49,7 @@ pub(crate) struct Socket {
 impl Socket {
     /// Starts to connect to `broker`; events have the token `token`.
     pub(crate) fn dial(token: usize, broker: SocketAddr, registry: &Registry) -> anyhow::Result<Self> {
-        let mut stream = connect(token, broker).with_context(|| format!("connecting to {broker}"))?;
+        let mut stream = connect(broker).with_context(|| format!("connecting to {broker}"))?;
         // Registered once for both: with edge triggering no further calls are needed.
         registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self { stream, partial: Vec::new(), unsent: Vec::new() })
@@ -131,21 +132,29 @@ impl Socket {
     }
 }
 
-/// Starts to connect; on loopback from another address for each [`PORTS`] connections. With half of its ports to one address
-/// in use, Linux takes milliseconds to find the next.
-fn connect(token: usize, broker: SocketAddr) -> io::Result<TcpStream> {
-    if token < PORTS || !broker.ip().is_loopback() || broker.is_ipv6() {
+/// Starts to connect; on loopback from another address for each [`PORTS`] connections of this process. With half of its ports
+/// to one address in use, Linux takes milliseconds to find the next, and a port is in use for a minute after its connection.
+fn connect(broker: SocketAddr) -> io::Result<TcpStream> {
+    if !broker.ip().is_loopback() || broker.is_ipv6() {
         return TcpStream::connect(broker);
     }
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-    let last = u8::try_from(1 + token / PORTS).unwrap_or(u8::MAX);
-    rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, last), 0))?;
+    rustix::net::bind(&socket, &SocketAddrV4::new(source_address(DIALED.fetch_add(1, Ordering::Relaxed)), 0))?;
     match rustix::net::connect(&socket, &broker) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::from_std(socket.into())),
         Err(error) => Err(error.into()),
     }
 }
+
+/// Returns the address of the connection after `dialed` others.
+fn source_address(dialed: usize) -> Ipv4Addr {
+    let [.., third, fourth] = (1 + dialed / PORTS).to_be_bytes();
+    Ipv4Addr::new(127, 0, third, fourth)
+}
+
+/// The connections that this process has begun.
+static DIALED: AtomicUsize = AtomicUsize::new(0);
 
 /// Connections from one address.
 const PORTS: usize = 10_000;

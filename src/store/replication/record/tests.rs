@@ -6,10 +6,15 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    shadow::{DeviceId, Etag, FirstOutcome, IdempotencyKey, RememberedKey, ShadowKey, ShadowName, Timestamp, Version},
+    shadow::{
+        ClientToken, Command, Delete, DeviceId, Etag, FirstOutcome, IdempotencyKey, RememberedKey, ShadowKey,
+        ShadowName, Timestamp, Version,
+    },
     store::{
-        journal::entry::Seq,
-        replication::batch_record::KeyedNoOp,
+        replication::{
+            batch_record::{DecidedRequest, KeyedNoOp, RequestDecision, SentCommand},
+            requests::RequestNumber,
+        },
         state::{
             floor::DeviceFloor,
             purge::{Purge, Purges},
@@ -44,7 +49,21 @@ fn batch() -> BatchRecord {
         no_ops: vec![KeyedNoOp { key: named, after: Seq(11), remembered }],
         purged: Purges::from([(device, Purge { keys, floor })]),
         rows: vec![(3, b"rows".to_vec())],
+        requests: requests(),
     }
+}
+
+fn requests() -> Vec<DecidedRequest> {
+    let origin = |node| Claim { node: NodeId(node), incarnation: 1 << 40 };
+    let sent = SentCommand { command: Command::Delete(Delete::default()), client_token: ClientToken::new("t") };
+    [
+        (origin(1), 7, RequestDecision::Changed(Box::new(sent))),
+        (origin(2), 1, RequestDecision::Refused),
+        (origin(1), 8, RequestDecision::Remembered),
+        (origin(2), 2, RequestDecision::Unchanged),
+    ]
+    .map(|(origin, number, decision)| DecidedRequest { request: RequestNumber { origin, number }, decision })
+    .into()
 }
 
 fn record(content: RecordContent) -> LogRecord {
@@ -53,7 +72,10 @@ fn record(content: RecordContent) -> LogRecord {
 
 fn contents() -> [RecordContent; 4] {
     [
-        RecordContent::Claim(Claim { node: NodeId(2), incarnation: u64::MAX }),
+        RecordContent::Claim(
+            Claim { node: NodeId(2), incarnation: u64::MAX },
+            JournalPosition { seq: Seq(7), bytes: 900 },
+        ),
         RecordContent::Batch(Box::new(batch())),
         RecordContent::Batch(Box::default()),
         RecordContent::NodeGone(NodeId(3)),

@@ -1,0 +1,715 @@
+//! A store as a member of a cluster: it follows the log, passes its clients' requests to the node that decides, and
+//! decides when it is that node.
+//!
+//! The writer never waits for the log. It gives actions to a [`Link`], and the results come back in its queue as
+//! [`LogEvent`]s. So do the records of the log, messages of other nodes, and the time.
+//!
+//! The node that decides makes a batch of its own requests and those it received, appends the record, and applies it when the
+//! log has it. Every node answers the requests of its clients when it applies the record that decides them: from the entry
+//! of an accepted change; else by deciding again, without an effect, in the state in which the request was decided.
+//!
+//! *Invariant:* a batch is decided only when all records that were read are applied, and while no append is under way.
+//!
+//! *Invariant:* a client is answered after the record that decides its request is applied, so no answer overtakes an event.
+
+use std::{mem, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    observability::request_id::RequestId,
+    shadow::{Disposition, Rejection, Scope, Sender, SenderLogin},
+    store::{
+        batch::{Applied, Batch, DecideContext, Envelope, Outcome, QueuedCommand},
+        changes::Changes,
+        error::StoreError,
+        healing::UnknownCommit,
+        replication::{
+            applied_position::AppliedPosition,
+            batch_record::{DecidedRequest, RequestDecision, SentCommand},
+            chain::{Chain, ReadRecord},
+            record::{Claim, NodeId, RecordContent},
+            replay::{ReplayedChange, ReplayedRequests},
+            replica::{Action, Appended, KeptRecords, Reaction, Replica},
+            requests::{BusMessage, OwnRequests, ReceivedRequests, RequestNumber},
+        },
+        writer::{QueueReservation, Writer},
+    },
+};
+
+/// Bytes of journal entries in a record, unless a single command makes more.
+const RECORD_BYTES: u64 = 256 << 10;
+/// The time after which the node that decides appends a record without changes.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// The time without a record after which a node claims, with up to as much again.
+const CLAIM_AFTER: Duration = Duration::from_secs(2);
+/// The time without an answer after which requests are sent again.
+const RESEND_AFTER: Duration = Duration::from_secs(1);
+/// The time after which a request without an answer ends with an unknown outcome.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// The time without a record after which new commands are refused.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// The time for the last requests when the store is closed.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// The connection of a member to the log and the other nodes. Its methods return at once.
+///
+/// The log promises: a record is appended if and only if the log ends at the expected number; it is on the disks of a majority
+/// before [`Appended::Stored`]; a read sees every append that was reported before it began.
+pub trait Link: Send {
+    /// Carries out `action`, and reports its result as a [`LogEvent`]. A read is tried until it has a result.
+    fn carry_out(&mut self, action: Action);
+
+    /// Sends `message` to `node`. It may be lost.
+    fn send(&mut self, node: NodeId, message: Bytes);
+
+    /// Sends `message` to all other nodes. It may be lost.
+    fn send_to_all(&mut self, message: Bytes);
+}
+
+/// An event for a member.
+#[derive(Debug)]
+pub enum LogEvent {
+    /// A record of the log, in order.
+    Record {
+        /// Its number.
+        number: u64,
+        /// Its encoded form.
+        record: Bytes,
+        /// Memory of the reader, released when the record is applied.
+        permit: Option<OwnedSemaphorePermit>,
+    },
+    /// The outcome of an append.
+    Appended {
+        /// The number of the record.
+        number: u64,
+        /// The outcome.
+        outcome: Appended,
+    },
+    /// The record with a number; `None` if the log has none.
+    Found {
+        /// The number.
+        number: u64,
+        /// The record.
+        record: Option<Bytes>,
+    },
+    /// The number of the last record of the log.
+    EndsAt(u64),
+    /// The log does not have the records any more that follow those of this node.
+    Trimmed {
+        /// The first record that it has.
+        first: u64,
+    },
+    /// A message of another node.
+    Received(Bytes),
+    /// The time, from an arbitrary start.
+    Tick(Duration),
+}
+
+/// The options of a member.
+pub struct MemberOptions {
+    /// This node.
+    pub node: NodeId,
+    /// A random number of this start of the node.
+    pub incarnation: u64,
+    /// Most bytes of a record.
+    pub record_bytes_max: usize,
+    /// The connection to the log and the other nodes.
+    pub link: Box<dyn Link>,
+}
+
+/// The part of a node in its cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberHealth {
+    /// The number of this node.
+    pub node: u64,
+    /// The node that decides; `None` before the first claim.
+    pub decider: Option<u64>,
+    /// The number of claims so far.
+    pub epoch: u64,
+    /// The last record that this node has applied.
+    pub applied: u64,
+    /// Requests of this node's clients that wait for the log.
+    pub waiting_requests: usize,
+    /// The time since the last record.
+    pub silence: Duration,
+    /// The reason why this node takes no part any more.
+    pub latched: Option<String>,
+}
+
+/// The state of a member; see the module.
+pub(in crate::store) struct Member<C> {
+    replica: Replica,
+    link: Box<dyn Link>,
+    origin: Claim,
+    record_bytes_max: usize,
+    own: OwnRequests<C>,
+    received: ReceivedRequests,
+    /// The records that follow those that are applied.
+    records: Vec<ReceivedRecord>,
+    /// The batch whose record is appended.
+    decided: Option<DecidedBatch>,
+    /// The outcomes of records up to `answered` that are not known to be applied.
+    held: Answered<C>,
+    answered: u64,
+    /// Set after a failed commit: records are to be read again.
+    is_behind: bool,
+    now: Duration,
+    last_record: Duration,
+    last_append: Duration,
+    claim_after: Duration,
+    closing: Option<Duration>,
+    latched: Option<String>,
+}
+
+struct ReceivedRecord {
+    chain: Chain,
+    read: ReadRecord,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A batch that this node has decided, and whose record is not known to be in the log.
+struct DecidedBatch {
+    number: u64,
+    changes: Changes,
+    outcomes: Vec<Outcome<RequestNumber>>,
+}
+
+/// Outcomes for clients and for those who follow the changes, with the queue bytes of the requests.
+struct Answered<C> {
+    outcomes: Vec<Outcome<C>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl<C> Default for Answered<C> {
+    fn default() -> Self {
+        Self { outcomes: Vec::new(), permit: None }
+    }
+}
+
+impl<C> Member<C> {
+    /// Returns the member that has applied the log up to `position`.
+    pub(in crate::store) fn new(options: MemberOptions, position: Option<&AppliedPosition>) -> Self {
+        let MemberOptions { node, incarnation, record_bytes_max, mut link } = options;
+        let origin = Claim { node, incarnation };
+        let chain = position.map(|position| position.chain).unwrap_or_default();
+        let mut replica = Replica::new(origin, chain, KeptRecords::default());
+        // The log may have lost what this node has applied.
+        replica.check().into_iter().for_each(|action| link.carry_out(action));
+        Self {
+            replica,
+            link,
+            origin,
+            record_bytes_max,
+            own: OwnRequests::new(),
+            received: ReceivedRequests::default(),
+            records: Vec::new(),
+            decided: None,
+            held: Answered::default(),
+            answered: 0,
+            is_behind: false,
+            now: Duration::ZERO,
+            last_record: Duration::ZERO,
+            last_append: Duration::ZERO,
+            claim_after: claim_after(origin, 0),
+            closing: None,
+            latched: None,
+        }
+    }
+
+    /// Returns true if this node decides.
+    pub(in crate::store) fn is_deciding(&self) -> bool {
+        self.replica.is_deciding()
+    }
+
+    /// Returns the reason for refusing new commands of clients.
+    pub(in crate::store) fn refusal(&self) -> Option<Rejection> {
+        let reason = if let Some(reason) = &self.latched {
+            format!("this node has left its cluster: {reason}")
+        } else if self.closing.is_some() {
+            "the service is ending; try again when it is back".to_owned()
+        } else if self.silence() > SILENCE_MAX {
+            format!("nothing was heard of the cluster's log for {} seconds", self.silence().as_secs())
+        } else {
+            return None;
+        };
+        Some(Rejection::Unavailable(reason))
+    }
+
+    /// Returns the health of this node.
+    pub(in crate::store) fn health(&self) -> MemberHealth {
+        let chain = self.replica.chain();
+        MemberHealth {
+            node: self.origin.node.0,
+            decider: (chain.epoch.0 > 0).then_some(chain.claim.node.0),
+            epoch: chain.epoch.0,
+            applied: chain.position.number - self.records.len() as u64,
+            waiting_requests: self.own.len(),
+            silence: self.silence(),
+            latched: self.latched.clone(),
+        }
+    }
+
+    fn silence(&self) -> Duration {
+        self.now.saturating_sub(self.last_record)
+    }
+
+    fn is_ending(&self) -> bool {
+        let is_late = |since| self.now.saturating_sub(since) > CLOSE_WITHIN;
+        let is_idle = self.own.is_empty() && self.decided.is_none() && self.records.is_empty();
+        self.closing.is_some_and(|since| is_idle || is_late(since) || self.latched.is_some())
+    }
+
+    /// Adds the request of a client.
+    pub(in crate::store) fn add(&mut self, queued: QueuedCommand<C>, permit: OwnedSemaphorePermit) {
+        self.own.add(queued, permit, self.now);
+    }
+
+    /// Takes no more commands, and ends when the last one is answered.
+    pub(in crate::store) fn close(&mut self) {
+        self.closing.get_or_insert(self.now);
+    }
+
+    /// Takes an event. Records are applied later.
+    pub(in crate::store) fn take(&mut self, event: LogEvent) {
+        let reaction = match (event, self.replica.action()) {
+            (LogEvent::Record { number, record, permit }, _) => return self.take_record(number, &record, permit),
+            (LogEvent::Appended { number, outcome }, Some(Action::Append { expected, .. }))
+                if expected + 1 == number =>
+            {
+                self.replica.appended(outcome)
+            }
+            (LogEvent::Found { number, record }, Some(Action::Read(asked))) if asked == number => {
+                self.replica.found(record.as_ref())
+            }
+            (LogEvent::EndsAt(tail), Some(Action::Tail)) => self.replica.ends_at(tail),
+            (LogEvent::Trimmed { first }, _) => {
+                let applied = self.replica.chain().position.number;
+                let reason = format!(
+                    "the log begins at record {first}, and this node has applied {applied}: start it from a backup of another node"
+                );
+                return self.latch(reason);
+            }
+            (LogEvent::Received(message), _) => return self.take_message(&message),
+            (LogEvent::Tick(now), _) => {
+                self.now = now;
+                return;
+            }
+            // The answer to an action that is not awaited any more.
+            (LogEvent::Appended { .. } | LogEvent::Found { .. } | LogEvent::EndsAt(_), _) => return,
+        };
+        self.react(reaction, None);
+    }
+
+    fn take_record(&mut self, number: u64, record: &Bytes, permit: Option<OwnedSemaphorePermit>) {
+        let applied = self.replica.chain().position.number;
+        if number <= applied {
+            return;
+        }
+        if number > applied + 1 {
+            return self.latch(format!("record {number} of the log came after record {applied}"));
+        }
+        let reaction = self.replica.observe(record);
+        self.react(reaction, permit);
+    }
+
+    fn react(&mut self, reaction: Reaction, permit: Option<OwnedSemaphorePermit>) {
+        let Reaction { action, record, is_own } = reaction;
+        if let Some(read) = record {
+            self.last_record = self.now;
+            let chain = *self.replica.chain();
+            if !is_own {
+                self.decided = None;
+            }
+            if matches!(read, ReadRecord::Claim(_)) {
+                self.follow_claim(&chain);
+            }
+            self.records.push(ReceivedRecord { chain, read, permit });
+        }
+        if let Some(error) = self.replica.latched() {
+            let reason = error.to_string();
+            self.latch(reason);
+        }
+        action.into_iter().for_each(|action| self.link.carry_out(action));
+    }
+
+    /// Another node decides from here on, or this one does.
+    fn follow_claim(&mut self, chain: &Chain) {
+        let (epoch, node) = (chain.epoch.0, chain.claim.node.0);
+        tracing::info!(epoch, node, is_this = chain.claim == self.origin, "a node of the cluster decides from here on");
+        self.claim_after = claim_after(self.origin, epoch);
+        self.own.restart(self.now);
+        self.received.clear();
+    }
+
+    fn take_message(&mut self, message: &Bytes) {
+        match BusMessage::decode(message) {
+            Ok(BusMessage::Requests { epoch, origin, oldest, first, envelopes }) => {
+                if self.is_deciding()
+                    && epoch == self.replica.chain().epoch
+                    && let Err(error) = self.received.add(origin, oldest, first, &envelopes)
+                {
+                    tracing::error!(node = origin.node.0, %error, "a request of another node cannot be read");
+                }
+            }
+            Ok(BusMessage::HandOver(epoch)) => {
+                if epoch == self.replica.chain().epoch {
+                    self.claim_after = Duration::ZERO;
+                }
+            }
+            Err(error) => tracing::error!(%error, "a message of another node cannot be read"),
+        }
+    }
+
+    fn latch(&mut self, reason: String) {
+        if self.latched.is_none() {
+            tracing::error!(reason, "this node leaves its cluster: it takes no writes any more");
+            self.latched = Some(reason);
+        }
+    }
+
+    /// Returns the node to which requests are sent; `None` if this one decides or nobody is known to.
+    fn decider(&self) -> Option<NodeId> {
+        let chain = self.replica.chain();
+        let is_other = chain.epoch.0 > 0 && chain.claim.node != self.origin.node;
+        is_other.then_some(chain.claim.node)
+    }
+
+    /// Takes the next request to decide.
+    fn next_request(&mut self) -> Option<(RequestNumber, Envelope)> {
+        // In turn, so that no node waits for another's clients.
+        if let Some(received) = self.received.next() {
+            return Some(received);
+        }
+        let (number, queued) = self.own.next()?;
+        Some((RequestNumber { origin: self.origin, number }, queued.envelope.clone()))
+    }
+
+    /// Takes the client of a request of this node, if it is not answered.
+    fn client(&mut self, request: RequestNumber) -> Option<(QueuedCommand<C>, OwnedSemaphorePermit)> {
+        if request.origin == self.origin { self.own.answered(request.number, self.now) } else { None }
+    }
+}
+
+impl<C> Writer<C> {
+    /// Makes this store a member of a cluster, or a single node.
+    pub(in crate::store) fn join(&mut self, options: Option<MemberOptions>) -> Result<(), StoreError> {
+        match (options, &self.applied_position) {
+            (None, Some(_)) => Err(StoreError::OfCluster { path: self.options.path.clone() }),
+            (None, None) => Ok(()),
+            (Some(options), position) => {
+                self.member = Some(Member::new(options, position.as_ref()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Does what a member of a cluster has to do after it took some events.
+    pub(in crate::store) fn take_part(&mut self) {
+        let Some(mut member) = self.member.take() else { return };
+        self.is_deciding = member.is_deciding();
+        if !self.is_failed() {
+            self.apply_records(&mut member);
+        }
+        self.expire(&mut member);
+        if !self.is_failed() && member.latched.is_none() && member.records.is_empty() {
+            self.claim_or_decide(&mut member);
+        }
+        if member.is_ending() {
+            if member.is_deciding() {
+                let message = BusMessage::HandOver(member.replica.chain().epoch);
+                member.link.send_to_all(message.encode());
+            }
+            self.queue.close();
+        }
+        self.member = Some(member);
+        self.report();
+    }
+
+    /// Applies the records that were read, and answers the requests that they decide.
+    fn apply_records(&mut self, member: &mut Member<C>) {
+        if member.is_behind && !self.read_again(member) {
+            return;
+        }
+        if member.records.is_empty() {
+            return;
+        }
+        let mut records = mem::take(&mut member.records);
+        let applied = match member.decided.take() {
+            Some(decided) if records.first().is_some_and(|first| first.chain.position.number == decided.number) => {
+                let own = records.remove(0);
+                self.apply_decided(member, decided, &own)
+            }
+            decided => {
+                member.decided = decided;
+                Ok(())
+            }
+        };
+        let applied = applied.and_then(|()| {
+            if records.is_empty() {
+                return Ok(());
+            }
+            let (followed, permits): (Vec<_>, Vec<_>) =
+                records.into_iter().map(|record| ((record.chain, record.read), record.permit)).unzip();
+            let applied = self.follow(followed, &mut Answers { member, number: 0 });
+            drop(permits);
+            applied
+        });
+        match applied {
+            Ok(()) => {
+                let Answered { outcomes, permit } = mem::take(&mut member.held);
+                self.deliver(outcomes, QueueReservation::of(permit));
+            }
+            Err(_) if self.is_failed() => {
+                // The file is opened again, and says how far it is.
+                member.is_behind = true;
+                member.decided = None;
+            }
+            Err(error) => member.latch(error.to_string()),
+        }
+    }
+
+    /// Applies the batch that this node decided and the log has.
+    fn apply_decided(
+        &mut self,
+        member: &mut Member<C>,
+        decided: DecidedBatch,
+        record: &ReceivedRecord,
+    ) -> Result<(), StoreError> {
+        let DecidedBatch { number, mut changes, outcomes } = decided;
+        let position = self.applied_position.get_or_insert_default();
+        position.add(&changes.record);
+        position.chain = record.chain;
+        for Outcome { envelope, context, result, against } in outcomes {
+            let client = context.and_then(|request| member.client(request));
+            let is_change = result.as_ref().is_ok_and(|applied| applied.seq.is_some());
+            if client.is_some() || is_change {
+                let context = client.map(|(queued, permit)| member.held.add(queued, permit));
+                member.held.outcomes.push(Outcome { envelope, context, result, against });
+            }
+        }
+        member.answered = number;
+        if changes.is_without_effect() && !self.must_write_position() {
+            self.keep_loaded(changes.touched);
+            return Ok(());
+        }
+        changes.record.rows = self.pending_rows.records(self.progress.rows.head);
+        let (head, counts) = (changes.head, changes.counts);
+        if self.apply(changes).is_err() {
+            self.healer.keep_unknown(UnknownCommit { head, changes: Vec::new(), counts });
+            return Err(StoreError::Reopening);
+        }
+        Ok(())
+    }
+
+    /// Reads the records again that follow those in the file, after it was opened again. Returns false if the node no longer
+    /// keeps them.
+    fn read_again(&mut self, member: &mut Member<C>) -> bool {
+        let mut chain = self.applied_position.as_ref().map(|applied| applied.chain).unwrap_or_default();
+        let mut records = Vec::new();
+        while chain.position.number < member.replica.chain().position.number {
+            let number = chain.position.number + 1;
+            let kept = member.replica.kept().record(number);
+            let Some(Ok(read)) = kept.map(|record| chain.read(record)) else {
+                member.latch(format!("record {number} is to be applied again, and is not kept: start the node again"));
+                return false;
+            };
+            records.push(ReceivedRecord { chain, read, permit: None });
+        }
+        member.records = records;
+        member.is_behind = false;
+        if member.records.is_empty() {
+            let Answered { outcomes, permit } = mem::take(&mut member.held);
+            self.deliver(outcomes, QueueReservation::of(permit));
+        }
+        true
+    }
+
+    /// Ends requests that have waited for too long.
+    fn expire(&mut self, member: &mut Member<C>) {
+        let mut expired = Answered::default();
+        let before = if member.latched.is_some() { Duration::MAX } else { member.now.saturating_sub(ANSWER_WITHIN) };
+        while let Some((QueuedCommand { envelope, context }, permit)) = member.own.expired(before) {
+            let context = Some(expired.add(QueuedCommand { envelope: envelope.clone(), context }, permit));
+            expired.outcomes.push(Outcome { envelope, context, result: Err(Rejection::OutcomeUnknown), against: None });
+        }
+        self.deliver(expired.outcomes, QueueReservation::of(expired.permit));
+    }
+
+    fn claim_or_decide(&mut self, member: &mut Member<C>) {
+        if member.replica.action().is_some() {
+            return;
+        }
+        if member.is_deciding() {
+            // Another node claims if this one cannot write.
+            if self.refusal().is_none() {
+                self.decide_some(member);
+            }
+            return;
+        }
+        if member.silence() >= member.claim_after && member.closing.is_none() && self.refusal().is_none() {
+            member.last_record = member.now;
+            let action = member.replica.claim(self.progress.head);
+            action.into_iter().for_each(|action| member.link.carry_out(action));
+            return;
+        }
+        let Some(decider) = member.decider() else { return };
+        if member.own.is_stalled(member.now.saturating_sub(RESEND_AFTER)) {
+            member.own.restart(member.now);
+        }
+        let epoch = member.replica.chain().epoch;
+        while let Some(message) = member.own.message(epoch, member.origin) {
+            member.link.send(decider, message.encode());
+        }
+    }
+
+    /// Decides some requests, and appends their record.
+    fn decide_some(&mut self, member: &mut Member<C>) {
+        let Some(first) = member.next_request() else {
+            if member.now.saturating_sub(member.last_append) >= HEARTBEAT {
+                let changes = self.no_changes();
+                self.append_decided(member, changes, Vec::new());
+            }
+            return;
+        };
+        self.names.shrink();
+        let now = self.clock.now();
+        let mut batch = Batch::new(Changes::new(&self.progress, now, &self.options.document), 16);
+        let Self { shared, dirty_set, names, options, progress, .. } = self;
+        let mut context = DecideContext { shared, dirty_set, names, limits: &options.document, now };
+        let mut next = Some(first);
+        while let Some((request, envelope)) = next {
+            let no_ops = batch.changes.record.no_ops.len();
+            batch.decide(QueuedCommand { envelope, context: request }, &mut context);
+            let is_remembered = batch.changes.record.no_ops.len() > no_ops;
+            if let Some(outcome) = batch.outcomes.last() {
+                let decision = decision(outcome, is_remembered);
+                batch.changes.record.requests.push(DecidedRequest { request, decision });
+            }
+            let is_full = batch.outcomes.len() >= options.batch_commands_max.max(1)
+                || batch.changes.head.bytes - progress.head.bytes >= RECORD_BYTES;
+            next = if is_full { None } else { member.next_request() };
+        }
+        self.shared.commits.batches.observe(batch.outcomes.len() as u64);
+        let Batch { changes, outcomes, .. } = batch;
+        self.append_decided(member, changes, outcomes);
+    }
+
+    /// Appends the record of `changes`.
+    fn append_decided(&mut self, member: &mut Member<C>, changes: Changes, outcomes: Vec<Outcome<RequestNumber>>) {
+        let content = RecordContent::Batch(Box::new(changes.record.clone()));
+        let Some(action) = member.replica.propose(content) else { return };
+        member.last_append = member.now;
+        if let Action::Append { expected, record } = &action {
+            if record.len() > member.record_bytes_max {
+                let (bytes, max) = (record.len(), member.record_bytes_max);
+                tracing::error!(bytes, max, "a record is larger than the log takes");
+                member.latch(format!("a record of {bytes} bytes is larger than the {max} that the log takes"));
+                return;
+            }
+            member.decided = Some(DecidedBatch { number: expected + 1, changes, outcomes });
+        }
+        member.link.carry_out(action);
+    }
+}
+
+/// Returns the decision of `outcome` for the record.
+fn decision(outcome: &Outcome<RequestNumber>, is_remembered: bool) -> RequestDecision {
+    match &outcome.result {
+        Ok(applied) if applied.seq.is_some() => {
+            let Envelope { command, client_token, .. } = &outcome.envelope;
+            let sent = SentCommand { command: command.clone(), client_token: client_token.clone() };
+            RequestDecision::Changed(Box::new(sent))
+        }
+        Ok(_) if is_remembered => RequestDecision::Remembered,
+        Ok(_) => RequestDecision::Unchanged,
+        Err(_) => RequestDecision::Refused,
+    }
+}
+
+/// Returns the time without a record after which a node claims, which differs between nodes and times.
+fn claim_after(origin: Claim, epoch: u64) -> Duration {
+    let mixed = (origin.incarnation ^ origin.node.0.rotate_left(32) ^ epoch).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    CLAIM_AFTER + CLAIM_AFTER.mul_f64(f64::from(u32::try_from(mixed >> 32).unwrap_or_default()) / f64::from(u32::MAX))
+}
+
+/// Makes the outcomes of the requests in records that are replayed.
+struct Answers<'a, C> {
+    member: &'a mut Member<C>,
+    /// The number of the record.
+    number: u64,
+}
+
+impl<C> Answers<'_, C> {
+    /// Returns true if the requests of this record were answered before a commit failed.
+    fn is_answered(&self) -> bool {
+        self.number <= self.member.answered
+    }
+}
+
+impl<C> ReplayedRequests for Answers<'_, C> {
+    fn begin(&mut self, number: u64) {
+        self.member.answered = self.member.answered.max(self.number);
+        self.number = number;
+    }
+
+    fn changed(&mut self, request: RequestNumber, sent: SentCommand, replayed: ReplayedChange) {
+        if self.is_answered() {
+            return;
+        }
+        let ReplayedChange { entry, before, after } = replayed;
+        let SentCommand { command, client_token } = sent;
+        let rebased_from = command.rebased_from(&before);
+        let applied = Applied {
+            seq: Some(entry.seq),
+            before,
+            after,
+            changes: entry.changes,
+            rebased_from,
+            disposition: Disposition::Applied,
+        };
+        let (envelope, context) = match self.member.client(request) {
+            Some((queued, permit)) => {
+                let envelope = Envelope { command, ..queued.envelope.clone() };
+                (envelope, Some(self.member.held.add(queued, permit)))
+            }
+            None => {
+                // The rights of the author were checked by its node; events are cut for their readers.
+                let author = Sender { by: entry.principal, scope: Scope::ALL, login: SenderLogin::default() };
+                let (key, id, client) = (entry.key, RequestId::next(), entry.client);
+                let envelope = Envelope { key, command, author, id, client, client_token, may_create: true, row: None };
+                (envelope, None)
+            }
+        };
+        self.member.held.outcomes.push(Outcome { envelope, context, result: Ok(applied), against: None });
+    }
+
+    fn unchanged(
+        &mut self,
+        request: RequestNumber,
+        is_accepted: bool,
+        changes: &mut Changes,
+        context: &mut DecideContext<'_>,
+    ) {
+        if self.is_answered() {
+            return;
+        }
+        let Some((queued, permit)) = self.member.client(request) else { return };
+        let mut envelope = queued.envelope.clone();
+        let (result, against) = changes.decide_again(&mut envelope, context, is_accepted);
+        let client = Some(self.member.held.add(queued, permit));
+        self.member.held.outcomes.push(Outcome { envelope, context: client, result, against });
+    }
+}
+
+impl<C> Answered<C> {
+    /// Adds the queue bytes of a request. Returns its client.
+    fn add(&mut self, queued: QueuedCommand<C>, permit: OwnedSemaphorePermit) -> C {
+        match &mut self.permit {
+            Some(all) => all.merge(permit),
+            None => self.permit = Some(permit),
+        }
+        queued.context
+    }
+}

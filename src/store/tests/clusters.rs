@@ -1,0 +1,411 @@
+//! Three stores that are one cluster, over a log and a bus in memory that delay, lose and repeat, while nodes pause, start again
+//! and lose what their disks had not synced. Each history follows its seed.
+//!
+//! `UMBRA_TEST_CLUSTER_HISTORIES` is the number of histories.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{
+    Random, key,
+    memory_log::{FaultyLog, MemoryLog, ReplicatedLog},
+    model::{random_command, small_options},
+    named, queued_by,
+    replicas::Dump,
+    sim_disk::{SimDisk, Stop},
+    stepped::Stepped,
+};
+use crate::{
+    shadow::{ClientToken, Command, Rejection, Scope, Sender, SenderLogin, Update, Version},
+    store::{
+        Link, LogAction, LogEvent, MemberOptions, NodeId, Outcome, QueuedCommand, Seq, StoreOptions,
+        journal::entry::JournalEntry,
+    },
+};
+
+const NODES: usize = 3;
+const HISTORIES: u64 = 30;
+const STEPS: usize = 400;
+
+/// Something that a node gave to its link.
+enum Sent {
+    Action(LogAction),
+    Message(NodeId, Bytes),
+}
+
+struct MemoryLink {
+    sent: Arc<Mutex<Vec<Sent>>>,
+    node: usize,
+}
+
+impl Link for MemoryLink {
+    fn carry_out(&mut self, action: LogAction) {
+        self.sent.lock().push(Sent::Action(action));
+    }
+
+    fn send(&mut self, node: NodeId, message: Bytes) {
+        self.sent.lock().push(Sent::Message(node, message));
+    }
+
+    fn send_to_all(&mut self, message: Bytes) {
+        let others = (0..NODES).filter(|node| *node != self.node);
+        others.for_each(|node| self.sent.lock().push(Sent::Message(NodeId(node as u64), message.clone())));
+    }
+}
+
+struct Node {
+    stepped: Stepped,
+    disk: SimDisk,
+    options: StoreOptions,
+    sent: Arc<Mutex<Vec<Sent>>>,
+    events: Box<dyn Fn(LogEvent) -> bool>,
+    /// The next record that the reader of the log passes on.
+    next_record: u64,
+    incarnation: u64,
+    paused_until: usize,
+    /// The last change that this node has published.
+    published: Seq,
+    /// The requests of its clients that were not answered.
+    waiting: BTreeSet<u64>,
+}
+
+/// A request of a client.
+struct Request {
+    expected: Option<Version>,
+    /// The last change that any client had been answered before.
+    after: Seq,
+    answer: Option<Result<Option<Seq>, Rejection>>,
+}
+
+struct Cluster {
+    random: Random,
+    log: FaultyLog,
+    nodes: Vec<Node>,
+    requests: BTreeMap<u64, Request>,
+    now: Duration,
+    step: usize,
+    newest_answer: Seq,
+    has_faults: bool,
+}
+
+impl Node {
+    fn open(number: usize, disk: SimDisk, options: &StoreOptions, incarnation: u64) -> Self {
+        let mut stepped = Stepped::open(&disk, options.clone()).unwrap();
+        let sent = Arc::<Mutex<Vec<Sent>>>::default();
+        let link = Box::new(MemoryLink { sent: Arc::clone(&sent), node: number });
+        let node = NodeId(number as u64);
+        stepped.join(MemberOptions { node, incarnation, record_bytes_max: 1 << 20, link });
+        let events = Box::new(stepped.store.log_events());
+        let applied = stepped.writer.applied_position.as_ref().map_or(0, |applied| applied.chain.position.number);
+        let published = stepped.store.head();
+        Self {
+            stepped,
+            disk,
+            options: options.clone(),
+            sent,
+            events,
+            next_record: applied + 1,
+            incarnation,
+            paused_until: 0,
+            published,
+            waiting: BTreeSet::new(),
+        }
+    }
+
+    fn is_deciding(&self) -> bool {
+        self.stepped.writer.member.as_ref().is_some_and(|member| member.is_deciding())
+    }
+
+    fn latched(&self) -> Option<String> {
+        self.stepped.store.health().member.and_then(|member| member.latched)
+    }
+}
+
+impl Cluster {
+    fn open(seed: u64) -> Self {
+        let random = Random::new(seed);
+        let log = FaultyLog::without_losses(Arc::new(Mutex::new(MemoryLog::default())), seed);
+        let options = |node: usize| StoreOptions {
+            shadow_names_max: 2,
+            lag_entries_max: 10 + 20 * node as u64,
+            // In every other history, old changes leave the journal.
+            journal_bytes_max: if seed % 2 == 0 { 3000 } else { 1 << 20 },
+            ..small_options()
+        };
+        let open = |node| Node::open(node, SimDisk::new(Vec::new(), Stop::Never), &options(node), 1);
+        Self {
+            random,
+            log,
+            nodes: (0..NODES).map(open).collect(),
+            requests: BTreeMap::new(),
+            now: Duration::from_secs(1),
+            step: 0,
+            newest_answer: Seq(0),
+            has_faults: true,
+        }
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.random.below(end as u64) as usize
+    }
+
+    fn step(&mut self) {
+        self.step += 1;
+        let node = self.below(NODES);
+        if self.nodes[node].paused_until > self.step {
+            return;
+        }
+        match self.below(20) {
+            0..=3 => self.submit(node),
+            4..=8 => self.pass(node),
+            9..=12 => self.read(node),
+            13..=16 => self.tick(node),
+            17 if self.has_faults && self.random.chance(8) => self.restart(node),
+            18 if self.has_faults && self.random.chance(2) => {
+                self.nodes[node].paused_until = self.step + self.below(120);
+            }
+            _ => self.pass(node),
+        }
+    }
+
+    /// Sends a request of a client to `node`.
+    fn submit(&mut self, node: usize) {
+        let id = self.requests.len() as u64;
+        let queued = self.request(id);
+        let expected = match &queued.envelope.command {
+            // A key may be used again, and then has its first outcome.
+            Command::Update(Update { preconditions, keyed: None, dry_run: false, .. }) => preconditions.version,
+            _ => None,
+        };
+        self.requests.insert(id, Request { expected, after: self.newest_answer, answer: None });
+        self.nodes[node].waiting.insert(id);
+        self.nodes[node].stepped.store.try_reserve(100).unwrap().send(queued).unwrap();
+        self.run(node);
+    }
+
+    fn request(&mut self, id: u64) -> QueuedCommand<u64> {
+        let random = &mut self.random;
+        let device = ["d1", "d2", "d3"][random.below(3) as usize];
+        let key = match random.below(3) {
+            0 => named(device, ["a", "b", "c"][random.below(3) as usize]),
+            _ => key(device),
+        };
+        let mut queued = queued_by(["app-1", "dev"][random.below(2) as usize], &key, random_command(random), id);
+        if let Command::Update(update) = &mut queued.envelope.command {
+            update.dry_run = random.chance(12);
+        }
+        queued.envelope.client = format!("c-{id}").into();
+        queued.envelope.client_token = ClientToken::new(&format!("t-{id}"));
+        queued.envelope.author =
+            Sender { scope: Scope::ALL, login: SenderLogin::default(), ..queued.envelope.author.clone() };
+        queued
+    }
+
+    /// Passes on something that `node` gave to its link: to the log, or to another node.
+    fn pass(&mut self, node: usize) {
+        let sent = {
+            let mut sent = self.nodes[node].sent.lock();
+            if sent.is_empty() { None } else { Some(sent.remove(0)) }
+        };
+        match sent {
+            None => {}
+            Some(Sent::Action(action)) => {
+                let event = match action {
+                    LogAction::Append { expected, record } => {
+                        let outcome = self.log.append(expected, &record);
+                        LogEvent::Appended { number: expected + 1, outcome }
+                    }
+                    LogAction::Read(number) => {
+                        LogEvent::Found { number, record: self.log.log.lock().get(number).cloned() }
+                    }
+                    LogAction::Tail => LogEvent::EndsAt(self.log.log.lock().last()),
+                };
+                self.event(node, event);
+            }
+            Some(Sent::Message(to, message)) => {
+                let to = to.0 as usize;
+                if self.has_faults && self.random.chance(8) {
+                    return; // lost
+                }
+                if self.nodes[to].paused_until <= self.step {
+                    self.event(to, LogEvent::Received(message));
+                }
+            }
+        }
+    }
+
+    /// Passes some records of the log to `node`.
+    fn read(&mut self, node: usize) {
+        let limit = 1 + self.below(4);
+        let records = self.log.log.lock().follow(self.nodes[node].next_record, limit).unwrap();
+        for record in records {
+            let number = self.nodes[node].next_record;
+            self.nodes[node].next_record += 1;
+            (self.nodes[node].events)(LogEvent::Record { number, record, permit: None });
+        }
+        self.tick(node);
+    }
+
+    fn tick(&mut self, node: usize) {
+        self.now += Duration::from_millis(self.random.below(300));
+        let now = self.now;
+        self.event(node, LogEvent::Tick(now));
+    }
+
+    fn event(&mut self, node: usize, event: LogEvent) {
+        (self.nodes[node].events)(event);
+        self.run(node);
+    }
+
+    /// Lets the writer of `node` take its queue, and checks its outcomes.
+    fn run(&mut self, node: usize) {
+        let outcomes = self.nodes[node].stepped.step();
+        outcomes.into_iter().for_each(|outcome| self.check(node, outcome));
+        assert_eq!(self.nodes[node].latched(), None, "node {node}");
+    }
+
+    fn check(&mut self, node: usize, Outcome { envelope, context, result, .. }: Outcome<u64>) {
+        let seq = result.as_ref().ok().and_then(|applied| applied.seq);
+        if let (Some(seq), Ok(applied)) = (seq, &result) {
+            // Every follower sees every change, in order, once.
+            assert_eq!(seq.0, self.nodes[node].published.0 + 1, "node {node}");
+            self.nodes[node].published = seq;
+            assert_eq!(applied.after.version.0, applied.before.version.0 + 1);
+            let id = envelope.client.strip_prefix("c-").unwrap();
+            assert_eq!(envelope.client_token, ClientToken::new(&format!("t-{id}")), "the token is on every node");
+        }
+        let Some(id) = context else { return };
+        assert!(self.nodes[node].waiting.remove(&id), "a request is answered once, at its own node");
+        let request = self.requests.get_mut(&id).unwrap();
+        if let (Some(seq), Ok(applied)) = (seq, &result) {
+            assert!(seq > request.after, "a change is later than all that were answered before it was sent");
+            if let (Some(expected), Command::Update(update)) = (request.expected, &envelope.command)
+                && update.preconditions.on_conflict == crate::shadow::OnConflict::Reject
+            {
+                let is_absent = expected == Version(0) && !applied.before.exists();
+                assert!(is_absent || applied.before.version == expected, "a condition holds where it was decided");
+            }
+            self.newest_answer = self.newest_answer.max(seq);
+        }
+        request.answer = Some(result.map(|_| seq));
+    }
+
+    /// Kills a node and starts it again, with what its disk has.
+    fn restart(&mut self, node: usize) {
+        let image = {
+            let disk = &self.nodes[node].disk;
+            if self.random.chance(2) { disk.durable() } else { disk.torn(&mut self.random) }
+        };
+        let (options, incarnation) = (self.nodes[node].options.clone(), self.nodes[node].incarnation + 1);
+        let disk = SimDisk::new(image, Stop::Never);
+        self.nodes[node] = Node::open(node, disk, &options, incarnation);
+    }
+
+    /// Lets the faults end, and every request be answered.
+    fn settle(&mut self) {
+        self.has_faults = false;
+        self.nodes.iter_mut().for_each(|node| node.paused_until = 0);
+        for _ in 0..20_000 {
+            if self.nodes.iter().all(|node| node.waiting.is_empty())
+                && self.nodes.iter().filter(|node| node.is_deciding()).count() == 1
+            {
+                break;
+            }
+            let node = self.below(NODES);
+            match self.below(3) {
+                0 => self.pass(node),
+                1 => self.read(node),
+                _ => self.tick(node),
+            }
+        }
+        let waiting: Vec<_> = self.nodes.iter().map(|node| node.waiting.clone()).collect();
+        assert!(waiting.iter().all(BTreeSet::is_empty), "not answered: {waiting:?}");
+    }
+
+    /// Lets all nodes read the log to its end while nobody decides, then flush.
+    fn finish(&mut self) {
+        for node in 0..NODES {
+            loop {
+                let last = self.log.log.lock().last();
+                if self.nodes[node].next_record > last {
+                    break;
+                }
+                let record = self.log.log.lock().get(self.nodes[node].next_record).cloned().unwrap();
+                let number = self.nodes[node].next_record;
+                self.nodes[node].next_record += 1;
+                self.event(node, LogEvent::Record { number, record, permit: None });
+            }
+            self.nodes[node].stepped.idle();
+        }
+    }
+
+    fn entries(&self, node: usize) -> Vec<JournalEntry> {
+        let store = &self.nodes[node].stepped.store;
+        store.journal(Seq(store.health().oldest.0 - 1), 1000).unwrap().entries
+    }
+
+    /// Checks what clients were answered against the stores.
+    fn compare(&self, about: &str) -> usize {
+        let entries = self.entries(0);
+        let mut by_client = BTreeMap::new();
+        for entry in &entries {
+            let id: u64 = entry.client.strip_prefix("c-").unwrap().parse().unwrap();
+            assert!(by_client.insert(id, entry.seq).is_none(), "{about}: request {id} was applied twice");
+        }
+        let mut changed = 0;
+        let oldest = self.nodes[0].stepped.store.health().oldest;
+        for (id, request) in &self.requests {
+            match &request.answer {
+                Some(Ok(Some(seq))) => {
+                    let is_kept = *seq >= oldest;
+                    assert_eq!(
+                        by_client.get(id),
+                        Some(seq).filter(|_| is_kept),
+                        "{about}: request {id} is in the journal"
+                    );
+                    changed += 1;
+                }
+                Some(Ok(None)) => assert_eq!(by_client.get(id), None, "{about}: request {id} changed nothing"),
+                Some(Err(Rejection::OutcomeUnknown)) | None => {}
+                Some(Err(_)) => assert_eq!(by_client.get(id), None, "{about}: request {id} was refused"),
+            }
+        }
+        for node in 1..NODES {
+            let (one, other) = (&self.nodes[0].stepped, &self.nodes[node].stepped);
+            assert_eq!(Dump::of(other).state, Dump::of(one).state, "{about}: node {node}");
+            assert_eq!(other.store.head(), one.store.head(), "{about}: node {node}");
+        }
+        changed
+    }
+}
+
+fn histories() -> u64 {
+    std::env::var("UMBRA_TEST_CLUSTER_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(HISTORIES)
+}
+
+#[test]
+fn nodes_agree_and_every_request_is_answered_once() {
+    let (mut changed, mut claims, mut refused, mut unchanged) = (0, 0, 0, 0);
+    for seed in 0..histories() {
+        let about = format!("seed {seed}");
+        let mut cluster = Cluster::open(seed);
+        (0..STEPS).for_each(|_| cluster.step());
+        cluster.settle();
+        cluster.finish();
+        changed += cluster.compare(&about);
+        claims += cluster.nodes[0].stepped.store.health().member.unwrap().epoch;
+        let answers = || cluster.requests.values().filter_map(|request| request.answer.as_ref());
+        refused += answers().filter(|answer| answer.is_err()).count();
+        unchanged += answers().filter(|answer| matches!(answer, Ok(None))).count();
+    }
+    let histories = usize::try_from(histories()).unwrap();
+    assert!(changed > 10 * histories, "{changed} changes");
+    assert!(claims > 2 * histories as u64, "{claims} claims");
+    assert!(refused > histories && unchanged > histories, "{refused} refused, {unchanged} unchanged");
+}

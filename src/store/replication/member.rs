@@ -150,9 +150,10 @@ pub(in crate::store) struct Member<C> {
     records: Vec<ReceivedRecord>,
     /// The batch whose record is appended.
     decided: Option<DecidedBatch>,
-    /// The outcomes of records up to `answered` that are not known to be applied.
+    /// The outcomes of requests that are not known to be applied.
     held: Answered<C>,
-    answered: u64,
+    /// The record, and the number of its requests, up to which outcomes were made.
+    answered: (u64, usize),
     /// Set after a failed commit: records are to be read again.
     is_behind: bool,
     now: Duration,
@@ -207,7 +208,7 @@ impl<C> Member<C> {
             records: Vec::new(),
             decided: None,
             held: Answered::default(),
-            answered: 0,
+            answered: (0, 0),
             is_behind: false,
             now: Duration::ZERO,
             last_record: Duration::ZERO,
@@ -452,7 +453,7 @@ impl<C> Writer<C> {
             }
             let (followed, permits): (Vec<_>, Vec<_>) =
                 records.into_iter().map(|record| ((record.chain, record.read), record.permit)).unzip();
-            let applied = self.follow(followed, &mut Answers { member, number: 0 });
+            let applied = self.follow(followed, &mut Answers { member, position: (0, 0) });
             drop(permits);
             applied
         });
@@ -489,7 +490,7 @@ impl<C> Writer<C> {
                 member.held.outcomes.push(Outcome { envelope, context, result, against });
             }
         }
-        member.answered = number;
+        member.answered = (number, usize::MAX);
         if changes.is_without_effect() && !self.must_write_position() {
             self.keep_loaded(changes.touched);
             return Ok(());
@@ -637,21 +638,23 @@ fn claim_after(origin: Claim, epoch: u64) -> Duration {
 /// Makes the outcomes of the requests in records that are replayed.
 struct Answers<'a, C> {
     member: &'a mut Member<C>,
-    /// The number of the record.
-    number: u64,
+    /// The record, and the number of its requests so far.
+    position: (u64, usize),
 }
 
 impl<C> Answers<'_, C> {
-    /// Returns true if the requests of this record were answered before a commit failed.
-    fn is_answered(&self) -> bool {
-        self.number <= self.member.answered
+    /// Takes the next request of the record. Returns true if its outcome was made before a commit failed.
+    fn is_answered(&mut self) -> bool {
+        self.position.1 += 1;
+        let is_answered = self.position <= self.member.answered;
+        self.member.answered = self.member.answered.max(self.position);
+        is_answered
     }
 }
 
 impl<C> ReplayedRequests for Answers<'_, C> {
     fn begin(&mut self, number: u64) {
-        self.member.answered = self.member.answered.max(self.number);
-        self.number = number;
+        self.position = (number, 0);
     }
 
     fn changed(&mut self, request: RequestNumber, sent: SentCommand, replayed: ReplayedChange) {

@@ -18,13 +18,13 @@ use super::{
     model::{random_command, small_options},
     named, queued_by,
     replicas::Dump,
-    sim_disk::{SimDisk, Stop},
+    sim_disk::{Repaired, SimDisk, Stop},
     stepped::Stepped,
 };
 use crate::{
     shadow::{ClientToken, Command, Rejection, Scope, Sender, SenderLogin, Update, Version},
     store::{
-        Link, LogAction, LogEvent, MemberOptions, NodeId, Outcome, QueuedCommand, Seq, StoreOptions,
+        Link, LogAction, LogEvent, MemberOptions, NodeId, Outcome, QueuedCommand, Seq, State, StoreOptions,
         journal::entry::JournalEntry,
     },
 };
@@ -69,6 +69,8 @@ struct Node {
     next_record: u64,
     incarnation: u64,
     paused_until: usize,
+    /// True if its disk has failed or will.
+    has_failed: bool,
     /// The last change that this node has published.
     published: Seq,
     /// The requests of its clients that were not answered.
@@ -113,6 +115,7 @@ impl Node {
             next_record: applied + 1,
             incarnation,
             paused_until: 0,
+            has_failed: false,
             published,
             waiting: BTreeSet::new(),
         }
@@ -167,6 +170,7 @@ impl Cluster {
             9..=12 => self.read(node),
             13..=16 => self.tick(node),
             17 if self.has_faults && self.random.chance(8) => self.restart(node),
+            19 if self.has_faults => self.disturb_disk(node),
             18 if self.has_faults && self.random.chance(2) => {
                 self.nodes[node].paused_until = self.step + self.below(120);
             }
@@ -307,10 +311,41 @@ impl Cluster {
         self.nodes[node] = Node::open(node, disk, &options, incarnation);
     }
 
+    /// Lets the disk of `node` fail soon, or work again. A node opens its store again at most once, since it waits the longer the
+    /// oftener that fails.
+    fn disturb_disk(&mut self, node: usize) {
+        let random = &mut self.random;
+        let Node { disk, has_failed, .. } = &mut self.nodes[node];
+        if disk.has_stopped() {
+            let content = match random.below(3) {
+                0 => Repaired::Lost,
+                1 => Repaired::Pending,
+                _ => Repaired::Torn(random.below(1000)),
+            };
+            disk.repair(content, Stop::Never);
+        } else if !*has_failed && random.chance(12) {
+            *has_failed = true;
+            let (syncs, writes) = disk.operations();
+            let stop = match random.below(3) {
+                0 => Stop::AtSync(syncs + 1 + random.below(3)),
+                1 => Stop::AfterSync(syncs + 1 + random.below(3)),
+                _ => Stop::AtWrite(writes + 1 + random.below(12)),
+            };
+            disk.repair(Repaired::Pending, stop);
+        }
+    }
+
     /// Lets the faults end, and every request be answered.
     fn settle(&mut self) {
         self.has_faults = false;
-        self.nodes.iter_mut().for_each(|node| node.paused_until = 0);
+        for node in 0..NODES {
+            self.nodes[node].paused_until = 0;
+            let has_stopped = self.nodes[node].disk.has_stopped();
+            self.nodes[node].disk.repair(if has_stopped { Repaired::Lost } else { Repaired::Pending }, Stop::Never);
+            while !matches!(self.nodes[node].stepped.store.health().state, State::Writable) {
+                self.tick(node);
+            }
+        }
         for _ in 0..20_000 {
             if self.nodes.iter().all(|node| node.waiting.is_empty())
                 && self.nodes.iter().filter(|node| node.is_deciding()).count() == 1

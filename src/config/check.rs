@@ -11,7 +11,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{
     ClientTlsConfig, Config, Host, HttpConfig, Limits, ListenerConfig, ListenerKind, LogConfig, LogFormat, Origin,
-    RuleConfig, StoreConfig, TlsConfig, Written, auth, derived,
+    RuleConfig, StoreConfig, TlsConfig, Written, auth, cluster, derived,
     error::{Problem, UnlocatedError},
     limits::{self as hard, KIB, MIB},
     machine, quotas,
@@ -39,7 +39,8 @@ pub(super) fn check(
     check_packet(&limits)?;
     check_listeners(&listeners, raw.allow_anonymous_anywhere.0)?;
     let grants = roles::grants(&raw);
-    Ok(Config { store, auth, listeners, rules, roles, grants, limits, log: log(&raw.log)?, written })
+    let cluster = cluster::check(&raw.cluster, limits.packet_bytes_max)?;
+    Ok(Config { store, auth, listeners, rules, roles, grants, limits, log: log(&raw.log)?, cluster, written })
 }
 
 fn store(raw: &RawStore) -> Result<StoreConfig, UnlocatedError> {

@@ -102,6 +102,12 @@ pub(super) fn principal_input_bytes(input_bytes_max: usize, packet_bytes_max: us
     (input_bytes_max / 8).max(2 * packet_bytes_max)
 }
 
+/// Returns the most bytes of a record of the log and of a message between nodes. One update, with the new and the former values,
+/// or one message that is kept, is never cut in two.
+pub(super) fn record_bytes(packet_bytes_max: usize) -> usize {
+    2 * packet_bytes_max + (64 << 10)
+}
+
 /// Returns the rate of connections of one address that end before their CONNECT: a twentieth of all, counted by the
 /// minute.
 pub(super) fn failed_handshakes(connects: WrittenRate) -> Rate {
@@ -142,6 +148,7 @@ mod tests {
         assert_eq!(input_bytes(16 << 20, 16 << 20), 32 << 20, "two packets");
         assert_eq!(principal_input_bytes(256 << 20, 1 << 20), 32 << 20);
         assert_eq!(principal_input_bytes(2 << 20, 1 << 20), 2 << 20);
+        assert_eq!(record_bytes(1 << 20), (2 << 20) + (64 << 10));
         assert_eq!(failed_handshakes(rate(200, SECOND, 20_000)), Rate::per_minute(600));
         assert_eq!(address_failures(rate(6, MINUTE, 5)), Rate::within(300, Duration::from_secs(60), 50));
     }

@@ -231,7 +231,16 @@ impl Layers {
 }
 
 /// The keys that hold a path.
-const PATHS: [&str; 6] = ["rules_file", "store.path", "auth.users", "auth.aws_keys", "auth.banned", "auth.token_keys"];
+const PATHS: [&str; 8] = [
+    "rules_file",
+    "store.path",
+    "auth.users",
+    "auth.aws_keys",
+    "auth.banned",
+    "auth.token_keys",
+    "cluster.credentials_file",
+    "cluster.ca_file",
+];
 /// The keys of a listener that hold a path.
 const LISTENER_PATHS: [&str; 4] = ["tls_certificate", "tls_key", "tls_client_ca", "tls_client_crl"];
 

@@ -105,6 +105,9 @@ pub const LAG_BYTES_MAX: u64 = 16 * GIB;
 /// Days that a journal entry, or a session without a connection, may be kept.
 pub const DAYS_MAX: u64 = 3_650;
 
+/// The highest number of a node.
+pub const NODE_MAX: u64 = 255;
+
 // The longest topic of a shadow: `$aws/things/<128>/shadow/name/<64>/update/documents`.
 const _: () = assert!("$aws/things//shadow/name//update/documents".len() as u64 + 128 + 64 <= TOPIC_BYTES_MAX);
 // The largest document can be sent in one packet.

@@ -9,8 +9,8 @@
 //! - `layers`: merges the sources into the structures of `raw`.
 //! - `units`: parses sizes and durations.
 //! - `removed`: the keys of earlier versions.
-//! - `section`: checks single values; `check` checks `raw` with it, `auth` the section `[auth]`, and `quotas` the
-//!   quotas in `[limits]`.
+//! - `section`: checks single values; `check` checks `raw` with it, `auth` the section `[auth]`, `cluster` the section
+//!   `[cluster]`, and `quotas` the quotas in `[limits]`.
 //! - `derived`: limits without a key.
 //! - `roles`: rules and grants as written; [`crate::auth::Policy`] checks them.
 //! - `written`: compares two configurations.
@@ -19,6 +19,7 @@
 
 mod auth;
 mod check;
+mod cluster;
 mod derived;
 mod error;
 mod file;
@@ -47,6 +48,7 @@ use ipnet::IpNet;
 use tracing_subscriber::filter::Targets;
 
 pub use auth::{AuthConfig, TokenConfig};
+pub use cluster::ClusterSettings;
 pub use error::{ConfigError, Problem, ValueSource};
 pub use host::{Authority, Host, Origin};
 pub use quotas::QuotaLimits;
@@ -75,6 +77,8 @@ pub struct Config {
     pub limits: Limits,
     /// The log: filter and format.
     pub log: LogConfig,
+    /// The cluster; `None` for a single node.
+    pub cluster: Option<ClusterSettings>,
     /// The whole configuration as written.
     pub written: Written,
 }

@@ -21,6 +21,7 @@ pub(super) struct RawConfig {
     pub(super) grant: Vec<RawGrant>,
     pub(super) limits: RawLimits,
     pub(super) log: RawLog,
+    pub(super) cluster: RawCluster,
 }
 
 #[derive(Debug, Deserialize)]
@@ -145,4 +146,17 @@ pub(super) struct RawLimits {
 pub(super) struct RawLog {
     pub(super) level: Text,
     pub(super) format: Text,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCluster {
+    pub(super) name: Text,
+    pub(super) node: Count,
+    pub(super) nats: List,
+    pub(super) credentials_file: Text,
+    pub(super) ca_file: Text,
+    pub(super) log_bytes_max: Size,
+    pub(super) log_age_max: Period,
+    pub(super) allow_unsafe_sync: Flag,
 }

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use tempfile::TempDir;
 use umbrad::auth::Policy;
 use umbrad::config::{
-    Arguments, Config, ConfigError, Host, HttpConfig, Limits, ListenerKind, LogFormat, Origin, RoleLimits, ValueSource,
+    Arguments, ClusterSettings, Config, ConfigError, Host, HttpConfig, Limits, ListenerKind, LogFormat, Origin, RoleLimits, ValueSource,
 };
 use umbrad::rate::Rate;
 
@@ -91,7 +91,7 @@ fn the_defaults_are_those_of_the_protocol() {
     assert_eq!(config.store.free_disk_min, 256 << 20);
 }
 
-/// More keys than that nobody reads.
+/// More keys than that nobody reads. Those of a cluster are for its operators alone.
 #[test]
 fn the_shipped_file_has_60_keys_at_most() {
     let text = include_str!("../../broker.toml");
@@ -106,7 +106,9 @@ fn the_shipped_file_has_60_keys_at_most() {
     keys.retain(|(section, _)| !matches!(*section, "[[rule]]" | "[[grant]]"));
     keys.sort_unstable();
     keys.dedup();
-    assert!(keys.len() <= 60, "{} keys", keys.len());
+    let all = keys.len();
+    keys.retain(|(section, _)| *section != "[cluster]");
+    assert!(keys.len() <= 60 && all - keys.len() <= 8, "{} keys, and {} of clusters", keys.len(), all - keys.len());
 }
 
 #[test]
@@ -196,6 +198,32 @@ fn listeners_of_both_kinds() {
     assert_eq!(http.kind, ListenerKind::Http(HttpConfig { hosts, origins: origins.into(), metrics: false }));
     // Anonymous, so that a certificate would be optional if nothing were said.
     assert!(!http.tls.as_ref().unwrap().clients.as_ref().unwrap().optional);
+}
+
+#[test]
+fn a_cluster() {
+    assert_eq!(Config::default().cluster, None);
+    let text = "[cluster]\nnode = 3\nnats = [\"tls://Nats-1.example\", \"tls://[::1]:1\"]\nca_file = \"ca.pem\"\n\
+                [limits]\npacket_bytes_max = \"2 MiB\"";
+    let config = load(Some(text), &[("UMBRA__CLUSTER__CREDENTIALS_FILE", "node.creds")], &[]).unwrap();
+    let cluster = config.cluster.unwrap();
+    assert!(cluster.ca_file.as_ref().unwrap().is_absolute(), "at the folder of the file");
+    let expected = ClusterSettings {
+        name: "umbra".into(),
+        node: 3,
+        servers: vec!["tls://nats-1.example:4222".into(), "tls://[::1]:1".into()],
+        tls: true,
+        credentials_file: Some("node.creds".into()),
+        ca_file: cluster.ca_file.clone(),
+        log_bytes_max: 4 << 30,
+        log_age_max: Duration::from_secs(86_400),
+        allow_unsafe_sync: false,
+        record_bytes_max: (4 << 20) + (64 << 10),
+    };
+    assert_eq!(cluster, expected);
+    let variables = [("UMBRA__CLUSTER__NATS", "nats://a, nats://b:7"), ("UMBRA__CLUSTER__NODE", "1")];
+    let servers = load(None, &variables, &[]).unwrap().cluster.unwrap().servers;
+    assert_eq!(servers, ["nats://a:4222", "nats://b:7"]);
 }
 
 #[test]
@@ -448,6 +476,47 @@ fn mistakes_in_a_file_are_told_with_their_line() {
             ":2: 'auth.token_algorithms' is \"ES256, HS256\", but HS256, HS384 and HS512 cannot be mixed with others",
         ),
         ("[auth]\ntoken_keys = \"k\"\ntoken_audience = \"a\"\ntoken_algorithms = \"ES256, EdDSA\"", "accepted"),
+        // clusters
+        ("[cluster]\nnats = []\nname = \"other\"\nlog_age_max = \"2d\"", "accepted"),
+        ("[cluster]\nnode = 1", ":2: 'cluster.node' is set, but nats is empty"),
+        ("[cluster]\n\nallow_unsafe_sync = true", ":3: 'cluster.allow_unsafe_sync' is set, but nats is empty"),
+        ("[cluster]\nnats = [\"nats://a:1\"]", ": 'cluster.node' is 0, but must be 1 to 255"),
+        ("[cluster]\nnats = [\"nats://a:1\"]\nnode = 256", ":3: 'cluster.node' is 256, but must be 1 to 255"),
+        (
+            "[cluster]\nnats = [\"nats://me:secret@a\"]",
+            ":2: 'cluster.nats' has \"nats://me:secret@a\", but must have addresses such as \"tls://nats-1.example:4222\" or \
+             \"nats://127.0.0.1:4222\"",
+        ),
+        (
+            "[cluster]\nnats = [\"https://a\"]",
+            ":2: 'cluster.nats' has \"https://a\", but must have addresses such as \"tls://nats-1.example:4222\" or \
+             \"nats://127.0.0.1:4222\"",
+        ),
+        (
+            "[cluster]\nnode = 1\nnats = [\"nats://a\", \"tls://b\"]",
+            ":3: 'cluster.nats' has \"tls://b:4222\" beside another scheme: all need the same",
+        ),
+        (
+            "[cluster]\nnode = 1\nnats = [\"nats://a\", \"nats://A.:4222\"]",
+            ":3: 'cluster.nats' has \"nats://a:4222\" twice",
+        ),
+        (
+            "[cluster]\nnode = 1\nnats = [\"nats://a\"]\nca_file = \"ca.pem\"",
+            ":4: 'cluster.ca_file' is set, but the addresses in nats are not tls://",
+        ),
+        (
+            "[cluster]\nnode = 1\nnats = [\"nats://a\"]\nname = \"a.b\"",
+            ":4: 'cluster.name' is \"a.b\", but must be 1 to 32 of A-Z a-z 0-9 _ -",
+        ),
+        (
+            "[cluster]\nnode = 1\nnats = [\"nats://a\"]\nlog_bytes_max = \"1 MiB\"",
+            ":4: 'cluster.log_bytes_max' is 1 MiB, but must be 256 MiB to 16 TiB",
+        ),
+        (
+            "[cluster]\nnode = 1\nnats = [\"nats://a\"]\nlog_age_max = \"1s\"",
+            ":4: 'cluster.log_age_max' is 1s, but must be 1m to 3650d",
+        ),
+        ("[cluster]\nnode = 255\nnats = [\"tls://a\", \"tls://[::1]:1\"]\nca_file = \"ca.pem\"", "accepted"),
         // no TOML
         ("[limits\n", ":1: is not TOML: unclosed table, expected `]`"),
         ("[limits]\ndepth_max = 1\ndepth_max = 2", ":3: is not TOML: duplicate key"),

@@ -1,7 +1,7 @@
 //! Umbra: an MQTT broker that keeps the shadow of every device under optimistic concurrency.
 //!
 //! Imports point one way: [`mqtt`], [`http`] and [`cli`] use [`engine`], `engine` uses [`store`], `store` uses
-//! [`shadow`]. `shadow` is pure: no I/O, clock, async or lock, and so is [`fleet`] above it. `mqtt` and `http` are front ends behind [`net`] and never
+//! [`shadow`]; `cluster` is the engine of the log of several nodes. `shadow` is pure: no I/O, clock, async or lock, and so is [`fleet`] above it. `mqtt` and `http` are front ends behind [`net`] and never
 //! name each other; [`server`] wires them. `tests/tidy.rs` checks these rules, ARCHITECTURE.md explains them.
 
 #![warn(missing_docs)]
@@ -10,6 +10,8 @@ pub mod admission;
 pub mod auth;
 pub mod cli;
 pub mod clock;
+#[cfg_attr(not(test), expect(dead_code, reason = "the writer is no member of a cluster yet"))]
+mod cluster;
 pub mod config;
 pub mod engine;
 pub mod fleet;

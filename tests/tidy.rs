@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules each top-level module may import, the lowest first.
-const MAY_IMPORT: [(&str, &[&str]); 19] = [
+const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("shadow", &[]),
     ("rate", &[]),
     ("private_file", &[]),
@@ -22,6 +22,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("auth", &["admission", "clock", "config", "observability", "private_file", "rate", "shadow"]),
     ("net", &["admission", "auth", "config", "observability", "private_file", "rate"]),
     ("store", &["observability", "shadow"]),
+    ("cluster", &["config", "private_file", "store"]),
     ("wire", &["auth", "shadow"]),
     ("fleet", &["shadow"]),
     ("engine", &["admission", "auth", "clock", "observability", "shadow", "store", "wire"]),
@@ -49,10 +50,11 @@ const FRONT_END: &[&str] = &[
 const ANY: &[&str] = &["*"];
 
 /// Libraries that only some places may name. Nothing but the clock, and what shows or compares dates, asks for the date.
-const NAMED_IN: [(&str, &[&str]); 5] = [
+const NAMED_IN: [(&str, &[&str]); 6] = [
     ("redb", &["store/"]),
     ("axum", &["http/", "server.rs"]),
     ("rumqttd", &["mqtt/protocol/"]),
+    ("async_nats", &["cluster/"]),
     ("winnow", &["fleet/query/parse.rs"]),
     (
         "SystemTime",

@@ -8,7 +8,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses another part of it")]
 
 pub mod client;
+pub mod cluster;
 pub mod http;
+pub mod nats;
 pub mod packet;
 pub mod program;
 pub mod server;

@@ -110,6 +110,11 @@ impl Server {
         self.child.wait().expect("a child");
     }
 
+    /// Sends a signal to the server, such as SIGSTOP.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the server is running");
+    }
+
     /// Starts a server on the store of this one, which has ended.
     pub fn restart(&mut self) {
         let launched = launch(self.directory.path(), self.setup);

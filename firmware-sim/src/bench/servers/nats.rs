@@ -48,5 +48,5 @@ impl Servers {
 
 /// Returns the server that `./bench` installs into the directory of the builds; `beside` is the one of this program.
 pub(super) fn installed_beside(beside: &Path) -> PathBuf {
-    beside.parent().unwrap_or(beside).join("bench-nats/bin/nats-server")
+    beside.parent().unwrap_or(beside).join("nats/bin/nats-server")
 }

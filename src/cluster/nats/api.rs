@@ -1,0 +1,146 @@
+//! The requests of JetStream's API that the log needs: JSON, by request and reply.
+//!
+//! The JetStream part of `async-nats` is not used (decision 0021): it retries and recreates at its own times, and its types leave out
+//! keys of a stream's configuration that the check must see.
+
+use async_nats::Request;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::NatsLog;
+use crate::cluster::LogUnavailable;
+
+const MESSAGE_NOT_FOUND: u64 = 10_037;
+pub(super) const STREAM_NOT_FOUND: u64 = 10_059;
+
+/// An error in an answer.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct ErrorReply {
+    #[serde(default)]
+    pub(super) err_code: u64,
+    #[serde(default)]
+    pub(super) description: String,
+}
+
+/// The configuration, the state and the servers of the stream.
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamInfo {
+    pub(super) config: Value,
+    pub(super) state: StreamState,
+    pub(super) cluster: Option<StreamCluster>,
+}
+
+/// The first and the last message of the stream. Of an empty one, the last is the last that was there, and the first one more.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct StreamState {
+    pub(super) first_seq: u64,
+    pub(super) last_seq: u64,
+}
+
+/// The servers that have the stream.
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamCluster {
+    pub(super) leader: Option<String>,
+    #[serde(default)]
+    pub(super) replicas: Vec<StreamPeer>,
+}
+
+/// A server besides the leader.
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamPeer {
+    pub(super) name: String,
+}
+
+pub(super) async fn stream_info(log: &NatsLog) -> Result<StreamInfo, LogUnavailable> {
+    request(log, "STREAM.INFO", "", Value::Null).await
+}
+
+pub(super) async fn create_stream(log: &NatsLog, config: &Value) -> Result<StreamInfo, LogUnavailable> {
+    request(log, "STREAM.CREATE", "", config.clone()).await
+}
+
+pub(super) async fn update_stream(log: &NatsLog, config: &Value) -> Result<StreamInfo, LogUnavailable> {
+    request(log, "STREAM.UPDATE", "", config.clone()).await
+}
+
+/// Removes the messages before `first_kept`.
+pub(super) async fn purge(log: &NatsLog, first_kept: u64) -> Result<(), LogUnavailable> {
+    request::<Value>(log, "STREAM.PURGE", "", json!({ "seq": first_kept })).await.map(|_| ())
+}
+
+/// Reads a message, from the leader; `None` if there is none.
+pub(super) async fn message(log: &NatsLog, sequence: u64) -> Result<Option<Bytes>, LogUnavailable> {
+    #[derive(Deserialize)]
+    struct Found {
+        message: Stored,
+    }
+    #[derive(Deserialize)]
+    struct Stored {
+        #[serde(default)]
+        data: String,
+    }
+    if sequence == 0 {
+        return Ok(None);
+    }
+    match request::<Found>(log, "STREAM.MSG.GET", "", json!({ "seq": sequence })).await {
+        Ok(Found { message }) => match BASE64_STANDARD.decode(message.data) {
+            Ok(data) => Ok(Some(data.into())),
+            Err(error) => Err(LogUnavailable::Failed(format!("message {sequence} is not base64: {error}"))),
+        },
+        Err(LogUnavailable::Answered { code: MESSAGE_NOT_FOUND, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Creates a consumer that sends the messages from `from` on to `subject`, as long as somebody listens there.
+pub(super) async fn create_consumer(
+    log: &NatsLog,
+    name: &str,
+    subject: &str,
+    from: u64,
+    heartbeat: std::time::Duration,
+) -> Result<(), LogUnavailable> {
+    let stream = &log.shared.names.stream;
+    let config = json!({
+        "name": name,
+        "deliver_subject": subject,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": from,
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "flow_control": true,
+        "idle_heartbeat": heartbeat.as_nanos() as u64,
+        "inactive_threshold": (10 * heartbeat).as_nanos() as u64,
+        "mem_storage": true,
+        "num_replicas": 1,
+    });
+    let body = json!({ "stream_name": stream, "config": config });
+    request::<Value>(log, "CONSUMER.CREATE", &format!(".{name}"), body).await.map(|_| ())
+}
+
+/// Sends a request about the stream.
+async fn request<T: DeserializeOwned>(
+    log: &NatsLog,
+    operation: &str,
+    rest: &str,
+    body: Value,
+) -> Result<T, LogUnavailable> {
+    let subject = format!("$JS.API.{operation}.{}{rest}", log.shared.names.stream);
+    let payload = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+    let message = log.request(subject, Request::new().payload(payload)).await?;
+    answer(&message.payload)
+}
+
+fn answer<T: DeserializeOwned>(payload: &[u8]) -> Result<T, LogUnavailable> {
+    #[derive(Deserialize)]
+    struct Failure {
+        error: Option<ErrorReply>,
+    }
+    let unreadable = |error: serde_json::Error| LogUnavailable::Failed(format!("an answer cannot be read: {error}"));
+    match serde_json::from_slice::<Failure>(payload).map_err(unreadable)?.error {
+        Some(ErrorReply { err_code, description }) => Err(LogUnavailable::Answered { code: err_code, description }),
+        None => serde_json::from_slice(payload).map_err(unreadable),
+    }
+}

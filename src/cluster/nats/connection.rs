@@ -1,0 +1,108 @@
+//! The connection to one of the servers.
+//!
+//! The client reconnects by itself, to the configured servers in turn, and to no others. It notices a server that does not
+//! answer by pings.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ReconnectToServer};
+use tokio::time::{Instant, sleep};
+
+use super::RETRY_PAUSE;
+use crate::{cluster::ClusterError, config::ClusterSettings, private_file};
+
+/// The interval of pings; a connection ends after two without an answer.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// The time for a connection with its TLS handshake and greeting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest pause between two tries to connect.
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Commands in the queue of the client.
+const COMMANDS_MAX: usize = 256;
+/// Messages in the queue of a subscription. In bytes, a follower's queue is bounded by flow control, and the bus by its reader.
+const MESSAGES_MAX: usize = 1 << 17;
+
+/// Connects to one of the servers.
+pub(super) async fn connect(
+    settings: &ClusterSettings,
+    deadline: Instant,
+    unreachable: impl Fn(String) -> ClusterError,
+) -> Result<Client, ClusterError> {
+    let turn = Arc::new(AtomicUsize::new(0));
+    loop {
+        // Read again at each try: the options are consumed, and the file may be replaced meanwhile.
+        let options = options(settings, Arc::clone(&turn)).await?;
+        let error = match options.connect(settings.servers.as_slice()).await {
+            Ok(client) => return Ok(client),
+            Err(error) => error,
+        };
+        match error.kind() {
+            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                return Err(ClusterError::Refused { servers: settings.servers.join(", ") });
+            }
+            _ if Instant::now() >= deadline => return Err(unreachable(error.to_string())),
+            _ => tracing::debug!(%error, "no connection to NATS"),
+        }
+        sleep(RETRY_PAUSE).await;
+    }
+}
+
+async fn options(settings: &ClusterSettings, turn: Arc<AtomicUsize>) -> Result<ConnectOptions, ClusterError> {
+    let mut options = ConnectOptions::new()
+        .name(format!("umbra {} node {}", settings.name, settings.node))
+        .require_tls(settings.tls)
+        .ping_interval(PING_INTERVAL)
+        .connection_timeout(CONNECT_TIMEOUT)
+        .client_capacity(COMMANDS_MAX)
+        .subscription_capacity(MESSAGES_MAX)
+        // Servers that others announce have names that no certificate or firewall may know.
+        .ignore_discovered_servers()
+        .reconnect_delay_callback(|attempts| (RETRY_PAUSE * attempts.min(100) as u32).min(RECONNECT_PAUSE_MAX))
+        .reconnect_to_server_callback(move |servers, _| {
+            let number = turn.fetch_add(1, Ordering::Relaxed).checked_rem(servers.len());
+            let server = number.and_then(|number| servers.into_iter().nth(number));
+            async move { server.map(|server| ReconnectToServer { addr: server.addr, delay: None }) }
+        })
+        .event_callback(|event| async move { log(&event) });
+    if let Some(ca_file) = &settings.ca_file {
+        options = options.add_root_certificates(ca_file.clone());
+    }
+    match &settings.credentials_file {
+        Some(path) => with_credentials(options, path).await,
+        None => Ok(options),
+    }
+}
+
+/// Adds the credentials in the file: those that NATS's tools write, or a user and a password.
+async fn with_credentials(options: ConnectOptions, path: &Path) -> Result<ConnectOptions, ClusterError> {
+    let error = |problem: String| ClusterError::Credentials { path: path.to_owned(), problem };
+    private_file::check(path).map_err(|problem| error(problem.to_string()))?;
+    let text = tokio::fs::read_to_string(path).await.map_err(|problem| error(problem.to_string()))?;
+    if text.contains("-----BEGIN NATS USER JWT-----") {
+        return options.credentials(&text).map_err(|_| error("is no valid file of NATS credentials".into()));
+    }
+    match text.split_whitespace().collect::<Vec<_>>().as_slice() {
+        [user, password] => Ok(options.user_and_password((*user).to_owned(), (*password).to_owned())),
+        words => Err(error(format!(
+            "has {} words, but must be a file of NATS credentials (.creds), or have a user and a password",
+            words.len()
+        ))),
+    }
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::Connected => tracing::info!("connected to NATS"),
+        Event::Disconnected => tracing::warn!("the connection to NATS is lost"),
+        Event::SlowConsumer(_) => tracing::warn!("messages of NATS were dropped: this node is too slow"),
+        Event::ServerError(error) => tracing::warn!(%error, "NATS reported an error"),
+        other => tracing::debug!(event = %other, "NATS"),
+    }
+}

@@ -1,0 +1,82 @@
+//! Messages between nodes.
+
+use bytes::Bytes;
+
+use super::{
+    servers::{SOUND, Servers, connected_to},
+    within,
+};
+use crate::{
+    cluster::{LogUnavailable, nats::bus::BusReceiver},
+    store::NodeId,
+};
+
+fn message(number: usize) -> Bytes {
+    format!("message {number}").into()
+}
+
+async fn next(receiver: &mut BusReceiver) -> Bytes {
+    within("a message", receiver.next()).await.unwrap()
+}
+
+#[tokio::test]
+async fn messages_reach_one_node_or_all() {
+    let mut servers = Servers::start(SOUND).await;
+    let (one, two) = (servers.connect(1).await, servers.connect(2).await);
+    let (mut at_one, mut at_two) = (one.received().await.unwrap(), two.received().await.unwrap());
+    for number in 0..1_000 {
+        one.send(NodeId(2), message(number)).await.unwrap();
+    }
+    one.send_all("all".into()).await.unwrap();
+    two.send(NodeId(1), "one".into()).await.unwrap();
+    for number in 0..1_000 {
+        assert_eq!(next(&mut at_two).await, message(number));
+    }
+    assert_eq!(next(&mut at_two).await, "all");
+    let mut both = [next(&mut at_one).await, next(&mut at_one).await];
+    both.sort();
+    assert_eq!(both, ["all", "one"]);
+
+    let largest = Bytes::from(vec![7; one.record_bytes_max()]);
+    one.send(NodeId(2), largest.clone()).await.unwrap();
+    assert_eq!(next(&mut at_two).await, largest);
+    let (bytes, most) = (largest.len() + 1, largest.len());
+    let larger = Bytes::from(vec![7; bytes]);
+    assert_eq!(one.send(NodeId(2), larger).await, Err(LogUnavailable::TooLarge { bytes, most }));
+
+    // Messages may be lost while the server changes, and arrive again afterwards.
+    servers.kill(connected_to(&two));
+    let arrives = async {
+        loop {
+            let _ = one.send(NodeId(2), "again".into()).await;
+            if tokio::time::timeout(std::time::Duration::from_millis(100), at_two.next()).await.is_ok() {
+                return;
+            }
+        }
+    };
+    within("a message after a change of server", arrives).await;
+    (0..3).for_each(|number| servers.kill(number));
+    let fails = async { while one.send(NodeId(2), "lost".into()).await.is_ok() {} };
+    within("an error without a server", fails).await;
+}
+
+/// A reader that takes nothing loses messages, and the process does not grow.
+#[tokio::test]
+async fn a_reader_that_takes_nothing_loses_messages() {
+    let servers = Servers::start(SOUND).await;
+    let log = servers.connect(1).await;
+    let mut receiver = log.received().await.unwrap();
+    for number in 0..48 {
+        log.send(NodeId(1), vec![number; 1 << 20].into()).await.unwrap();
+    }
+    let dropped = async {
+        while receiver.dropped() == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    within("a dropped message", dropped).await;
+    // The oldest are kept, in order.
+    for number in 0..24 {
+        assert_eq!(next(&mut receiver).await.first(), Some(&number));
+    }
+}

@@ -1,0 +1,12 @@
+//! Three nodes with one log: what clients of different nodes see, while nodes and NATS servers fail.
+//!
+//! `./test` installs the NATS server.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod configuration;
+mod killed_decider;
+mod order;

@@ -3,6 +3,8 @@
 //! The JetStream part of `async-nats` is not used (decision 0021): it retries and recreates at its own times, and its types leave out
 //! keys of a stream's configuration that the check must see.
 
+use std::time::Duration;
+
 use async_nats::Request;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -100,7 +102,7 @@ pub(super) async fn create_consumer(
     name: &str,
     subject: &str,
     from: u64,
-    heartbeat: std::time::Duration,
+    heartbeat: Duration,
 ) -> Result<(), LogUnavailable> {
     let stream = &log.shared.names.stream;
     let config = json!({

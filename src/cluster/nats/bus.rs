@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinHandle,
@@ -99,7 +99,7 @@ impl Drop for BusReceiver {
 
 /// Moves messages from the subscriptions, whose queues are bounded only by number, into the queue of the reader.
 async fn forward(
-    mut messages: impl StreamExt<Item = async_nats::Message> + Unpin,
+    mut messages: impl Stream<Item = async_nats::Message> + Unpin,
     sender: mpsc::UnboundedSender<(Bytes, OwnedSemaphorePermit)>,
     dropped: Arc<AtomicU64>,
 ) {

@@ -123,7 +123,7 @@ impl NatsLog {
             seconds: limit.as_secs(),
             problem,
         };
-        let client = connection::connect(settings, deadline, unreachable).await?;
+        let client = connection::connect(settings, deadline, &unreachable).await?;
         let log = Self {
             shared: Arc::new(Shared {
                 client,

@@ -86,7 +86,7 @@ pub(super) async fn check_all(log: &NatsLog, stream: &StreamInfo) -> Result<(), 
             return Err(ClusterError::UnsafeSync { server: server.clone(), found });
         }
     }
-    let (known, missing): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| found.contains_key(**name));
+    let (known, missing): (Vec<&str>, Vec<&str>) = names.iter().copied().partition(|name| found.contains_key(*name));
     if 2 * known.len() <= names.len() {
         return Err(ClusterError::UnknownSync { servers: names.join(", "), answered: known.len() });
     }

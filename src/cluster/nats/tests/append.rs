@@ -191,6 +191,6 @@ async fn loses_nothing_while_connections_fail() {
             sleep(Duration::from_millis(700)).await;
         }
     };
-    tokio::join!(append_all(&log, 0, 300), faults, follow_all(&mut follower, 0, 300));
-    check_all(&direct, 300).await;
+    tokio::join!(append_all(&log, 0, 1_000), faults, follow_all(&mut follower, 0, 1_000));
+    check_all(&direct, 1_000).await;
 }

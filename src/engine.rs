@@ -52,7 +52,10 @@ use crate::{
         request_id::RequestId,
     },
     shadow::{Rejection, ShadowKey, Timestamp},
-    store::{self, CopyError, Health, OnDurable, PurgedTombstones, RowEdit, Seq, Store, StoreError, StoreOptions},
+    store::{
+        self, CopyError, Health, LogEvent, MemberOptions, OnDurable, PurgedTombstones, RowEdit, Seq, Store, StoreError,
+        StoreOptions,
+    },
     wire::{RefusedEntry, Via},
 };
 
@@ -74,14 +77,38 @@ impl Service {
     ///
     /// As [`store::open`].
     pub fn open(options: StoreOptions, quotas: Arc<Quotas>, clock: Clock) -> Result<(Self, Outcomes), StoreError> {
+        Self::open_as(options, None, quotas, clock)
+    }
+
+    /// Opens the store as [`Service::open`] does, as a member of a cluster.
+    ///
+    /// # Errors
+    ///
+    /// As [`store::open_member`].
+    pub fn open_member(
+        options: StoreOptions,
+        member: MemberOptions,
+        quotas: Arc<Quotas>,
+        clock: Clock,
+    ) -> Result<(Self, Outcomes), StoreError> {
+        Self::open_as(options, Some(member), quotas, clock)
+    }
+
+    fn open_as(
+        options: StoreOptions,
+        member: Option<MemberOptions>,
+        quotas: Arc<Quotas>,
+        clock: Clock,
+    ) -> Result<(Self, Outcomes), StoreError> {
         let (sender, batches) = mpsc::sync_channel(BATCHES_AHEAD);
         let time = clock.clone();
+        let moment = move || store::Moment { date: time.now(), running: time.running() };
         // The receiver is dropped with the notifier, after which no requester waits for an outcome.
-        let store = store::open(
-            options,
-            move || store::Moment { date: time.now(), running: time.running() },
-            move |report| drop(sender.send(report)),
-        )?;
+        let deliver = move |report| drop(sender.send(report));
+        let store = match member {
+            None => store::open(options, moment, deliver),
+            Some(member) => store::open_member(options, member, moment, deliver),
+        }?;
         let refusals = Arc::<Refusals>::default();
         let outcomes = Arc::<OutcomeCounters>::default();
         let decided = Outcomes {
@@ -198,6 +225,11 @@ impl Service {
     /// As [`Store::each_row`].
     pub fn each_row(&self, each: impl FnMut(&[u8], Bytes)) -> Result<(), StoreError> {
         self.store.each_row(each)
+    }
+
+    /// Returns a function that passes events to a member of a cluster, as [`Store::log_events`] does.
+    pub fn log_events(&self) -> impl Fn(LogEvent) -> bool + Clone + Send + Sync + 'static {
+        self.store.log_events()
     }
 
     /// Returns the counters of decided commands by outcome.

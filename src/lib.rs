@@ -10,7 +10,7 @@ pub mod admission;
 pub mod auth;
 pub mod cli;
 pub mod clock;
-#[cfg_attr(not(test), expect(dead_code, reason = "the writer is no member of a cluster yet"))]
+
 mod cluster;
 pub mod config;
 pub mod engine;

@@ -17,6 +17,7 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
+    pin::pin,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -26,12 +27,14 @@ use tokio::{
     signal::unix::Signal,
     sync::{Semaphore, oneshot},
     task::{self, JoinSet},
+    time::sleep,
 };
 
 use crate::{
     admission::{QuotaKind, Quotas},
     auth::{Authority, Policy, authn::login::LoginError},
     clock::Clock,
+    cluster::membership::Membership,
     config::{Config, Limits, ListenerConfig, ListenerKind, StoreConfig},
     engine::{Outcomes, Service, changes::Changes},
     http::{self, Api, HttpHandler, HttpOptions, MqttListener, rollouts::RolloutRows},
@@ -43,7 +46,7 @@ use crate::{
     net::{Listener, ListenerContext, ListenerCounters, Tls, inherited::InheritedSockets, tls},
     reload::{ReadConfig, Reload},
     server::telemetry::Telemetry,
-    store::{StoreError, StoreOptions},
+    store::{MemberOptions, StoreError, StoreOptions},
 };
 
 /// The reason for which the server could not start, or ended.
@@ -86,6 +89,9 @@ pub enum ServeError {
     /// A file of users or keys cannot be used.
     #[error(transparent)]
     Login(LoginError),
+    /// This node cannot be a member of its cluster.
+    #[error("cannot join the cluster: {0}")]
+    Cluster(String),
     /// The operating system provides no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -156,18 +162,30 @@ pub async fn run(
     let mut inherited = InheritedSockets::take().map_err(ServeError::Inherited)?;
     let binds: Vec<_> = config.listeners.iter().map(|listener| listener.bind).collect();
     inherited.foreign(&binds).map_or(Ok(()), |address| Err(ServeError::NoListener(address)))?;
-    let (parts, notify) = ServerParts::assemble(&config, Arc::new(authority), secured.clone())?;
+    let mut cluster = match &config.cluster {
+        Some(settings) => {
+            Some(Membership::join(settings).await.map_err(|error| ServeError::Cluster(error.to_string()))?)
+        }
+        None => None,
+    };
+    let (parts, notify) = ServerParts::assemble(&config, Arc::new(authority), secured.clone(), cluster.as_mut())?;
     let bound = config.listeners.iter().zip(tls).enumerate();
     let bound = bound.map(|(index, listener)| bind(&config, index, listener, &mut inherited));
     let bound = bound.collect::<Result<Vec<_>, _>>()?;
-    let RunningTasks { mut tasks, mut notifier } = parts.start(&config, bound, notify)?;
+    let notifier = NotifierThread::start(notify)?;
+    let mut shutdown = pin!(shutdown);
+    let _cluster = match cluster {
+        Some(membership) => parts.join(membership, &mut shutdown).await,
+        None => JoinSet::new(),
+    };
+    let RunningTasks { mut tasks, mut notifier } = parts.start(&config, bound, notifier);
     let (authority, broker) = (parts.authority.clone(), parts.broker.clone());
     tasks.spawn(supervisor::watch(parts.service.clone(), broker.clone()));
     supervisor::ready();
     tasks.spawn(watch_certificates(secured.clone(), broker.clone()));
     let reload = Reload { read_config, started_with: config.written, authority, tls: secured, broker };
     let stopped = tokio::select! {
-        () = shutdown => Ok(()),
+        () = &mut shutdown => Ok(()),
         () = reload.at(hangups) => Ok(()),
         stopped = first_stopped(&mut tasks, &mut notifier) => Err(stopped),
     };
@@ -185,9 +203,10 @@ impl ServerParts {
         config: &Config,
         authority: Arc<Authority>,
         tls: Vec<(String, Arc<Tls>)>,
+        cluster: Option<&mut Membership>,
     ) -> Result<(Self, impl FnOnce() + Send + 'static), ServeError> {
         let limits = &config.limits;
-        let (service, decided) = open(config)?;
+        let (service, decided) = open(config, cluster.and_then(Membership::member))?;
         let service = Arc::new(service);
         let router = Arc::new(Router::new(Recorder::new(service.clone())));
         let events = Arc::new(Events::new(router.clone(), service.head()));
@@ -216,14 +235,27 @@ impl ServerParts {
         }))
     }
 
-    /// Starts the notifier thread and all listeners.
-    fn start(
-        &self,
-        config: &Config,
-        bound: Vec<(Listener, SocketAddr)>,
-        notify: impl FnOnce() + Send + 'static,
-    ) -> Result<RunningTasks, ServeError> {
-        let notifier = NotifierThread::start(notify)?;
+    /// Starts the tasks of the cluster, and waits until this node has applied what the log has now, so that no client reads
+    /// what was before; not longer than until `shutdown` resolves.
+    async fn join(&self, membership: Membership, shutdown: &mut (impl Future<Output = ()> + Unpin)) -> JoinSet<()> {
+        let applied = || self.service.health().member.unwrap_or_default().applied;
+        let tail = membership.tail();
+        let tasks = membership.start(applied(), self.service.log_events());
+        let has_caught_up = async {
+            let tail = tail.await;
+            while applied() < tail && self.service.health().member.is_some_and(|member| member.latched.is_none()) {
+                sleep(CATCH_UP_CHECK).await;
+            }
+        };
+        tokio::select! {
+            () = has_caught_up => {}
+            () = shutdown => {}
+        }
+        tasks
+    }
+
+    /// Starts all listeners.
+    fn start(&self, config: &Config, bound: Vec<(Listener, SocketAddr)>, notifier: NotifierThread) -> RunningTasks {
         let mut tasks = JoinSet::new();
         self.api.set_mqtt_listeners(mqtt_listeners(&bound, &config.listeners));
         for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
@@ -234,7 +266,7 @@ impl ServerParts {
         tasks.spawn(self.broker.clone().watch_memory());
         tasks.spawn(self.broker.clone().watch_clock());
         tasks.spawn(http::rollouts::run(self.api.clone()));
-        Ok(RunningTasks { tasks, notifier })
+        RunningTasks { tasks, notifier }
     }
 
     /// Starts `listener` with the handler that its settings name.
@@ -371,11 +403,14 @@ fn open_tls(config: &ListenerConfig) -> Result<Option<Arc<Tls>>, ServeError> {
     opened.map_err(|error| ServeError::Tls { name: config.name.clone(), error })
 }
 
-fn open(config: &Config) -> Result<(Service, Outcomes), ServeError> {
+fn open(config: &Config, member: Option<MemberOptions>) -> Result<(Service, Outcomes), ServeError> {
     let options = store_options(&config.store, &config.limits);
     let quotas = Arc::new(Quotas::new(&config.limits));
-    Service::open(options, quotas, Clock::system())
-        .map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
+    let opened = match member {
+        None => Service::open(options, quotas, Clock::system()),
+        Some(member) => Service::open_member(options, member, quotas, Clock::system()),
+    };
+    opened.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
 }
 
 fn bind(
@@ -444,6 +479,9 @@ pub(crate) fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOption
         ..StoreOptions::new(&store.path)
     }
 }
+
+/// The interval at which a node that starts looks how far it is in the log.
+const CATCH_UP_CHECK: Duration = Duration::from_millis(20);
 
 /// Interval of the checks of certificates.
 const EXPIRY_CHECK: Duration = Duration::from_secs(24 * 3600);

@@ -110,6 +110,7 @@ fn exit_of(error: &ServeError) -> Exit {
         ServeError::Inherited(_)
         | ServeError::Login(LoginError::System(_))
         | ServeError::Bind { .. }
+        | ServeError::Cluster(_)
         | ServeError::Thread(_)
         | ServeError::Stopped(_) => Exit::Failed,
     }

@@ -8,6 +8,7 @@
 //! before they answer and the stream has three replicas, so a node refuses others at its start (decision 0021).
 
 mod error;
+pub(crate) mod membership;
 pub(crate) mod nats;
 
 pub(crate) use error::{ClusterError, LogUnavailable};

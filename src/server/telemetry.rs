@@ -20,7 +20,7 @@ use crate::{
     net::{ListenerCounters, Tls},
     observability::{logging::Shortened, metrics::MetricsPage},
     shadow::DeviceId,
-    store::{Health, Pages, State},
+    store::{Health, MemberHealth, Pages, State},
     wire::Seen,
 };
 
@@ -53,6 +53,9 @@ impl http::Metrics for Telemetry {
         let health = self.service.health();
         self.commits(&mut page, &health);
         journal(&mut page, &health);
+        if let Some(member) = &health.member {
+            cluster(&mut page, member);
+        }
         process::put(&mut page);
         page.into_text()
     }
@@ -314,6 +317,33 @@ impl Telemetry {
         page.gauge("umbra_cached_documents", "Shadows in the document cache.", health.cached_documents);
         page.gauge("umbra_cached_bytes", "Approximate bytes of the document cache.", health.cached_bytes);
     }
+}
+
+/// The metrics of a node of a cluster.
+fn cluster(page: &mut MetricsPage, health: &MemberHealth) {
+    page.gauge("umbra_cluster_node", "Number of this node of the cluster.", health.node);
+    page.gauge(
+        "umbra_cluster_deciding",
+        "1 if this node decides the updates of the cluster, else 0.",
+        u8::from(health.is_deciding),
+    );
+    page.gauge("umbra_cluster_epoch", "Number of times that a node of the cluster began to decide.", health.epoch);
+    page.gauge("umbra_cluster_applied_record", "Last record of the log that this node has applied.", health.applied);
+    page.gauge(
+        "umbra_cluster_waiting_requests",
+        "Updates of this node's clients that wait for the log.",
+        health.waiting_requests,
+    );
+    page.gauge(
+        "umbra_cluster_silence_seconds",
+        "Time since the last record of the log, of which there are two each second.",
+        health.silence.as_secs_f64(),
+    );
+    page.gauge(
+        "umbra_cluster_left",
+        "1 if this node has left the cluster because of an error, else 0; /readyz gives the reason.",
+        u8::from(health.latched.is_some()),
+    );
 }
 
 fn journal(page: &mut MetricsPage, health: &Health) {

@@ -437,7 +437,7 @@ impl<C: Send + 'static> Store<C> {
     }
 
     /// Returns a function that passes events to a member of a cluster. It returns false once the store is closed.
-    pub fn log_events(&self) -> impl Fn(LogEvent) -> bool + Clone + Send + Sync + use<C> {
+    pub fn log_events(&self) -> impl Fn(LogEvent) -> bool + Clone + Send + Sync + 'static {
         let queue = self.inner.queue.clone();
         move |event| queue.send(Message::Log(Box::new(event))).is_ok()
     }

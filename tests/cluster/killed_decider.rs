@@ -20,7 +20,6 @@ const WRITERS: usize = 8;
 const UPDATES: u64 = 200;
 
 #[test]
-#[ignore = "the writer is no member of a cluster yet"]
 fn clients_of_other_nodes_lose_nothing_and_see_no_error() {
     let mut cluster = Cluster::start(UNLIMITED.limits);
     let decider = cluster.decider();

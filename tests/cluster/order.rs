@@ -14,7 +14,6 @@ const UPDATES: u64 = 60;
 const SHADOW: &str = "shadow/lamp";
 
 #[test]
-#[ignore = "the writer is no member of a cluster yet"]
 fn updates_at_all_nodes_have_one_order_everywhere() {
     let cluster = Cluster::start(UNLIMITED.limits);
     let mut subscribers: Vec<_> = cluster

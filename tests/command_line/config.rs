@@ -5,7 +5,8 @@ use std::{fs, time::Duration};
 use tempfile::TempDir;
 use umbrad::auth::Policy;
 use umbrad::config::{
-    Arguments, ClusterSettings, Config, ConfigError, Host, HttpConfig, Limits, ListenerKind, LogFormat, Origin, RoleLimits, ValueSource,
+    Arguments, ClusterSettings, Config, ConfigError, Host, HttpConfig, Limits, ListenerKind, LogFormat, Origin,
+    RoleLimits, ValueSource,
 };
 use umbrad::rate::Rate;
 

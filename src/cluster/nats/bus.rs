@@ -80,9 +80,9 @@ impl NatsLog {
 }
 
 impl BusReceiver {
-    /// Waits for the next message; `None` once the connection is closed for ever.
-    pub(crate) async fn next(&mut self) -> Option<Bytes> {
-        self.messages.recv().await.map(|(message, _)| message)
+    /// Waits for the next message, and returns it with its memory; `None` once the connection is closed for ever.
+    pub(crate) async fn next(&mut self) -> Option<(Bytes, OwnedSemaphorePermit)> {
+        self.messages.recv().await
     }
 
     /// Returns the number of messages that were dropped since this reader was too slow.

@@ -16,7 +16,7 @@ use crate::{
         api::{Api, backup, problem::Problem},
         auth::caller::Caller,
     },
-    store::{DiskLow, State as StoreState},
+    store::{DiskLow, MemberHealth, State as StoreState},
 };
 
 /// The metrics page in the Prometheus text format, provided by the server's wiring.
@@ -51,7 +51,8 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
     let health = api.service.health();
     let used = DiskUse { table_bytes: health.row_bytes, log_bytes: health.row_log_bytes };
     let state = if api.is_closed() { StoreState::Closed } else { health.state };
-    answer(&api, obstacle(&state, Some(used)), "ready\n")
+    let of_cluster = || health.member.as_ref().and_then(MemberHealth::obstacle);
+    answer(&api, obstacle(&state, Some(used)).or_else(of_cluster), "ready\n")
 }
 
 /// Returns 200 with `text`, or 503 with the `obstacle`.

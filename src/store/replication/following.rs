@@ -43,7 +43,7 @@ impl<C> Writer<C> {
                 ReadRecord::Claim(journal) => check_same(chain.position.number, group.changes.head, journal)?,
                 ReadRecord::Batch(batch) => {
                     if !batch.purged.is_empty() || batch.removed > self.progress.checkpoint.seq {
-                        self.apply_group(group)?;
+                        self.apply_group(group, requests)?;
                         self.flush_up_to(batch.removed)?;
                         group = Replay::new(&self.progress);
                     }
@@ -53,7 +53,7 @@ impl<C> Writer<C> {
             }
             self.applied_position.get_or_insert_default().chain = chain;
         }
-        self.apply_group(group)
+        self.apply_group(group, requests)
     }
 
     fn replay(
@@ -78,18 +78,21 @@ impl<C> Writer<C> {
         Ok(())
     }
 
-    fn apply_group(&mut self, group: Replay) -> Result<(), StoreError> {
+    fn apply_group(&mut self, group: Replay, requests: &impl ReplayedRequests) -> Result<(), StoreError> {
         let Replay { mut changes, edits, .. } = group;
-        if edits.is_empty() {
-            if changes.is_without_effect() && !self.must_write_position() {
+        if changes.record.rows.is_empty() {
+            let rows = requests.rows();
+            if changes.is_without_effect() && rows.is_empty() && !self.must_write_position() {
                 self.keep_loaded(changes.touched);
                 return Ok(());
             }
             // The rows of a member of a cluster are its own.
+            self.pending_rows.set_commands(rows);
             changes.record.rows = self.pending_rows.records(self.progress.rows.head);
+        } else {
+            self.pending_rows.set_commands(edits);
         }
         let (head, counts) = (changes.head, changes.counts);
-        self.pending_rows.set_commands(edits);
         if self.apply(changes).is_err() {
             self.healer.keep_unknown(UnknownCommit { head, changes: Vec::new(), counts });
         }

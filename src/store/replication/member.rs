@@ -34,6 +34,7 @@ use crate::{
             replica::{Action, Appended, KeptRecords, Reaction, Replica},
             requests::{BusMessage, OwnRequests, ReceivedRequests, RequestNumber},
         },
+        rows::edit::RowEdit,
         writer::{QueueReservation, Writer},
     },
 };
@@ -101,8 +102,8 @@ pub enum LogEvent {
         /// The first record that it has.
         first: u64,
     },
-    /// A message of another node.
-    Received(Bytes),
+    /// A message of another node, with memory of its receiver.
+    Received(Bytes, Option<OwnedSemaphorePermit>),
     /// The time, from an arbitrary start.
     Tick(Duration),
 }
@@ -126,6 +127,8 @@ pub struct MemberHealth {
     pub node: u64,
     /// The node that decides; `None` before the first claim.
     pub decider: Option<u64>,
+    /// True if this node decides.
+    pub is_deciding: bool,
     /// The number of claims so far.
     pub epoch: u64,
     /// The last record that this node has applied.
@@ -136,6 +139,21 @@ pub struct MemberHealth {
     pub silence: Duration,
     /// The reason why this node takes no part any more.
     pub latched: Option<String>,
+}
+
+impl MemberHealth {
+    /// Returns the reason that this node takes no updates now.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        if let Some(reason) = &self.latched {
+            return Some(format!("This node has left its cluster: {reason}"));
+        }
+        if self.decider.is_none() {
+            return Some("No node of the cluster decides yet".to_owned());
+        }
+        let seconds = self.silence.as_secs();
+        (self.silence > SILENCE_MAX).then(|| format!("Nothing was heard of the cluster's log for {seconds} seconds"))
+    }
 }
 
 /// The state of a member; see the module.
@@ -180,12 +198,14 @@ struct DecidedBatch {
 /// Outcomes for clients and for those who follow the changes, with the queue bytes of the requests.
 struct Answered<C> {
     outcomes: Vec<Outcome<C>>,
+    /// The edits of rows that are committed with the accepted commands.
+    rows: Vec<RowEdit>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<C> Default for Answered<C> {
     fn default() -> Self {
-        Self { outcomes: Vec::new(), permit: None }
+        Self { outcomes: Vec::new(), rows: Vec::new(), permit: None }
     }
 }
 
@@ -226,16 +246,13 @@ impl<C> Member<C> {
 
     /// Returns the reason for refusing new commands of clients.
     pub(in crate::store) fn refusal(&self) -> Option<Rejection> {
-        let reason = if let Some(reason) = &self.latched {
-            format!("this node has left its cluster: {reason}")
-        } else if self.closing.is_some() {
-            "the service is ending; try again when it is back".to_owned()
-        } else if self.silence() > SILENCE_MAX {
-            format!("nothing was heard of the cluster's log for {} seconds", self.silence().as_secs())
-        } else {
+        if self.closing.is_some() {
+            return Some(Rejection::Unavailable("the service is ending; try again when it is back".to_owned()));
+        }
+        if self.latched.is_none() && self.silence() <= SILENCE_MAX {
             return None;
-        };
-        Some(Rejection::Unavailable(reason))
+        }
+        self.health().obstacle().map(Rejection::Unavailable)
     }
 
     /// Returns the health of this node.
@@ -244,6 +261,7 @@ impl<C> Member<C> {
         MemberHealth {
             node: self.origin.node.0,
             decider: (chain.epoch.0 > 0).then_some(chain.claim.node.0),
+            is_deciding: self.is_deciding(),
             epoch: chain.epoch.0,
             applied: chain.position.number - self.records.len() as u64,
             waiting_requests: self.own.len(),
@@ -292,7 +310,7 @@ impl<C> Member<C> {
                 );
                 return self.latch(reason);
             }
-            (LogEvent::Received(message), _) => return self.take_message(&message),
+            (LogEvent::Received(message, _permit), _) => return self.take_message(&message),
             (LogEvent::Tick(now), _) => {
                 self.now = now;
                 return;
@@ -401,6 +419,7 @@ impl<C> Writer<C> {
             (None, None) => Ok(()),
             (Some(options), position) => {
                 self.member = Some(Member::new(options, position.as_ref()));
+                self.report();
                 Ok(())
             }
         }
@@ -459,7 +478,7 @@ impl<C> Writer<C> {
         });
         match applied {
             Ok(()) => {
-                let Answered { outcomes, permit } = mem::take(&mut member.held);
+                let Answered { outcomes, permit, .. } = mem::take(&mut member.held);
                 self.deliver(outcomes, QueueReservation::of(permit));
             }
             Err(_) if self.is_failed() => {
@@ -486,15 +505,17 @@ impl<C> Writer<C> {
             let client = context.and_then(|request| member.client(request));
             let is_change = result.as_ref().is_ok_and(|applied| applied.seq.is_some());
             if client.is_some() || is_change {
-                let context = client.map(|(queued, permit)| member.held.add(queued, permit));
+                let is_accepted = result.is_ok();
+                let context = client.map(|(queued, permit)| member.held.add(queued, permit, is_accepted));
                 member.held.outcomes.push(Outcome { envelope, context, result, against });
             }
         }
         member.answered = (number, usize::MAX);
-        if changes.is_without_effect() && !self.must_write_position() {
+        if changes.is_without_effect() && member.held.rows.is_empty() && !self.must_write_position() {
             self.keep_loaded(changes.touched);
             return Ok(());
         }
+        self.pending_rows.set_commands(member.held.rows.clone());
         changes.record.rows = self.pending_rows.records(self.progress.rows.head);
         let (head, counts) = (changes.head, changes.counts);
         if self.apply(changes).is_err() {
@@ -521,7 +542,7 @@ impl<C> Writer<C> {
         member.records = records;
         member.is_behind = false;
         if member.records.is_empty() {
-            let Answered { outcomes, permit } = mem::take(&mut member.held);
+            let Answered { outcomes, permit, .. } = mem::take(&mut member.held);
             self.deliver(outcomes, QueueReservation::of(permit));
         }
         true
@@ -532,7 +553,7 @@ impl<C> Writer<C> {
         let mut expired = Answered::default();
         let before = if member.latched.is_some() { Duration::MAX } else { member.now.saturating_sub(ANSWER_WITHIN) };
         while let Some((QueuedCommand { envelope, context }, permit)) = member.own.expired(before) {
-            let context = Some(expired.add(QueuedCommand { envelope: envelope.clone(), context }, permit));
+            let context = Some(expired.add(QueuedCommand { envelope: envelope.clone(), context }, permit, false));
             expired.outcomes.push(Outcome { envelope, context, result: Err(Rejection::OutcomeUnknown), against: None });
         }
         self.deliver(expired.outcomes, QueueReservation::of(expired.permit));
@@ -582,6 +603,7 @@ impl<C> Writer<C> {
         let mut next = Some(first);
         while let Some((request, envelope)) = next {
             let no_ops = batch.changes.record.no_ops.len();
+            let envelope = Envelope { row: None, ..envelope };
             batch.decide(QueuedCommand { envelope, context: request }, &mut context);
             let is_remembered = batch.changes.record.no_ops.len() > no_ops;
             if let Some(outcome) = batch.outcomes.last() {
@@ -675,7 +697,7 @@ impl<C> ReplayedRequests for Answers<'_, C> {
         let (envelope, context) = match self.member.client(request) {
             Some((queued, permit)) => {
                 let envelope = Envelope { command, ..queued.envelope.clone() };
-                (envelope, Some(self.member.held.add(queued, permit)))
+                (envelope, Some(self.member.held.add(queued, permit, true)))
             }
             None => {
                 // The rights of the author were checked by its node; events are cut for their readers.
@@ -701,14 +723,19 @@ impl<C> ReplayedRequests for Answers<'_, C> {
         let Some((queued, permit)) = self.member.client(request) else { return };
         let mut envelope = queued.envelope.clone();
         let (result, against) = changes.decide_again(&mut envelope, context, is_accepted);
-        let client = Some(self.member.held.add(queued, permit));
+        let client = Some(self.member.held.add(queued, permit, is_accepted));
         self.member.held.outcomes.push(Outcome { envelope, context: client, result, against });
+    }
+
+    fn rows(&self) -> Vec<RowEdit> {
+        self.member.held.rows.clone()
     }
 }
 
 impl<C> Answered<C> {
-    /// Adds the queue bytes of a request. Returns its client.
-    fn add(&mut self, queued: QueuedCommand<C>, permit: OwnedSemaphorePermit) -> C {
+    /// Adds the queue bytes of a request, and its row if it `is_accepted`. Returns its client.
+    fn add(&mut self, queued: QueuedCommand<C>, permit: OwnedSemaphorePermit, is_accepted: bool) -> C {
+        self.rows.extend(queued.envelope.row.filter(|_| is_accepted));
         match &mut self.permit {
             Some(all) => all.merge(permit),
             None => self.permit = Some(permit),

@@ -46,6 +46,9 @@ pub(in crate::store) trait ReplayedRequests {
         changes: &mut Changes,
         context: &mut DecideContext<'_>,
     );
+
+    /// Returns the edits of rows that belong to the accepted requests of this node's clients.
+    fn rows(&self) -> Vec<RowEdit>;
 }
 
 /// A change that was replayed.
@@ -187,4 +190,8 @@ impl ReplayedRequests for NoRequests {
     fn changed(&mut self, _: RequestNumber, _: SentCommand, _: ReplayedChange) {}
 
     fn unchanged(&mut self, _: RequestNumber, _: bool, _: &mut Changes, _: &mut DecideContext<'_>) {}
+
+    fn rows(&self) -> Vec<RowEdit> {
+        Vec::new()
+    }
 }

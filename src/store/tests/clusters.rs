@@ -238,7 +238,7 @@ impl Cluster {
                     return; // lost
                 }
                 if self.nodes[to].paused_until <= self.step {
-                    self.event(to, LogEvent::Received(message));
+                    self.event(to, LogEvent::Received(message, None));
                 }
             }
         }

@@ -23,6 +23,7 @@ use crate::{
     store::{
         batch::{Applied, Batch, DecideContext, Envelope, Outcome, QueuedCommand},
         changes::Changes,
+        codec::DecodeError,
         error::StoreError,
         healing::UnknownCommit,
         replication::{
@@ -35,6 +36,7 @@ use crate::{
             requests::{BusMessage, OwnRequests, ReceivedRequests, RequestNumber},
         },
         rows::edit::RowEdit,
+        state::names::NameCounts,
         writer::{QueueReservation, Writer},
     },
 };
@@ -178,6 +180,7 @@ pub(in crate::store) struct Member<C> {
     last_record: Duration,
     last_append: Duration,
     claim_after: Duration,
+    is_turn_of_own: bool,
     closing: Option<Duration>,
     latched: Option<String>,
 }
@@ -234,6 +237,7 @@ impl<C> Member<C> {
             last_record: Duration::ZERO,
             last_append: Duration::ZERO,
             claim_after: claim_after(origin, 0),
+            is_turn_of_own: false,
             closing: None,
             latched: None,
         }
@@ -338,8 +342,10 @@ impl<C> Member<C> {
         if let Some(read) = record {
             self.last_record = self.now;
             let chain = *self.replica.chain();
-            if !is_own {
-                self.decided = None;
+            if is_own {
+                self.received.settle();
+            } else if self.decided.take().is_some() {
+                self.restart_requests();
             }
             if matches!(read, ReadRecord::Claim(_)) {
                 self.follow_claim(&chain);
@@ -365,11 +371,8 @@ impl<C> Member<C> {
     fn take_message(&mut self, message: &Bytes) {
         match BusMessage::decode(message) {
             Ok(BusMessage::Requests { epoch, origin, oldest, first, envelopes }) => {
-                if self.is_deciding()
-                    && epoch == self.replica.chain().epoch
-                    && let Err(error) = self.received.add(origin, oldest, first, &envelopes)
-                {
-                    tracing::error!(node = origin.node.0, %error, "a request of another node cannot be read");
+                if self.is_deciding() && epoch == self.replica.chain().epoch {
+                    self.received.add(origin, oldest, first, envelopes);
                 }
             }
             Ok(BusMessage::HandOver(epoch)) => {
@@ -395,14 +398,27 @@ impl<C> Member<C> {
         is_other.then_some(chain.claim.node)
     }
 
-    /// Takes the next request to decide.
-    fn next_request(&mut self) -> Option<(RequestNumber, Envelope)> {
-        // In turn, so that no node waits for another's clients.
-        if let Some(received) = self.received.next() {
-            return Some(received);
+    /// Takes the next request to decide: of this node's clients and of others in turn.
+    fn next_request(&mut self) -> Option<(RequestNumber, Result<Envelope, DecodeError>)> {
+        self.is_turn_of_own = !self.is_turn_of_own;
+        if self.is_turn_of_own {
+            self.next_own().or_else(|| self.received.next())
+        } else {
+            self.received.next().or_else(|| self.next_own())
         }
+    }
+
+    fn next_own(&mut self) -> Option<(RequestNumber, Result<Envelope, DecodeError>)> {
         let (number, queued) = self.own.next()?;
-        Some((RequestNumber { origin: self.origin, number }, queued.envelope.clone()))
+        // The row stays here, and is committed when the request is answered.
+        let envelope = Envelope { row: None, ..queued.envelope.clone() };
+        Some((RequestNumber { origin: self.origin, number }, Ok(envelope)))
+    }
+
+    /// Begins again with the first requests that are not in the log.
+    fn restart_requests(&mut self) {
+        self.own.restart(self.now);
+        self.received.restart();
     }
 
     /// Takes the client of a request of this node, if it is not answered.
@@ -588,52 +604,90 @@ impl<C> Writer<C> {
 
     /// Decides some requests, and appends their record.
     fn decide_some(&mut self, member: &mut Member<C>) {
-        let Some(first) = member.next_request() else {
-            if member.now.saturating_sub(member.last_append) >= HEARTBEAT {
-                let changes = self.no_changes();
-                self.append_decided(member, changes, Vec::new());
+        let mut most = self.options.batch_commands_max.max(1);
+        loop {
+            let Some(batch) = self.decide_requests(member, most) else {
+                if member.now.saturating_sub(member.last_append) >= HEARTBEAT {
+                    let changes = self.no_changes();
+                    self.append_decided(member, changes, Vec::new());
+                }
+                return;
+            };
+            let Batch { changes, outcomes, .. } = batch;
+            let (count, requests) = (changes.record.requests.len(), changes.record.requests.clone());
+            if self.append_decided(member, changes, outcomes) {
+                self.shared.commits.batches.observe(count as u64);
+                return;
             }
-            return;
-        };
+            self.names = NameCounts::new(self.options.shadow_names_max);
+            if count == 1 {
+                // It is in the log that nothing came of it.
+                let mut changes = self.no_changes();
+                let refused =
+                    |DecidedRequest { request, .. }| DecidedRequest { request, decision: RequestDecision::Refused };
+                changes.record.requests = requests.into_iter().map(refused).collect();
+                self.append_decided(member, changes, Vec::new());
+                return;
+            }
+            member.restart_requests();
+            most = count / 2;
+        }
+    }
+
+    /// Decides at most `most` requests; `None` if there is none.
+    fn decide_requests(&mut self, member: &mut Member<C>, most: usize) -> Option<Batch<RequestNumber>> {
+        let mut next = Some(member.next_request()?);
         self.names.shrink();
         let now = self.clock.now();
         let mut batch = Batch::new(Changes::new(&self.progress, now, &self.options.document), 16);
         let Self { shared, dirty_set, names, options, progress, .. } = self;
         let mut context = DecideContext { shared, dirty_set, names, limits: &options.document, now };
-        let mut next = Some(first);
         while let Some((request, envelope)) = next {
-            let no_ops = batch.changes.record.no_ops.len();
-            let envelope = Envelope { row: None, ..envelope };
-            batch.decide(QueuedCommand { envelope, context: request }, &mut context);
-            let is_remembered = batch.changes.record.no_ops.len() > no_ops;
-            if let Some(outcome) = batch.outcomes.last() {
-                let decision = decision(outcome, is_remembered);
-                batch.changes.record.requests.push(DecidedRequest { request, decision });
-            }
-            let is_full = batch.outcomes.len() >= options.batch_commands_max.max(1)
-                || batch.changes.head.bytes - progress.head.bytes >= RECORD_BYTES;
+            let decision = match envelope {
+                Ok(envelope) => batch.decide_request(QueuedCommand { envelope, context: request }, &mut context),
+                Err(error) => {
+                    let node = request.origin.node.0;
+                    tracing::error!(node, %error, "a request of another node cannot be read, and is refused");
+                    RequestDecision::Refused
+                }
+            };
+            let requests = &mut batch.changes.record.requests;
+            requests.push(DecidedRequest { request, decision });
+            let is_full = requests.len() >= most || batch.changes.head.bytes - progress.head.bytes >= RECORD_BYTES;
             next = if is_full { None } else { member.next_request() };
         }
-        self.shared.commits.batches.observe(batch.outcomes.len() as u64);
-        let Batch { changes, outcomes, .. } = batch;
-        self.append_decided(member, changes, outcomes);
+        Some(batch)
     }
 
-    /// Appends the record of `changes`.
-    fn append_decided(&mut self, member: &mut Member<C>, changes: Changes, outcomes: Vec<Outcome<RequestNumber>>) {
+    /// Appends the record of `changes`. Returns false if it is too large for the log.
+    fn append_decided(
+        &mut self,
+        member: &mut Member<C>,
+        changes: Changes,
+        outcomes: Vec<Outcome<RequestNumber>>,
+    ) -> bool {
         let content = RecordContent::Batch(Box::new(changes.record.clone()));
-        let Some(action) = member.replica.propose(content) else { return };
+        let Some(action) = member.replica.propose(content, member.record_bytes_max) else { return false };
         member.last_append = member.now;
-        if let Action::Append { expected, record } = &action {
-            if record.len() > member.record_bytes_max {
-                let (bytes, max) = (record.len(), member.record_bytes_max);
-                tracing::error!(bytes, max, "a record is larger than the log takes");
-                member.latch(format!("a record of {bytes} bytes is larger than the {max} that the log takes"));
-                return;
-            }
+        if let Action::Append { expected, .. } = &action {
             member.decided = Some(DecidedBatch { number: expected + 1, changes, outcomes });
         }
         member.link.carry_out(action);
+        true
+    }
+}
+
+impl Batch<RequestNumber> {
+    /// Decides `queued` after all earlier ones. Returns the decision for the record.
+    fn decide_request(
+        &mut self,
+        queued: QueuedCommand<RequestNumber>,
+        context: &mut DecideContext<'_>,
+    ) -> RequestDecision {
+        let no_ops = self.changes.record.no_ops.len();
+        self.decide(queued, context);
+        let is_remembered = self.changes.record.no_ops.len() > no_ops;
+        self.outcomes.last().map_or(RequestDecision::Refused, |outcome| decision(outcome, is_remembered))
     }
 }
 

@@ -9,7 +9,8 @@
 //! it. So no request that the log has before the claim is decided again after it.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{HashMap, VecDeque},
+    mem,
     time::Duration,
 };
 
@@ -80,7 +81,9 @@ struct OwnRequest<C> {
 /// The requests of other nodes that wait to be decided by this one.
 #[derive(Default)]
 pub(in crate::store) struct ReceivedRequests {
-    queue: VecDeque<(RequestNumber, Envelope)>,
+    queue: VecDeque<(RequestNumber, Bytes)>,
+    /// The number of requests at the front whose record is being appended.
+    taken: usize,
     /// The number that follows the last received of each node.
     next: HashMap<Claim, u64>,
 }
@@ -218,37 +221,37 @@ impl<C> OwnRequests<C> {
 
 impl ReceivedRequests {
     /// Adds requests of `origin`, as far as they follow those before.
-    pub(in crate::store) fn add(
-        &mut self,
-        origin: Claim,
-        oldest: u64,
-        first: u64,
-        envelopes: &[Bytes],
-    ) -> Result<(), DecodeError> {
-        let next = match self.next.entry(origin) {
-            Entry::Occupied(next) => next.into_mut(),
-            Entry::Vacant(vacant) => vacant.insert(oldest),
-        };
+    pub(in crate::store) fn add(&mut self, origin: Claim, oldest: u64, first: u64, envelopes: Vec<Bytes>) {
+        let next = self.next.entry(origin).or_insert(oldest);
         for (number, encoded) in (first..).zip(envelopes) {
             if number == *next {
-                let mut payload = Decoder::new(encoded);
-                let envelope = command_codec::envelope(&mut payload)?;
-                payload.finish()?;
-                self.queue.push_back((RequestNumber { origin, number }, envelope));
+                self.queue.push_back((RequestNumber { origin, number }, encoded));
                 *next += 1;
             }
         }
-        Ok(())
     }
 
     /// Forgets all requests: their nodes send them to the next decider.
     pub(in crate::store) fn clear(&mut self) {
-        self.queue.clear();
-        self.next.clear();
+        *self = Self::default();
     }
 
-    /// Takes the next request.
-    pub(in crate::store) fn next(&mut self) -> Option<(RequestNumber, Envelope)> {
-        self.queue.pop_front()
+    /// Takes the next request, until it is [`settled`](Self::settle).
+    pub(in crate::store) fn next(&mut self) -> Option<(RequestNumber, Result<Envelope, DecodeError>)> {
+        let (request, encoded) = self.queue.get(self.taken)?;
+        self.taken += 1;
+        let mut payload = Decoder::new(encoded);
+        let envelope = command_codec::envelope(&mut payload).and_then(|envelope| payload.finish().map(|()| envelope));
+        Some((*request, envelope))
+    }
+
+    /// Forgets the requests that were taken, whose record is in the log.
+    pub(in crate::store) fn settle(&mut self) {
+        self.queue.drain(..mem::take(&mut self.taken));
+    }
+
+    /// Begins again with the first request that is not settled.
+    pub(in crate::store) fn restart(&mut self) {
+        self.taken = 0;
     }
 }

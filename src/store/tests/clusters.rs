@@ -63,6 +63,7 @@ struct Node {
     stepped: Stepped,
     disk: SimDisk,
     options: StoreOptions,
+    record_bytes_max: usize,
     sent: Arc<Mutex<Vec<Sent>>>,
     events: Box<dyn Fn(LogEvent) -> bool>,
     /// The next record that the reader of the log passes on.
@@ -97,12 +98,12 @@ struct Cluster {
 }
 
 impl Node {
-    fn open(number: usize, disk: SimDisk, options: &StoreOptions, incarnation: u64) -> Self {
+    fn open(number: usize, disk: SimDisk, options: &StoreOptions, record_bytes_max: usize, incarnation: u64) -> Self {
         let mut stepped = Stepped::open(&disk, options.clone()).unwrap();
         let sent = Arc::<Mutex<Vec<Sent>>>::default();
         let link = Box::new(MemoryLink { sent: Arc::clone(&sent), node: number });
         let node = NodeId(number as u64);
-        stepped.join(MemberOptions { node, incarnation, record_bytes_max: 1 << 20, link });
+        stepped.join(MemberOptions { node, incarnation, record_bytes_max, link });
         let events = Box::new(stepped.store.log_events());
         let applied = stepped.writer.applied_position.as_ref().map_or(0, |applied| applied.chain.position.number);
         let published = stepped.store.head();
@@ -110,6 +111,7 @@ impl Node {
             stepped,
             disk,
             options: options.clone(),
+            record_bytes_max,
             sent,
             events,
             next_record: applied + 1,
@@ -141,7 +143,10 @@ impl Cluster {
             journal_bytes_max: if seed % 2 == 0 { 3000 } else { 1 << 20 },
             ..small_options()
         };
-        let open = |node| Node::open(node, SimDisk::new(Vec::new(), Stop::Never), &options(node), 1);
+        // In every third history, not all requests that wait fit into one record, and some fit into none.
+        let record_bytes_max = if seed % 3 == 0 { 1200 } else { 1 << 20 };
+        let disk = || SimDisk::new(Vec::new(), Stop::Never);
+        let open = |node| Node::open(node, disk(), &options(node), record_bytes_max, 1);
         Self {
             random,
             log,
@@ -306,9 +311,10 @@ impl Cluster {
             let disk = &self.nodes[node].disk;
             if self.random.chance(2) { disk.durable() } else { disk.torn(&mut self.random) }
         };
-        let (options, incarnation) = (self.nodes[node].options.clone(), self.nodes[node].incarnation + 1);
+        let Node { options, incarnation, record_bytes_max, .. } = &self.nodes[node];
+        let (options, incarnation, record_bytes_max) = (options.clone(), incarnation + 1, *record_bytes_max);
         let disk = SimDisk::new(image, Stop::Never);
-        self.nodes[node] = Node::open(node, disk, &options, incarnation);
+        self.nodes[node] = Node::open(node, disk, &options, record_bytes_max, incarnation);
     }
 
     /// Lets the disk of `node` fail soon, or work again. A node opens its store again at most once, since it waits the longer the

@@ -16,7 +16,7 @@ fn message(number: usize) -> Bytes {
 }
 
 async fn next(receiver: &mut BusReceiver) -> Bytes {
-    within("a message", receiver.next()).await.unwrap()
+    within("a message", receiver.next()).await.unwrap().0
 }
 
 #[tokio::test]

@@ -53,8 +53,8 @@ use crate::{
     },
     shadow::{Rejection, ShadowKey, Timestamp},
     store::{
-        self, CopyError, Health, LogEvent, MemberOptions, OnDurable, PurgedTombstones, RowEdit, Seq, Store, StoreError,
-        StoreOptions,
+        self, BroadcastPermit, CopyError, Health, LogEvent, MemberOptions, OnDurable, PurgedTombstones, RowEdit, Seq,
+        Store, StoreError, StoreOptions,
     },
     wire::{RefusedEntry, Via},
 };
@@ -225,6 +225,17 @@ impl Service {
     /// As [`Store::each_row`].
     pub fn each_row(&self, each: impl FnMut(&[u8], Bytes)) -> Result<(), StoreError> {
         self.store.each_row(each)
+    }
+
+    /// Returns memory for a broadcast, as [`Store::reserve_broadcast`] does.
+    #[must_use]
+    pub fn reserve_broadcast(&self, bytes: usize) -> Option<BroadcastPermit> {
+        self.store.reserve_broadcast(bytes)
+    }
+
+    /// Sends `bytes` to all nodes of the cluster, as [`Store::broadcast`] does. They come back by [`Notifier::broadcast`].
+    pub fn broadcast(&self, bytes: Bytes, on_applied: Option<OnDurable>, permit: BroadcastPermit) {
+        self.store.broadcast(bytes, on_applied, permit);
     }
 
     /// Returns a function that passes events to a member of a cluster, as [`Store::log_events`] does.

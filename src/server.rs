@@ -39,7 +39,7 @@ use crate::{
     engine::{Outcomes, Service, changes::Changes},
     http::{self, Api, HttpHandler, HttpOptions, MqttListener, rollouts::RolloutRows},
     mqtt::{
-        broker::{Broker, durable::Recorder, router::Router},
+        broker::{Broker, durable::Recorder, peers::PeerBroadcasts, router::Router},
         connection::handler::{self as mqtt, MqttHandler},
         shadow::fan_out::Events,
     },
@@ -213,6 +213,7 @@ impl ServerParts {
         let changes = Arc::new(Changes::new(service.head()));
         let notifiers = (events.clone(), changes.clone());
         let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), limits));
+        let peers = PeerBroadcasts(broker.clone());
         let mut rollouts = RolloutRows::default();
         let restored = broker.restore(|key, value| rollouts.take(key, value));
         restored.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
@@ -231,7 +232,7 @@ impl ServerParts {
         let listener_context =
             ListenerContext { quotas, connection_permits, counters: listeners, closing: broker.closing() };
         Ok((Self { service, authority, broker, api: Arc::new(api), listener_context }, move || {
-            decided.notify(notifiers)
+            decided.notify((notifiers, peers))
         }))
     }
 
@@ -240,7 +241,10 @@ impl ServerParts {
     async fn join(&self, membership: Membership, shutdown: &mut (impl Future<Output = ()> + Unpin)) -> JoinSet<()> {
         let applied = || self.service.health().member.unwrap_or_default().applied;
         let tail = membership.tail();
-        let tasks = membership.start(applied(), self.service.log_events());
+        self.broker.join_cluster(membership.node(), membership.messenger());
+        let broker = self.broker.clone();
+        let on_message = move |message| broker.receive_from_peer(message);
+        let tasks = membership.start(applied(), self.service.log_events(), on_message);
         let has_caught_up = async {
             let tail = tail.await;
             while applied() < tail && self.service.health().member.is_some_and(|member| member.latched.is_none()) {

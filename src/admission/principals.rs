@@ -213,7 +213,7 @@ impl PrincipalQuota {
         }
     }
 
-    /// Returns the quota of a principal without limits, for benchmarks and tests.
+    /// Returns the quota of a principal without limits, for messages that another node has admitted, for benchmarks and tests.
     #[must_use]
     pub fn unlimited(name: &str) -> Arc<Self> {
         let all = Principals::new(usize::MAX, 1, Budget::new(usize::MAX), usize::MAX);

@@ -5,10 +5,10 @@
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher as _, sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use tokio::{
     sync::{
-        Semaphore,
+        OwnedSemaphorePermit, Semaphore,
         mpsc::{self, UnboundedReceiver, UnboundedSender},
     },
     task::JoinSet,
@@ -36,19 +36,38 @@ pub(crate) struct Membership {
     log: NatsLog,
     node: NodeId,
     orders: Orders,
+    messages: UnboundedSender<BusMessage>,
     link: Option<NatsLink>,
 }
 
 /// The receivers of what the member asks for.
 struct Orders {
     actions: UnboundedReceiver<LogAction>,
-    messages: UnboundedReceiver<(Option<NodeId>, Bytes)>,
+    messages: UnboundedReceiver<BusMessage>,
 }
+
+/// A message for one node, or for all.
+struct BusMessage {
+    to: Option<NodeId>,
+    receiver: u8,
+    content: Bytes,
+    /// Its memory, if it is bounded by that.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The receivers of a message at a node: its first byte.
+const MEMBER: u8 = 1;
+const BROKER: u8 = 2;
+
+/// Bytes of the broker's messages that wait for the bus.
+const UNSENT_BYTES_MAX: usize = 32 << 20;
+/// The memory of a message besides its content.
+const MESSAGE_OVERHEAD_BYTES: usize = 128;
 
 /// The member's connection to the tasks. There is one action at a time, and messages are bounded by the requests that they have.
 struct NatsLink {
     actions: UnboundedSender<LogAction>,
-    messages: UnboundedSender<(Option<NodeId>, Bytes)>,
+    messages: UnboundedSender<BusMessage>,
 }
 
 impl Link for NatsLink {
@@ -58,11 +77,11 @@ impl Link for NatsLink {
     }
 
     fn send(&mut self, node: NodeId, message: Bytes) {
-        let _ = self.messages.send((Some(node), message));
+        let _ = self.messages.send(BusMessage { to: Some(node), receiver: MEMBER, content: message, permit: None });
     }
 
     fn send_to_all(&mut self, message: Bytes) {
-        let _ = self.messages.send((None, message));
+        let _ = self.messages.send(BusMessage { to: None, receiver: MEMBER, content: message, permit: None });
     }
 }
 
@@ -77,7 +96,8 @@ impl Membership {
         let (actions, actions_of_member) = mpsc::unbounded_channel();
         let (messages, messages_of_member) = mpsc::unbounded_channel();
         let orders = Orders { actions: actions_of_member, messages: messages_of_member };
-        Ok(Self { log, node: NodeId(settings.node), orders, link: Some(NatsLink { actions, messages }) })
+        let link = NatsLink { actions, messages: messages.clone() };
+        Ok(Self { log, node: NodeId(settings.node), orders, messages, link: Some(link) })
     }
 
     /// Returns the options for opening the store; `None` the second time.
@@ -88,18 +108,35 @@ impl Membership {
         Some(MemberOptions { node: self.node, incarnation, record_bytes_max: self.log.record_bytes_max(), link })
     }
 
-    /// Starts the tasks for the member that has applied the log up to record `applied` and receives `events`.
+    /// Returns the number of this node.
+    pub(crate) fn node(&self) -> u64 {
+        self.node.0
+    }
+
+    /// Returns a function that passes bytes to the brokers of all nodes. It returns false if too many wait.
+    pub(crate) fn messenger(&self) -> impl Fn(Bytes) -> bool + Send + Sync + use<> {
+        let (messages, room) = (self.messages.clone(), Arc::new(Semaphore::new(UNSENT_BYTES_MAX)));
+        move |content| {
+            let bytes = u32::try_from(content.len() + MESSAGE_OVERHEAD_BYTES).unwrap_or(u32::MAX);
+            let permit = Arc::clone(&room).try_acquire_many_owned(bytes).ok();
+            permit.is_some() && messages.send(BusMessage { to: None, receiver: BROKER, content, permit }).is_ok()
+        }
+    }
+
+    /// Starts the tasks for the member that has applied the log up to record `applied` and receives `events`. The broker
+    /// receives the messages of others by `on_message`.
     pub(crate) fn start(
         self,
         applied: u64,
         events: impl Fn(LogEvent) -> bool + Clone + Send + Sync + 'static,
+        on_message: impl Fn(Bytes) + Send + 'static,
     ) -> JoinSet<()> {
         let Self { log, orders: Orders { actions, messages }, .. } = self;
         let mut tasks = JoinSet::new();
         tasks.spawn(carry_out(log.clone(), actions, events.clone()));
         tasks.spawn(send(log.clone(), messages));
         tasks.spawn(follow(log.clone(), applied + 1, events.clone()));
-        tasks.spawn(receive(log, events.clone()));
+        tasks.spawn(receive(log, events.clone(), on_message));
         tasks.spawn(tick(events));
         tasks
     }
@@ -137,9 +174,10 @@ async fn retried<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(ask:
     }
 }
 
-async fn send(log: NatsLog, mut messages: UnboundedReceiver<(Option<NodeId>, Bytes)>) {
-    while let Some((node, message)) = messages.recv().await {
-        let sent = match node {
+async fn send(log: NatsLog, mut messages: UnboundedReceiver<BusMessage>) {
+    while let Some(BusMessage { to, receiver, content, permit: _permit }) = messages.recv().await {
+        let message = [&[receiver][..], &content].concat().into();
+        let sent = match to {
             Some(node) => log.send(node, message).await,
             None => log.send_all(message).await,
         };
@@ -171,11 +209,17 @@ async fn follow(log: NatsLog, from: u64, events: impl Fn(LogEvent) -> bool) {
     }
 }
 
-async fn receive(log: NatsLog, events: impl Fn(LogEvent) -> bool) {
+async fn receive(log: NatsLog, events: impl Fn(LogEvent) -> bool, on_message: impl Fn(Bytes)) {
     let mut received = retried(|| log.received()).await;
-    while let Some((message, permit)) = received.next().await {
-        if !events(LogEvent::Received(message, Some(permit))) {
-            return;
+    while let Some((mut message, permit)) = received.next().await {
+        match message.try_get_u8() {
+            Ok(MEMBER) => {
+                if !events(LogEvent::Received(message, Some(permit))) {
+                    return;
+                }
+            }
+            Ok(BROKER) => on_message(message),
+            _ => tracing::error!("a message of another node has no known receiver"),
         }
     }
 }

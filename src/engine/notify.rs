@@ -15,13 +15,16 @@ use crate::{
     },
     observability::metrics::{Label, OutcomeCounters},
     shadow::{Command, Disposition, Rejection, Timestamp},
-    store::{self, Applied, CommitReport, Envelope, HistoryReader},
+    store::{self, Applied, Broadcast, CommitReport, Envelope, HistoryReader},
 };
 
 /// A receiver of decided commands, such as the fan-out to MQTT subscribers.
 pub trait Notifier: Send {
     /// Called for every decided command in the order of the journal, including no-ops and refusals.
     fn notify(&mut self, outcome: Outcome<'_>, requester: &dyn Requester);
+
+    /// Called for every broadcast of a cluster, in the same order on all nodes.
+    fn broadcast(&mut self, _broadcast: &Broadcast) {}
 }
 
 /// Calls the first, then the second.
@@ -29,6 +32,11 @@ impl<A: Notifier, B: Notifier> Notifier for (A, B) {
     fn notify(&mut self, outcome: Outcome<'_>, requester: &dyn Requester) {
         self.0.notify(outcome, requester);
         self.1.notify(outcome, requester);
+    }
+
+    fn broadcast(&mut self, broadcast: &Broadcast) {
+        self.0.broadcast(broadcast);
+        self.1.broadcast(broadcast);
     }
 }
 
@@ -60,8 +68,9 @@ impl Outcomes {
         thread::scope(|scope| {
             let conflict_base = ConflictBaseLookup::start(scope, &past, &clock);
             // The queue memory of a batch is released after its outcomes are delivered.
-            for CommitReport { outcomes: batch, durable, reservation: _reservation } in batches {
+            for CommitReport { outcomes: batch, durable, broadcasts, reservation: _reservation } in batches {
                 let now = clock.now();
+                broadcasts.iter().for_each(|broadcast| notifier.broadcast(broadcast));
                 durable.into_iter().for_each(|on_durable| on_durable());
                 let answered = batch.iter().filter(|outcome| outcome.context.is_some());
                 outcomes.count(&answered.map(label).collect::<Vec<_>>());

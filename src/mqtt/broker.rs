@@ -7,6 +7,7 @@ pub mod external;
 pub mod filters;
 pub(super) mod narrowing;
 pub mod outbox;
+pub mod peers;
 pub mod presence;
 pub(super) mod rights;
 pub mod router;
@@ -17,7 +18,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     num::NonZeroU16,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -36,6 +37,7 @@ use crate::{
             durable::Recorder,
             filters::Filters,
             outbox::{Outbox, QueueLimits, SessionId},
+            peers::{Peers, SharedMessage},
             presence::PresenceTable,
             router::{DeliveryKind, Router},
             sessions::{ClientSession, ClosedSession, EndedSession, SessionKey, Sessions},
@@ -91,15 +93,18 @@ pub struct Broker {
     wills: Mutex<JoinSet<()>>,
     sessions_made: AtomicU64,
     client_ids: (RandomState, AtomicU64),
+    /// The other nodes of a cluster.
+    peers: OnceLock<Peers>,
 }
 
 /// The result of an ordinary message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Published {
-    /// The number of sessions that it is queued for.
-    pub(super) receivers: usize,
+    /// True if it is queued for a session, or other nodes may have one.
+    pub(super) has_receivers: bool,
     /// True if its acknowledgement waits until it is on disk.
     pub(super) is_kept: bool,
+    /// A retained message, to be shared with the other nodes.
+    pub(super) shared: Option<SharedMessage>,
 }
 
 /// The limits of one connection.
@@ -151,6 +156,7 @@ impl Broker {
             wills: Mutex::default(),
             sessions_made: AtomicU64::new(0),
             client_ids: (RandomState::new(), AtomicU64::new(0)),
+            peers: OnceLock::new(),
         }
     }
 
@@ -211,13 +217,26 @@ impl Broker {
             self.service.quotas().count_for(cause, by.name());
             return Err(cause);
         }
+        let shared = if message.retain { self.prepare(&message, by)? } else { None };
         if message.retain {
             self.router.retain(&message, by).inspect_err(|cause| self.service.quotas().count_for(*cause, by.name()))?;
         }
         let receivers = self.router.publish(&message, DeliveryKind::Ordinary { from });
         let units = work::MESSAGE + work::times(receivers, work::DELIVERY);
         let _throttles_its_connection = by.charge_work(units, Instant::now());
-        Ok(Published { receivers, is_kept: is_acknowledged && (message.retain || message.row.get().is_some()) })
+        if !message.retain {
+            self.pass_on(&message, by);
+        }
+        let is_kept = is_acknowledged && (message.retain || message.row.get().is_some());
+        Ok(Published { has_receivers: receivers > 0 || self.has_peers(), is_kept, shared })
+    }
+
+    /// Calls `call` when a message is kept: its rows are on disk, and if it is shared, the log has it.
+    pub(super) fn after_kept(&self, published: Published, call: impl FnOnce() + Send + 'static) {
+        match published.shared {
+            Some(shared) => self.share(shared, Some(Box::new(call))),
+            None => self.recorder.after_commit(call),
+        }
     }
 
     /// Removes the subscriptions of a closed session and publishes its will.
@@ -367,7 +386,7 @@ impl Broker {
     /// Ends the session of `key` and its connection, with its rows. Its will is published as after any lost connection. Returns
     /// when that is on disk, or false if it takes too long; `None` if there is no such session.
     pub async fn end_session(self: &Arc<Self>, key: &SessionKey) -> Option<bool> {
-        match self.sessions.end(key)? {
+        match self.sessions.end(key, Reason::ADMINISTRATIVE_ACTION)? {
             EndedSession::Disconnected(closed) => self.dispose(*closed),
             EndedSession::Connected(disposed) => {
                 let disposed = tokio::time::timeout(END_TIMEOUT, disposed).await;
@@ -411,8 +430,9 @@ impl Broker {
         match Destination::of(&topic) {
             Destination::Ordinary if access.may_publish(topic.as_str()) => {
                 let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
-                if let Err(cause) = self.publish(message, &self.quota(&access), Some(from)) {
-                    tracing::debug!(client = %owner.client_id, quota = cause.name(), "will refused");
+                match self.publish(message, &self.quota(&access), Some(from)) {
+                    Ok(published) => published.shared.into_iter().for_each(|shared| self.share(shared, None)),
+                    Err(cause) => tracing::debug!(client = %owner.client_id, quota = cause.name(), "will refused"),
                 }
             }
             Destination::Ordinary | Destination::Reserved(_) => self.counters.publishes_refused.add(1),

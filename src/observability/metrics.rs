@@ -50,6 +50,8 @@ impl fmt::Debug for Counter {
 pub struct Counters {
     /// Connections closed because the client violated the protocol.
     pub violations: Counter,
+    /// Ordinary messages that were not passed to the other nodes of a cluster, since too many waited.
+    pub peer_messages_dropped: Counter,
     /// Publications to a topic that only the service publishes to.
     pub publishes_refused: Counter,
     /// Messages not sent because they exceed the client's Maximum Packet Size.

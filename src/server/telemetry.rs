@@ -54,7 +54,7 @@ impl http::Metrics for Telemetry {
         self.commits(&mut page, &health);
         journal(&mut page, &health);
         if let Some(member) = &health.member {
-            cluster(&mut page, member);
+            cluster(&mut page, member, self.broker.counters.peer_messages_dropped.get());
         }
         process::put(&mut page);
         page.into_text()
@@ -320,7 +320,7 @@ impl Telemetry {
 }
 
 /// The metrics of a node of a cluster.
-fn cluster(page: &mut MetricsPage, health: &MemberHealth) {
+fn cluster(page: &mut MetricsPage, health: &MemberHealth, dropped: u64) {
     page.gauge("umbra_cluster_node", "Number of this node of the cluster.", health.node);
     page.gauge(
         "umbra_cluster_deciding",
@@ -338,6 +338,11 @@ fn cluster(page: &mut MetricsPage, health: &MemberHealth) {
         "umbra_cluster_silence_seconds",
         "Time since the last record of the log, of which there are two each second.",
         health.silence.as_secs_f64(),
+    );
+    page.counter(
+        "umbra_cluster_messages_dropped_total",
+        "Ordinary messages that were not passed to the other nodes, since too many waited.",
+        dropped,
     );
     page.gauge(
         "umbra_cluster_left",

@@ -3,7 +3,10 @@
 use std::{
     io::Write,
     mem,
-    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Instant,
 };
@@ -75,10 +78,21 @@ struct Inner<C: Send + 'static> {
     /// The free bytes of the queue.
     room: Arc<Semaphore>,
     room_max: u32,
+    /// The free bytes for broadcasts.
+    broadcast_room: Arc<Semaphore>,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// The threads of the start: the check of the pages, and the replay.
     background: Mutex<Vec<BackgroundThread>>,
 }
+
+/// Memory for a broadcast.
+pub struct BroadcastPermit(OwnedSemaphorePermit);
+
+/// The memory of a broadcast besides its bytes.
+const BROADCAST_OVERHEAD_BYTES: usize = 128;
+
+/// Bytes of broadcasts that wait for the log.
+const BROADCAST_BYTES_MAX: usize = 16 << 20;
 
 /// A reservation in the queue for one command.
 pub struct Permit<C> {
@@ -178,6 +192,7 @@ pub(super) fn assemble<C: Send + 'static>(
         health: Default::default(),
         commits: CommitMetrics::default(),
         load_time: LoadTime::default(),
+        has_foreign_rows: AtomicBool::new(false),
         absent: Arc::new(Document::absent()),
     };
     *shared.fresh.write() = recovered.fresh;
@@ -197,6 +212,7 @@ pub(super) fn assemble<C: Send + 'static>(
         dirty_rows,
         pending_rows: PendingRows::default(),
         durable: Vec::new(),
+        broadcasts: Vec::new(),
         progress,
         names: NameCounts::new(options.shadow_names_max),
         retention: Retention::new(&options),
@@ -211,8 +227,15 @@ pub(super) fn assemble<C: Send + 'static>(
         options,
     };
     writer.report();
-    let inner =
-        Inner { shared, queue: sender, room, room_max, writer: Mutex::new(None), background: Default::default() };
+    let inner = Inner {
+        shared,
+        queue: sender,
+        room,
+        room_max,
+        broadcast_room: Arc::new(Semaphore::new(BROADCAST_BYTES_MAX)),
+        writer: Mutex::new(None),
+        background: Default::default(),
+    };
     Ok((Store { inner: Arc::new(inner) }, writer))
 }
 
@@ -409,7 +432,8 @@ impl<C: Send + 'static> Store<C> {
     }
 
     /// Calls `each` with the key and value of the broker's rows as they were when the store was opened, in the order of their
-    /// keys. Reads all of them from the disk. To be called before the first [`Store::write_rows`].
+    /// keys. Reads all of them from the disk. To be called before the first [`Store::write_rows`]. Removes the rows of another
+    /// node of a cluster, whose copy this store is.
     ///
     /// # Errors
     ///
@@ -417,7 +441,15 @@ impl<C: Send + 'static> Store<C> {
     pub fn each_row(&self, each: impl FnMut(&[u8], Bytes)) -> Result<(), StoreError> {
         let database = self.inner.shared.database.get()?;
         let rows = database.progress()?.rows;
-        tables::each(&database, &tables::recover(&database, &rows, 0)?, each)
+        let dirty = tables::recover(&database, &rows, 0)?;
+        if !self.inner.shared.has_foreign_rows.swap(false, Ordering::Relaxed) {
+            return tables::each(&database, &dirty, each);
+        }
+        let mut removals = Vec::new();
+        tables::each(&database, &dirty, |key, _| removals.push(RowEdit::Remove(key.into())))?;
+        tracing::info!(rows = removals.len(), "the sessions and messages of the node that was copied are removed");
+        drop(database);
+        self.write_rows(removals, None)
     }
 
     /// Returns the newest entry. Documents read from now on are at least as new.
@@ -434,6 +466,20 @@ impl<C: Send + 'static> Store<C> {
     /// [`CopyError::Store`]: the store cannot be read. [`CopyError::Write`]: `out` fails.
     pub fn back_up(&self, out: impl Write) -> Result<(), CopyError> {
         self.inner.shared.database.back_up(out)
+    }
+
+    /// Returns memory for broadcasts of about `bytes`; `None` if too many wait for the log.
+    #[must_use]
+    pub fn reserve_broadcast(&self, bytes: usize) -> Option<BroadcastPermit> {
+        let bytes = u32::try_from(bytes.saturating_add(BROADCAST_OVERHEAD_BYTES)).unwrap_or(u32::MAX);
+        Arc::clone(&self.inner.broadcast_room).try_acquire_many_owned(bytes).ok().map(BroadcastPermit)
+    }
+
+    /// Sends `bytes` to all nodes of the cluster, in one order for all. `on_applied` is called when this node has applied them,
+    /// and not at all if that cannot be known.
+    pub fn broadcast(&self, bytes: Bytes, on_applied: Option<OnDurable>, permit: BroadcastPermit) {
+        // The writer has ended: nobody is answered any more.
+        let _ = self.inner.queue.send(Message::Broadcast(bytes, on_applied, permit.0));
     }
 
     /// Returns a function that passes events to a member of a cluster. It returns false once the store is closed.
@@ -545,7 +591,7 @@ impl<C> Permit<C> {
     pub fn send(self, queued: QueuedCommand<C>) -> Result<(), Box<QueuedCommand<C>>> {
         self.queue.send(Message::QueuedCommand(Box::new(queued), self.room)).map_err(|unsent| match unsent.0 {
             Message::QueuedCommand(queued, _) => queued,
-            Message::Purge(..) | Message::Rows | Message::Log(_) | Message::Close => {
+            Message::Purge(..) | Message::Rows | Message::Log(_) | Message::Broadcast(..) | Message::Close => {
                 unreachable!("a command was sent")
             }
         })

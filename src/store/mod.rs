@@ -61,13 +61,13 @@ pub use crate::store::state::record::StoredShadow;
 pub use batch::{Applied, Envelope, Outcome, QueuedCommand};
 pub use disk::DiskLow;
 pub use error::StoreError;
-pub use handle::{Permit, Store, open, open_member};
+pub use handle::{BroadcastPermit, Permit, Store, open, open_member};
 pub use health::{Health, Pages, State};
 pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
 pub use purging::PurgedTombstones;
 pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
 pub use replication::{
-    member::{Link, LogEvent, MemberHealth, MemberOptions},
+    member::{Broadcast, Link, LogEvent, MemberHealth, MemberOptions},
     record::NodeId,
     replica::{Action as LogAction, Appended},
 };

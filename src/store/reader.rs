@@ -8,7 +8,7 @@ use std::{
     ops::Bound,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -73,6 +73,8 @@ pub(super) struct Shared {
     pub(super) commits: CommitMetrics,
     /// The time that a load of a document before its command takes.
     pub(super) load_time: LoadTime,
+    /// True if the rows are of another node of the cluster, and to be removed.
+    pub(super) has_foreign_rows: AtomicBool,
     /// The document of every shadow before its first write.
     pub(super) absent: Arc<Document>,
 }

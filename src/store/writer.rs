@@ -18,6 +18,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use tokio::sync::{
     OwnedSemaphorePermit, Semaphore,
     mpsc::{UnboundedReceiver, error::TryRecvError},
@@ -38,7 +39,8 @@ use crate::{
         replication::{
             applied_position::AppliedPosition,
             batch_log::BatchLog,
-            member::{LogEvent, Member},
+            member::{Broadcast, LogEvent, Member},
+            requests::OwnRequest,
         },
         rows::{dirty_rows::DirtyRows, pending::PendingRows, sent::OnDurable},
         schema::Checkpoint,
@@ -57,6 +59,8 @@ pub(super) enum Message<C> {
     Rows,
     /// An event for a member of a cluster.
     Log(Box<LogEvent>),
+    /// Bytes for all nodes of a cluster, with a call when this node has applied them, and their memory.
+    Broadcast(Bytes, Option<OnDurable>, OwnedSemaphorePermit),
     /// A request to close the queue and finish the commands in it.
     Close,
 }
@@ -81,6 +85,8 @@ pub struct CommitReport<C> {
     pub outcomes: Vec<Outcome<C>>,
     /// The calls for edits of rows that are on disk now.
     pub durable: Vec<OnDurable>,
+    /// The broadcasts that this node of a cluster has applied.
+    pub broadcasts: Vec<Broadcast>,
     /// The queue bytes of the commands.
     pub reservation: QueueReservation,
 }
@@ -103,6 +109,8 @@ pub(super) struct Writer<C> {
     pub(super) pending_rows: PendingRows,
     /// The calls for edits of rows that were committed since the last report.
     pub(super) durable: Vec<OnDurable>,
+    /// The broadcasts that were applied since the last report.
+    pub(super) broadcasts: Vec<Broadcast>,
     pub(super) names: NameCounts,
     pub(super) retention: Retention,
     pub(super) encoder: RecordEncoder,
@@ -230,12 +238,17 @@ impl<C> Writer<C> {
                         member.take(*event);
                     }
                 }
+                Message::Broadcast(bytes, on_applied, permit) => {
+                    if let Some(member) = &mut self.member {
+                        member.add(OwnRequest::Broadcast(bytes, on_applied, permit));
+                    }
+                }
                 Message::QueuedCommand(queued, permit) => {
                     if self.member.is_some()
                         && self.refusal().is_none()
                         && let Some(member) = &mut self.member
                     {
-                        member.add(*queued, permit);
+                        member.add(OwnRequest::Command(queued, permit));
                         continue;
                     }
                     queue.push(*queued);
@@ -302,8 +315,9 @@ impl<C> Writer<C> {
     /// Reports outcomes, and the edits of rows that were committed.
     pub(super) fn deliver(&mut self, outcomes: Vec<Outcome<C>>, reservation: QueueReservation) {
         let durable = std::mem::take(&mut self.durable);
-        if !outcomes.is_empty() || !durable.is_empty() {
-            (self.deliver)(CommitReport { outcomes, durable, reservation });
+        let broadcasts = std::mem::take(&mut self.broadcasts);
+        if !outcomes.is_empty() || !durable.is_empty() || !broadcasts.is_empty() {
+            (self.deliver)(CommitReport { outcomes, durable, broadcasts, reservation });
         }
     }
 

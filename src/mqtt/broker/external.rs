@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     admission::QuotaKind,
     auth::Access,
     mqtt::{
-        broker::Broker,
+        broker::{Broker, durable::DURABLE_TIMEOUT},
         protocol::{
             message::Message,
             packet::{Properties, QoS},
@@ -78,10 +79,17 @@ impl Broker {
         let payload = Bytes::copy_from_slice(external.payload);
         let message = Message::new(topic, payload, external.qos, external.retain, properties, Instant::now());
         let published = self.publish(message, &self.quota(access), None).map_err(NotPublished::Quota)?;
-        if published.is_kept {
-            self.recorder.durable().await.then_some(()).ok_or(NotPublished::Unknown)?;
+        if published.shared.is_none() && !published.is_kept {
+            return Ok(());
         }
-        Ok(())
+        let (kept, is_kept) = oneshot::channel();
+        self.after_kept(published, move || {
+            let _nobody_waits_any_more = kept.send(());
+        });
+        match timeout(DURABLE_TIMEOUT, is_kept).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(NotPublished::Unknown),
+        }
     }
 
     fn ordinary_topic(text: &str) -> Result<TopicName, NotPublished> {

@@ -112,31 +112,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
         let rows = self.keeps_identifier(qos).then(|| self.broker.recorder.open(&message)).flatten();
         let published = self.broker.publish(message, self.client.filters.quota(), Some(self.client.outbox.id()));
-        let result = match published {
-            Ok(Published { receivers: 0, .. }) => {
+        let result = match &published {
+            Ok(Published { has_receivers: false, .. }) => {
                 AckResult { reason: Reason::NO_MATCHING_SUBSCRIBERS, ..AckResult::SUCCESS }
             }
             Ok(_) => AckResult::SUCCESS,
             Err(cause) => {
                 let topic = retained_topic.as_ref().map_or("", TopicName::as_str);
                 self.log_refusal("a message was refused", topic, &cause.full());
-                over(cause)
+                over(*cause)
             }
         };
         if let Some(rows) = &rows {
             let identifier = ack_id.zip(packet_id).filter(|_| published.is_ok());
             rows.close(identifier.map(|(ack_id, id)| self.keep_identifier(ack_id, id, result.reason).0));
         }
-        match ack_id {
-            Some(ack_id) if published.is_ok_and(|published| published.is_kept || rows.is_some()) => {
+        match (ack_id, published) {
+            (Some(ack_id), Ok(published)) if published.is_kept || rows.is_some() => {
                 let outbox = self.client.outbox.clone();
-                self.broker.recorder.after_commit(move || outbox.push_ack(ack_id, result));
+                self.broker.after_kept(published, move || outbox.push_ack(ack_id, result));
             }
             // The connection of a 3.1.1 client ends instead: it must not believe that the message is kept.
-            Some(ack_id) if published == Err(QuotaKind::Disk) => {
+            (Some(ack_id), Err(QuotaKind::Disk)) => {
                 self.client.outbox.push_ack(ack_id, AckResult { unknown: true, ..result });
             }
-            ack_id => self.complete(ack_id, result),
+            (ack_id, published) => {
+                let shared = published.ok().and_then(|published| published.shared);
+                shared.into_iter().for_each(|shared| self.broker.share(shared, None));
+                self.complete(ack_id, result);
+            }
         }
     }
 

@@ -27,6 +27,8 @@ pub(in crate::store) const APPLIED_KEY: &str = "log";
 /// The position of a store in the log; see the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct AppliedPosition {
+    /// The node whose file this is: a copy of it may start another node.
+    pub(in crate::store) node: NodeId,
     /// The log as this store has read it.
     pub(in crate::store) chain: Chain,
     /// The last entry that the decider's retention has removed.
@@ -82,7 +84,8 @@ impl AppliedPosition {
         let Chain { shard, position, epoch, claim } = self.chain;
         let mut out = Vec::new();
         frame::begin(&mut out);
-        for number in [shard.0, position.number, epoch.0, claim.node.0, claim.incarnation, self.removed.0] {
+        for number in [self.node.0, shard.0, position.number, epoch.0, claim.node.0, claim.incarnation, self.removed.0]
+        {
             put_u64(&mut out, number);
         }
         out.extend_from_slice(&position.digest.0);
@@ -98,6 +101,7 @@ impl AppliedPosition {
     /// Decodes the framed value.
     pub(in crate::store) fn decode(framed: &[u8]) -> Result<Self, DecodeError> {
         let mut payload = frame::open(framed, META, APPLIED_KEY.as_bytes())?;
+        let node = NodeId(payload.u64()?);
         let (shard, number, epoch) = (ShardId(payload.u64()?), payload.u64()?, Epoch(payload.u64()?));
         let claim = Claim { node: NodeId(payload.u64()?), incarnation: payload.u64()? };
         let removed = Seq(payload.u64()?);
@@ -106,6 +110,6 @@ impl AppliedPosition {
             .map(|_| Ok((Seq(payload.u64()?), Timestamp(payload.u64()?))))
             .collect::<Result<_, DecodeError>>()?;
         frame::no_extensions(payload)?;
-        Ok(Self { chain: Chain { shard, position, epoch, claim }, removed, decided, written: number })
+        Ok(Self { node, chain: Chain { shard, position, epoch, claim }, removed, decided, written: number })
     }
 }

@@ -9,6 +9,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
+
 use crate::{
     shadow::{ClientToken, Command, DeviceId, Remembered, RememberedKey, ShadowKey, Timestamp, Version},
     store::{
@@ -65,6 +67,8 @@ pub(in crate::store) enum RequestDecision {
     Remembered,
     /// The command is accepted and changes nothing in the store.
     Unchanged,
+    /// The request is no command: every node receives these bytes.
+    Broadcast(Bytes),
     Refused,
 }
 
@@ -79,6 +83,7 @@ const CHANGED: u8 = 1;
 const UNCHANGED: u8 = 2;
 const REFUSED: u8 = 3;
 const REMEMBERED: u8 = 4;
+const BROADCAST: u8 = 5;
 
 /// An idempotency key that a shadow gets without a journal entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -184,6 +189,11 @@ fn put_requests(out: &mut Vec<u8>, requests: &[DecidedRequest]) {
             }
             RequestDecision::Remembered => out.push(REMEMBERED),
             RequestDecision::Unchanged => out.push(UNCHANGED),
+            RequestDecision::Broadcast(bytes) => {
+                out.push(BROADCAST);
+                put_len(out, bytes.len());
+                out.extend_from_slice(bytes);
+            }
             RequestDecision::Refused => out.push(REFUSED),
         }
     }
@@ -206,6 +216,10 @@ fn requests(payload: &mut Decoder<'_>) -> Result<Vec<DecidedRequest>, DecodeErro
             }
             REMEMBERED => RequestDecision::Remembered,
             UNCHANGED => RequestDecision::Unchanged,
+            BROADCAST => {
+                let length = payload.count()?;
+                RequestDecision::Broadcast(Bytes::copy_from_slice(payload.bytes(length)?))
+            }
             REFUSED => RequestDecision::Refused,
             _ => return Err(DecodeError::Invalid("a decision")),
         };

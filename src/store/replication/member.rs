@@ -12,7 +12,7 @@
 //!
 //! *Invariant:* a client is answered after the record that decides its request is applied, so no answer overtakes an event.
 
-use std::{mem, time::Duration};
+use std::{mem, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
@@ -33,9 +33,9 @@ use crate::{
             record::{Claim, NodeId, RecordContent},
             replay::{ReplayedChange, ReplayedRequests},
             replica::{Action, Appended, KeptRecords, Reaction, Replica},
-            requests::{BusMessage, OwnRequests, ReceivedRequests, RequestNumber},
+            requests::{BusMessage, OwnRequest, OwnRequests, ReceivedRequests, RequestContent, RequestNumber},
         },
-        rows::edit::RowEdit,
+        rows::{edit::RowEdit, sent::OnDurable},
         state::names::NameCounts,
         writer::{QueueReservation, Writer},
     },
@@ -108,6 +108,15 @@ pub enum LogEvent {
     Received(Bytes, Option<OwnedSemaphorePermit>),
     /// The time, from an arbitrary start.
     Tick(Duration),
+}
+
+/// Bytes that every node of a cluster received, in one order for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broadcast {
+    /// True if this node sent them.
+    pub is_own: bool,
+    /// The bytes.
+    pub bytes: Bytes,
 }
 
 /// The options of a member.
@@ -203,12 +212,15 @@ struct Answered<C> {
     outcomes: Vec<Outcome<C>>,
     /// The edits of rows that are committed with the accepted commands.
     rows: Vec<RowEdit>,
+    broadcasts: Vec<Broadcast>,
+    /// The calls for own broadcasts.
+    calls: Vec<OnDurable>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<C> Default for Answered<C> {
     fn default() -> Self {
-        Self { outcomes: Vec::new(), rows: Vec::new(), permit: None }
+        Self { outcomes: Vec::new(), rows: Vec::new(), broadcasts: Vec::new(), calls: Vec::new(), permit: None }
     }
 }
 
@@ -284,9 +296,9 @@ impl<C> Member<C> {
         self.closing.is_some_and(|since| is_idle || is_late(since) || self.latched.is_some())
     }
 
-    /// Adds the request of a client.
-    pub(in crate::store) fn add(&mut self, queued: QueuedCommand<C>, permit: OwnedSemaphorePermit) {
-        self.own.add(queued, permit, self.now);
+    /// Adds a request of this node.
+    pub(in crate::store) fn add(&mut self, request: OwnRequest<C>) {
+        self.own.add(request, self.now);
     }
 
     /// Takes no more commands, and ends when the last one is answered.
@@ -399,7 +411,7 @@ impl<C> Member<C> {
     }
 
     /// Takes the next request to decide: of this node's clients and of others in turn.
-    fn next_request(&mut self) -> Option<(RequestNumber, Result<Envelope, DecodeError>)> {
+    fn next_request(&mut self) -> Option<(RequestNumber, Result<RequestContent, DecodeError>)> {
         self.is_turn_of_own = !self.is_turn_of_own;
         if self.is_turn_of_own {
             self.next_own().or_else(|| self.received.next())
@@ -408,11 +420,9 @@ impl<C> Member<C> {
         }
     }
 
-    fn next_own(&mut self) -> Option<(RequestNumber, Result<Envelope, DecodeError>)> {
-        let (number, queued) = self.own.next()?;
-        // The row stays here, and is committed when the request is answered.
-        let envelope = Envelope { row: None, ..queued.envelope.clone() };
-        Some((RequestNumber { origin: self.origin, number }, Ok(envelope)))
+    fn next_own(&mut self) -> Option<(RequestNumber, Result<RequestContent, DecodeError>)> {
+        let (number, request) = self.own.next()?;
+        Some((RequestNumber { origin: self.origin, number }, Ok(request.content())))
     }
 
     /// Begins again with the first requests that are not in the log.
@@ -423,7 +433,36 @@ impl<C> Member<C> {
 
     /// Takes the client of a request of this node, if it is not answered.
     fn client(&mut self, request: RequestNumber) -> Option<(QueuedCommand<C>, OwnedSemaphorePermit)> {
+        match self.own_request(request)? {
+            OwnRequest::Command(queued, permit) => Some((*queued, permit)),
+            OwnRequest::Broadcast(..) => None,
+        }
+    }
+
+    fn own_request(&mut self, request: RequestNumber) -> Option<OwnRequest<C>> {
         if request.origin == self.origin { self.own.answered(request.number, self.now) } else { None }
+    }
+
+    /// Holds the outcome of a request that this node decided, if a client waits for it or others follow it.
+    fn hold_outcome(&mut self, outcome: Outcome<RequestNumber>) {
+        let Outcome { envelope, context, result, against } = outcome;
+        let client = context.and_then(|request| self.client(request));
+        let is_change = result.as_ref().is_ok_and(|applied| applied.seq.is_some());
+        if client.is_some() || is_change {
+            let is_accepted = result.is_ok();
+            let context = client.map(|(queued, permit)| self.held.add(queued, permit, is_accepted));
+            self.held.outcomes.push(Outcome { envelope, context, result, against });
+        }
+    }
+
+    /// Holds what every node receives.
+    fn hold_broadcast(&mut self, request: RequestNumber, bytes: Bytes) {
+        let is_own = request.origin == self.origin;
+        if let Some(OwnRequest::Broadcast(_, on_applied, permit)) = self.own_request(request) {
+            drop(permit);
+            self.held.calls.extend(on_applied);
+        }
+        self.held.broadcasts.push(Broadcast { is_own, bytes });
     }
 }
 
@@ -434,7 +473,11 @@ impl<C> Writer<C> {
             (None, Some(_)) => Err(StoreError::OfCluster { path: self.options.path.clone() }),
             (None, None) => Ok(()),
             (Some(options), position) => {
+                let is_copy = position.as_ref().is_some_and(|position| position.node != options.node);
+                self.shared.has_foreign_rows.store(is_copy, Ordering::Relaxed);
+                let node = options.node;
                 self.member = Some(Member::new(options, position.as_ref()));
+                self.applied_position.get_or_insert_default().node = node;
                 self.report();
                 Ok(())
             }
@@ -493,10 +536,7 @@ impl<C> Writer<C> {
             applied
         });
         match applied {
-            Ok(()) => {
-                let Answered { outcomes, permit, .. } = mem::take(&mut member.held);
-                self.deliver(outcomes, QueueReservation::of(permit));
-            }
+            Ok(()) => self.deliver_held(member),
             Err(_) if self.is_failed() => {
                 // The file is opened again, and says how far it is.
                 member.is_behind = true;
@@ -517,13 +557,13 @@ impl<C> Writer<C> {
         let position = self.applied_position.get_or_insert_default();
         position.add(&changes.record);
         position.chain = record.chain;
-        for Outcome { envelope, context, result, against } in outcomes {
-            let client = context.and_then(|request| member.client(request));
-            let is_change = result.as_ref().is_ok_and(|applied| applied.seq.is_some());
-            if client.is_some() || is_change {
-                let is_accepted = result.is_ok();
-                let context = client.map(|(queued, permit)| member.held.add(queued, permit, is_accepted));
-                member.held.outcomes.push(Outcome { envelope, context, result, against });
+        let mut outcomes = outcomes.into_iter().peekable();
+        for DecidedRequest { request, decision } in &changes.record.requests {
+            if let RequestDecision::Broadcast(bytes) = decision {
+                member.hold_broadcast(*request, bytes.clone());
+            }
+            if let Some(outcome) = outcomes.next_if(|outcome| outcome.context == Some(*request)) {
+                member.hold_outcome(outcome);
             }
         }
         member.answered = (number, usize::MAX);
@@ -558,17 +598,26 @@ impl<C> Writer<C> {
         member.records = records;
         member.is_behind = false;
         if member.records.is_empty() {
-            let Answered { outcomes, permit, .. } = mem::take(&mut member.held);
-            self.deliver(outcomes, QueueReservation::of(permit));
+            self.deliver_held(member);
         }
         true
+    }
+
+    fn deliver_held(&mut self, member: &mut Member<C>) {
+        let Answered { outcomes, calls, broadcasts, permit, .. } = mem::take(&mut member.held);
+        self.durable.extend(calls);
+        self.broadcasts.extend(broadcasts);
+        self.deliver(outcomes, QueueReservation::of(permit));
     }
 
     /// Ends requests that have waited for too long.
     fn expire(&mut self, member: &mut Member<C>) {
         let mut expired = Answered::default();
         let before = if member.latched.is_some() { Duration::MAX } else { member.now.saturating_sub(ANSWER_WITHIN) };
-        while let Some((QueuedCommand { envelope, context }, permit)) = member.own.expired(before) {
+        while let Some(request) = member.own.expired(before) {
+            // A broadcast may still come. Who waits for it is not answered.
+            let OwnRequest::Command(queued, permit) = request else { continue };
+            let QueuedCommand { envelope, context } = *queued;
             let context = Some(expired.add(QueuedCommand { envelope: envelope.clone(), context }, permit, false));
             expired.outcomes.push(Outcome { envelope, context, result: Err(Rejection::OutcomeUnknown), against: None });
         }
@@ -642,18 +691,26 @@ impl<C> Writer<C> {
         let mut batch = Batch::new(Changes::new(&self.progress, now, &self.options.document), 16);
         let Self { shared, dirty_set, names, options, progress, .. } = self;
         let mut context = DecideContext { shared, dirty_set, names, limits: &options.document, now };
-        while let Some((request, envelope)) = next {
-            let decision = match envelope {
-                Ok(envelope) => batch.decide_request(QueuedCommand { envelope, context: request }, &mut context),
+        let mut broadcast_bytes = 0;
+        while let Some((request, content)) = next {
+            let decision = match content {
+                Ok(RequestContent::Command(envelope)) => {
+                    batch.decide_request(QueuedCommand { envelope: *envelope, context: request }, &mut context)
+                }
+                Ok(RequestContent::Broadcast(bytes)) => RequestDecision::Broadcast(bytes),
                 Err(error) => {
                     let node = request.origin.node.0;
                     tracing::error!(node, %error, "a request of another node cannot be read, and is refused");
                     RequestDecision::Refused
                 }
             };
+            if let RequestDecision::Broadcast(bytes) = &decision {
+                broadcast_bytes += bytes.len() as u64;
+            }
             let requests = &mut batch.changes.record.requests;
             requests.push(DecidedRequest { request, decision });
-            let is_full = requests.len() >= most || batch.changes.head.bytes - progress.head.bytes >= RECORD_BYTES;
+            let bytes = batch.changes.head.bytes - progress.head.bytes + broadcast_bytes;
+            let is_full = requests.len() >= most || bytes >= RECORD_BYTES;
             next = if is_full { None } else { member.next_request() };
         }
         Some(batch)
@@ -779,6 +836,12 @@ impl<C> ReplayedRequests for Answers<'_, C> {
         let (result, against) = changes.decide_again(&mut envelope, context, is_accepted);
         let client = Some(self.member.held.add(queued, permit, is_accepted));
         self.member.held.outcomes.push(Outcome { envelope, context: client, result, against });
+    }
+
+    fn broadcast(&mut self, request: RequestNumber, bytes: Bytes) {
+        if !self.is_answered() {
+            self.member.hold_broadcast(request, bytes);
+        }
     }
 
     fn rows(&self) -> Vec<RowEdit> {

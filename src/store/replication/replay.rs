@@ -5,6 +5,8 @@
 
 use std::{iter::Peekable, sync::Arc, vec};
 
+use bytes::Bytes;
+
 use crate::{
     shadow::{Document, DocumentLimits, Timestamp},
     store::{
@@ -46,6 +48,9 @@ pub(in crate::store) trait ReplayedRequests {
         changes: &mut Changes,
         context: &mut DecideContext<'_>,
     );
+
+    /// Receives bytes that every node receives.
+    fn broadcast(&mut self, request: RequestNumber, bytes: Bytes);
 
     /// Returns the edits of rows that belong to the accepted requests of this node's clients.
     fn rows(&self) -> Vec<RowEdit>;
@@ -106,6 +111,7 @@ impl Replay {
                         None => return Err(missing),
                     }
                 }
+                RequestDecision::Broadcast(bytes) => requests.broadcast(request, bytes),
                 RequestDecision::Unchanged => requests.unchanged(request, true, &mut self.changes, context),
                 RequestDecision::Refused => requests.unchanged(request, false, &mut self.changes, context),
             }
@@ -190,6 +196,8 @@ impl ReplayedRequests for NoRequests {
     fn changed(&mut self, _: RequestNumber, _: SentCommand, _: ReplayedChange) {}
 
     fn unchanged(&mut self, _: RequestNumber, _: bool, _: &mut Changes, _: &mut DecideContext<'_>) {}
+
+    fn broadcast(&mut self, _: RequestNumber, _: Bytes) {}
 
     fn rows(&self) -> Vec<RowEdit> {
         Vec::new()

@@ -25,6 +25,7 @@ use crate::store::{
         command_codec,
         record::{Claim, Epoch, NodeId},
     },
+    rows::sent::OnDurable,
 };
 
 /// The kind of value, part of each checksum.
@@ -32,6 +33,9 @@ const BUS: &str = "bus";
 
 const REQUESTS: u8 = 1;
 const HAND_OVER: u8 = 2;
+
+const COMMAND: u8 = 1;
+const BROADCAST: u8 = 2;
 
 /// Bytes of requests in one message, unless a single one has more.
 const MESSAGE_BYTES: usize = 256 << 10;
@@ -61,21 +65,31 @@ pub(in crate::store) enum BusMessage {
     HandOver(Epoch),
 }
 
-/// The requests of this node's clients that the log does not answer yet.
+/// A request for the node that decides.
+#[derive(Clone, Debug)]
+pub(in crate::store) enum RequestContent {
+    /// A command, to be decided.
+    Command(Box<Envelope>),
+    /// Bytes that every node receives, in one order for all.
+    Broadcast(Bytes),
+}
+
+/// A request of this node, with those who wait for its answer.
+pub(in crate::store) enum OwnRequest<C> {
+    Command(Box<QueuedCommand<C>>, OwnedSemaphorePermit),
+    Broadcast(Bytes, Option<OnDurable>, OwnedSemaphorePermit),
+}
+
+/// The requests of this node that the log does not answer yet.
 pub(in crate::store) struct OwnRequests<C> {
-    waiting: VecDeque<OwnRequest<C>>,
+    /// Each with the time when it was added.
+    waiting: VecDeque<(OwnRequest<C>, Duration)>,
     /// The number of the first that waits.
     first: u64,
     /// The first that was not sent to the decider, or that this node has not decided.
     next: u64,
     /// The time of the last change of `waiting` at its front, or of sending it again.
     progress: Duration,
-}
-
-struct OwnRequest<C> {
-    queued: QueuedCommand<C>,
-    permit: OwnedSemaphorePermit,
-    since: Duration,
 }
 
 /// The requests of other nodes that wait to be decided by this one.
@@ -143,12 +157,12 @@ impl<C> OwnRequests<C> {
         Self { waiting: VecDeque::new(), first: 1, next: 1, progress: Duration::ZERO }
     }
 
-    /// Adds the request of a client at `now`.
-    pub(in crate::store) fn add(&mut self, queued: QueuedCommand<C>, permit: OwnedSemaphorePermit, now: Duration) {
+    /// Adds a request at `now`.
+    pub(in crate::store) fn add(&mut self, request: OwnRequest<C>, now: Duration) {
         if self.waiting.is_empty() {
             self.progress = now;
         }
-        self.waiting.push_back(OwnRequest { queued, permit, since: now });
+        self.waiting.push_back((request, now));
     }
 
     pub(in crate::store) fn len(&self) -> usize {
@@ -159,12 +173,8 @@ impl<C> OwnRequests<C> {
         self.waiting.is_empty()
     }
 
-    /// Takes the request `number`, which the log answers at `now`, with its queue bytes. `None` if its client was answered.
-    pub(in crate::store) fn answered(
-        &mut self,
-        number: u64,
-        now: Duration,
-    ) -> Option<(QueuedCommand<C>, OwnedSemaphorePermit)> {
+    /// Takes the request `number`, which the log answers at `now`. `None` if it was answered.
+    pub(in crate::store) fn answered(&mut self, number: u64, now: Duration) -> Option<OwnRequest<C>> {
         // A node's requests are decided in order.
         if number != self.first {
             return None;
@@ -174,15 +184,15 @@ impl<C> OwnRequests<C> {
     }
 
     /// Takes the oldest request if it has waited since before `before`.
-    pub(in crate::store) fn expired(&mut self, before: Duration) -> Option<(QueuedCommand<C>, OwnedSemaphorePermit)> {
-        if self.waiting.front()?.since < before { self.take() } else { None }
+    pub(in crate::store) fn expired(&mut self, before: Duration) -> Option<OwnRequest<C>> {
+        if self.waiting.front()?.1 < before { self.take() } else { None }
     }
 
-    fn take(&mut self) -> Option<(QueuedCommand<C>, OwnedSemaphorePermit)> {
-        let OwnRequest { queued, permit, .. } = self.waiting.pop_front()?;
+    fn take(&mut self) -> Option<OwnRequest<C>> {
+        let (request, _) = self.waiting.pop_front()?;
         self.first += 1;
         self.next = self.next.max(self.first);
-        Some((queued, permit))
+        Some(request)
     }
 
     /// Begins again with the first request that waits: another node decides, or the former messages may be lost.
@@ -196,11 +206,11 @@ impl<C> OwnRequests<C> {
     }
 
     /// Returns the next request for a decision at this node.
-    pub(in crate::store) fn next(&mut self) -> Option<(u64, &QueuedCommand<C>)> {
+    pub(in crate::store) fn next(&mut self) -> Option<(u64, &OwnRequest<C>)> {
         let number = self.next;
-        let request = self.waiting.get(usize::try_from(number.checked_sub(self.first)?).ok()?)?;
+        let (request, _) = self.waiting.get(usize::try_from(number.checked_sub(self.first)?).ok()?)?;
         self.next += 1;
-        Some((number, &request.queued))
+        Some((number, request))
     }
 
     /// Returns the message with the next requests for the node that decides in `epoch`.
@@ -208,14 +218,54 @@ impl<C> OwnRequests<C> {
         let (oldest, first) = (self.first, self.next);
         let (mut envelopes, mut bytes) = (Vec::new(), 0);
         while bytes < MESSAGE_BYTES
-            && let Some((_, queued)) = self.next()
+            && let Some((_, request)) = self.next()
         {
             let mut encoded = Vec::with_capacity(256);
-            command_codec::put_envelope(&mut encoded, &queued.envelope);
+            request.put(&mut encoded);
             bytes += encoded.len();
             envelopes.push(encoded.into());
         }
         (!envelopes.is_empty()).then_some(BusMessage::Requests { epoch, origin, oldest, first, envelopes })
+    }
+}
+
+impl<C> OwnRequest<C> {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Command(queued, _) => {
+                out.push(COMMAND);
+                command_codec::put_envelope(out, &queued.envelope);
+            }
+            Self::Broadcast(bytes, ..) => {
+                out.push(BROADCAST);
+                out.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    /// Returns the content for a decision at this node. A row stays here, and is committed when the request is answered.
+    pub(in crate::store) fn content(&self) -> RequestContent {
+        match self {
+            Self::Command(queued, _) => {
+                RequestContent::Command(Box::new(Envelope { row: None, ..queued.envelope.clone() }))
+            }
+            Self::Broadcast(bytes, ..) => RequestContent::Broadcast(bytes.clone()),
+        }
+    }
+}
+
+impl RequestContent {
+    fn decode(encoded: &[u8]) -> Result<Self, DecodeError> {
+        let mut payload = Decoder::new(encoded);
+        match payload.u8()? {
+            COMMAND => {
+                let envelope = command_codec::envelope(&mut payload)?;
+                payload.finish()?;
+                Ok(Self::Command(Box::new(envelope)))
+            }
+            BROADCAST => Ok(Self::Broadcast(Bytes::copy_from_slice(payload.rest()))),
+            _ => Err(DecodeError::Invalid("the kind of a request")),
+        }
     }
 }
 
@@ -237,12 +287,10 @@ impl ReceivedRequests {
     }
 
     /// Takes the next request, until it is [`settled`](Self::settle).
-    pub(in crate::store) fn next(&mut self) -> Option<(RequestNumber, Result<Envelope, DecodeError>)> {
+    pub(in crate::store) fn next(&mut self) -> Option<(RequestNumber, Result<RequestContent, DecodeError>)> {
         let (request, encoded) = self.queue.get(self.taken)?;
         self.taken += 1;
-        let mut payload = Decoder::new(encoded);
-        let envelope = command_codec::envelope(&mut payload).and_then(|envelope| payload.finish().map(|()| envelope));
-        Some((*request, envelope))
+        Some((*request, RequestContent::decode(encoded)))
     }
 
     /// Forgets the requests that were taken, whose record is in the log.

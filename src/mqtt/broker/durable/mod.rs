@@ -27,4 +27,5 @@ pub(in crate::mqtt) mod session_row;
 mod sessions;
 pub(in crate::mqtt) mod subscription_row;
 
+pub(in crate::mqtt) use self::recorder::DURABLE_TIMEOUT;
 pub use self::recorder::Recorder;

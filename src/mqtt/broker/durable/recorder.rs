@@ -118,7 +118,7 @@ impl Recorder {
 }
 
 /// The longest time that a client waits for the disk before its connection ends.
-const DURABLE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(in crate::mqtt) const DURABLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -86,13 +86,13 @@ impl Sessions {
     }
 
     /// Ends the session of `key`, and its connection with [`Reason::ADMINISTRATIVE_ACTION`]. `None` if there is none.
-    pub(in crate::mqtt::broker) fn end(&self, key: &SessionKey) -> Option<EndedSession> {
+    pub(in crate::mqtt::broker) fn end(&self, key: &SessionKey, reason: Reason) -> Option<EndedSession> {
         let mut table = self.table.lock();
         if let SessionSlot::Connected(connected) = table.entries.get_mut(key)? {
             let (done, wait) = oneshot::channel();
             connected.ends = true;
             connected.disposed.push(done);
-            connected.disconnect(Reason::ADMINISTRATIVE_ACTION);
+            connected.disconnect(reason);
             return Some(EndedSession::Connected(wait));
         }
         let disconnected = table.take_disconnected(key)?;

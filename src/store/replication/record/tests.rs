@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::{
     shadow::{
@@ -61,6 +63,7 @@ fn requests() -> Vec<DecidedRequest> {
         (origin(2), 1, RequestDecision::Refused),
         (origin(1), 8, RequestDecision::Remembered),
         (origin(2), 2, RequestDecision::Unchanged),
+        (origin(3), 1, RequestDecision::Broadcast(Bytes::from_static(b"all"))),
     ]
     .map(|(origin, number, decision)| DecidedRequest { request: RequestNumber { origin, number }, decision })
     .into()

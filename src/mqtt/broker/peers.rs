@@ -1,0 +1,216 @@
+//! The brokers of the other nodes of a cluster: ordinary messages, retained messages and the opening of sessions.
+//!
+//! Retained messages and openings are broadcast in the log: every node receives them in one order, so all retain the same, and
+//! the session of a client ends at every other node when it opens at one. Other messages go over the bus, which is faster and
+//! may lose them.
+//!
+//! *Invariant:* of two nodes at which a client has opened its session, that of the later opening in the log keeps it.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+use bytes::{Buf, BufMut, Bytes};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use crate::{
+    admission::{PrincipalQuota, QuotaKind},
+    auth::Principal,
+    engine::Notifier,
+    mqtt::{
+        broker::{
+            Broker,
+            durable::message_row::{self, Now},
+            router::DeliveryKind,
+            sessions::{EndedSession, SessionKey},
+        },
+        protocol::{message::Message, packet::Reason},
+    },
+    store::{Broadcast, BroadcastPermit, OnDurable},
+};
+
+const OPENED: u8 = b'o';
+const PUBLISHED: u8 = b'p';
+
+/// The other nodes; see the module.
+pub(in crate::mqtt) struct Peers {
+    node: u64,
+    /// Passes bytes to the other nodes; false if too many wait.
+    send: Box<dyn Fn(Bytes) -> bool + Send + Sync>,
+    /// The openings of this node that are not in the log yet, with their number.
+    opening: Mutex<HashMap<SessionKey, usize>>,
+    runtime: Handle,
+}
+
+/// A retained message for all nodes.
+pub(in crate::mqtt) struct SharedMessage {
+    bytes: Bytes,
+    permit: BroadcastPermit,
+}
+
+/// A decoded message of a node.
+enum PeerMessage {
+    Opened(SessionKey),
+    Published { node: u64, by: Arc<str>, message: Box<Message> },
+}
+
+impl PeerMessage {
+    /// Decodes a message; `None` if it is damaged or of a later program.
+    fn decode(mut bytes: Bytes, now: Now) -> Option<Self> {
+        let (kind, node) = (bytes.try_get_u8().ok()?, bytes.try_get_u64().ok()?);
+        let name = text(&mut bytes)?;
+        match kind {
+            OPENED => {
+                let client_id = text(&mut bytes)?;
+                Some(Self::Opened(SessionKey { principal: Principal::of_known(&name), client_id }))
+            }
+            PUBLISHED => {
+                let message = Box::new(message_row::read(bytes, now)?.message);
+                Some(Self::Published { node, by: name, message })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn put_text(text: &str, out: &mut Vec<u8>) {
+    out.put_u32(u32::try_from(text.len()).unwrap_or_default());
+    out.put_slice(text.as_bytes());
+}
+
+fn text(bytes: &mut Bytes) -> Option<Arc<str>> {
+    let length = bytes.try_get_u32().ok()? as usize;
+    let text = if length <= bytes.len() { bytes.split_to(length) } else { return None };
+    std::str::from_utf8(&text).ok().map(Into::into)
+}
+
+impl Broker {
+    /// Makes this broker one of a cluster: that of the node with this number, whose `send` passes bytes to all others and
+    /// returns false if too many wait. Called once, inside the runtime, before the first connection.
+    pub fn join_cluster(&self, node: u64, send: impl Fn(Bytes) -> bool + Send + Sync + 'static) {
+        let (send, runtime) = (Box::new(send), Handle::current());
+        let _is_the_first = self.peers.set(Peers { node, send, opening: Mutex::default(), runtime });
+    }
+
+    /// Returns true if other nodes may have receivers of a message.
+    pub(in crate::mqtt) fn has_peers(&self) -> bool {
+        self.peers.get().is_some()
+    }
+
+    /// Passes a message that is not retained to the other nodes.
+    pub(in crate::mqtt) fn pass_on(&self, message: &Arc<Message>, by: &PrincipalQuota) {
+        let Some(peers) = self.peers.get() else { return };
+        if !(peers.send)(encode_message(peers.node, message, by, self.recorder.now())) {
+            self.counters.peer_messages_dropped.add(1);
+        }
+    }
+
+    /// Reserves memory to share a retained message with the other nodes; `None` if there are none.
+    ///
+    /// # Errors
+    ///
+    /// Too many such messages wait.
+    pub(in crate::mqtt) fn prepare(
+        &self,
+        message: &Arc<Message>,
+        by: &PrincipalQuota,
+    ) -> Result<Option<SharedMessage>, QuotaKind> {
+        let Some(peers) = self.peers.get() else { return Ok(None) };
+        let bytes = encode_message(peers.node, message, by, self.recorder.now());
+        let permit = self.service.reserve_broadcast(bytes.len()).ok_or(QuotaKind::Disk)?;
+        Ok(Some(SharedMessage { bytes, permit }))
+    }
+
+    /// Shares a retained message. `on_kept` is called when the log has it and this node has applied it.
+    pub(in crate::mqtt) fn share(&self, message: SharedMessage, on_kept: Option<OnDurable>) {
+        let SharedMessage { bytes, permit } = message;
+        self.service.broadcast(bytes, on_kept, permit);
+    }
+
+    /// Ends the session of `key` at all other nodes.
+    pub(in crate::mqtt) fn opened(&self, key: &SessionKey) {
+        let Some(peers) = self.peers.get() else { return };
+        let mut bytes = vec![OPENED];
+        bytes.put_u64(peers.node);
+        put_text(key.principal.name(), &mut bytes);
+        put_text(&key.client_id, &mut bytes);
+        let Some(permit) = self.service.reserve_broadcast(bytes.len()) else {
+            tracing::warn!(client = %key.client_id, "too many connections wait for the log: an earlier session may go on");
+            return;
+        };
+        *peers.opening.lock().entry(key.clone()).or_default() += 1;
+        self.service.broadcast(bytes.into(), None, permit);
+    }
+
+    /// Receives a message over the bus.
+    pub fn receive_from_peer(&self, bytes: Bytes) {
+        let Some(peers) = self.peers.get() else { return };
+        if let Some(PeerMessage::Published { node, message, .. }) = PeerMessage::decode(bytes, self.recorder.now())
+            && node != peers.node
+        {
+            self.router.publish(&Arc::new(*message), DeliveryKind::Ordinary { from: None });
+        }
+    }
+
+    fn receive_broadcast(self: &Arc<Self>, Broadcast { is_own, bytes }: &Broadcast) {
+        let Some(peers) = self.peers.get() else { return };
+        match PeerMessage::decode(bytes.clone(), self.recorder.now()) {
+            Some(PeerMessage::Opened(key)) if *is_own => {
+                if let Entry::Occupied(mut opening) = peers.opening.lock().entry(key) {
+                    *opening.get_mut() -= 1;
+                    if *opening.get() == 0 {
+                        opening.remove();
+                    }
+                }
+            }
+            Some(PeerMessage::Opened(key)) => {
+                // With one under way, the client has come here since.
+                if !peers.opening.lock().contains_key(&key) {
+                    let broker = Arc::clone(self);
+                    peers.runtime.spawn(async move { broker.session_went(&key) });
+                }
+            }
+            Some(PeerMessage::Published { by, message, .. }) => {
+                let message = Arc::new(*message);
+                // The limits of its publisher were applied by its node.
+                let quota = PrincipalQuota::unlimited(&by);
+                let _is_never_over = self.router.retain(&message, &quota);
+                if !is_own {
+                    self.router.publish(&message, DeliveryKind::Ordinary { from: None });
+                }
+            }
+            None => tracing::error!("a message of another node cannot be read"),
+        }
+    }
+
+    /// Ends a session whose client has opened one at another node.
+    fn session_went(self: &Arc<Self>, key: &SessionKey) {
+        match self.sessions.end(key, Reason::SESSION_TAKEN_OVER) {
+            Some(EndedSession::Disconnected(closed)) => self.dispose(*closed),
+            // Its connection disposes of it.
+            Some(EndedSession::Connected(_)) | None => {}
+        }
+    }
+}
+
+fn encode_message(node: u64, message: &Arc<Message>, by: &PrincipalQuota, now: Now) -> Bytes {
+    let mut bytes = Vec::with_capacity(64 + message.weight());
+    bytes.push(PUBLISHED);
+    bytes.put_u64(node);
+    put_text(by.name(), &mut bytes);
+    message_row::put(message, now, &mut bytes);
+    bytes.into()
+}
+
+/// Receives the broadcasts of a cluster, in their order.
+pub struct PeerBroadcasts(pub Arc<Broker>);
+
+impl Notifier for PeerBroadcasts {
+    fn notify(&mut self, _: crate::engine::Outcome<'_>, _: &dyn crate::engine::Requester) {}
+
+    fn broadcast(&mut self, broadcast: &Broadcast) {
+        self.0.receive_broadcast(broadcast);
+    }
+}

@@ -7,6 +7,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod broker;
 mod configuration;
 mod killed_decider;
 mod order;

@@ -20,7 +20,7 @@ fn updates_at_all_nodes_have_one_order_everywhere() {
         .nodes
         .iter()
         .map(|node| {
-            let mut client = Client::connect(node, V5, "subscriber");
+            let mut client = Client::connect(node, V5, &format!("subscriber-{}", node.address.port()));
             client.subscribe(&[("shadow/+/update/accepted", 1)]);
             client
         })

@@ -244,7 +244,9 @@ impl ServerParts {
         self.broker.join_cluster(membership.node(), membership.messenger());
         let broker = self.broker.clone();
         let on_message = move |message| broker.receive_from_peer(message);
-        let tasks = membership.start(applied(), self.service.log_events(), on_message);
+        let service = self.service.clone();
+        let health = move || service.health().member.unwrap_or_default();
+        let tasks = membership.start(applied(), self.service.log_events(), on_message, health);
         let has_caught_up = async {
             let tail = tail.await;
             while applied() < tail && self.service.health().member.is_some_and(|member| member.latched.is_none()) {

@@ -3,7 +3,12 @@
 //! One task carries out actions on the log, one sends messages, one follows the log, one receives messages, one keeps the time.
 //! All end when the store is closed.
 
-use std::{collections::hash_map::RandomState, hash::BuildHasher as _, sync::Arc, time::Duration};
+use std::{
+    collections::{VecDeque, hash_map::RandomState},
+    hash::BuildHasher as _,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Buf as _, Bytes};
 use tokio::{
@@ -21,13 +26,15 @@ use crate::{
         nats::{NatsLog, follow::FollowEnd},
     },
     config::ClusterSettings,
-    store::{Link, LogAction, LogEvent, MemberOptions, NodeId},
+    store::{Link, LogAction, LogEvent, MemberHealth, MemberOptions, NodeId},
 };
 
 /// Bytes of records that were read and are not applied yet.
 const UNAPPLIED_BYTES_MAX: usize = 64 << 20;
 /// The interval at which the member receives the time.
 const TICK: Duration = Duration::from_millis(100);
+/// Removals of old records in their largest age.
+const TRIMS_PER_AGE: u32 = 64;
 /// The pause before a read of the log is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -38,6 +45,7 @@ pub(crate) struct Membership {
     orders: Orders,
     messages: UnboundedSender<BusMessage>,
     link: Option<NatsLink>,
+    log_age_max: Duration,
 }
 
 /// The receivers of what the member asks for.
@@ -97,7 +105,8 @@ impl Membership {
         let (messages, messages_of_member) = mpsc::unbounded_channel();
         let orders = Orders { actions: actions_of_member, messages: messages_of_member };
         let link = NatsLink { actions, messages: messages.clone() };
-        Ok(Self { log, node: NodeId(settings.node), orders, messages, link: Some(link) })
+        let (node, log_age_max) = (NodeId(settings.node), settings.log_age_max);
+        Ok(Self { log, node, orders, messages, link: Some(link), log_age_max })
     }
 
     /// Returns the options for opening the store; `None` the second time.
@@ -123,21 +132,23 @@ impl Membership {
         }
     }
 
-    /// Starts the tasks for the member that has applied the log up to record `applied` and receives `events`. The broker
+    /// Starts the tasks for the member with this `health` that has applied the log up to record `applied` and receives `events`. The broker
     /// receives the messages of others by `on_message`.
     pub(crate) fn start(
         self,
         applied: u64,
         events: impl Fn(LogEvent) -> bool + Clone + Send + Sync + 'static,
         on_message: impl Fn(Bytes) + Send + 'static,
+        health: impl Fn() -> MemberHealth + Send + 'static,
     ) -> JoinSet<()> {
-        let Self { log, orders: Orders { actions, messages }, .. } = self;
+        let Self { log, orders: Orders { actions, messages }, log_age_max, .. } = self;
         let mut tasks = JoinSet::new();
         tasks.spawn(carry_out(log.clone(), actions, events.clone()));
         tasks.spawn(send(log.clone(), messages));
         tasks.spawn(follow(log.clone(), applied + 1, events.clone()));
-        tasks.spawn(receive(log, events.clone(), on_message));
+        tasks.spawn(receive(log.clone(), events.clone(), on_message));
         tasks.spawn(tick(events));
+        tasks.spawn(trim(log, log_age_max, health));
         tasks
     }
 
@@ -220,6 +231,27 @@ async fn receive(log: NatsLog, events: impl Fn(LogEvent) -> bool, on_message: im
             }
             Ok(BROKER) => on_message(message),
             _ => tracing::error!("a message of another node has no known receiver"),
+        }
+    }
+}
+
+/// Removes old records from the log while this node decides. After a start it knows no ages, and begins anew.
+async fn trim(log: NatsLog, age_max: Duration, health: impl Fn() -> MemberHealth) {
+    let pause = (age_max / TRIMS_PER_AGE).max(TICK);
+    let mut marks = VecDeque::new();
+    loop {
+        sleep(pause).await;
+        let MemberHealth { is_deciding, applied, .. } = health();
+        marks.push_back((Instant::now(), applied));
+        let is_old = |(at, _): &(Instant, u64)| at.elapsed() > age_max;
+        let mut old = None;
+        while marks.front().is_some_and(is_old) {
+            old = marks.pop_front();
+        }
+        if let (true, Some((_, number))) = (is_deciding, old)
+            && let Err(error) = log.trim(number).await
+        {
+            tracing::warn!(number, %error, "old records of the log cannot be removed");
         }
     }
 }

@@ -44,9 +44,8 @@ fn a_message_reaches_subscribers_at_all_nodes_once() {
 #[test]
 fn all_nodes_retain_the_same_message() {
     let mut cluster = Cluster::start(UNLIMITED.limits);
-    let mut publishers: Vec<_> = (0..NODES)
-        .map(|node| Client::connect(&cluster.nodes[node], V5, &format!("publisher-{node}")))
-        .collect();
+    let mut publishers: Vec<_> =
+        (0..NODES).map(|node| Client::connect(&cluster.nodes[node], V5, &format!("publisher-{node}"))).collect();
     for round in 0..20 {
         for (node, publisher) in publishers.iter_mut().enumerate() {
             let message = Publish { retain: true, ..Publish::new("plant/state", format!("{round}-{node}")) };

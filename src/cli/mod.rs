@@ -15,6 +15,7 @@ mod aggregate;
 mod auth;
 mod backup;
 mod cautions;
+mod cluster;
 mod connect_args;
 mod context;
 mod contexts;
@@ -84,6 +85,7 @@ enum Command {
     Rollout(rollout::Rollout),
     Bulk(rollout::Bulk),
     Sessions(sessions::Sessions),
+    Cluster(cluster::Cluster),
     Pub(topics::Publish),
     Sub(topics::Subscribe),
     Context(context::Context),
@@ -134,6 +136,7 @@ impl Cli {
             Command::Rollout(rollout) => rollout.run().await,
             Command::Bulk(bulk) => bulk.run().await,
             Command::Sessions(sessions) => sessions.run().await,
+            Command::Cluster(cluster) => cluster.run().await,
             Command::Pub(publish) => publish.run().await,
             Command::Sub(subscribe) => subscribe.run().await,
             Command::Context(context) => context.run(),

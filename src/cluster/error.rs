@@ -81,6 +81,17 @@ pub(crate) enum ClusterError {
         /// The remedy.
         advice: &'static str,
     },
+    /// There is a log, which must not be replaced.
+    #[error(
+        "the stream {stream:?} exists and ends at record {last}: nothing is to be restored. If its content is useless, delete it \
+         first (`nats stream rm`)"
+    )]
+    LogExists {
+        /// The name of the stream.
+        stream: String,
+        /// Its last record.
+        last: u64,
+    },
     /// A server does not sync before it acknowledges.
     #[error(
         "NATS server {server} has sync_interval = {found}, so it may lose what it has acknowledged when it loses power: set \

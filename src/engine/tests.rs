@@ -164,7 +164,9 @@ fn a_change_without_requester_is_published() {
     };
     let found = store::Outcome { envelope: deletion(), context: None, result: Ok(applied), against: None };
     let reservation = QueueReservation::none();
-    sender.send(CommitReport { outcomes: vec![found], durable: Vec::new(), reservation }).unwrap();
+    sender
+        .send(CommitReport { outcomes: vec![found], durable: Vec::new(), broadcasts: Vec::new(), reservation })
+        .unwrap();
     drop(sender);
     let outcomes = decided.outcomes.clone();
     Outcomes { batches, ..decided }.notify(changes.clone());

@@ -5,6 +5,7 @@ pub(super) mod aws;
 pub(super) mod aws_index;
 pub(super) mod aws_topics;
 pub(super) mod backup;
+pub(super) mod cluster;
 pub(super) mod conditional;
 pub(super) mod cursor;
 pub(super) mod device;

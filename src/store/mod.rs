@@ -52,7 +52,7 @@ mod writer;
 pub(crate) mod tests;
 
 pub use crate::store::backup::audit::Report;
-pub use crate::store::backup::copy::{CopyError, back_up, check, check_backup, restore};
+pub use crate::store::backup::copy::{CopyError, applied_record, back_up, check, check_backup, restore};
 pub use crate::store::backup::file::BackupError;
 pub use crate::store::backup::readable::{Lost, back_up_readable};
 pub use crate::store::journal::device_changes::{CHANGES_MAX, DeviceChanges};
@@ -67,7 +67,7 @@ pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
 pub use purging::PurgedTombstones;
 pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
 pub use replication::{
-    member::{Broadcast, Link, LogEvent, MemberHealth, MemberOptions},
+    member::{Broadcast, Link, LogEvent, MemberHealth, MemberOptions, OtherNode},
     record::NodeId,
     replica::{Action as LogAction, Appended},
 };

@@ -326,6 +326,24 @@ impl HttpClient {
         serde_json::from_slice(&body).map_err(Error::unreadable)
     }
 
+    /// Returns the nodes of a cluster as the server knows them, as it sent them.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Rejected`]: the client has not all rights, or the server is a single node.
+    /// - [`Error::Http`]: there was no response.
+    ///
+    /// ```no_run
+    /// # async fn example(http: umbra_client::HttpClient) -> Result<(), umbra_client::Error> {
+    /// println!("node {} decides", http.cluster().await?["decider"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn cluster(&self) -> Result<serde_json::Value, Error> {
+        let body = transport::send(&self.settings, hyper::Method::GET, "/v1/cluster").await?.collect().await?;
+        serde_json::from_slice(&body).map_err(Error::unreadable)
+    }
+
     /// Purges a part of the shadows that `query` selects. Call it again with [`PurgeQuery::cursor`] set to the `next` of the
     /// result until there is none.
     ///

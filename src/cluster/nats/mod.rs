@@ -124,16 +124,7 @@ impl NatsLog {
             problem,
         };
         let client = connection::connect(settings, deadline, &unreachable).await?;
-        let log = Self {
-            shared: Arc::new(Shared {
-                client,
-                names: Names::of(&settings.name),
-                node: NodeId(settings.node),
-                record_bytes_max: settings.record_bytes_max,
-                failing_since: Mutex::new(None),
-                refused: AtomicU64::new(0),
-            }),
-        };
+        let log = Self::of(client, settings);
         let is_clustered = servers::check_connected(&log.shared.client.server_info(), settings)?;
         loop {
             match stream::ensure(&log, settings, is_clustered).await? {
@@ -153,6 +144,37 @@ impl NatsLog {
                 Err(error) => tracing::debug!(%error, "the log is not ready"),
             }
             sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Creates the stream anew, as if it had the records up to `applied` and all were trimmed.
+    ///
+    /// # Errors
+    ///
+    /// As [`NatsLog::connect`]; [`ClusterError::LogExists`]: there is a stream with records.
+    pub(crate) async fn restore(settings: &ClusterSettings, applied: u64) -> Result<(), ClusterError> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        let unreachable = |problem: String| ClusterError::Unreachable {
+            servers: settings.servers.join(", "),
+            seconds: START_TIMEOUT.as_secs(),
+            problem,
+        };
+        let client = connection::connect(settings, deadline, &unreachable).await?;
+        let log = Self::of(client, settings);
+        let is_clustered = servers::check_connected(&log.shared.client.server_info(), settings)?;
+        stream::restore(&log, settings, is_clustered, applied).await?.map_err(|error| unreachable(error.to_string()))
+    }
+
+    fn of(client: Client, settings: &ClusterSettings) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                client,
+                names: Names::of(&settings.name),
+                node: NodeId(settings.node),
+                record_bytes_max: settings.record_bytes_max,
+                failing_since: Mutex::new(None),
+                refused: AtomicU64::new(0),
+            }),
         }
     }
 

@@ -65,6 +65,28 @@ pub(super) async fn ensure(
     Ok(api::update_stream(log, &adjusted).await)
 }
 
+/// Creates the stream as if it had the records up to `applied` and all were trimmed. The inner error may pass.
+pub(super) async fn restore(
+    log: &NatsLog,
+    settings: &ClusterSettings,
+    is_clustered: bool,
+    applied: u64,
+) -> Result<Result<(), LogUnavailable>, ClusterError> {
+    match api::stream_info(log).await {
+        Err(LogUnavailable::Answered { code: STREAM_NOT_FOUND, .. }) => {}
+        Err(error) => return Ok(Err(error)),
+        Ok(info) => {
+            let stream = log.shared.names.stream.clone();
+            return Err(ClusterError::LogExists { stream, last: info.state.last_seq });
+        }
+    }
+    let mut wanted = config(log, settings, if is_clustered { REPLICAS } else { 1 });
+    if let Some(config) = wanted.as_object_mut() {
+        config.insert("first_seq".to_owned(), json!(applied + 1));
+    }
+    Ok(api::create_stream(log, &wanted).await.map(|_| ()))
+}
+
 /// Returns the configuration of the stream. It has no age: NATS would remove the last record too, and a log without it cannot be
 /// compared with a node. The decider trims by age.
 fn config(log: &NatsLog, settings: &ClusterSettings, replicas: u64) -> Value {

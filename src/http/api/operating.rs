@@ -13,7 +13,7 @@ use axum::{
 
 use crate::{
     http::{
-        api::{Api, backup, problem::Problem},
+        api::{Api, backup, cluster, problem::Problem},
         auth::caller::Caller,
     },
     store::{DiskLow, MemberHealth, State as StoreState},
@@ -38,6 +38,7 @@ pub(in crate::http) fn router() -> Router<Arc<Api>> {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/v1/backup", post(backup::back_up))
+        .route("/v1/cluster", get(cluster::get))
 }
 
 /// `GET /healthz`: 503 while the store is not open after a failed write, for all clients.

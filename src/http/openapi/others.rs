@@ -41,11 +41,27 @@ pub(super) fn paths() -> Map<String, Value> {
         ("/readyz", ready),
         ("/metrics", metrics),
         ("/v1/backup", backup),
+        ("/v1/cluster", cluster()),
         ("/v1/purge", purge_shadows()),
         ("/v1/principals/{name}", principal()),
         ("/v1/principals/{name}/connections", connections()),
     ];
     all.into_iter().map(|(path, item)| (path.to_owned(), item)).collect()
+}
+
+/// Returns the operation that reads the state of the cluster.
+fn cluster() -> Value {
+    let problem = |about: &str| answer(about, "application/problem+json", reference("Problem"));
+    json!({ "get": {
+        "operationId": "getCluster",
+        "summary": "The nodes of the cluster as this one knows them; needs all rights",
+        "responses": {
+            "200": answer("The cluster", "application/json", reference("Cluster")),
+            "401": problem("Not authenticated"),
+            "403": problem("Not allowed"),
+            "404": problem("This server is a single node"),
+        },
+    } })
 }
 
 /// Returns the operation that reads the use of a principal.

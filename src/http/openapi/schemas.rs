@@ -28,6 +28,7 @@ pub(super) fn all(limits: &DocumentLimits) -> Map<String, Value> {
     native(&mut schemas);
     entries(&mut schemas);
     mqtt(&mut schemas);
+    cluster(&mut schemas);
     rollouts::all(&mut schemas);
     aws(&mut schemas);
     schemas
@@ -268,6 +269,17 @@ fn sessions(schemas: &mut Map<String, Value>) {
     let members = members.chain([("principal", json!({ "type": "string" }))]);
     let names: Vec<_> = counts.into_iter().chain(amounts).chain(["principal"]).collect();
     put(schemas, "PrincipalUse", closed(members, &names));
+}
+
+/// Adds the schema of the cluster.
+fn cluster(schemas: &mut Map<String, Value>) {
+    let count = json!({ "type": "integer", "minimum": 0 });
+    let node = [("node", count.clone()), ("applied", count.clone()), ("alive", json!({ "type": "boolean" }))];
+    put(schemas, "ClusterNode", closed(node, &["node", "applied", "alive"]));
+    let needs = ["node", "epoch", "applied", "waiting", "silentMs", "nodes"];
+    let numbers = ["node", "decider", "epoch", "applied", "waiting", "silentMs"].map(|name| (name, count.clone()));
+    let others = [("left", json!({ "type": "string" })), ("nodes", list("ClusterNode"))];
+    put(schemas, "Cluster", closed(numbers.into_iter().chain(others), &needs));
 }
 
 /// Adds the schemas of MQTT sessions and retained messages.

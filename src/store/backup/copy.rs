@@ -190,6 +190,16 @@ pub fn check(options: &StoreOptions) -> Result<Report, CopyError> {
     Ok(Database::open_existing(&options)?.audit(options.document.path_tombstones_max)?)
 }
 
+/// Returns the last record of its cluster's log that the store of `options` has applied; `None` for that of a single node.
+///
+/// # Errors
+///
+/// As [`store::open`](crate::store::open).
+pub fn applied_record(options: &StoreOptions) -> Result<Option<u64>, StoreError> {
+    let position = Database::open_existing(options)?.applied_position()?;
+    Ok(position.map(|position| position.chain.position.number))
+}
+
 /// Checks a backup as [`check`] does.
 ///
 /// # Errors

@@ -12,7 +12,7 @@
 //!
 //! *Invariant:* a client is answered after the record that decides its request is applied, so no answer overtakes an event.
 
-use std::{mem, sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeMap, mem, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
@@ -53,6 +53,10 @@ const RESEND_AFTER: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// The time without a record after which new commands are refused.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// The interval at which a node sends its status to the others.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// The time without a status after which another node is taken for gone.
+const GONE_AFTER: Duration = Duration::from_secs(5);
 /// The time for the last requests when the store is closed.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -150,6 +154,19 @@ pub struct MemberHealth {
     pub silence: Duration,
     /// The reason why this node takes no part any more.
     pub latched: Option<String>,
+    /// The other nodes that this one has heard of since its start, by their numbers.
+    pub others: Vec<OtherNode>,
+}
+
+/// Another node of the cluster, as this one knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherNode {
+    /// Its number.
+    pub node: u64,
+    /// The last record that it has applied.
+    pub applied: u64,
+    /// True if it was heard of in the last seconds.
+    pub is_alive: bool,
 }
 
 impl MemberHealth {
@@ -190,8 +207,22 @@ pub(in crate::store) struct Member<C> {
     last_append: Duration,
     claim_after: Duration,
     is_turn_of_own: bool,
+    others: BTreeMap<NodeId, HeardOf>,
+    last_status: Duration,
     closing: Option<Duration>,
     latched: Option<String>,
+}
+
+/// The last status of another node.
+struct HeardOf {
+    applied: u64,
+    at: Duration,
+}
+
+impl HeardOf {
+    fn health(&self, NodeId(node): NodeId, now: Duration) -> OtherNode {
+        OtherNode { node, applied: self.applied, is_alive: now.saturating_sub(self.at) <= GONE_AFTER }
+    }
 }
 
 struct ReceivedRecord {
@@ -250,6 +281,8 @@ impl<C> Member<C> {
             last_append: Duration::ZERO,
             claim_after: claim_after(origin, 0),
             is_turn_of_own: false,
+            others: BTreeMap::new(),
+            last_status: Duration::ZERO,
             closing: None,
             latched: None,
         }
@@ -283,6 +316,7 @@ impl<C> Member<C> {
             waiting_requests: self.own.len(),
             silence: self.silence(),
             latched: self.latched.clone(),
+            others: self.others.iter().map(|(node, other)| other.health(*node, self.now)).collect(),
         }
     }
 
@@ -392,7 +426,27 @@ impl<C> Member<C> {
                     self.claim_after = Duration::ZERO;
                 }
             }
+            Ok(BusMessage::Status(origin, _)) if origin.node == self.origin.node => {
+                if origin != self.origin {
+                    let node = origin.node.0;
+                    tracing::error!(
+                        node,
+                        "another process has the number of this node: give each its own (cluster.node)"
+                    );
+                }
+            }
+            Ok(BusMessage::Status(origin, applied)) => {
+                self.others.insert(origin.node, HeardOf { applied, at: self.now });
+            }
             Err(error) => tracing::error!(%error, "a message of another node cannot be read"),
+        }
+    }
+
+    fn send_status(&mut self) {
+        if self.now.saturating_sub(self.last_status) >= STATUS_EVERY {
+            self.last_status = self.now;
+            let applied = self.replica.chain().position.number - self.records.len() as u64;
+            self.link.send_to_all(BusMessage::Status(self.origin, applied).encode());
         }
     }
 
@@ -492,6 +546,7 @@ impl<C> Writer<C> {
             self.apply_records(&mut member);
         }
         self.expire(&mut member);
+        member.send_status();
         if !self.is_failed() && member.latched.is_none() && member.records.is_empty() {
             self.claim_or_decide(&mut member);
         }

@@ -201,6 +201,10 @@ impl Replica {
             _ => return Reaction::default(),
         };
         match record {
+            // A log that was restored from a store begins after its last record. What follows names the digest of that.
+            None if number == self.chain.position.number && matches!(self.pending, Some(Pending::End(_))) => {
+                self.stored(number)
+            }
             None => self.go_on(Pending::Tail),
             Some(record) if position.is_some_and(|position| position.digest == RecordDigest::of(record)) => {
                 self.stored(number)

@@ -33,6 +33,7 @@ const BUS: &str = "bus";
 
 const REQUESTS: u8 = 1;
 const HAND_OVER: u8 = 2;
+const STATUS: u8 = 3;
 
 const COMMAND: u8 = 1;
 const BROADCAST: u8 = 2;
@@ -63,6 +64,8 @@ pub(in crate::store) enum BusMessage {
     },
     /// The node that decides in this epoch ends.
     HandOver(Epoch),
+    /// The node with this start has applied the log up to this record.
+    Status(Claim, u64),
 }
 
 /// A request for the node that decides.
@@ -123,6 +126,12 @@ impl BusMessage {
                 out.push(HAND_OVER);
                 put_u64(&mut out, epoch.0);
             }
+            Self::Status(origin, applied) => {
+                out.push(STATUS);
+                for number in [origin.node.0, origin.incarnation, *applied] {
+                    put_u64(&mut out, number);
+                }
+            }
         }
         frame::finish(&mut out, BUS, &[]);
         out.into()
@@ -145,6 +154,10 @@ impl BusMessage {
                     .collect::<Result<_, _>>()?,
             },
             HAND_OVER => Self::HandOver(Epoch(payload.u64()?)),
+            STATUS => {
+                let origin = Claim { node: NodeId(payload.u64()?), incarnation: payload.u64()? };
+                Self::Status(origin, payload.u64()?)
+            }
             _ => return Err(DecodeError::Invalid("the kind of a message")),
         };
         payload.finish()?;

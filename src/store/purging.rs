@@ -57,6 +57,10 @@ impl<C> Writer<C> {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
+        if self.member.is_some() {
+            let detail = "a node of a cluster purges only what makes room for a name".to_owned();
+            return Err(Rejection::Unavailable(detail));
+        }
         // A removal may merge pages, and must not merge damaged ones.
         if [CheckedTable::State, CheckedTable::Floors].iter().any(|table| !self.shared.database.is_sound(*table)) {
             let detail =

@@ -27,6 +27,7 @@ use crate::{
             edit,
             tables::{self, ROW_LOG, ROWS},
         },
+        replication::applied_position::{APPLIED_KEY, AppliedPosition},
         schema::{self, CREATED_KEY, Checkpoint, Created, FILE_FORMAT, META, PROGRESS_KEY, RowsCheckpoint},
         state::{
             dictionary::Dictionaries,
@@ -203,6 +204,8 @@ impl Audit {
                 return Err(broken(DecodeError::Format { found, supported: FILE_FORMAT as u32 }));
             }
             self.created = true;
+        } else if key == APPLIED_KEY.as_bytes() {
+            AppliedPosition::decode(value).map_err(broken)?;
         }
         Ok(())
     }

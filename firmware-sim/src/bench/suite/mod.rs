@@ -20,11 +20,13 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::{
@@ -118,7 +120,8 @@ struct Suite<'a> {
 ///
 /// # Errors
 ///
-/// A peer is not installed, a server did not start, or a round failed.
+/// A peer is not installed, the suite was interrupted, or the pages cannot be written. A workload that fails is reported with the
+/// results of the others.
 pub(crate) fn suite(args: &SuiteArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
     let servers = Servers::find(&args.servers)?;
     let workloads = if args.workloads.is_empty() { Workload::value_variants() } else { &args.workloads };
@@ -130,8 +133,17 @@ pub(crate) fn suite(args: &SuiteArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<
     results.settings = args.settings();
     results.umbrad_settings = Servers::umbrad_settings(super::process::free_address()?, Path::new("umbra.redb"));
     let mut suite = Suite { args, servers, stop, results };
+    let mut has_failed = false;
     for workload in workloads {
-        workload.run(&mut suite).with_context(|| format!("workload {}", workload.name()))?;
+        if let Err(error) = workload.run(&mut suite) {
+            // What was measured before is kept, and the rest is measured.
+            let error = error.context(format!("workload {} failed", workload.name()));
+            if stop.load(Ordering::Relaxed) {
+                return Err(error);
+            }
+            suite.omit(&format!("{error:#}"));
+            has_failed = true;
+        }
     }
     let mut results = suite.results;
     results.targets = report::targets(&results);
@@ -144,7 +156,7 @@ pub(crate) fn suite(args: &SuiteArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<
         print!("{}", report::overview(&results));
     }
     let missed = results.targets.iter().any(|target| !target.met);
-    Ok(if missed && args.enforce { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if has_failed || (missed && args.enforce) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 impl Workload {

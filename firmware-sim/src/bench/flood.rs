@@ -81,8 +81,8 @@ pub(crate) fn flood(args: &FloodArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<
     let mut rounds = Vec::new();
     for _ in 0..args.rounds {
         let peer = servers.start_guarded_umbrad(USER)?;
-        let load = args.load.load(peer.address, args.devices, args.seconds, stop)?;
-        let measured = round(Load { login: Some(USER), ..load }, args).with_context(|| peer.log_end())?;
+        let load = args.load.load(&[peer.address], args.devices, args.seconds, stop)?;
+        let measured = round(Load { login: Some(USER), ..load }, peer.address, args).with_context(|| peer.log_end())?;
         rounds.push(measured);
     }
     let ratio = median(rounds.iter().map(|round| round.flooded_ms / round.alone_ms)).context("a round")?;
@@ -101,10 +101,10 @@ pub(crate) fn flood(args: &FloodArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<
     Ok(if ratio <= TARGET { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn round(load: Load, args: &FloodArgs) -> anyhow::Result<Round> {
+fn round(load: Load, broker: SocketAddr, args: &FloodArgs) -> anyhow::Result<Round> {
     let (alone, _) = Generator::connect(load.clone())?.run()?;
     let generator = Generator::connect(load.clone())?;
-    let attackers = Attackers::start(load.broker, args.logins)?;
+    let attackers = Attackers::start(broker, args.logins)?;
     let flooded = generator.run();
     let counts = attackers.stop()?;
     let (flooded, _) = flooded?;

@@ -40,13 +40,13 @@ impl LoadArgs {
     /// A time is out of range.
     pub(crate) fn load(
         &self,
-        broker: SocketAddr,
+        brokers: &[SocketAddr],
         devices: usize,
         seconds: f64,
         stop: &Arc<AtomicBool>,
     ) -> anyhow::Result<Load> {
         Ok(Load {
-            broker,
+            brokers: brokers.to_vec(),
             devices,
             protocol: self.mqtt,
             event_qos: self.event_qos,

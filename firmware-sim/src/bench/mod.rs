@@ -57,9 +57,9 @@ pub(crate) enum BenchCommand {
 /// Arguments of `bench run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Address of the broker.
-    #[arg(long, default_value = "127.0.0.1:1883")]
-    broker: SocketAddr,
+    /// Address of the broker. May be repeated for the nodes of a cluster: the devices are spread over them.
+    #[arg(long = "broker", value_name = "ADDRESS", default_value = "127.0.0.1:1883")]
+    brokers: Vec<SocketAddr>,
     /// Devices, each with its own connection and shadow.
     #[arg(long, short = 'n', default_value_t = 1_000)]
     devices: usize,
@@ -121,7 +121,7 @@ pub(crate) fn main(command: BenchCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn run(args: &RunArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
-    let load = args.load.load(args.broker, args.devices, args.seconds, stop)?;
+    let load = args.load.load(&args.brokers, args.devices, args.seconds, stop)?;
     let mut generator = Generator::connect(load)?;
     generator.first_reports()?;
     let measured = match args.rate {

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use mio::Registry;
 use serde::Serialize;
 
@@ -30,8 +30,8 @@ use crate::bench::frame::{Login, Protocol};
 /// The load of a measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
-    /// The broker.
-    pub(crate) broker: SocketAddr,
+    /// The brokers, over which the devices are spread; at least one.
+    pub(crate) brokers: Vec<SocketAddr>,
     /// Devices connected, each with its shadow.
     pub(crate) devices: usize,
     /// The MQTT version.
@@ -46,6 +46,14 @@ pub(crate) struct Load {
     pub(crate) login: Option<Login<'static>>,
     /// Set by the caller to end early.
     pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl Load {
+    /// Returns the broker of a device.
+    fn broker_of(&self, number: usize) -> anyhow::Result<SocketAddr> {
+        let place = number.checked_rem(self.brokers.len());
+        place.and_then(|place| self.brokers.get(place).copied()).context("there is no broker")
+    }
 }
 
 /// The results of a measurement.
@@ -251,7 +259,7 @@ impl Devices {
             && self.connections.len() - self.shared.subscribed < CONNECTING_MAX
         {
             let number = self.connections.len();
-            self.connections.push(Connection::dial(number, self.load.broker, registry)?);
+            self.connections.push(Connection::dial(number, self.load.broker_of(number)?, registry)?);
         }
         Ok(())
     }
@@ -270,7 +278,7 @@ impl Devices {
         while devices - again - failed.len() < BACKLOG {
             let Some(number) = failed.pop() else { break };
             if let Some(connection) = self.connections.get_mut(number) {
-                connection.redial(number, self.load.broker, registry)?;
+                connection.redial(number, self.load.broker_of(number)?, registry)?;
                 dialled += 1;
             }
         }

@@ -236,7 +236,7 @@ impl Suite<'_> {
     }
 
     fn load(&self, peer: &Peer, devices: usize) -> anyhow::Result<Load> {
-        self.args.load.load(peer.address, self.clients(devices), self.args.seconds, self.stop)
+        self.args.load.load(&[peer.address], self.clients(devices), self.args.seconds, self.stop)
     }
 }
 

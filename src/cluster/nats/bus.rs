@@ -21,7 +21,7 @@ const WAITING_BYTES_MAX: usize = 32 << 20;
 /// The memory of a message besides its bytes.
 const MESSAGE_OVERHEAD_BYTES: usize = 128;
 
-/// The messages to this node, in the order of each sender.
+/// The messages to this node: in the order of each sender, but those to all may overtake the others.
 pub(crate) struct BusReceiver {
     messages: mpsc::UnboundedReceiver<(Bytes, OwnedSemaphorePermit)>,
     dropped: Arc<AtomicU64>,

@@ -4,7 +4,9 @@
 
 mod append;
 mod bus;
+mod credentials;
 mod follow;
+mod isolated;
 mod proxy;
 mod refusals;
 mod servers;

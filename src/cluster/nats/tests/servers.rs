@@ -11,7 +11,7 @@ mod processes;
 
 pub(super) use processes::{SOUND, Variation, free_port, write_private};
 
-use super::{LIMIT, NatsLog, api, within};
+use super::{NatsLog, api, within};
 use crate::{cluster::ClusterError, config::ClusterSettings};
 
 /// As many sets of servers as the machine can run at a time.
@@ -71,7 +71,7 @@ impl Servers {
     }
 
     pub(super) async fn try_connect(&self, settings: &ClusterSettings) -> Result<NatsLog, ClusterError> {
-        within("a connection", NatsLog::connect_within(settings, LIMIT / 2)).await
+        within("a connection", NatsLog::connect(settings)).await
     }
 }
 

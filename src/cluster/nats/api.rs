@@ -10,10 +10,13 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::NatsLog;
 use crate::cluster::LogUnavailable;
 
+/// No server leads JetStream, or this one is cut off from it.
+const UNAVAILABLE: u64 = 10_008;
 const MESSAGE_NOT_FOUND: u64 = 10_037;
 pub(super) const STREAM_NOT_FOUND: u64 = 10_059;
 
@@ -131,8 +134,13 @@ async fn request<T: DeserializeOwned>(
 ) -> Result<T, LogUnavailable> {
     let subject = format!("$JS.API.{operation}.{}{rest}", log.shared.names.stream);
     let payload = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+    let begun = Instant::now();
     let message = log.request(subject, Request::new().payload(payload)).await?;
-    answer(&message.payload)
+    let answer = answer(&message.payload);
+    if matches!(answer, Err(LogUnavailable::Answered { code: UNAVAILABLE, .. })) {
+        log.failed(begun).await;
+    }
+    answer
 }
 
 fn answer<T: DeserializeOwned>(payload: &[u8]) -> Result<T, LogUnavailable> {

@@ -39,7 +39,7 @@ impl NatsLog {
         self.publish(self.bus_of_all(), message).await
     }
 
-    /// Receives messages to this node from now on.
+    /// Receives messages to this node from now on. Those of nodes at other servers are lost until these know of it, in milliseconds.
     pub(crate) async fn received(&self) -> Result<BusReceiver, LogUnavailable> {
         let client = &self.shared.client;
         let failed = |error: async_nats::SubscribeError| LogUnavailable::Failed(error.to_string());

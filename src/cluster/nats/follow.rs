@@ -84,6 +84,7 @@ impl Follower {
                 Delivered::Record(number) if number == self.next => {
                     self.next += 1;
                     consumer.checked = Instant::now();
+                    self.log.succeeded();
                     return Ok((number, message.payload));
                 }
                 Delivered::Record(number) if number < self.next => {}
@@ -126,6 +127,7 @@ impl Follower {
         // The part of the inbox that is random.
         let name = inbox.rsplit('.').next().unwrap_or_default();
         api::create_consumer(&self.log, name, &inbox, self.next, HEARTBEAT).await?;
+        self.log.succeeded();
         Ok(Ok(Consumer { messages, checked: Instant::now() }))
     }
 }

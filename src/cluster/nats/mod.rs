@@ -72,7 +72,7 @@ struct Shared {
     names: Names,
     node: NodeId,
     record_bytes_max: usize,
-    /// The beginning of the failures without a success between them, since the last change of server.
+    /// The first failure since the last success or change of server.
     failing_since: Mutex<Option<Instant>>,
     /// The number whose append was refused last.
     refused: AtomicU64,
@@ -197,6 +197,7 @@ impl NatsLog {
         // Another stream with this subject would acknowledge as well.
         headers.insert("Nats-Expected-Stream", names.stream.as_str());
         let request = Request::new().payload(record).headers(headers);
+        let begun = Instant::now();
         let reply = match self.request(names.subject.clone(), request).await {
             Ok(message) => serde_json::from_slice::<AppendReply>(&message.payload),
             Err(error) => {
@@ -205,7 +206,10 @@ impl NatsLog {
             }
         };
         match reply {
-            Ok(AppendReply { error: None, seq }) if seq == expected + 1 => Appended::Stored,
+            Ok(AppendReply { error: None, seq }) if seq == expected + 1 => {
+                self.succeeded();
+                Appended::Stored
+            }
             Ok(AppendReply { error: Some(error), .. }) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => {
                 // A leader refuses also because of an append that is not decided yet.
                 if refused.swap(expected + 1, Ordering::Relaxed) == expected + 1 {
@@ -215,7 +219,7 @@ impl NatsLog {
             }
             other => {
                 tracing::warn!(expected, answer = ?other, "NATS did not append a record");
-                sleep(RETRY_PAUSE).await;
+                self.failed(begun).await;
                 Appended::Unknown
             }
         }
@@ -258,12 +262,8 @@ impl NatsLog {
             Ok(Err(error)) => Err(LogUnavailable::Failed(error.to_string())),
             Err(_) => Err(LogUnavailable::TimedOut),
         };
-        match &answer {
-            Ok(_) => *self.shared.failing_since.lock() = None,
-            Err(_) => {
-                self.failed(begun).await;
-                sleep_until(begun + RETRY_PAUSE).await;
-            }
+        if answer.is_err() {
+            self.failed(begun).await;
         }
         answer
     }
@@ -275,7 +275,14 @@ impl NatsLog {
         }
     }
 
-    /// Notes a failure since `begun`, and changes the server after some time of them.
+    /// Notes that the server is one of a majority: a record was appended or came, or a consumer was made. Answers about the stream show
+    /// nothing: one that is cut off has them as well.
+    fn succeeded(&self) {
+        *self.shared.failing_since.lock() = None;
+    }
+
+    /// Notes a failure of a request that was sent at `begun`, and changes the server after some time of them. Pauses if the failure
+    /// came at once.
     async fn failed(&self, begun: Instant) {
         let change = {
             let mut since = self.shared.failing_since.lock();
@@ -290,5 +297,6 @@ impl NatsLog {
             // With a full queue of commands the connection is stuck, and ends by its own pings.
             let _ = timeout(RETRY_PAUSE, self.shared.client.force_reconnect()).await;
         }
+        sleep_until(begun + RETRY_PAUSE).await;
     }
 }

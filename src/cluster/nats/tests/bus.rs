@@ -1,13 +1,19 @@
 //! Messages between nodes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::time::{sleep, timeout};
 
 use super::{
     servers::{SOUND, Servers, connected_to},
     within,
 };
 use crate::{
-    cluster::{LogUnavailable, nats::bus::BusReceiver},
+    cluster::{
+        LogUnavailable,
+        nats::{NatsLog, bus::BusReceiver},
+    },
     store::NodeId,
 };
 
@@ -19,11 +25,28 @@ async fn next(receiver: &mut BusReceiver) -> Bytes {
     within("a message", receiver.next()).await.unwrap().0
 }
 
+/// Sends messages until one arrives, and takes all of them.
+async fn meet(from: &NatsLog, node: u64, receiver: &mut BusReceiver) {
+    let arrives = async {
+        loop {
+            let _ = from.send(NodeId(node), "first".into()).await;
+            if timeout(Duration::from_millis(100), receiver.next()).await.is_ok() {
+                return;
+            }
+        }
+    };
+    within("a first message", arrives).await;
+    from.send(NodeId(node), "last".into()).await.unwrap();
+    while next(receiver).await != "last" {}
+}
+
 #[tokio::test]
 async fn messages_reach_one_node_or_all() {
     let mut servers = Servers::start(SOUND).await;
     let (one, two) = (servers.connect(1).await, servers.connect(2).await);
     let (mut at_one, mut at_two) = (one.received().await.unwrap(), two.received().await.unwrap());
+    meet(&two, 1, &mut at_one).await;
+    meet(&one, 2, &mut at_two).await;
     for number in 0..1_000 {
         one.send(NodeId(2), message(number)).await.unwrap();
     }
@@ -48,15 +71,7 @@ async fn messages_reach_one_node_or_all() {
 
     // Messages may be lost while the server changes, and arrive again afterwards.
     servers.kill(connected_to(&two));
-    let arrives = async {
-        loop {
-            let _ = one.send(NodeId(2), "again".into()).await;
-            if tokio::time::timeout(std::time::Duration::from_millis(100), at_two.next()).await.is_ok() {
-                return;
-            }
-        }
-    };
-    within("a message after a change of server", arrives).await;
+    meet(&one, 2, &mut at_two).await;
     (0..3).for_each(|number| servers.kill(number));
     let fails = async { while one.send(NodeId(2), "lost".into()).await.is_ok() {} };
     within("an error without a server", fails).await;
@@ -73,7 +88,7 @@ async fn a_reader_that_takes_nothing_loses_messages() {
     }
     let dropped = async {
         while receiver.dropped() == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(5)).await;
         }
     };
     within("a dropped message", dropped).await;

@@ -178,7 +178,7 @@ mod tests {
         ];
         for (key, value, safe, unsafe_sync) in table {
             let mut found = sound.clone();
-            found.as_object_mut().unwrap().insert(key.to_owned(), value);
+            found.as_object_mut().expect("it is an object").insert(key.to_owned(), value);
             for (allow_unsafe, expected) in [(false, safe), (true, unsafe_sync)] {
                 let error = check("umbra-x", &found, &sound, allow_unsafe).err().map(|error| error.to_string());
                 let is_as_expected = match (&error, expected) {

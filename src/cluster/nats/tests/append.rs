@@ -43,7 +43,7 @@ async fn appends_only_at_the_end() {
     assert_eq!((one.read(4).await, one.tail().await), (Ok(Some(Bytes::new())), Ok(4)));
 }
 
-/// Of many who append at the same place, one is right.
+/// Two nodes append at the same place, and one is right.
 #[tokio::test]
 async fn one_of_two_deciders_appends() {
     let servers = Servers::start(SOUND).await;

@@ -15,7 +15,7 @@ use super::{NatsLog, api, within};
 use crate::{cluster::ClusterError, config::ClusterSettings};
 
 /// As many sets of servers as the machine can run at a time.
-static PLACES: Semaphore = Semaphore::const_new(2);
+static PLACES: Semaphore = Semaphore::const_new(4);
 
 pub(super) struct Servers {
     processes: processes::NatsServers,

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 use super::NatsLog;
 use crate::cluster::LogUnavailable;
 
+/// The time in which a leader hears from each replica: it sends heartbeats every second, and nobody else is elected in less.
+const HEARD_WITHIN: Duration = Duration::from_secs(4);
 /// No server leads JetStream, or this one is cut off from it.
 const UNAVAILABLE: u64 = 10_008;
 const MESSAGE_NOT_FOUND: u64 = 10_037;
@@ -56,6 +58,19 @@ pub(super) struct StreamCluster {
 #[derive(Debug, Deserialize)]
 pub(super) struct StreamPeer {
     pub(super) name: String,
+    /// Nanoseconds since the leader heard from it.
+    #[serde(default)]
+    active: u64,
+}
+
+impl StreamInfo {
+    /// Returns true if the leader answered, and has lately heard from a majority: one that was cut off or paused may not know
+    /// that another was elected, for a minute and longer.
+    pub(super) fn is_of_a_majority(&self) -> bool {
+        let Some(StreamCluster { leader, replicas }) = &self.cluster else { return true };
+        let heard = replicas.iter().filter(|replica| Duration::from_nanos(replica.active) < HEARD_WITHIN).count();
+        leader.is_some() && 2 * (heard + 1) > replicas.len() + 1
+    }
 }
 
 pub(super) async fn stream_info(log: &NatsLog) -> Result<StreamInfo, LogUnavailable> {
@@ -152,5 +167,30 @@ fn answer<T: DeserializeOwned>(payload: &[u8]) -> Result<T, LogUnavailable> {
     match serde_json::from_slice::<Failure>(payload).map_err(unreadable)?.error {
         Some(ErrorReply { err_code, description }) => Err(LogUnavailable::Answered { code: err_code, description }),
         None => serde_json::from_slice(payload).map_err(unreadable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_that_hears_from_no_majority_is_not_believed() {
+        let (now, late) =
+            (json!({"name": "n", "active": 900_000_000}), json!({"name": "n", "active": 5_000_000_000_u64}));
+        for (cluster, expected) in [
+            (Value::Null, true),
+            (json!({"leader": "n0"}), true),
+            (json!({"leader": "n0", "replicas": [now, now]}), true),
+            (json!({"leader": "n0", "replicas": [late, now]}), true),
+            (json!({"leader": "n0", "replicas": [late, late]}), false),
+            (json!({"replicas": [now, now]}), false),
+            (json!({"leader": "n0", "replicas": [late, late, now, now]}), true),
+            (json!({"leader": "n0", "replicas": [late, late, late, now]}), false),
+        ] {
+            let info = json!({"config": {}, "state": {"first_seq": 1, "last_seq": 2}, "cluster": cluster});
+            let info = serde_json::from_value::<StreamInfo>(info).expect("an answer");
+            assert_eq!(info.is_of_a_majority(), expected, "{cluster}");
+        }
     }
 }

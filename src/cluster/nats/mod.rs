@@ -226,13 +226,14 @@ impl NatsLog {
     }
 
     /// Reads the record with this number; `None` if the log has none: it ends before, or the record was trimmed. The leader of the
-    /// stream answers, so that appends reported before are seen, unless it was deposed and does not know it yet. An append under
-    /// the condition of what was read finds that out.
+    /// stream answers, so that appends reported before are seen, unless it was deposed and does not know it yet. [`NatsLog::tail`], or an
+    /// append under the condition of what was read, finds that out.
     pub(crate) async fn read(&self, number: u64) -> Result<Option<Bytes>, LogUnavailable> {
         api::message(self, number).await
     }
 
-    /// Returns the number of the last record, 0 for an empty log; answered by the leader, as [`NatsLog::read`].
+    /// Returns the number of the last record, 0 for an empty log. It is answered by a leader that has heard from a majority in the last
+    /// seconds. In these, another may have been elected only if a server voted for it right after it had answered the former one.
     pub(crate) async fn tail(&self) -> Result<u64, LogUnavailable> {
         self.state().await.map(|state| state.last_seq)
     }
@@ -247,7 +248,13 @@ impl NatsLog {
     }
 
     async fn state(&self) -> Result<StreamState, LogUnavailable> {
-        api::stream_info(self).await.map(|info| info.state)
+        let begun = Instant::now();
+        let info = api::stream_info(self).await?;
+        if info.is_of_a_majority() {
+            return Ok(info.state);
+        }
+        self.failed(begun).await;
+        Err(LogUnavailable::Failed("the leader of the log hears from no majority".into()))
     }
 
     /// Sends a request once, and waits for the answer.

@@ -4,13 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::config::{Config, GrantConfig, ListenerConfig, RuleConfig};
 
-/// The warning of a server with a section `[cluster]`.
-pub(super) const CLUSTER_WITHOUT_EFFECT: &str =
-    "[cluster] has no effect yet: this server is a single node, and shares nothing with other nodes";
-
 /// Returns a warning for each suspicious setting of `config`.
 pub(super) fn cautions(config: &Config) -> Vec<String> {
-    let mut found: Vec<String> = config.cluster.iter().map(|_| CLUSTER_WITHOUT_EFFECT.to_owned()).collect();
+    let mut found = Vec::new();
     let takes_certificates =
         |listener: &&ListenerConfig| listener.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
     let certified = config.listeners.iter().filter(takes_certificates).collect::<Vec<_>>();

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Exit,
-    cautions::{CLUSTER_WITHOUT_EFFECT, cautions},
+    cautions::cautions,
     output::{absolute, complain, say},
 };
 use crate::{
@@ -101,9 +101,6 @@ fn log_start(config: &Config, source: &Source) {
     });
     let listeners = listeners.collect::<Vec<_>>().join(", ");
     tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration, store, listeners, "umbrad starts");
-    if config.cluster.is_some() {
-        tracing::warn!("{CLUSTER_WITHOUT_EFFECT}");
-    }
 }
 
 fn exit_of(error: &ServeError) -> Exit {

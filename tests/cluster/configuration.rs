@@ -2,14 +2,13 @@
 
 use crate::harness::cluster::Cluster;
 
-/// The section is accepted, and nothing of it used yet.
 #[test]
-fn nodes_start_with_the_section() {
+fn a_node_logs_no_credentials() {
     let mut cluster = Cluster::start("");
     for node in &mut cluster.nodes {
         node.assert_alive();
         let log = node.log();
-        assert!(log.contains("[cluster] has no effect yet") && !log.contains("secret"), "{log}");
+        assert!(!log.contains("secret"), "{log}");
         node.stop();
     }
 }

@@ -24,6 +24,7 @@ const MESSAGE_OVERHEAD_BYTES: usize = 128;
 /// The messages to this node: in the order of each sender, but those to all may overtake the others.
 pub(crate) struct BusReceiver {
     messages: mpsc::UnboundedReceiver<(Bytes, OwnedSemaphorePermit)>,
+    #[cfg(test)]
     dropped: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
@@ -53,7 +54,12 @@ impl NatsLog {
         let (sender, messages) = mpsc::unbounded_channel();
         let dropped = Arc::new(AtomicU64::new(0));
         let task = tokio::spawn(forward(stream::select(own, all), sender, Arc::clone(&dropped)));
-        Ok(BusReceiver { messages, dropped, task })
+        Ok(BusReceiver {
+            messages,
+            #[cfg(test)]
+            dropped,
+            task,
+        })
     }
 
     async fn publish(&self, subject: String, message: Bytes) -> Result<(), LogUnavailable> {
@@ -86,6 +92,7 @@ impl BusReceiver {
     }
 
     /// Returns the number of messages that were dropped since this reader was too slow.
+    #[cfg(test)]
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }

@@ -23,11 +23,11 @@ use crate::{
             unapplied,
         },
         reader,
+        replication::applied_position::{APPLIED_KEY, AppliedPosition},
         rows::{
             edit,
             tables::{self, ROW_LOG, ROWS},
         },
-        replication::applied_position::{APPLIED_KEY, AppliedPosition},
         schema::{self, CREATED_KEY, Checkpoint, Created, FILE_FORMAT, META, PROGRESS_KEY, RowsCheckpoint},
         state::{
             dictionary::Dictionaries,

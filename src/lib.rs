@@ -22,6 +22,7 @@ pub mod observability;
 pub mod private_file;
 pub mod rate;
 pub mod reload;
+pub mod search;
 pub mod server;
 pub mod shadow;
 pub mod store;

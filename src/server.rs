@@ -45,6 +45,7 @@ use crate::{
     },
     net::{Listener, ListenerContext, ListenerCounters, Tls, inherited::InheritedSockets, tls},
     reload::{ReadConfig, Reload},
+    search::FleetSearch,
     server::telemetry::Telemetry,
     store::{MemberOptions, StoreError, StoreOptions},
 };
@@ -227,7 +228,8 @@ impl ServerParts {
             connection_permits: (connection_permits.clone(), limits.connections_max),
             tls,
         });
-        let api = Api::new(service.clone(), changes, telemetry, authority.clone(), rollouts, limits);
+        let search = FleetSearch::new(service.clone(), changes, telemetry.clone(), authority.clone());
+        let api = Api::new(Arc::new(search), telemetry, rollouts, limits);
         let quotas = service.quotas().clone();
         let listener_context =
             ListenerContext { quotas, connection_permits, counters: listeners, closing: broker.closing() };

@@ -18,14 +18,12 @@ pub(super) mod problem;
 pub(super) mod purge;
 pub(super) mod query;
 pub(super) mod rollouts;
-pub(super) mod scan;
 pub(super) mod search;
 pub(super) mod sessions;
 pub(super) mod shadows;
 pub(super) mod submit;
 pub(super) mod target;
 mod text_cursor;
-pub(super) mod visible;
 pub(super) mod wait;
 pub(super) mod writes;
 
@@ -39,10 +37,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    admission::{PrincipalPermit, Streaming},
+    admission::Streaming,
     auth::{Access, Authority},
     config::{Limits, limits::STREAMS_MAX},
     engine::{Service, changes::Changes},
@@ -52,27 +50,9 @@ use crate::{
         openapi,
         rollouts::{RolloutRows, Rollouts},
     },
-    shadow::{DeviceId, DocumentLimits, Timestamp},
-    wire::Seen,
+    search::{FleetSearch, Presence, ReadPermit, StreamPermit},
+    shadow::{DocumentLimits, Timestamp},
 };
-
-/// The presence of devices, provided by the broker.
-pub trait Presence: Send + Sync {
-    /// Returns true if `device` is connected.
-    fn connected(&self, device: &DeviceId) -> bool;
-
-    /// Returns the last connection of `device`, if there was one.
-    fn seen(&self, device: &DeviceId) -> Option<Seen>;
-
-    /// Returns the number of the last change of presence.
-    fn newest_change(&self) -> u64;
-
-    /// Returns a receiver of that number, which wakes at each change.
-    fn changes(&self) -> watch::Receiver<u64>;
-
-    /// Returns the devices whose last change has a number above `after`, oldest change first, at most `limit`.
-    fn changed_after(&self, after: u64, limit: usize) -> Vec<(u64, DeviceId)>;
-}
 
 /// An MQTT listener, as described to users who connect a device.
 #[derive(Clone, Copy, Debug)]
@@ -160,6 +140,8 @@ pub struct Api {
     pub service: Arc<Service>,
     /// The change feed, for event streams and waits.
     pub changes: Arc<Changes>,
+    /// The searches of the fleet.
+    pub search: Arc<FleetSearch>,
     /// The presence of devices.
     pub presence: Arc<dyn Presence>,
     /// The broker for ordinary messages.
@@ -189,44 +171,33 @@ pub struct Api {
     pub(super) openapi: Bytes,
     /// The MQTT listeners; set once, after all are bound.
     pub(super) mqtt_listeners: OnceLock<Vec<MqttListener>>,
-    reads: Arc<Semaphore>,
     waiters: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
     backups: Arc<Semaphore>,
     closed: AtomicBool,
 }
 
-/// Most concurrent range reads of the store: lists, histories, older versions. Others wait.
-const READS_MAX: usize = 8;
-
-/// A permit for a stream or wait, from the quota of its principal and the limit for all.
-pub(super) type StreamPermit = (Streaming, OwnedSemaphorePermit);
-
-/// A permit for a range read of the store, from the quota of its principal and the limit for all.
-pub(super) type ReadPermit = (PrincipalPermit, OwnedSemaphorePermit);
-
 impl Api {
-    /// Creates the state for `service`, whose changes are published through `changes`, and whose store had the rows
-    /// `rollouts`.
+    /// Creates the state for the service that `search` searches, whose store had the rows `rollouts`.
     #[must_use]
     pub fn new(
-        service: Arc<Service>,
-        changes: Arc<Changes>,
-        broker: Arc<impl Presence + MessageBroker + Metrics + Principals + MqttSessions + 'static>,
-        authority: Arc<Authority>,
+        search: Arc<FleetSearch>,
+        broker: Arc<impl MessageBroker + Metrics + Principals + MqttSessions + 'static>,
         rollouts: RolloutRows,
         limits: &Limits,
     ) -> Self {
+        let FleetSearch { service, changes, presence, authority, .. } = &*search;
+        let (service, authority) = (service.clone(), authority.clone());
         Self {
             rollouts: Rollouts::restore(rollouts, &service, &authority),
             service,
-            changes,
-            presence: broker.clone(),
+            changes: changes.clone(),
+            presence: presence.clone(),
             messages: broker.clone(),
             metrics: broker.clone(),
             principals: broker.clone(),
             mqtt_sessions: broker,
             authority,
+            search: search.clone(),
             sessions: Arc::default(),
             kicks: Kicks::default(),
             cursors: Cursors::new(),
@@ -235,9 +206,7 @@ impl Api {
             event_bytes_max: limits.outbox_bytes_max,
             openapi: openapi::document(&limits.document()),
             mqtt_listeners: OnceLock::new(),
-            reads: Arc::new(Semaphore::new(READS_MAX)),
             waiters: Arc::new(Semaphore::new(STREAMS_MAX as usize)),
-            streams: Arc::new(Semaphore::new(STREAMS_MAX as usize)),
             backups: Arc::new(Semaphore::new(1)),
             closed: AtomicBool::new(false),
         }
@@ -269,29 +238,24 @@ impl Api {
         self.service.now()
     }
 
-    /// Waits for a permit for a range read by `caller`. The permit of the principal comes first, so that a principal
-    /// with many reads delays only its own.
+    /// Waits for a permit for a range read by `caller`.
     pub(super) async fn read_turn(&self, caller: &Caller) -> ReadPermit {
-        let own = self.service.quotas().principals.reading(&caller.quota(self)).await;
-        (own, self.reads.clone().acquire_owned().await.expect("this semaphore is never closed"))
+        self.search.read_turn(&caller.quota(self)).await
     }
 
     /// Returns a permit for a wait of `caller`.
     pub(super) fn wait_permit(&self, caller: &mut Caller) -> Result<StreamPermit, Problem> {
-        let own = self.streaming(caller)?;
+        caller.end_when_kicked(self);
+        let own = self.service.quotas().admit_stream(&caller.quota(self));
+        let own: Streaming = own.map_err(|rejection| Problem::general(&rejection, self.now()))?;
         Ok((own, self.try_acquire(&self.waiters, "too many requests wait for changes")?))
     }
 
     /// Returns a permit for an event stream of `caller`.
     pub(super) fn stream_permit(&self, caller: &mut Caller) -> Result<StreamPermit, Problem> {
-        let own = self.streaming(caller)?;
-        Ok((own, self.try_acquire(&self.streams, "too many event streams")?))
-    }
-
-    fn streaming(&self, caller: &mut Caller) -> Result<Streaming, Problem> {
         caller.end_when_kicked(self);
-        let counted = self.service.quotas().admit_stream(&caller.quota(self));
-        counted.map_err(|rejection| Problem::general(&rejection, self.now()))
+        let permit = self.search.stream_permit(&caller.quota(self));
+        permit.map_err(|rejection| Problem::general(&rejection, self.now()))
     }
 
     /// Returns the permit for a backup, of which there is one.

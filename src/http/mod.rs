@@ -28,7 +28,7 @@ mod sse;
 
 pub use crate::http::{
     api::{
-        Api, MessageBroker, MqttListener, NotPublished, Presence, PublishedMessage, RetainedMessage,
+        Api, MessageBroker, MqttListener, NotPublished, PublishedMessage, RetainedMessage,
         operating::Metrics,
         principals::Principals,
         sessions::{MqttConnection, MqttSession, MqttSessions, RetainedSummary, SessionEnd, SessionName, SessionPage},

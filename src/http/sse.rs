@@ -32,13 +32,14 @@ use crate::{
     },
     http::{
         api::{
-            Api, StreamPermit,
+            Api,
             problem::{Problem, status},
             query::{BadParameter, Query, bad},
         },
         auth::caller::Caller,
         operation::{DEVICE, LAST_EVENT_ID, Operation, PATH, SHADOW_NAME},
     },
+    search::StreamPermit,
     shadow::{DeviceId, Rejection, ShadowName},
     store::{DeviceChanges, JournalPage, Seq},
     wire,

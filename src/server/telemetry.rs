@@ -19,6 +19,7 @@ use crate::{
     mqtt::broker::{Broker, presence::Presence, sessions::SessionCount},
     net::{ListenerCounters, Tls},
     observability::{logging::Shortened, metrics::MetricsPage},
+    search,
     shadow::DeviceId,
     store::{Health, MemberHealth, Pages, State},
     wire::Seen,
@@ -61,7 +62,7 @@ impl http::Metrics for Telemetry {
     }
 }
 
-impl http::Presence for Telemetry {
+impl search::Presence for Telemetry {
     fn connected(&self, device: &DeviceId) -> bool {
         self.broker.presence.of(device).is_some_and(|presence| presence.connected)
     }

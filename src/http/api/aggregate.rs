@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     admission::{Charge, work},
+    auth::Access,
     fleet::{
         Aggregate, Aggregation, Device, Field, Query as DeviceQuery,
         aggregate::{AggregateResult, Aggregated, Statistics, TooManyBuckets},
@@ -25,12 +26,14 @@ use crate::{
             history::no_store,
             problem::Problem,
             query::{BadParameter, Parameter, Query, bad},
-            scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, WHOLE_TIME, scan},
             search::{too_long, unread},
-            visible::set_presence,
         },
         auth::caller::Caller,
         operation::{AGGREGATE_FIELD, AGGREGATE_TYPE, INTERVAL, Operation, PERCENTS, SEARCH, SIZE},
+    },
+    search::{
+        scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, WHOLE_TIME, scan},
+        visible::set_presence,
     },
     shadow::{Rejection, ShadowName, Timestamp},
 };
@@ -109,7 +112,7 @@ pub(super) async fn aggregated(
         charge: Charge::new(caller.quota(api), 0),
         refused: None,
     };
-    let scanned = scan(api, caller, wanted, visitor).await.map_err(AggregateFailure::Scan)?;
+    let scanned = scan(&api.search, caller, wanted, visitor).await.map_err(AggregateFailure::Scan)?;
     match (scanned.visitor.refused, scanned.end) {
         (Some(rejection), _) => Err(AggregateFailure::Memory(rejection)),
         (None, ScanEnd::TimeOver) => Err(AggregateFailure::TooLong),
@@ -125,10 +128,10 @@ impl DeviceVisitor for AggregateVisitor {
             || self.aggregate.field().is_some_and(|field| field.reads_shadow(name))
     }
 
-    fn visit(&mut self, reader: &Caller, mut device: Device) {
+    fn visit(&mut self, reader: &Access, mut device: Device) {
         let query = self.query.as_deref();
         if query.is_some_and(DeviceQuery::reads_presence) || self.aggregate.field().is_some_and(Field::reads_presence) {
-            set_presence(&mut device, reader, &self.api);
+            set_presence(&mut device, reader, &*self.api.presence);
         }
         if query.is_none_or(|query| query.matches(&device, self.now)) {
             self.aggregate.add(&device);

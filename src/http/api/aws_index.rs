@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     admission::work,
+    auth::Access,
     fleet::{
         Aggregate, Aggregation, Device, Field, Query as DeviceQuery, QueryError,
         aggregate::{AggregateResult, Aggregated, Statistics, TERM_BYTES_MAX, TERMS_MAX},
@@ -28,12 +29,14 @@ use crate::{
             aws, cursor,
             devices::{INVALID_CURSOR, last_key},
             query::{BadParameter, Query, bad},
-            scan::{DeviceScan, DeviceVisitor, ScanFailure, WHOLE_TIME, scan},
             search::next_device,
-            visible::set_presence,
         },
         auth::{caller::Caller, sigv4},
         operation::Operation,
+    },
+    search::{
+        scan::{DeviceScan, DeviceVisitor, ScanFailure, WHOLE_TIME, scan},
+        visible::set_presence,
     },
     shadow::{DeviceId, Rejection, ShadowKey, ShadowName, Timestamp, excerpt},
     wire::aws::index::{self, IndexedShadow, IndexedThing},
@@ -122,7 +125,7 @@ pub(in crate::http) async fn search(State(api): State<Arc<Api>>, request: Reques
     let wanted = DeviceScan { query: Some(&query), devices: None, after, until };
     let now = api.now();
     let visitor = ThingVisitor { api: api.clone(), query: query.clone(), now, limit, things: Vec::new(), bytes: 0 };
-    let found = scan(&api, &mut caller, wanted, visitor).await.map_err(|failure| unread(failure, &api))?;
+    let found = scan(&api.search, &mut caller, wanted, visitor).await.map_err(|failure| unread(failure, &api))?;
     let next = next_device(&found, &api, &caller);
     let response = aws::answer(index::things(&found.visitor.things, next.as_deref()));
     caller.charge_rendered(&response, &api);
@@ -254,8 +257,8 @@ impl DeviceVisitor for ThingVisitor {
         true
     }
 
-    fn visit(&mut self, reader: &Caller, mut device: Device) {
-        set_presence(&mut device, reader, &self.api);
+    fn visit(&mut self, reader: &Access, mut device: Device) {
+        set_presence(&mut device, reader, &*self.api.presence);
         if !self.query.matches(&device, self.now) {
             return;
         }

@@ -22,6 +22,7 @@ use crate::{
         auth::caller::Caller,
         operation::Operation,
     },
+    search::visible::presence_of,
     wire::{self, DeviceDetail},
 };
 
@@ -44,7 +45,7 @@ pub(in crate::http) async fn get(
     let found = devices::of_device(&api, &caller, &key.device, After::Nothing, SHADOWS_MAX).await;
     let (shadows, more) = found.map_err(|rejection| devices::failed(&rejection, &api))?;
     drop(permit);
-    let (connected, seen) = devices::presence(&api, &caller, &key.device);
+    let (connected, seen) = presence_of(&key.device, caller.access(), &*api.presence);
     if shadows.is_empty() && seen.is_none() {
         let message = format!("Device '{}' does not exist", key.device.as_str());
         return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", &message, api.now()));

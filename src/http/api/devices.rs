@@ -18,14 +18,14 @@ use crate::{
             problem::Problem,
             query::{BadParameter, Query, bad},
             target::Target,
-            visible::{add_shadow, scan_work, set_presence},
         },
         auth::caller::Caller,
         operation::{CONNECTED, CURSOR, DRIFT, LIMIT, Operation, PREFIX, SEARCH, SHADOW_CURSOR},
     },
+    search::visible::{add_shadow, scan_work, set_presence},
     shadow::{DeviceId, Rejection, ShadowKey, ShadowName, Timestamp},
     store::{Listed, Seq},
-    wire::{self, DeviceEntry, Seen, ShadowEntry},
+    wire::{self, DeviceEntry, ShadowEntry},
 };
 
 /// Keys per read of the store.
@@ -198,16 +198,6 @@ async fn shadow_entry(api: &Api, caller: &Caller, key: &ShadowKey) -> Result<Opt
     }))
 }
 
-/// Returns the presence of `device` and its last connection, as far as `caller` may see them.
-pub(in crate::http) fn presence(api: &Api, caller: &Caller, device: &DeviceId) -> (Option<bool>, Option<Seen>) {
-    if !caller.may_see_presence(device) {
-        return (None, None);
-    }
-    // Only operators see network addresses.
-    let address = |seen: Seen| Seen { address: seen.address.filter(|_| caller.has_all_rights()), ..seen };
-    (Some(api.presence.connected(device)), api.presence.seen(device).map(address))
-}
-
 impl DevicePage<'_> {
     /// Fills the page. Returns true if there may be another page.
     async fn fill(&mut self) -> Result<bool, Rejection> {
@@ -261,7 +251,7 @@ impl DevicePage<'_> {
         let document = self.api.service.read(key).await?.document;
         if document.exists() {
             let is_kept = self.list.query.as_ref().is_some_and(|query| query.reads_shadow(key.name.as_ref()));
-            add_shadow(device, self.caller, key.clone(), &document, is_kept);
+            add_shadow(device, self.caller.access(), key.clone(), &document, is_kept);
         }
         Ok(())
     }
@@ -272,7 +262,7 @@ impl DevicePage<'_> {
         let is_visible = device.shadow_count > 0;
         if is_visible {
             let ParsedList { connected: wanted, drift, query, .. } = &self.list;
-            let (connected, seen) = set_presence(&mut device, self.caller, self.api);
+            let (connected, seen) = set_presence(&mut device, self.caller.access(), &*self.api.presence);
             let matches = wanted.is_none_or(|wanted| connected == Some(wanted))
                 && drift.is_none_or(|wanted| device.drift == wanted)
                 && query.as_ref().is_none_or(|query| query.matches(&device, self.now));

@@ -32,11 +32,11 @@ use crate::{
             history::{link, no_store},
             problem::Problem,
             query::{BadParameter, Query, bad},
-            scan::{DeviceScan, ScanEnd, ScanFailure, Scanned, WHOLE_TIME, scan},
         },
         auth::caller::{Caller, unauthorized},
         operation::{Operation, SEARCH, SEARCH_CURSOR, SEARCH_FIELDS, SORT, TOTAL},
     },
+    search::scan::{DeviceScan, ScanEnd, ScanFailure, Scanned, WHOLE_TIME, scan},
     shadow::{ShadowKey, excerpt},
     wire,
 };
@@ -93,7 +93,7 @@ async fn run(
     let until = Instant::now() + if search.needs_all() { WHOLE_TIME } else { PAGE_TIME };
     let wanted = DeviceScan { query: search.query.as_ref(), devices: None, after: search.first_key(), until };
     let matches = Matches::new(api, search);
-    let scanned = scan(api, caller, wanted, matches).await.map_err(|failure| unread(&failure, headers, api))?;
+    let scanned = scan(&api.search, caller, wanted, matches).await.map_err(|failure| unread(&failure, headers, api))?;
     match scanned.end {
         ScanEnd::TimeOver if search.needs_all() => Err(too_long("search without 'sort' and 'total'", api)),
         _ => Ok(scanned),

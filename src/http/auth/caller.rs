@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::{
     admission::{Charge, PrincipalQuota, work},
     auth::{
-        self, Access, AuthContext, LoginRequest, Method, Principal, Projection,
+        self, Access, AuthContext, Authority, LoginRequest, Method, Principal, Projection,
         authn::{
             access_keys::AccessKey,
             login::{AuthenticationError, Credentials},
@@ -38,7 +38,8 @@ use crate::{
         auth::{kicks::Kick, sessions::SignedIn},
     },
     net::Peer,
-    shadow::{Command, DeviceId, Rejection, Sender, ShadowKey},
+    search::Reader,
+    shadow::{Command, Rejection, Sender, ShadowKey},
     store::StoredShadow,
     wire::Via,
 };
@@ -238,12 +239,6 @@ impl Caller {
         self.access.projection(key, operation)
     }
 
-    /// Returns true if the caller may see the presence of `device`: if it may subscribe to a part of the classic
-    /// shadow, as over MQTT.
-    pub(in crate::http) fn may_see_presence(&self, device: &DeviceId) -> bool {
-        self.projection_of(&ShadowKey::classic(device.clone()), auth::Operation::Subscribe).is_some()
-    }
-
     /// Checks the rights for `command`. Every command passes here before it is submitted.
     pub(in crate::http) fn authorize(&self, key: &ShadowKey, command: &mut Command) -> Result<Sender, Rejection> {
         self.access.admit(key, command)
@@ -278,21 +273,7 @@ impl Caller {
 
     /// Updates the caller to its present rights. Returns false if it has none any more.
     pub(in crate::http) fn renew(&mut self, api: &Api) -> bool {
-        let signed_out = self.session.as_ref().is_some_and(|session| session.is_over(Instant::now()));
-        if signed_out || self.kick.as_ref().is_some_and(Kick::is_over) {
-            return false;
-        }
-        let generation = api.authority.generation();
-        if generation == self.generation && (self.is_absent || !api.authority.is_over(&self.auth_context)) {
-            return true;
-        }
-        let reviewed = match self.is_absent {
-            true => api.authority.review_absent(&self.auth_context),
-            false => api.authority.review(&self.auth_context),
-        };
-        let Some(access) = reviewed else { return false };
-        (self.access, self.generation) = (access, generation);
-        true
+        Reader::renew(self, &api.authority)
     }
 
     /// Updates the rights as [`Self::renew`] does. The error is the response to the request with `headers`.
@@ -308,6 +289,34 @@ impl Caller {
     /// Waits until [`Self::renew`] may have a new result: the caller's session or stream was ended, its token or certificate has
     /// expired, or rules and users were reloaded.
     pub(in crate::http) async fn rights_may_change(&self, api: &Api) {
+        Reader::rights_may_change(self, &api.authority).await;
+    }
+}
+
+impl Reader for Caller {
+    fn access(&self) -> &Access {
+        &self.access
+    }
+
+    fn renew(&mut self, authority: &Authority) -> bool {
+        let signed_out = self.session.as_ref().is_some_and(|session| session.is_over(Instant::now()));
+        if signed_out || self.kick.as_ref().is_some_and(Kick::is_over) {
+            return false;
+        }
+        let generation = authority.generation();
+        if generation == self.generation && (self.is_absent || !authority.is_over(&self.auth_context)) {
+            return true;
+        }
+        let reviewed = match self.is_absent {
+            true => authority.review_absent(&self.auth_context),
+            false => authority.review(&self.auth_context),
+        };
+        let Some(access) = reviewed else { return false };
+        (self.access, self.generation) = (access, generation);
+        true
+    }
+
+    async fn rights_may_change(&self, authority: &Authority) {
         let signed_out = async {
             match &self.session {
                 Some(session) => session.clone().ended().await,
@@ -330,7 +339,7 @@ impl Caller {
             () = signed_out => {}
             () = kicked => {}
             () = expired => {}
-            () = api.authority.read_anew(self.generation) => {}
+            () = authority.read_anew(self.generation) => {}
         }
     }
 }

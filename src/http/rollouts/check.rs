@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::{
     admission::work,
-    auth::{DeviceRange, Projection},
+    auth::{Access, DeviceRange, Projection},
     fleet::{
         Device, Query,
         rollout::{
@@ -22,16 +22,16 @@ use crate::{
         },
     },
     http::{
-        api::{
-            Api,
-            scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, scan},
-            visible::is_match,
-        },
+        api::Api,
         auth::caller::Caller,
         rollouts::{
             slot::{Revoked, Slot},
             write::QUOTA_WAIT_MAX,
         },
+    },
+    search::{
+        scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, scan},
+        visible::is_match,
     },
     shadow::{DeviceId, Pointer, Rejection, ShadowName, Timestamp, pointer::SectionName},
 };
@@ -61,7 +61,7 @@ pub(super) async fn succeeded(
             let ranges = ranges.into_iter().cloned().map(DeviceRange::One).collect();
             let until = Instant::now() + CHECK_TIME;
             let of_checked = DeviceScan { query: Some(query), devices: Some(ranges), after: None, until };
-            match scan(api, &mut caller, of_checked, Matching::new(api, query)).await {
+            match scan(&api.search, &mut caller, of_checked, Matching::new(api, query)).await {
                 Ok(scanned) if scanned.end == ScanEnd::TimeOver => Ok(None),
                 Ok(scanned) => {
                     let found = scanned.visitor.found.iter();
@@ -137,7 +137,7 @@ pub(in crate::http) async fn find(
     time: Duration,
 ) -> Result<Option<Vec<DeviceId>>, ScanFailure> {
     let all = DeviceScan { query: Some(query), devices: None, after: None, until: Instant::now() + time };
-    let scanned = scan(api, caller, all, Matching::new(api, query)).await?;
+    let scanned = scan(&api.search, caller, all, Matching::new(api, query)).await?;
     Ok((scanned.end != ScanEnd::TimeOver).then_some(scanned.visitor.found))
 }
 
@@ -174,8 +174,8 @@ impl DeviceVisitor for Matching {
         self.query.reads_shadow(name)
     }
 
-    fn visit(&mut self, reader: &Caller, mut device: Device) {
-        if is_match(&self.query, &mut device, reader, &self.api, self.now) {
+    fn visit(&mut self, reader: &Access, mut device: Device) {
+        if is_match(&self.query, &mut device, reader, &*self.api.presence, self.now) {
             self.found.push(device.id);
         }
     }

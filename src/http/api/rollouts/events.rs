@@ -26,12 +26,13 @@ use super::{
 use crate::{
     admission::work,
     http::{
-        api::{Api, StreamPermit, problem::Problem, query::Query},
+        api::{Api, problem::Problem, query::Query},
         auth::caller::Caller,
         operation::Operation,
         rollouts::Slot,
         sse::{self, HEARTBEAT},
     },
+    search::StreamPermit,
 };
 
 /// The least time between two events.

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use super::{ParsedSearch, cursor};
 use crate::{
+    auth::Access,
     fleet::{Device, Query as DeviceQuery, order::FirstMatches},
-    http::{
-        api::{Api, scan::DeviceVisitor, visible::set_presence},
-        auth::caller::Caller,
-    },
+    http::api::Api,
+    search::{scan::DeviceVisitor, visible::set_presence},
     shadow::{ShadowName, Timestamp},
     wire::{DeviceEntry, FoundDevice},
 };
@@ -28,7 +27,7 @@ impl DeviceVisitor for Matches {
         self.search.reads_shadow(name)
     }
 
-    fn visit(&mut self, reader: &Caller, mut device: Device) {
+    fn visit(&mut self, reader: &Access, mut device: Device) {
         self.examine(reader, &mut device);
     }
 
@@ -65,11 +64,11 @@ impl Matches {
         matches.take(self.search.limit).map(|(_, found)| found).collect()
     }
 
-    fn examine(&mut self, reader: &Caller, device: &mut Device) {
+    fn examine(&mut self, reader: &Access, device: &mut Device) {
         let search = &self.search;
         let mut known = None;
         if search.reads_presence() {
-            known = Some(set_presence(device, reader, &self.api));
+            known = Some(set_presence(device, reader, &*self.api.presence));
         }
         if !search.query.as_ref().is_none_or(|query| query.matches(device, self.now)) {
             return;
@@ -79,7 +78,7 @@ impl Matches {
         if search.after.as_ref().is_some_and(|after| place <= *after) || !self.first.has_room_for(&place) {
             return;
         }
-        let (connected, seen) = known.unwrap_or_else(|| set_presence(device, reader, &self.api));
+        let (connected, seen) = known.unwrap_or_else(|| set_presence(device, reader, &*self.api.presence));
         let fields = search.fields.iter();
         let fields = fields.filter_map(|(name, field)| Some((name.clone(), field.value(device)?))).collect();
         let (id, drift, shadows) = (device.id.as_str().to_owned(), device.drift, device.shadow_count);

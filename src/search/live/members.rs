@@ -13,7 +13,7 @@ const ID_PREFIX: char = 's';
 
 /// A set of devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Members {
+pub(crate) struct Members {
     devices: BTreeSet<DeviceId>,
     /// The sum of the digests of all ids, which does not depend on their order.
     digest: u128,
@@ -76,7 +76,7 @@ impl Members {
 }
 
 /// Returns true if `text` has the form of an id.
-pub(super) fn is_id(text: &str) -> bool {
+pub(crate) fn is_id(text: &str) -> bool {
     let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let parts = text.strip_prefix(ID_PREFIX).and_then(|text| text.split_once('-'));
     parts.is_some_and(|(count, digest)| {

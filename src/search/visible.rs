@@ -1,33 +1,31 @@
-//! The part of a device that a caller may see, for queries.
+//! The part of a device that a reader may see, for queries.
 
 use std::{borrow::Cow, sync::Arc};
 
 use crate::{
     admission::work,
-    fleet::{Device, Presence, Query, Shadow},
-    http::{
-        api::{Api, devices::presence},
-        auth::caller::Caller,
-    },
-    shadow::{Document, ShadowKey, Timestamp},
+    auth::{Access, Operation},
+    fleet::{self, Device, Query, Shadow},
+    search::Presence,
+    shadow::{DeviceId, Document, ShadowKey, Timestamp},
     wire::Seen,
 };
 
 /// Returns the work of reading `shadows` and evaluating `query` for them.
-pub(in crate::http) fn scan_work(query: Option<&Query>, shadows: usize) -> u64 {
+pub(crate) fn scan_work(query: Option<&Query>, shadows: usize) -> u64 {
     let predicates = work::times(query.map_or(0, Query::predicates), 1);
     work::times(shadows, work::SCANNED_SHADOW + predicates / work::PREDICATES_PER_UNIT)
 }
 
 /// Adds a shadow that exists to `device`, as far as `reader` may see it, and keeps its document if `is_kept`.
-pub(in crate::http) fn add_shadow(
+pub(crate) fn add_shadow(
     device: &mut Device,
-    reader: &Caller,
+    reader: &Access,
     key: ShadowKey,
     document: &Arc<Document>,
     is_kept: bool,
 ) {
-    let Some(projection) = reader.projection(&key) else { return };
+    let Some(projection) = reader.projection(&key, Operation::Get) else { return };
     let drift = projection.has_delta(document);
     device.shadow_count += 1;
     device.drift |= drift;
@@ -42,24 +40,39 @@ pub(in crate::http) fn add_shadow(
     }
 }
 
+/// Returns true if `device` is connected, and its last connection, as far as `reader` may see them: if it may subscribe to
+/// a part of the classic shadow, as over MQTT.
+pub(crate) fn presence_of(device: &DeviceId, reader: &Access, presence: &dyn Presence) -> (Option<bool>, Option<Seen>) {
+    if reader.projection(&ShadowKey::classic(device.clone()), Operation::Subscribe).is_none() {
+        return (None, None);
+    }
+    // Only operators see network addresses.
+    let address = |seen: Seen| Seen { address: seen.address.filter(|_| reader.is_everything()), ..seen };
+    (Some(presence.connected(device)), presence.seen(device).map(address))
+}
+
 /// Sets the presence of `device`, as far as `reader` may see it, and returns it.
-pub(in crate::http) fn set_presence(device: &mut Device, reader: &Caller, api: &Api) -> (Option<bool>, Option<Seen>) {
-    let (connected, seen) = presence(api, reader, &device.id);
+pub(crate) fn set_presence(
+    device: &mut Device,
+    reader: &Access,
+    presence: &dyn Presence,
+) -> (Option<bool>, Option<Seen>) {
+    let (connected, seen) = presence_of(&device.id, reader, presence);
     let last = seen.as_ref().map(|seen| seen.last);
-    device.presence = connected.map(|connected| Presence { connected, seen: last });
+    device.presence = connected.map(|connected| fleet::Presence { connected, seen: last });
     (connected, seen)
 }
 
 /// Returns true if `query` is true for `device`, whose presence is set as far as `reader` may see it and the query needs it.
-pub(in crate::http) fn is_match(
+pub(crate) fn is_match(
     query: &Query,
     device: &mut Device,
-    reader: &Caller,
-    api: &Api,
+    reader: &Access,
+    presence: &dyn Presence,
     now: Timestamp,
 ) -> bool {
     if query.reads_presence() {
-        set_presence(device, reader, api);
+        set_presence(device, reader, presence);
     }
     query.matches(device, now)
 }

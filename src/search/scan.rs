@@ -1,7 +1,7 @@
-//! Scans of the devices that a caller may see, for searches, aggregates and live queries.
+//! Scans of the devices that a reader may see, for searches, aggregates and live queries.
 //!
 //! The shadows are read in key order, in pieces ([`crate::engine::scan`]), and joined to devices. Each piece takes a turn of
-//! the caller and runs on a blocking thread. Between two pieces the rights are renewed, and the work is charged: a caller
+//! the reader and runs on a blocking thread. Between two pieces the rights are renewed, and the work is charged: a reader
 //! above its rate waits. So a scan delays neither the writer nor other callers.
 
 use std::{
@@ -10,33 +10,30 @@ use std::{
 };
 
 use crate::{
-    auth::{self, DeviceRange},
+    auth::{self, Access, DeviceRange},
     engine::scan::ScanPiece,
     fleet::{Device, Query},
-    http::{
-        api::{
-            Api,
-            visible::{add_shadow, scan_work},
-        },
-        auth::caller::Caller,
+    search::{
+        FleetSearch, Reader,
+        visible::{add_shadow, scan_work},
     },
     shadow::{DeviceId, Document, Rejection, ShadowKey, ShadowName},
 };
 
 /// The time after which a request that needs all shadows fails. Clients wait for half a minute.
-pub(in crate::http) const WHOLE_TIME: Duration = Duration::from_secs(20);
+pub(crate) const WHOLE_TIME: Duration = Duration::from_secs(20);
 /// Shadows of a piece, which takes some milliseconds.
 const PIECE: usize = 500;
 /// Most ranges of devices; with more, the shadows of all devices are read.
 const RANGES_MAX: usize = 1024;
 
 /// A consumer of the devices of a scan.
-pub(in crate::http) trait DeviceVisitor: Send + 'static {
+pub(crate) trait DeviceVisitor: Send + 'static {
     /// Returns true if the document of the shadow with this name is needed; `None` is the name of the classic one.
     fn reads_shadow(&self, name: Option<&ShadowName>) -> bool;
 
     /// Takes a device with at least one shadow, as far as `reader` may see it.
-    fn visit(&mut self, reader: &Caller, device: Device);
+    fn visit(&mut self, reader: &Access, device: Device);
 
     /// Returns true if the scan ends before the next device.
     fn has_enough(&self) -> bool;
@@ -44,33 +41,33 @@ pub(in crate::http) trait DeviceVisitor: Send + 'static {
 
 /// The devices of a scan, and its end.
 #[derive(Debug)]
-pub(in crate::http) struct DeviceScan<'a> {
+pub(crate) struct DeviceScan<'a> {
     /// The query, by whose length the work is charged.
-    pub(in crate::http) query: Option<&'a Query>,
-    /// The ranges of devices, disjoint and in order; `None` for all that the caller may see.
-    pub(in crate::http) devices: Option<Vec<DeviceRange>>,
+    pub(crate) query: Option<&'a Query>,
+    /// The ranges of devices, disjoint and in order; `None` for all that the reader may see.
+    pub(crate) devices: Option<Vec<DeviceRange>>,
     /// The key after which the scan begins.
-    pub(in crate::http) after: Option<ShadowKey>,
+    pub(crate) after: Option<ShadowKey>,
     /// The time at which it ends.
-    pub(in crate::http) until: Instant,
+    pub(crate) until: Instant,
 }
 
 /// The result of a scan.
 #[derive(Debug)]
-pub(in crate::http) struct Scanned<V> {
+pub(crate) struct Scanned<V> {
     /// The visitor.
-    pub(in crate::http) visitor: V,
-    /// The last complete device, and true if the caller may see a shadow of it.
-    pub(in crate::http) last: Option<(DeviceId, bool)>,
+    pub(crate) visitor: V,
+    /// The last complete device, and true if the reader may see a shadow of it.
+    pub(crate) last: Option<(DeviceId, bool)>,
     /// The reason for which it ended.
-    pub(in crate::http) end: ScanEnd,
-    /// The time for which the caller is above its rate of work.
-    pub(in crate::http) wait: Duration,
+    pub(crate) end: ScanEnd,
+    /// The time for which the reader is above its rate of work.
+    pub(crate) wait: Duration,
 }
 
 /// The reason for which a scan ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) enum ScanEnd {
+pub(crate) enum ScanEnd {
     /// All shadows were read.
     Complete,
     /// The visitor has enough.
@@ -81,8 +78,8 @@ pub(in crate::http) enum ScanEnd {
 
 /// The reason for which a scan failed.
 #[derive(Debug)]
-pub(in crate::http) enum ScanFailure {
-    /// The caller has no rights any more.
+pub(crate) enum ScanFailure {
+    /// The reader has no rights any more.
     Unauthorized,
     /// The shadows cannot be read.
     Rejected(Rejection),
@@ -104,30 +101,32 @@ struct Joined<V> {
 /// # Errors
 ///
 /// A [`ScanFailure`].
-pub(in crate::http) async fn scan<V: DeviceVisitor>(
-    api: &Arc<Api>,
-    caller: &mut Caller,
+pub(crate) async fn scan<V: DeviceVisitor>(
+    search: &FleetSearch,
+    reader: &mut impl Reader,
     scan: DeviceScan<'_>,
     visitor: V,
 ) -> Result<Scanned<V>, ScanFailure> {
     let DeviceScan { query, devices, mut after, until } = scan;
     let mut joined = Joined { visitor, current: None, last: None, is_enough: false };
     let (end, wait) = loop {
-        let turn = api.read_turn(caller).await;
-        if !caller.renew(api) {
+        let turn = search.read_turn(&search.quota(reader.access())).await;
+        if !reader.renew(&search.authority) {
             return Err(ScanFailure::Unauthorized);
         }
-        let visible = || caller.access().devices(auth::Operation::Get, RANGES_MAX);
+        let access = reader.access().clone();
+        let quota = search.quota(&access);
+        let visible = || access.devices(auth::Operation::Get, RANGES_MAX);
         let ranges = devices.clone().or_else(visible);
         let piece = ScanPiece { ranges, after, limit: PIECE };
-        let reader = caller.clone();
-        let scanned = api.service.scan(piece, turn, move |shadows| joined.with(&reader, shadows)).await;
+        let of_piece = access.clone();
+        let scanned = search.service.scan(piece, turn, move |shadows| joined.with(&of_piece, shadows)).await;
         let scanned = scanned.map_err(ScanFailure::Rejected)?;
         let work = scan_work(query, scanned.read);
-        let wait = caller.quota(api).charge_work(work, Instant::now()).unwrap_or_default();
+        let wait = quota.charge_work(work, Instant::now()).unwrap_or_default();
         joined = scanned.visited;
         if scanned.next.is_none() {
-            joined.complete(caller);
+            joined.complete(&access);
         }
         match scanned.next {
             _ if joined.is_enough => break (ScanEnd::Enough, wait),
@@ -144,7 +143,7 @@ pub(in crate::http) async fn scan<V: DeviceVisitor>(
 
 impl<V: DeviceVisitor> Joined<V> {
     /// Returns the devices with those among `shadows`, which follow the ones before.
-    fn with(mut self, reader: &Caller, shadows: Vec<(ShadowKey, Arc<Document>)>) -> Self {
+    fn with(mut self, reader: &Access, shadows: Vec<(ShadowKey, Arc<Document>)>) -> Self {
         for (key, document) in shadows {
             if self.current.as_ref().is_none_or(|current| current.id != key.device) {
                 self.complete(reader);
@@ -163,7 +162,7 @@ impl<V: DeviceVisitor> Joined<V> {
     }
 
     /// Completes the current device.
-    fn complete(&mut self, reader: &Caller) {
+    fn complete(&mut self, reader: &Access) {
         let Some(device) = self.current.take() else { return };
         let is_visible = device.shadow_count > 0;
         self.last = Some((device.id.clone(), is_visible));

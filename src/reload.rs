@@ -1,7 +1,7 @@
 //! The reload at SIGHUP: reads users, keys, rules and TLS files again while the server runs.
 //!
 //! It covers the files of TLS, users, token keys, access keys and bans that the server was started with. Of the configuration
-//! it covers the rules, the grants, and the clients that each listener accepts. All other keys take effect at a
+//! it covers the rules, the grants, the named queries, and the clients that each listener accepts. All other keys take effect at a
 //! restart, and the log names those that changed. An unusable file is logged and leaves its part unchanged, but
 //! everything else is replaced. So a mistake elsewhere does not keep access for somebody who was removed. Then every
 //! session is reviewed: it continues with its present rights, or ends.
@@ -15,6 +15,7 @@ use crate::{
     config::{Config, ConfigError, Written},
     mqtt::broker::Broker,
     net::Tls,
+    search::{FleetSearch, named},
 };
 
 /// Reads the configuration in the same way as at the start.
@@ -32,6 +33,8 @@ pub struct Reload {
     pub tls: Vec<(String, Arc<Tls>)>,
     /// The owner of the sessions.
     pub broker: Arc<Broker>,
+    /// The owner of the named queries.
+    pub search: Arc<FleetSearch>,
 }
 
 impl Reload {
@@ -72,6 +75,8 @@ impl Reload {
         });
         if let Ok((config, _)) = &config {
             self.log_keys_that_need_a_restart(config);
+            // Checked when the configuration was read.
+            named::configured(config).into_iter().for_each(|queries| self.search.queries.configure(queries));
         }
         let read = config.is_ok();
         let config = config.ok();

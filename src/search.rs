@@ -1,11 +1,14 @@
 //! Searches of the fleet on behalf of a reader, for both front ends.
 //!
 //! [`scan`] reads the devices that a reader may see, [`visible`] cuts each to the part that it may see. [`live`] follows the
-//! devices for which a query is true. The queries themselves are pure ([`crate::fleet`]).
+//! devices for which a query is true, [`named`] keeps the queries that have a name. The queries themselves are pure
+//! ([`crate::fleet`]).
 //!
-//! *Not here:* how a search is asked for and answered. That is server-sent events and JSON in [`crate::http`].
+//! *Not here:* how a search is asked for and answered. That is server-sent events and JSON in [`crate::http`], and messages in
+//! [`crate::mqtt`].
 
 pub(crate) mod live;
+pub mod named;
 pub(crate) mod scan;
 pub(crate) mod visible;
 
@@ -18,6 +21,7 @@ use crate::{
     auth::{Access, Authority},
     config::limits::STREAMS_MAX,
     engine::{Service, changes::Changes},
+    search::named::NamedQueries,
     shadow::{DeviceId, Rejection},
     wire::Seen,
 };
@@ -71,6 +75,8 @@ pub struct FleetSearch {
     pub changes: Arc<Changes>,
     /// The presence of devices.
     pub presence: Arc<dyn Presence>,
+    /// The named queries.
+    pub queries: NamedQueries,
     pub(crate) authority: Arc<Authority>,
     reads: Arc<Semaphore>,
     streams: Arc<Semaphore>,
@@ -84,11 +90,13 @@ impl FleetSearch {
         changes: Arc<Changes>,
         presence: Arc<dyn Presence>,
         authority: Arc<Authority>,
+        queries: NamedQueries,
     ) -> Self {
         Self {
             service,
             changes,
             presence,
+            queries,
             authority,
             reads: Arc::new(Semaphore::new(READS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX as usize)),

@@ -35,7 +35,7 @@ use crate::{
     auth::{Authority, Policy, authn::login::LoginError},
     clock::Clock,
     cluster::membership::Membership,
-    config::{Config, Limits, ListenerConfig, ListenerKind, StoreConfig},
+    config::{Config, ConfigError, Limits, ListenerConfig, ListenerKind, StoreConfig},
     engine::{Outcomes, Service, changes::Changes},
     http::{self, Api, HttpHandler, HttpOptions, MqttListener, rollouts::RolloutRows},
     mqtt::{
@@ -45,7 +45,10 @@ use crate::{
     },
     net::{Listener, ListenerContext, ListenerCounters, Tls, inherited::InheritedSockets, tls},
     reload::{ReadConfig, Reload},
-    search::FleetSearch,
+    search::{
+        FleetSearch,
+        named::{self, NamedQueries, QueryRows},
+    },
     server::telemetry::Telemetry,
     store::{MemberOptions, StoreError, StoreOptions},
 };
@@ -87,6 +90,9 @@ pub enum ServeError {
     /// The service manager passed a socket for which there is no listener, so its clients would wait for ever.
     #[error("the service manager passed a socket at {0}, and no listener has this address as 'bind'")]
     NoListener(SocketAddr),
+    /// A named query of the configuration is invalid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A file of users or keys cannot be used.
     #[error(transparent)]
     Login(LoginError),
@@ -180,11 +186,11 @@ pub async fn run(
         None => JoinSet::new(),
     };
     let RunningTasks { mut tasks, mut notifier } = parts.start(&config, bound, notifier);
-    let (authority, broker) = (parts.authority.clone(), parts.broker.clone());
+    let (authority, broker, search) = (parts.authority.clone(), parts.broker.clone(), parts.api.search.clone());
     tasks.spawn(supervisor::watch(parts.service.clone(), broker.clone()));
     supervisor::ready();
     tasks.spawn(watch_certificates(secured.clone(), broker.clone()));
-    let reload = Reload { read_config, started_with: config.written, authority, tls: secured, broker };
+    let reload = Reload { read_config, started_with: config.written, authority, tls: secured, broker, search };
     let stopped = tokio::select! {
         () = &mut shutdown => Ok(()),
         () = reload.at(hangups) => Ok(()),
@@ -215,8 +221,8 @@ impl ServerParts {
         let notifiers = (events.clone(), changes.clone());
         let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), limits));
         let peers = PeerBroadcasts(broker.clone());
-        let mut rollouts = RolloutRows::default();
-        let restored = broker.restore(|key, value| rollouts.take(key, value));
+        let (mut rollouts, mut queries) = (RolloutRows::default(), QueryRows::default());
+        let restored = broker.restore(|key, value| queries.take(key, &value) || rollouts.take(key, value));
         restored.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
         let connection_permits = Arc::new(Semaphore::new(limits.connections_max));
         let listeners = Arc::<ListenerCounters>::default();
@@ -228,7 +234,8 @@ impl ServerParts {
             connection_permits: (connection_permits.clone(), limits.connections_max),
             tls,
         });
-        let search = FleetSearch::new(service.clone(), changes, telemetry.clone(), authority.clone());
+        let queries = NamedQueries::restore(queries, named::configured(config)?, &service);
+        let search = FleetSearch::new(service.clone(), changes, telemetry.clone(), authority.clone(), queries);
         let api = Api::new(Arc::new(search), telemetry, rollouts, limits);
         let quotas = service.quotas().clone();
         let listener_context =

@@ -2,7 +2,7 @@
 //! on its store. Most other commands are clients for people and scripts, built on the library `umbra-client`.
 //!
 //! Results go to standard output, everything else to standard error. Results are JSON, with these exceptions: `auth
-//! explain`, `check-config`, `context list`, `watch`, `trace`, `sub`, `list`, `search`, `aggregate`, `history`, `sessions list`, `rollout list`
+//! explain`, `check-config`, `context list`, `watch`, `trace`, `sub`, `list`, `search`, `aggregate`, `history`, `sessions list`, `queries list`, `rollout list`
 //! and `rollout devices` without `--json`, `rollout watch` and `bulk` on a terminal, the texts of `manual`, and the `listening` lines of `serve`.
 //! A subcommand returns an [`Exit`] after it has reported any failure.
 //!
@@ -29,6 +29,7 @@ mod output;
 mod part;
 mod passwd;
 mod purge;
+mod queries;
 mod request;
 mod rollout;
 mod search;
@@ -82,6 +83,7 @@ enum Command {
     History(list::History),
     Kick(kick::Kick),
     Purge(purge::Purge),
+    Queries(queries::Queries),
     Rollout(rollout::Rollout),
     Bulk(rollout::Bulk),
     Sessions(sessions::Sessions),
@@ -133,6 +135,7 @@ impl Cli {
             Command::History(history) => history.run().await,
             Command::Kick(kick) => kick.run().await,
             Command::Purge(purge) => purge.run().await,
+            Command::Queries(queries) => queries.run().await,
             Command::Rollout(rollout) => rollout.run().await,
             Command::Bulk(bulk) => bulk.run().await,
             Command::Sessions(sessions) => sessions.run().await,

@@ -15,10 +15,11 @@ use crate::{
     auth::{Policy, authn::login::LoginError},
     config::{Arguments, Config, ConfigError, ListenerKind},
     observability::logging,
+    search::named,
     server::{self, ServeError},
 };
 
-/// Run the server until SIGTERM or SIGINT. SIGHUP makes it reload users, keys, rules and TLS files.
+/// Run the server until SIGTERM or SIGINT. SIGHUP makes it reload users, keys, rules, named queries and TLS files.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -106,7 +107,10 @@ fn log_start(config: &Config, source: &Source) {
 fn exit_of(error: &ServeError) -> Exit {
     match error {
         ServeError::Store { .. } => Exit::Store,
-        ServeError::Login(LoginError::File(_)) | ServeError::Tls { .. } | ServeError::NoListener(_) => Exit::Usage,
+        ServeError::Config(_)
+        | ServeError::Login(LoginError::File(_))
+        | ServeError::Tls { .. }
+        | ServeError::NoListener(_) => Exit::Usage,
         ServeError::Inherited(_)
         | ServeError::Login(LoginError::System(_))
         | ServeError::Bind { .. }
@@ -123,6 +127,7 @@ impl Source {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
         let config = Config::load(self.config.as_deref(), environment, arguments)?;
         let policy = Policy::of(&config)?;
+        named::configured(&config)?;
         Ok((config, policy))
     }
 }

@@ -14,7 +14,7 @@ use super::{
     RuleConfig, StoreConfig, TlsConfig, Written, auth, cluster, derived,
     error::{Problem, UnlocatedError},
     limits::{self as hard, KIB, MIB},
-    machine, quotas,
+    machine, queries, quotas,
     raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
     roles,
     section::{DAY, MINUTE, SECOND, Section, checked, given},
@@ -40,7 +40,9 @@ pub(super) fn check(
     check_listeners(&listeners, raw.allow_anonymous_anywhere.0)?;
     let grants = roles::grants(&raw);
     let cluster = cluster::check(&raw.cluster, limits.packet_bytes_max)?;
-    Ok(Config { store, auth, listeners, rules, roles, grants, limits, log: log(&raw.log)?, cluster, written })
+    let queries = queries::queries(&raw.query)?;
+    let log = log(&raw.log)?;
+    Ok(Config { store, auth, listeners, rules, roles, grants, queries, limits, log, cluster, written })
 }
 
 fn store(raw: &RawStore) -> Result<StoreConfig, UnlocatedError> {

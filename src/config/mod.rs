@@ -13,6 +13,7 @@
 //!   `[cluster]`, and `quotas` the quotas in `[limits]`.
 //! - `derived`: limits without a key.
 //! - `roles`: rules and grants as written; [`crate::auth::Policy`] checks them.
+//! - `queries`: named queries as written; [`crate::search::named`] checks them.
 //! - `written`: compares two configurations.
 //!
 //! The highest value of each limit is in [`crate::config::limits`].
@@ -28,6 +29,7 @@ mod known;
 mod layers;
 pub mod limits;
 mod machine;
+mod queries;
 mod quotas;
 mod raw;
 mod removed;
@@ -51,6 +53,7 @@ pub use auth::{AuthConfig, TokenConfig};
 pub use cluster::ClusterSettings;
 pub use error::{ConfigError, Problem, ValueSource};
 pub use host::{Authority, Host, Origin};
+pub use queries::QueryConfig;
 pub use quotas::QuotaLimits;
 pub use roles::{GrantConfig, RoleConfig, RoleLimits, RuleConfig};
 pub(crate) use units::{parse_duration, parse_size};
@@ -73,6 +76,8 @@ pub struct Config {
     pub roles: Vec<RoleConfig>,
     /// The grants of roles, as written.
     pub grants: Vec<GrantConfig>,
+    /// The named queries, as written.
+    pub queries: Vec<QueryConfig>,
     /// The limits of shadows, requests, connections and sessions.
     pub limits: Limits,
     /// The log: filter and format.
@@ -275,7 +280,7 @@ impl Config {
 }
 
 impl Config {
-    /// Returns the error that `key` of a rule or grant, such as `rule[0].devices`, is invalid.
+    /// Returns the error that `key` of a rule, grant or query, such as `rule[0].devices`, is invalid.
     #[must_use]
     pub fn invalid(&self, key: String, problem: String) -> ConfigError {
         ConfigError { place: self.written.place(&key), key: Some(key), problem: Problem::Invalid(problem) }

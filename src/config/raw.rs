@@ -1,6 +1,6 @@
 //! The configuration as written: every key of `broker.toml` in its type, unchecked.
 //!
-//! No key is optional, apart from those of rules and grants, because the shipped file supplies the defaults. Units and
+//! No key is optional, apart from those of rules, grants and queries, because the shipped file supplies the defaults. Units and
 //! meanings are in that file, ranges in [`super::check`].
 
 use serde::Deserialize;
@@ -19,6 +19,7 @@ pub(super) struct RawConfig {
     pub(super) rule: Vec<RawRule>,
     pub(super) role: Vec<RawRole>,
     pub(super) grant: Vec<RawGrant>,
+    pub(super) query: Vec<RawQuery>,
     pub(super) limits: RawLimits,
     pub(super) log: RawLog,
     pub(super) cluster: RawCluster,
@@ -107,6 +108,18 @@ pub(super) struct RawGrant {
     pub(super) by: List,
     #[serde(default)]
     pub(super) devices: List,
+}
+
+/// A missing name or query is an empty one, for which there is an error with its location.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawQuery {
+    #[serde(default)]
+    pub(super) name: Text,
+    #[serde(default)]
+    pub(super) q: Text,
+    #[serde(default)]
+    pub(super) description: Text,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,5 +1,5 @@
 //! The written values of all keys, by which a running server reports changes since its start, and the locations of
-//! rules and grants, which are checked later.
+//! rules, grants and queries, which are checked later.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,13 +7,13 @@ use config::{Config as Tree, Value, ValueKind};
 
 use super::error::ValueSource;
 
-/// The written values of all keys except rules and grants.
+/// The written values of all keys except rules, grants and queries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     values: BTreeMap<String, String>,
     /// The advice for each listener whose address cannot be bound.
     binds: Vec<String>,
-    /// The locations of the sections and keys of rules and grants.
+    /// The locations of the sections and keys of rules, grants and queries.
     places: BTreeMap<String, ValueSource>,
 }
 
@@ -75,7 +75,7 @@ impl Written {
         self.binds.get(index).map_or("", String::as_str)
     }
 
-    /// Returns the location of a key of a rule or grant. For a missing key, returns that of its section.
+    /// Returns the location of a key of a rule, grant or query. For a missing key, returns that of its section.
     pub(super) fn place(&self, key: &str) -> ValueSource {
         let section = key.split('.').next().unwrap_or_default();
         self.places.get(key).or_else(|| self.places.get(section)).cloned().unwrap_or(ValueSource::Default)

@@ -16,6 +16,7 @@ pub(super) mod payload;
 pub(super) mod principals;
 pub(super) mod problem;
 pub(super) mod purge;
+pub(super) mod queries;
 pub(super) mod query;
 pub(super) mod rollouts;
 pub(super) mod search;
@@ -140,7 +141,7 @@ pub struct Api {
     pub service: Arc<Service>,
     /// The change feed, for event streams and waits.
     pub changes: Arc<Changes>,
-    /// The searches of the fleet.
+    /// The searches of the fleet, with the named queries.
     pub search: Arc<FleetSearch>,
     /// The presence of devices.
     pub presence: Arc<dyn Presence>,

@@ -21,7 +21,7 @@ use crate::{
             history::no_store,
             query::{Kind, Parameter, ParameterLocation},
         },
-        operation::{CLIENT, ID, INDEX, NAME, Operation, PRINCIPAL, ROLLOUT, ROUTES, Route, TOPIC},
+        operation::{CLIENT, ID, INDEX, NAME, Operation, PRINCIPAL, QUERY, ROLLOUT, ROUTES, Route, TOPIC},
     },
     shadow::DocumentLimits,
 };
@@ -54,7 +54,7 @@ pub(super) fn document(limits: &DocumentLimits) -> Bytes {
 }
 
 fn path(route: &Route) -> Value {
-    let names = [&ID, &NAME, &TOPIC, &PRINCIPAL, &CLIENT, &INDEX, &ROLLOUT].into_iter().filter(|parameter| {
+    let names = [&ID, &NAME, &TOPIC, &PRINCIPAL, &CLIENT, &INDEX, &QUERY, &ROLLOUT].into_iter().filter(|parameter| {
         route.path.contains(&format!("{{{}}}", parameter.name))
             || route.path.contains(&format!("{{*{}}}", parameter.name))
     });

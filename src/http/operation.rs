@@ -27,6 +27,10 @@ pub(super) enum Operation {
     GetSession,
     EndSession,
     ListRetained,
+    ListQueries,
+    PutQuery,
+    GetQuery,
+    DeleteQuery,
     ListRollouts,
     PutRollout,
     GetRollout,
@@ -69,6 +73,11 @@ pub(super) const ROUTES: &[Route] = &[
     Route { path: "/v1/devices", operations: &[Operation::ListDevices] },
     Route { path: "/v1/search", operations: &[Operation::Search] },
     Route { path: "/v1/search/live", operations: &[Operation::FollowSearch] },
+    Route { path: "/v1/queries", operations: &[Operation::ListQueries] },
+    Route {
+        path: "/v1/queries/{query}",
+        operations: &[Operation::GetQuery, Operation::PutQuery, Operation::DeleteQuery],
+    },
     Route { path: "/v1/aggregate", operations: &[Operation::Aggregate] },
     Route { path: "/v1/devices/{id}", operations: &[Operation::GetDevice] },
     Route { path: "/v1/devices/{id}/shadows", operations: &[Operation::ListShadows] },
@@ -274,6 +283,13 @@ pub(super) static TOPIC_PREFIX: Parameter =
 pub(super) static OPAQUE_CURSOR: Parameter =
     query("cursor", Kind::Text("^[A-Za-z0-9_-]+$"), "The `next` of the previous page");
 
+pub(super) static QUERY: Parameter = Parameter {
+    name: "query",
+    location: ParameterLocation::Path,
+    kind: Kind::Text("^[A-Za-z0-9:_-]{1,64}$"),
+    about: "The name of a query: 1 to 64 characters of A-Z a-z 0-9 : _ -",
+};
+
 pub(super) static ROLLOUT: Parameter = Parameter {
     name: "rollout",
     location: ParameterLocation::Path,
@@ -381,6 +397,8 @@ impl Operation {
             | Self::ListSessions
             | Self::GetSession
             | Self::ListRetained
+            | Self::ListQueries
+            | Self::GetQuery
             | Self::ListRollouts
             | Self::GetRollout
             | Self::ListRolloutDevices
@@ -392,9 +410,11 @@ impl Operation {
             | Self::AwsListIndices
             | Self::AwsDescribeIndex
             | Self::GetDescription => Method::GET,
-            Self::PutShadow | Self::PutRollout => Method::PUT,
+            Self::PutShadow | Self::PutRollout | Self::PutQuery => Method::PUT,
             Self::PatchShadow => Method::PATCH,
-            Self::DeleteShadow | Self::EndSession | Self::DeleteRollout | Self::AwsDeleteShadow => Method::DELETE,
+            Self::DeleteShadow | Self::EndSession | Self::DeleteRollout | Self::DeleteQuery | Self::AwsDeleteShadow => {
+                Method::DELETE
+            }
             Self::PauseRollout
             | Self::ResumeRollout
             | Self::CancelRollout
@@ -433,13 +453,17 @@ impl Operation {
             Self::GetRejections | Self::GetDevice | Self::GetSession | Self::EndSession | Self::GetDescription => &[],
             Self::ListSessions => const { &[&SESSION_PREFIX, &SESSION_CONNECTED, &LIMIT, &OPAQUE_CURSOR] },
             Self::ListRetained => const { &[&TOPIC_PREFIX, &LIMIT, &OPAQUE_CURSOR] },
-            Self::GetRollout
+            Self::GetQuery
+            | Self::DeleteQuery
+            | Self::GetRollout
             | Self::DeleteRollout
             | Self::FollowRollout
             | Self::PauseRollout
             | Self::ResumeRollout
             | Self::CancelRollout
             | Self::RollBackRollout => &[],
+            Self::ListQueries => const { &[&LIMIT, &OPAQUE_CURSOR] },
+            Self::PutQuery => const { &[&IF_NONE_MATCH] },
             Self::PutRollout => const { &[&ROLLOUT_DRY_RUN, &IF_NONE_MATCH] },
             Self::PostBulk => const { &[&ROLLOUT_DRY_RUN, &IDEMPOTENCY_KEY] },
             Self::ListRollouts => const { &[&ROLLOUT_STATE, &LIMIT, &OPAQUE_CURSOR] },

@@ -14,7 +14,7 @@ use crate::{
     http::{
         api::{
             Api, aggregate, aws, aws_index, aws_topics, device, devices, history, operating, principals,
-            problem::Problem, purge, rollouts, search, sessions, shadows, writes,
+            problem::Problem, purge, queries, rollouts, search, sessions, shadows, writes,
         },
         auth::sign_in,
         dashboard, openapi,
@@ -65,6 +65,10 @@ fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {
             Operation::GetSession => methods.get(sessions::get),
             Operation::EndSession => methods.delete(sessions::end),
             Operation::ListRetained => methods.get(sessions::retained),
+            Operation::ListQueries => methods.get(queries::list),
+            Operation::GetQuery => methods.get(queries::get),
+            Operation::PutQuery => methods.put(queries::put),
+            Operation::DeleteQuery => methods.delete(queries::delete),
             Operation::ListRollouts => methods.get(rollouts::list),
             Operation::GetRollout => methods.get(rollouts::get),
             Operation::PutRollout => methods.put(rollouts::create::put),

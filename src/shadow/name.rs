@@ -105,7 +105,13 @@ pub(crate) fn excerpt(text: &str, chars_max: usize) -> &str {
     text.char_indices().nth(chars_max).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
 }
 
-fn check(text: &str, max: usize, extra: fn(char) -> bool, allowed: &'static str) -> Result<Arc<str>, NameError> {
+/// Checks that `text` has 1 to `max` bytes of letters, digits and `extra`; `allowed` lists all of them for the error.
+pub(crate) fn check(
+    text: &str,
+    max: usize,
+    extra: fn(char) -> bool,
+    allowed: &'static str,
+) -> Result<Arc<str>, NameError> {
     let shown = || excerpt(text, 64).to_owned();
     if text.is_empty() || text.len() > max {
         return Err(NameError::Length { name: shown(), length: text.len(), max });

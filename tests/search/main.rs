@@ -12,6 +12,7 @@ mod command;
 mod docs;
 mod limits;
 mod live;
+mod named;
 mod paging;
 mod results;
 mod rights;

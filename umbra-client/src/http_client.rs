@@ -7,6 +7,7 @@ mod aggregate;
 mod event_stream;
 mod events;
 mod listing;
+mod queries;
 mod rollouts;
 mod sessions;
 mod transport;
@@ -26,6 +27,7 @@ pub use listing::{
     DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, FoundDevice, HistoryEntry, HistoryQuery, Pages,
     PathChange, PurgeQuery, PurgeStep, SearchQuery, ShadowEntry,
 };
+pub use queries::NamedQuery;
 pub use rollouts::{Progress, Rollout, RolloutCommand, RolloutDevice, RolloutWave};
 pub use sessions::{GrantedFilter, RetainedEntry, SessionDetail, SessionEntry, SessionQuery};
 pub use transport::Body;

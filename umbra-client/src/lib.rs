@@ -77,7 +77,7 @@ pub use equality::same_value;
 pub use error::{ConnectionError, Error, ErrorKind};
 pub use http_client::{
     AggregateQuery, Body, Changes, DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, FoundDevice,
-    GrantedFilter, HistoryEntry, HistoryQuery, HttpClient, Pages, PathChange, Progress, PurgeQuery, PurgeStep,
+    GrantedFilter, HistoryEntry, HistoryQuery, HttpClient, NamedQuery, Pages, PathChange, Progress, PurgeQuery, PurgeStep,
     Rejections, RetainedEntry, Rollout, RolloutCommand, RolloutDevice, RolloutWave, SearchQuery, SessionDetail,
     SessionEntry, SessionQuery, ShadowEntry,
 };

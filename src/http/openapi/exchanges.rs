@@ -1,5 +1,6 @@
 //! The requests and responses of each operation.
 
+mod queries;
 mod rollouts;
 
 use super::super::operation::Operation;
@@ -48,6 +49,10 @@ pub(super) fn of(operation: Operation) -> Exchange {
         Operation::GetSession => get_mqtt_session(),
         Operation::EndSession => end_session(),
         Operation::ListRetained => list_retained(),
+        Operation::ListQueries => queries::list(),
+        Operation::PutQuery => queries::put(),
+        Operation::GetQuery => queries::get(),
+        Operation::DeleteQuery => queries::delete(),
         Operation::ListRollouts => rollouts::list(),
         Operation::PutRollout => rollouts::put(),
         Operation::GetRollout => rollouts::get(),

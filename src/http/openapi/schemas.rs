@@ -1,6 +1,7 @@
 //! The JSON Schemas of requests and responses.
 
 mod aws_index;
+mod queries;
 mod rollouts;
 
 use serde_json::{Map, Value, json};
@@ -29,6 +30,7 @@ pub(super) fn all(limits: &DocumentLimits) -> Map<String, Value> {
     entries(&mut schemas);
     mqtt(&mut schemas);
     cluster(&mut schemas);
+    queries::all(&mut schemas);
     rollouts::all(&mut schemas);
     aws(&mut schemas);
     schemas

@@ -236,7 +236,9 @@ impl ServerParts {
         });
         let queries = NamedQueries::restore(queries, named::configured(config)?, &service);
         let search = FleetSearch::new(service.clone(), changes, telemetry.clone(), authority.clone(), queries);
-        let api = Api::new(Arc::new(search), telemetry, rollouts, limits);
+        let search = Arc::new(search);
+        broker.set_search(&search);
+        let api = Api::new(search, telemetry, rollouts, limits);
         let quotas = service.quotas().clone();
         let listener_context =
             ListenerContext { quotas, connection_permits, counters: listeners, closing: broker.closing() };

@@ -18,7 +18,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     num::NonZeroU16,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -61,6 +61,7 @@ use crate::{
         logging::{LineLimit, Shortened, limited_info},
         metrics::{Counters, DropCounters},
     },
+    search::FleetSearch,
     shadow::DocumentLimits,
 };
 
@@ -86,6 +87,8 @@ pub struct Broker {
     pub drops: Arc<DropCounters>,
     /// The way of the state that survives a restart to the store.
     pub(super) recorder: Recorder,
+    /// The searches of the fleet, once they are there; owned by the server, since they read presence here.
+    search: OnceLock<Weak<FleetSearch>>,
     /// Limit on log lines about refusals that carry no reason to the client.
     pub refusals: LineLimit,
     closing: watch::Sender<bool>,
@@ -151,6 +154,7 @@ impl Broker {
             authority,
             counters: Arc::default(),
             drops: Arc::default(),
+            search: OnceLock::new(),
             refusals: LineLimit::default(),
             closing: watch::Sender::new(false),
             wills: Mutex::default(),
@@ -158,6 +162,16 @@ impl Broker {
             client_ids: (RandomState::new(), AtomicU64::new(0)),
             peers: OnceLock::new(),
         }
+    }
+
+    /// Sets the searches of the fleet, with which sessions follow named queries. Only the first call has an effect.
+    pub fn set_search(&self, search: &Arc<FleetSearch>) {
+        let _ = self.search.set(Arc::downgrade(search));
+    }
+
+    /// Returns the searches of the fleet, while the server has them.
+    pub(super) fn search(&self) -> Option<Arc<FleetSearch>> {
+        self.search.get()?.upgrade()
     }
 
     /// Returns a new session for a client with `access`.

@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     time::Instant,
 };
 
@@ -56,6 +56,11 @@ impl Client {
         })?;
         stream.set_nonblocking(false)?;
         Ok(Self::over(stream, protocol))
+    }
+
+    /// As [`Client::open`], at another listener.
+    pub fn open_at(address: SocketAddr, protocol: Protocol) -> Self {
+        Self::over(TcpStream::connect(address).expect("the server listens"), protocol)
     }
 
     fn over(stream: TcpStream, protocol: Protocol) -> Self {

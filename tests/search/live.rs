@@ -11,9 +11,11 @@ use crate::{
         client::Client,
         eventually,
         http::{Http, Reply},
-        wire::V5,
+        wire::{Connect, V5},
     },
+    named::store,
     site::{Site, encoded, ids, put},
+    topics::Follower,
 };
 
 /// A client of a live query, with the set that it has from the events.
@@ -102,6 +104,18 @@ impl Live {
             self.read().unwrap_or_else(|| panic!("{about}: the stream ended at '{}': {:?}", self.found(), self.end));
         }
     }
+}
+
+/// Follows a named query over MQTT in a session that outlives its connection, and is there already if `is_known`.
+fn follow(site: &Site, name: &str, is_known: bool) -> Follower {
+    // Its name is that of no device of the test.
+    let connect = Connect::persistent(V5, &format!("follower-{name}"));
+    let (mut client, answer) = Client::connect_as(&site.0, &connect);
+    assert_eq!(answer.session_present, is_known);
+    if !is_known {
+        client.subscribe(&[(&format!("shadow/$query/{name}/#"), 1)]);
+    }
+    Follower::new(client, name)
 }
 
 fn delete(client: &mut Http, path: &str) {
@@ -296,7 +310,7 @@ fn streams_are_counted() {
     assert_eq!((refused.status, &refused.json()["error"], open.len()), (429, &json!("too-many-requests"), 1));
 }
 
-/// Whatever happens, at each quiet moment a client has the devices that a fresh query finds.
+/// Whatever happens, at each quiet moment a client has the devices that a fresh query finds, over HTTP and MQTT.
 #[test]
 fn at_quiet_moments_the_set_is_that_of_a_fresh_query() {
     const QUERIES: [&str; 5] = [
@@ -313,6 +327,9 @@ fn at_quiet_moments_the_set_is_that_of_a_fresh_query() {
         let mut connected: Vec<Option<Client>> = (0..6).map(|_| None).collect();
         let open = |site: &Site, query| Live::open(site, "web", query).unwrap_or_else(|refused| panic!("{refused:?}"));
         let mut streams: Vec<Live> = QUERIES.iter().map(|query| open(&site, query)).collect();
+        let names: Vec<String> = (0..QUERIES.len()).map(|number| format!("q{number}")).collect();
+        names.iter().zip(QUERIES).for_each(|(name, query)| store(&site, name, query));
+        let mut followers: Vec<Follower> = names.iter().map(|name| follow(&site, name, false)).collect();
         for round in 0..12 {
             let mut client = site.client("web");
             for _ in 0..random.next() % 30 {
@@ -346,6 +363,11 @@ fn at_quiet_moments_the_set_is_that_of_a_fresh_query() {
                 site.0.restart();
                 connected.iter_mut().for_each(|client| *client = None);
             }
+            for follower in &mut followers {
+                if round % 4 == 3 || random.next().is_multiple_of(3) {
+                    *follower = follow(&site, &follower.name.clone(), true);
+                }
+            }
             for (live, query) in streams.iter_mut().zip(QUERIES) {
                 if round % 4 == 3 || random.next().is_multiple_of(3) {
                     let resumed = Live::resume(&site, "web", query, Some(&live.id), live.devices.clone());
@@ -360,9 +382,10 @@ fn at_quiet_moments_the_set_is_that_of_a_fresh_query() {
                 let seen = found.split_whitespace().all(|id| expected.iter().any(|other| other == id));
                 seen.then_some(())
             });
-            for (live, query) in streams.iter_mut().zip(QUERIES) {
+            for ((live, follower), query) in streams.iter_mut().zip(&mut followers).zip(QUERIES) {
                 let fresh = ids(&site.search(&[("q", query), ("limit", "100")]));
                 live.wait_for(&fresh, &format!("{about}: {query}"));
+                follower.wait_for(&fresh, &format!("{about}, over MQTT: {query}"));
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Searches and aggregates over HTTP, by `umbrad search` and `umbrad aggregate`: results, pages while others write, rights, refusals and limits.
+//! Searches and aggregates over HTTP, by `umbrad search` and `umbrad aggregate`: results, pages while others write, rights,
+//! refusals and limits. Live queries as server-sent events, and named ones over MQTT.
 //!
 //! The answers of single queries are tested beside the query language, in `src/fleet/query/tests/`.
 
@@ -17,3 +18,4 @@ mod paging;
 mod results;
 mod rights;
 mod site;
+mod topics;

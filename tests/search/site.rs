@@ -10,7 +10,7 @@ use crate::harness::{
 };
 
 /// Besides the administrator's: `partial` may read a part of the lamps, `shop` all of what begins with `shop-`, `slow` may
-/// cause little work, and for `small` little is kept.
+/// cause little work, and for `small` little is kept. Over MQTT, `blind` may read no device, and `few` have few streams.
 const LISTENERS: &str = r#"
 [[listener]]
 name = "web"
@@ -47,6 +47,33 @@ kind = "http"
 bind = "127.0.0.1:0"
 anonymous_role = "small"
 
+[[listener]]
+name = "partial-mqtt"
+kind = "mqtt"
+bind = "127.0.0.1:0"
+anonymous_role = "partial"
+
+[[listener]]
+name = "blind-mqtt"
+kind = "mqtt"
+bind = "127.0.0.1:0"
+anonymous_role = "blind"
+
+[[listener]]
+name = "few-mqtt"
+kind = "mqtt"
+bind = "127.0.0.1:0"
+anonymous_role = "few"
+
+[[rule]]
+role = "blind"
+subscribe = ["news"]
+
+[[rule]]
+role = "few"
+devices = ["*"]
+read = ["/reported"]
+
 [[rule]]
 role = "small"
 devices = ["*"]
@@ -74,6 +101,10 @@ role = "app"
 [[role]]
 role = "slow"
 work = 100
+
+[[role]]
+role = "few"
+sessions = 2
 
 [[role]]
 role = "small"

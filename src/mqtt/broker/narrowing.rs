@@ -7,7 +7,7 @@
 
 use crate::{
     auth::{Access, DeviceRange, Operation, is_reserved},
-    mqtt::protocol::topic::TopicFilter,
+    mqtt::{protocol::topic::TopicFilter, shadow::query_topics},
 };
 
 /// Returns the filters to which the rights of a session narrow `filter`; `None` if it stays as it is.
@@ -15,6 +15,10 @@ use crate::{
 /// They select every topic that `filter` selects and the session may receive, and no topic that `filter` does not
 /// select. They may overlap.
 pub(in crate::mqtt) fn narrowed(access: &Access, filter: &TopicFilter) -> Option<Vec<TopicFilter>> {
+    // The messages of a query are made for one session with its rights.
+    if query_topics::is_of_queries(filter.as_str()) {
+        return None;
+    }
     // The members of a shared subscription have to be at one filter, to take turns.
     if !is_wildcard(filter) || filter.share().is_some() || access.is_everything() {
         return None;

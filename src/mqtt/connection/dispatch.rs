@@ -23,11 +23,13 @@ use crate::{
         },
         session::{AckId, AckResult, Inbound},
         shadow::{
+            query_topics,
             request::{ReceivedIdentifier, ReceivedRequest, Request, RequestOrigin, ResponseTopic},
             topics::{Destination, RequestKind},
         },
     },
     observability::logging::{Shortened, limited_info},
+    search::named::QueryName,
     shadow::{Rejection, ShadowKey, Timestamp},
     store::RowEdit,
     wire::Dialect,
@@ -322,6 +324,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !self.client.outbox.with_access(|access| rights::may_subscribe(access, filter)) {
             return Err(Reason::NOT_AUTHORIZED);
         }
+        let query = query_topics::query_of(filter).transpose()?;
+        let outbox = &self.client.outbox;
+        let admitted = |name: &QueryName| self.client.resync.admit_query(name, &self.broker, outbox);
+        let permit = query.as_ref().map(admitted).transpose()?.flatten();
         let known = self.client.filters.contains(filter);
         if !known && let Err(cause) = self.client.filters.add(filter, self.broker.limits.filters_max) {
             self.broker.service.quotas().count_for(cause, self.key.principal.name());
@@ -340,7 +346,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let row = subscription_row::put(self.client.outbox.id(), &subscription, subscription_id);
             self.broker.recorder.write(vec![row]);
         }
-        self.client.resync.subscribed(subscription, subscription_id, subscribed);
+        match query {
+            Some(name) => self.client.resync.subscribed_to_query(name, &subscription, subscribed, permit),
+            None => self.client.resync.subscribed(subscription, subscription_id, subscribed),
+        }
         Ok(granted)
     }
 

@@ -5,6 +5,7 @@
 //! newest state from the journal.
 
 pub mod fan_out;
+pub(super) mod query_topics;
 pub(super) mod rendering;
 pub(super) mod request;
 pub(super) mod resync;

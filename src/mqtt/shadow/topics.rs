@@ -3,11 +3,11 @@
 //! `shadow/<id>` and `shadow/<id>/name/<name>` are the prefixes of a shadow's topics, `$aws/things/<id>/shadow` and
 //! `$aws/things/<id>/shadow/name/<name>` those of the same shadow in the AWS dialect. A client may publish to
 //! `…/update`, `…/get` and `…/delete` below a prefix. Only the service publishes to the other topics below `shadow/`,
-//! `$aws`, `$SYS` and `$share`. All other topics are ordinary, including other ones that begin with `$`.
+//! `$aws`, `$SYS` and `$share`, and so [`query_topics`]. All other topics are ordinary, including other ones that begin with `$`.
 
 use crate::{
     auth,
-    mqtt::protocol::topic::TopicName,
+    mqtt::{protocol::topic::TopicName, shadow::query_topics},
     shadow::{DeviceId, ShadowKey, ShadowName, excerpt, name::NameError},
     wire::Dialect,
 };
@@ -103,7 +103,9 @@ impl Destination {
     #[must_use]
     pub fn of(topic: &TopicName) -> Self {
         let topic = topic.as_str();
-        let (parts, dialect) = if let Some(rest) = topic.strip_prefix(NATIVE) {
+        let (parts, dialect) = if query_topics::is_of_queries(topic) {
+            (None, Dialect::Native)
+        } else if let Some(rest) = topic.strip_prefix(NATIVE) {
             (rest.split_once('/'), Dialect::Native)
         } else if auth::is_reserved(topic) {
             let parts = topic.strip_prefix(AWS).and_then(|rest| rest.split_once('/'));
@@ -339,6 +341,8 @@ mod tests {
             ("shadow/x/updat", "unknown operation 'updat': known are update, get and delete"),
             ("shadow/d1/presence", RESERVED),
             ("shadow/d1/name/a.b/update", "invalid shadow name: 'a.b' holds '.', allowed are A-Z a-z 0-9 : _ - $"),
+            ("shadow/$query/q/count", RESERVED),
+            ("shadow/$query", RESERVED),
             ("shadow", "ordinary"),
             ("shadows/d1/update", "ordinary"),
             ("/shadow/d1/update", "ordinary"),

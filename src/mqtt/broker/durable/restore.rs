@@ -288,6 +288,7 @@ impl Broker {
         for (subscription, id) in subscriptions {
             // What was granted stays, also above a limit that was lowered meanwhile.
             client.filters.restore(&subscription);
+            client.resync.restored(&subscription.filter);
             if let Err(reason) = self.router.subscribe(&client.outbox, &subscription, id) {
                 tracing::error!(
                     filter = subscription.filter.as_str(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::mqtt::broker::outbox::{ChangedPresence, FanOutPosition, Outbox, Unsent, queue::DeliveryClass};
+use crate::mqtt::broker::outbox::{ChangedPresence, FanOutPosition, Inner, Outbox, Unsent, queue::DeliveryClass};
 use crate::{
     mqtt::{
         protocol::{message::Message, topic::TopicName},
@@ -56,6 +56,11 @@ impl Outbox {
     pub fn needs_resync(&self) -> bool {
         let inner = self.inner.lock();
         inner.resync.since().is_some() || !inner.presence.is_empty()
+    }
+
+    /// Wakes the connection, which has something to send that is not queued here.
+    pub fn wake(&self) {
+        self.change(Inner::wake_always);
     }
 
     /// Returns true if a reply is queued, which a resync must not overtake.

@@ -1,5 +1,6 @@
 //! Resync: messages that a connection reads and sends beside those of its outbox. They report the presence of devices,
-//! the changes that the session missed, and retained messages for its new subscriptions.
+//! the changes that the session missed, retained messages for its new subscriptions, and the devices of the named queries that
+//! it follows ([`queries`]).
 //!
 //! A session that was absent or too slow has a journal sequence above which it was sent nothing
 //! ([`Outbox::resync_since`]). The journal is read from there to its head. An entry that is still the newest of its
@@ -9,7 +10,7 @@
 //! Most sessions select few devices ([`selects::few`]). If the journal has many entries for them to read, only the newest
 //! entry of each shadow of these devices is read, so a device that returns causes no work for the changes of others.
 //!
-//! Turns: the three sources take turns, and together they have a turn after every few deliveries of the outbox
+//! Turns: the four sources take turns, and together they have a turn after every few deliveries of the outbox
 //! ([`Resync::is_due`]). Thus none of them waits for a queue that never empties. A message that would overtake older
 //! queued ones waits for them ([`step`]): missed changes wait for replies, a retained document waits for the events of
 //! its shadow. This wait ends, since each lane of the outbox has its turns too.
@@ -24,6 +25,7 @@
 
 mod missed;
 mod pending;
+mod queries;
 mod selects;
 mod step;
 #[cfg(test)]
@@ -35,9 +37,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(in crate::mqtt) use self::queries::QueryPermit;
 use self::{
     missed::MissedChanges,
     pending::{PendingQueue, PendingRetained, ResyncStage},
+    queries::LiveQueries,
     selects::{Devices, Documents},
     step::{Reader, ResyncStep, RetainedSelection, Skip},
 };
@@ -54,11 +58,12 @@ use crate::{
         },
         protocol::{
             message::Delivery,
-            packet::{RetainHandling, Subscription},
+            packet::{Reason, RetainHandling, Subscription},
             topic::TopicFilter,
         },
-        shadow::topics::Event,
+        shadow::{query_topics, topics::Event},
     },
+    search::named::QueryName,
     shadow::Rejection,
     store::Listed,
 };
@@ -68,6 +73,7 @@ use crate::{
 pub(in crate::mqtt) struct Resync {
     /// `None` for most sessions, which have nothing to resync.
     work: Option<Box<ResyncWork>>,
+    queries: LiveQueries,
     /// Number of SUBSCRIBE packets so far.
     subscribes: u32,
     /// Deliveries of the outbox since the last turn.
@@ -107,6 +113,7 @@ enum Source {
     Presence,
     MissedChanges,
     Retained,
+    Queries,
 }
 
 /// The result of [`Resync::next`].
@@ -134,6 +141,38 @@ impl Resync {
     /// Marks the beginning of the subscriptions of another SUBSCRIBE.
     pub(in crate::mqtt) fn subscribing(&mut self) {
         self.subscribes = self.subscribes.wrapping_add(1);
+    }
+
+    /// Returns the permit for a subscription to the named query `name` of the session of `outbox`.
+    ///
+    /// # Errors
+    ///
+    /// The reason that it may not have one.
+    pub(in crate::mqtt) fn admit_query(
+        &self,
+        name: &QueryName,
+        broker: &Broker,
+        outbox: &Outbox,
+    ) -> Result<QueryPermit, Reason> {
+        self.queries.admit(name, broker, outbox)
+    }
+
+    /// Adds a subscription to the named query `name`, which is followed from now on.
+    pub(in crate::mqtt) fn subscribed_to_query(
+        &mut self,
+        name: QueryName,
+        subscription: &Subscription,
+        subscribed: SubscriptionChange,
+        permit: QueryPermit,
+    ) {
+        self.queries.subscribed(name, subscription, subscribed, permit);
+    }
+
+    /// Adds a subscription from before a restart.
+    pub(in crate::mqtt) fn restored(&mut self, filter: &TopicFilter) {
+        if let Some(Ok(name)) = query_topics::query_of(filter) {
+            self.queries.restored(name, filter);
+        }
     }
 
     /// Queues the retained messages for a subscription if its retain handling asks for them.
@@ -176,11 +215,13 @@ impl Resync {
         if let Some(work) = &mut self.work {
             (work.missed, work.paused) = (MissedChanges::default(), None);
         }
+        self.queries.detach();
         self.release();
     }
 
     /// Drops the messages for `filter`.
     pub(in crate::mqtt) fn unsubscribed(&mut self, filter: &TopicFilter) {
+        self.queries.unsubscribed(filter);
         if let Some(work) = &mut self.work {
             work.retained.pending.remove(filter);
             // All steps are for one subscription, since a page is read when there are none.
@@ -196,7 +237,7 @@ impl Resync {
         match &self.work {
             Some(work) if work.paused.is_some() => true,
             Some(work) if !work.is_done() => false,
-            _ => !outbox.needs_resync(),
+            _ => !outbox.needs_resync() && !self.queries.is_ready(outbox),
         }
     }
 
@@ -229,11 +270,11 @@ impl Resync {
         broker: &Broker,
         own: &SessionKey,
         filters: &Filters,
-        outbox: &Outbox,
+        outbox: &Arc<Outbox>,
         window_open: bool,
     ) -> Next {
         let reader = Reader { broker, own, filters, outbox, window_open };
-        let next = self.work.get_or_insert_default().next(reader).await;
+        let next = self.work.get_or_insert_default().next(reader, &mut self.queries).await;
         self.release();
         if !matches!(next, Next::Nothing) {
             self.deliveries = 0; // a source that has to wait keeps its turn
@@ -252,7 +293,7 @@ impl ResyncWork {
         self.missed.is_done() && self.presence.is_done() && self.retained.is_done()
     }
 
-    async fn next(&mut self, reader: Reader<'_>) -> Next {
+    async fn next(&mut self, reader: Reader<'_>, queries: &mut LiveQueries) -> Next {
         let (mut pages, mut nothing) = (0, 0);
         while pages < PAGES_AT_ONCE && nothing < SOURCES {
             let source = self.turn;
@@ -261,6 +302,7 @@ impl ResyncWork {
                 Source::Presence => self.presence.next(reader).await,
                 Source::MissedChanges => self.missed.next(reader).await,
                 Source::Retained => self.retained.next(reader).await,
+                Source::Queries => Ok(queries.next(reader)),
             };
             match found {
                 Ok(SourceResult::Delivery(delivery)) => return Next::Delivery(delivery),
@@ -398,7 +440,8 @@ impl Source {
         match self {
             Self::Presence => Self::MissedChanges,
             Self::MissedChanges => Self::Retained,
-            Self::Retained => Self::Presence,
+            Self::Retained => Self::Queries,
+            Self::Queries => Self::Presence,
         }
     }
 }
@@ -407,7 +450,7 @@ impl Source {
 const TURN: u8 = 3;
 
 /// Number of sources that take turns.
-const SOURCES: usize = 3;
+const SOURCES: usize = 4;
 
 /// Pause after a failed read of the store.
 const PAUSE: Duration = Duration::from_secs(5);

@@ -80,7 +80,7 @@ pub(super) struct Reader<'a> {
     pub(super) broker: &'a Broker,
     pub(super) own: &'a SessionKey,
     pub(super) filters: &'a Filters,
-    pub(super) outbox: &'a Outbox,
+    pub(super) outbox: &'a Arc<Outbox>,
     /// True if a message at QoS 1 or 2 may be sent now.
     pub(super) window_open: bool,
 }
@@ -223,7 +223,7 @@ impl Reader<'_> {
     }
 
     /// Returns the options with which the session's subscriptions select `topic`, whose messages have QoS 1.
-    fn select(&self, topic: String) -> Result<(String, Selection), Skip> {
+    pub(super) fn select(&self, topic: String) -> Result<(String, Selection), Skip> {
         let selection = self.broker.router.selection(self.outbox, &topic).ok_or(Skip::Void)?;
         self.wait_for_window(selection.qos())?;
         Ok((topic, selection))

@@ -7,7 +7,7 @@
 //! *Invariant:* a [`Device`] has only what its reader may see. Its documents were cut to the readable paths, and its
 //! delta and drift made from these, so neither a predicate nor its negation depends on a hidden value.
 //!
-//! The scan of the store is in [`crate::engine`], the operations in [`crate::http`].
+//! The scan of the store is in [`crate::engine`], searches on behalf of a reader in [`crate::search`].
 
 pub mod aggregate;
 pub mod device;

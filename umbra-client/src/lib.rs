@@ -77,9 +77,9 @@ pub use equality::same_value;
 pub use error::{ConnectionError, Error, ErrorKind};
 pub use http_client::{
     AggregateQuery, Body, Changes, DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, FoundDevice,
-    GrantedFilter, HistoryEntry, HistoryQuery, HttpClient, NamedQuery, Pages, PathChange, Progress, PurgeQuery, PurgeStep,
-    Rejections, RetainedEntry, Rollout, RolloutCommand, RolloutDevice, RolloutWave, SearchQuery, SessionDetail,
-    SessionEntry, SessionQuery, ShadowEntry,
+    GrantedFilter, HistoryEntry, HistoryQuery, HttpClient, NamedQuery, Pages, PathChange, Progress, PurgeQuery,
+    PurgeStep, Rejections, RetainedEntry, Rollout, RolloutCommand, RolloutDevice, RolloutWave, SearchQuery,
+    SessionDetail, SessionEntry, SessionQuery, ShadowEntry,
 };
 pub use merge::{Collision, merge};
 pub use messages::{Message, Messages, Qos};

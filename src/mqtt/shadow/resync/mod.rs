@@ -71,9 +71,8 @@ use crate::{
 /// Everything that has yet to be read and sent.
 #[derive(Debug, Default)]
 pub(in crate::mqtt) struct Resync {
-    /// `None` for most sessions, which have nothing to resync.
+    /// `None` for most sessions, which have nothing to resync and follow no query.
     work: Option<Box<ResyncWork>>,
-    queries: LiveQueries,
     /// Number of SUBSCRIBE packets so far.
     subscribes: u32,
     /// Deliveries of the outbox since the last turn.
@@ -85,6 +84,7 @@ struct ResyncWork {
     missed: MissedChanges,
     presence: Presence,
     retained: Retained,
+    queries: LiveQueries,
     /// The source that is next.
     turn: Source,
     /// The time until which the store is not read after a failure.
@@ -154,7 +154,10 @@ impl Resync {
         broker: &Broker,
         outbox: &Outbox,
     ) -> Result<QueryPermit, Reason> {
-        self.queries.admit(name, broker, outbox)
+        match &self.work {
+            Some(work) => work.queries.admit(name, broker, outbox),
+            None => LiveQueries::default().admit(name, broker, outbox),
+        }
     }
 
     /// Adds a subscription to the named query `name`, which is followed from now on.
@@ -165,13 +168,14 @@ impl Resync {
         subscribed: SubscriptionChange,
         permit: QueryPermit,
     ) {
-        self.queries.subscribed(name, subscription, subscribed, permit);
+        let work = self.work.get_or_insert_default();
+        work.queries.subscribed(name, subscription, subscribed, permit);
     }
 
     /// Adds a subscription from before a restart.
     pub(in crate::mqtt) fn restored(&mut self, filter: &TopicFilter) {
         if let Some(Ok(name)) = query_topics::query_of(filter) {
-            self.queries.restored(name, filter);
+            self.work.get_or_insert_default().queries.restored(name, filter);
         }
     }
 
@@ -214,15 +218,15 @@ impl Resync {
     pub(in crate::mqtt) fn detach(&mut self) {
         if let Some(work) = &mut self.work {
             (work.missed, work.paused) = (MissedChanges::default(), None);
+            work.queries.detach();
         }
-        self.queries.detach();
         self.release();
     }
 
     /// Drops the messages for `filter`.
     pub(in crate::mqtt) fn unsubscribed(&mut self, filter: &TopicFilter) {
-        self.queries.unsubscribed(filter);
         if let Some(work) = &mut self.work {
+            work.queries.unsubscribed(filter);
             work.retained.pending.remove(filter);
             // All steps are for one subscription, since a page is read when there are none.
             if work.retained.steps.front().is_some_and(|step| step.is_for(filter)) {
@@ -236,8 +240,8 @@ impl Resync {
     pub(in crate::mqtt) fn is_idle(&self, outbox: &Outbox) -> bool {
         match &self.work {
             Some(work) if work.paused.is_some() => true,
-            Some(work) if !work.is_done() => false,
-            _ => !outbox.needs_resync() && !self.queries.is_ready(outbox),
+            Some(work) if !work.is_done() || work.queries.is_ready(outbox) => false,
+            _ => !outbox.needs_resync(),
         }
     }
 
@@ -274,7 +278,7 @@ impl Resync {
         window_open: bool,
     ) -> Next {
         let reader = Reader { broker, own, filters, outbox, window_open };
-        let next = self.work.get_or_insert_default().next(reader, &mut self.queries).await;
+        let next = self.work.get_or_insert_default().next(reader).await;
         self.release();
         if !matches!(next, Next::Nothing) {
             self.deliveries = 0; // a source that has to wait keeps its turn
@@ -284,7 +288,7 @@ impl Resync {
 
     /// Frees the memory when nothing is left.
     fn release(&mut self) {
-        self.work.take_if(|work| work.is_done() && work.paused.is_none());
+        self.work.take_if(|work| work.is_done() && work.paused.is_none() && work.queries.is_empty());
     }
 }
 
@@ -293,7 +297,7 @@ impl ResyncWork {
         self.missed.is_done() && self.presence.is_done() && self.retained.is_done()
     }
 
-    async fn next(&mut self, reader: Reader<'_>, queries: &mut LiveQueries) -> Next {
+    async fn next(&mut self, reader: Reader<'_>) -> Next {
         let (mut pages, mut nothing) = (0, 0);
         while pages < PAGES_AT_ONCE && nothing < SOURCES {
             let source = self.turn;
@@ -302,7 +306,7 @@ impl ResyncWork {
                 Source::Presence => self.presence.next(reader).await,
                 Source::MissedChanges => self.missed.next(reader).await,
                 Source::Retained => self.retained.next(reader).await,
-                Source::Queries => Ok(queries.next(reader)),
+                Source::Queries => Ok(self.queries.next(reader)),
             };
             match found {
                 Ok(SourceResult::Delivery(delivery)) => return Next::Delivery(delivery),

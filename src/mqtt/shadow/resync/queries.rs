@@ -48,9 +48,9 @@ const RETRY_WAIT: Duration = Duration::from_secs(60);
 /// The time after which devices that could not be read are read again.
 const READ_WAIT: Duration = Duration::from_secs(5);
 
-/// The queries of one session. `None` for most.
+/// The queries of one session.
 #[derive(Debug, Default)]
-pub(super) struct LiveQueries(Option<Box<VecDeque<FollowedQuery>>>);
+pub(super) struct LiveQueries(VecDeque<FollowedQuery>);
 
 /// A query that a session follows.
 #[derive(Debug)]
@@ -95,10 +95,10 @@ impl LiveQueries {
     ///
     /// The reason that it may not.
     pub(super) fn admit(&self, name: &QueryName, broker: &Broker, outbox: &Outbox) -> Result<QueryPermit, Reason> {
-        if self.iter().any(|query| query.name == *name) {
+        if self.0.iter().any(|query| query.name == *name) {
             return Ok(None);
         }
-        if self.iter().count() >= QUERIES_MAX {
+        if self.0.len() >= QUERIES_MAX {
             return Err(Reason::QUOTA_EXCEEDED);
         }
         let search = broker.search().ok_or(Reason::IMPLEMENTATION_SPECIFIC)?;
@@ -134,22 +134,25 @@ impl LiveQueries {
 
     /// Removes a subscription.
     pub(super) fn unsubscribed(&mut self, filter: &TopicFilter) {
-        let Some(queries) = &mut self.0 else { return };
-        queries.iter_mut().for_each(|query| query.filters.retain(|other| other != filter));
-        queries.retain(|query| !query.filters.is_empty());
-        self.0.take_if(|queries| queries.is_empty());
+        self.0.iter_mut().for_each(|query| query.filters.retain(|other| other != filter));
+        self.0.retain(|query| !query.filters.is_empty());
     }
 
     /// Ends the tasks. The next connection begins with the complete sets.
     pub(super) fn detach(&mut self) {
-        for query in self.0.iter_mut().flat_map(|queries| queries.iter_mut()) {
+        for query in &mut self.0 {
             (query.running, query.permit, query.is_silent) = (None, None, false);
         }
     }
 
+    /// Returns true if the session follows none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns true if a message may have to be sent, or a task to be begun.
     pub(super) fn is_ready(&self, outbox: &Outbox) -> bool {
-        self.iter().any(|query| match &query.running {
+        self.0.iter().any(|query| match &query.running {
             Some(running) => {
                 !running.waiting.is_empty() || !running.events.is_empty() || !running.has_rights_of(outbox)
             }
@@ -159,10 +162,9 @@ impl LiveQueries {
 
     /// Returns the next message of the queries, which take turns.
     pub(super) fn next(&mut self, reader: Reader<'_>) -> SourceResult {
-        let Some(queries) = &mut self.0 else { return SourceResult::Nothing };
-        for _ in 0..queries.len() {
-            queries.rotate_left(1);
-            match queries.back_mut().map(|query| query.next(reader)) {
+        for _ in 0..self.0.len() {
+            self.0.rotate_left(1);
+            match self.0.back_mut().map(|query| query.next(reader)) {
                 None | Some(SourceResult::Nothing) => {}
                 Some(found) => return found,
             }
@@ -170,13 +172,9 @@ impl LiveQueries {
         SourceResult::Nothing
     }
 
-    fn iter(&self) -> impl Iterator<Item = &FollowedQuery> {
-        self.0.iter().flat_map(|queries| queries.iter())
-    }
-
     /// Returns the query `name`, which is added if it is not there.
     fn entry(&mut self, name: QueryName) -> &mut FollowedQuery {
-        let queries = self.0.get_or_insert_default();
+        let queries = &mut self.0;
         let at = queries.iter().position(|query| query.name == name).unwrap_or_else(|| {
             queries.push_back(FollowedQuery {
                 name,

@@ -16,7 +16,7 @@ use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use umbra_client::DeviceId;
 
-use crate::oracle::{AcceptedUpdate, Convergence, ConvergenceTimes, Oracle, Violation};
+use crate::oracle::{AcceptedUpdate, Convergence, ConvergenceTimes, Oracle, RolledOut, Violation};
 
 /// A counter shared by threads.
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ pub(crate) struct Counters {
     pub(crate) gave_up: Counter,
     /// Deltas that a device applied.
     pub(crate) deltas: Counter,
-    /// Devices asked to install firmware by a wave.
+    /// Devices asked to install firmware by a rollout.
     pub(crate) firmware_asked: Counter,
     /// Devices rolled back after an installation that failed.
     pub(crate) firmware_rolled_back: Counter,
@@ -182,6 +182,24 @@ impl Recorder {
     /// Records that a command took effect.
     pub(crate) fn effect(&self, device: &DeviceId, id: &str) {
         lock(&self.oracle).effect(device, id);
+    }
+
+    /// Records that a device saw that it is asked to install `firmware`.
+    pub(crate) fn firmware_asked(&self, device: &DeviceId, firmware: &str) {
+        lock(&self.oracle).firmware_asked(device, firmware);
+    }
+
+    /// Records that a device is about to report that it runs `firmware`.
+    pub(crate) fn firmware_running(&self, device: &DeviceId, firmware: &str) {
+        lock(&self.oracle).firmware_running(device, firmware);
+    }
+
+    /// Records a rollout that has ended, by the client `writer`.
+    pub(crate) fn rolled_out(&self, writer: &DeviceId, rollout: RolledOut) {
+        self.counters
+            .firmware_asked
+            .add(rollout.devices.iter().filter(|device| device.version.is_some()).count() as u64);
+        lock(&self.oracle).rolled_out(writer, rollout);
     }
 
     /// Returns the distributions of the convergence times.

@@ -71,6 +71,7 @@ pub(crate) fn main(args: SoakArgs) -> anyhow::Result<ExitCode> {
     if args.connect.url.is_none() {
         let server = OwnServer::start(&args, settings.seed)?;
         settings.connect.url = Some(format!("mqtt://{}", server.address).parse()?);
+        settings.connect.http_url = Some(format!("http://{}", server.http).parse()?);
         own = Some(server);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
@@ -89,6 +90,7 @@ pub(crate) fn main(args: SoakArgs) -> anyhow::Result<ExitCode> {
 struct OwnServer {
     server: Server,
     address: SocketAddr,
+    http: SocketAddr,
     store: PathBuf,
     /// The progress at each kill that is left.
     kills: VecDeque<f64>,
@@ -104,9 +106,13 @@ impl OwnServer {
             umbrad.canonicalize().with_context(|| format!("{} is not there; see --umbrad", umbrad.display()))?;
         // A temporary directory may be in memory, where a sync is free.
         let scratch = Scratch::new(args.directory.as_deref().unwrap_or(beside), "soak-umbrad")?;
-        let (address, store) = (free_address()?, scratch.path().join("umbra.redb"));
+        let (address, http, store) = (free_address()?, free_address()?, scratch.path().join("umbra.redb"));
         let config = scratch.path().join("umbra.toml");
-        fs::write(&config, format!("{SETTINGS}\n[[listener]]\nname = \"devices\"\nbind = \"{address}\"\n"))?;
+        let listeners = [("devices", "mqtt", address), ("operators", "http", http)];
+        let listeners = listeners.map(|(name, kind, bind)| {
+            format!("[[listener]]\nname = \"{name}\"\nkind = \"{kind}\"\nbind = \"{bind}\"\n")
+        });
+        fs::write(&config, format!("{SETTINGS}\n{}", listeners.concat()))?;
         let mut command = Command::new(&umbrad);
         command.arg("serve").arg("--config").arg(&config);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("UMBRA__")) {
@@ -115,7 +121,7 @@ impl OwnServer {
         let mut server = Server::start("umbrad", command, scratch.path())?;
         server.wait_until_it_listens(address)?;
         let kills = schedule::kills(args.kills, seed).into();
-        Ok(Self { server, address, store, kills, _scratch: scratch })
+        Ok(Self { server, address, http, store, kills, _scratch: scratch })
     }
 
     /// Kills the server, and starts it again, as often as the progress wants it.

@@ -31,6 +31,11 @@ fn every_kind_of_device_converges_across_faults_and_a_kill_of_the_server() {
     assert_eq!(count("refused"), 0, "{report:#}\n{log}");
     assert_eq!(report["faults"]["kills of the server"], 1);
     assert!(count("commands") > 0 && count("effects") >= count("commands"), "{report:#}");
+    // The rollout goes on after the kill, if it was created before, and no device gets more than its wave allows.
+    let rollouts = report["rollouts"].as_array().unwrap_or_else(|| panic!("no rollouts in {report:#}"));
+    let [rollout] = rollouts.as_slice() else { panic!("not one rollout: {report:#}") };
+    assert_eq!((&rollout["state"], &rollout["devices"]), (&"completed".into(), &8.into()), "{report:#}\n{log}");
+    assert_eq!(rollout["waves"], serde_json::json!([4, 8]), "{report:#}");
     let groups: Vec<_> = report["convergence"].as_array().into_iter().flatten().map(|times| &times["group"]).collect();
     for group in ["thermostats", "meters", "locks", "pumps"] {
         assert!(groups.contains(&&Value::from(group)), "{group} has no convergence: {report:#}");

@@ -12,7 +12,9 @@
 //!   [`Violation::EffectMissing`]);
 //! - a version that nobody asked for, if the fleet alone writes the shadows ([`Violation::Unaccounted`]);
 //! - a device that did not converge ([`Violation::Unconverged`]), that got no delta ([`Violation::MissingDelta`], found by
-//!   the device itself), or whose shadow could not be read.
+//!   the device itself), or whose shadow could not be read;
+//! - a device that a rollout changed before its wave, or beyond the number of devices of its wave
+//!   ([`Violation::WaveExceeded`]).
 //!
 //! Other clients may write the same shadows. Their updates, and updates of unknown outcome, are versions that no reply
 //! assigned; they may have superseded any earlier write. The order of the replies does not matter, only their versions.
@@ -24,18 +26,21 @@ mod exactly_once;
 mod paths;
 mod verdict;
 mod versions;
+mod waves;
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use umbra_client::{DeviceId, Document, Version, same_value};
 
 pub(crate) use convergence::{Convergence, ConvergenceTimes};
 pub(crate) use verdict::Violation;
 pub(crate) use versions::VersionOrder;
+pub(crate) use waves::{RolledOut, RolledOutDevice};
 
 use exactly_once::{Commands, Keys};
 use versions::VersionSet;
+use waves::Waves;
 
 /// An accepted update.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +68,7 @@ pub(crate) struct AcceptedUpdate {
 pub(crate) struct Oracle {
     shadows: BTreeMap<DeviceId, ObservedShadow>,
     found: Vec<Violation>,
+    waves: Waves,
     /// True if the fleet alone writes the shadows.
     exclusive: bool,
 }
@@ -121,15 +127,7 @@ impl Oracle {
                 writer: update.writer.clone(),
             });
         }
-        for (path, value) in paths::writes(&update.state) {
-            let write = Write { version: update.version, writer: update.writer.clone(), value };
-            match shadow.last_writes.get(&path) {
-                Some(later) if later.version > write.version => {}
-                _ => {
-                    shadow.last_writes.insert(path, write);
-                }
-            }
-        }
+        shadow.wrote(&update.writer, update.version, &update.state);
         true
     }
 
@@ -147,6 +145,34 @@ impl Oracle {
     pub(crate) fn effect(&mut self, device: &DeviceId, id: &str) {
         let shadow = self.shadows.entry(device.clone()).or_default();
         self.found.extend(shadow.commands.effect(device, id));
+    }
+
+    /// Records that a device saw that it is asked to install `firmware`.
+    pub(crate) fn firmware_asked(&mut self, device: &DeviceId, firmware: &str) {
+        self.waves.asked(device, firmware);
+    }
+
+    /// Records that a device is about to report that it runs `firmware`.
+    pub(crate) fn firmware_running(&mut self, device: &DeviceId, firmware: &str) {
+        self.waves.running(device, firmware);
+    }
+
+    /// Records a rollout that has ended, by the client `writer`. Its updates are those of the fleet.
+    pub(crate) fn rolled_out(&mut self, writer: &DeviceId, rollout: RolledOut) {
+        let state = json!({"desired": {"firmware": rollout.firmware}});
+        for RolledOutDevice { id, version, .. } in &rollout.devices {
+            let Some(version) = *version else { continue };
+            let shadow = self.shadows.entry(id.clone()).or_default();
+            // A device whose shadow had the value before keeps its version.
+            shadow.versions.insert(version);
+            shadow.wrote(writer, version, &state);
+        }
+        self.waves.rolled_out(rollout);
+    }
+
+    /// Returns the rollouts that have ended.
+    pub(crate) fn rollouts(&self) -> &[RolledOut] {
+        self.waves.rollouts()
     }
 
     /// Returns the number of commands that were accepted, and that took effect.
@@ -173,6 +199,7 @@ impl Oracle {
         owned: impl Fn(&DeviceId) -> &'static [&'static str],
     ) -> Vec<Violation> {
         let mut violations = self.found.clone();
+        violations.extend(self.waves.judge());
         for (device, outcome) in finals {
             match outcome {
                 Err(reason) => {
@@ -210,6 +237,19 @@ impl Oracle {
 }
 
 impl ObservedShadow {
+    /// Records the paths that an accepted update has written.
+    fn wrote(&mut self, writer: &DeviceId, version: Version, state: &Value) {
+        for (path, value) in paths::writes(state) {
+            let write = Write { version, writer: writer.clone(), value };
+            match self.last_writes.get(&path) {
+                Some(later) if later.version > write.version => {}
+                _ => {
+                    self.last_writes.insert(path, write);
+                }
+            }
+        }
+    }
+
     fn judge(&self, device: &DeviceId, found: &Document, exclusive: bool, violations: &mut Vec<Violation>) {
         violations.extend(self.commands.missing(device));
         let versions = self.versions.missing();

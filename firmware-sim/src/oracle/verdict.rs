@@ -126,6 +126,15 @@ pub(crate) enum Violation {
         /// The field.
         path: String,
     },
+    /// A rollout changed a device before its wave, or beyond the number of devices of its wave.
+    WaveExceeded {
+        /// The device.
+        device: DeviceId,
+        /// The rollout.
+        rollout: String,
+        /// What the device shows.
+        reason: String,
+    },
     /// The final state could not be read.
     Unread {
         /// The device.
@@ -151,6 +160,7 @@ impl Violation {
             | Self::EffectTwice { .. }
             | Self::EffectMissing { .. }
             | Self::Unaccounted { .. }
+            | Self::WaveExceeded { .. }
             | Self::Unread { .. } => Version::default(),
         }
     }
@@ -170,6 +180,7 @@ impl Violation {
             | Self::FinalBehind { device, .. }
             | Self::MissingDelta { device, .. }
             | Self::Unconverged { device, .. }
+            | Self::WaveExceeded { device, .. }
             | Self::Unread { device, .. } => device,
         }
     }
@@ -219,6 +230,9 @@ impl fmt::Display for Violation {
             }
             Self::Unconverged { device, version, path } => {
                 write!(f, "not converged: {device} version {version} {path} differs from reported")
+            }
+            Self::WaveExceeded { device, rollout, reason } => {
+                write!(f, "wave exceeded by rollout {rollout}: {device}: {reason}")
             }
             Self::Unread { device, reason } => write!(f, "not read: {device}: {reason}"),
         }

@@ -89,6 +89,10 @@ pub(crate) enum Action {
     Unknown,
     /// Record the effect of a command.
     Effect(String),
+    /// Record that the device saw that it is asked to install this firmware.
+    Asked(String),
+    /// Record that the device is about to report that it runs the firmware that it was asked to install.
+    Running(String),
     /// Record a delta that the device applied.
     Obeyed(Value),
     /// The shadow at the end.
@@ -110,6 +114,10 @@ pub(crate) struct Device {
     /// Its own changes of `desired` that are not accepted yet.
     desire: Map<String, Value>,
     pending: Option<Pending>,
+    /// The firmware that it was asked to install last.
+    asked: Option<String>,
+    /// True until it has recorded that it runs that firmware.
+    is_installing: bool,
     /// The key of the report accepted last, whose duplicate may still be answered.
     answered: Option<AcceptedUpdate>,
     answered_key: String,
@@ -170,6 +178,8 @@ impl Device {
             known: None,
             desire: Map::new(),
             pending: None,
+            asked: None,
+            is_installing: false,
             answered: None,
             answered_key: String::new(),
             count: 0,
@@ -255,6 +265,7 @@ impl Device {
         let section = |name: &str| document.section(name).cloned().unwrap_or_default();
         let (desired, reported) = (section("desired"), section("reported"));
         self.known = Some(Known { version: document.version, desired: desired.clone(), reported });
+        self.see_firmware(&desired, actions);
         self.input(Input::Desired(&desired), actions);
         if self.finishing {
             self.input(Input::Finish, actions);
@@ -281,6 +292,7 @@ impl Device {
         known.desired.extend(desired.clone());
         actions.push(Action::Obeyed(Value::Object(delta.state)));
         self.elapse(now, actions);
+        self.see_firmware(&desired, actions);
         self.input(Input::Desired(&desired), actions);
         self.report(now, actions);
     }
@@ -414,6 +426,15 @@ impl Device {
         self.input(Input::Elapsed(passed * self.profile.speed), actions);
     }
 
+    /// Records the firmware in `desired`, if it is another one than before.
+    fn see_firmware(&mut self, desired: &Map<String, Value>, actions: &mut Vec<Action>) {
+        let Some(firmware) = desired.get("firmware").and_then(Value::as_str) else { return };
+        if self.asked.as_deref() != Some(firmware) {
+            (self.asked, self.is_installing) = (Some(firmware.to_owned()), true);
+            actions.push(Action::Asked(firmware.to_owned()));
+        }
+    }
+
     fn input(&mut self, input: Input<'_>, actions: &mut Vec<Action>) {
         for output in self.firmware.step(input, &mut self.rng) {
             match output {
@@ -426,7 +447,12 @@ impl Device {
     /// Reports every difference from the known shadow, if there is one and no report is under way.
     fn report(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let Some(known) = self.known.as_ref().filter(|_| self.online && self.pending.is_none()) else { return };
-        let mut reported = difference(Some(&known.reported), &self.firmware.report());
+        let report = self.firmware.report();
+        if self.is_installing && self.asked.as_deref() == report.get("firmware").and_then(Value::as_str) {
+            self.is_installing = false;
+            actions.extend(self.asked.clone().map(Action::Running));
+        }
+        let mut reported = difference(Some(&known.reported), &report);
         let desire = difference(Some(&known.desired), &self.desire);
         if reported.is_empty() && desire.is_empty() {
             return;

@@ -158,7 +158,7 @@ pub(crate) struct WriterGroup {
     pub(crate) writes: Writes,
 }
 
-/// A rollout of one firmware version, in steps.
+/// A rollout of one firmware version, in waves.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Wave {
@@ -167,12 +167,16 @@ pub(crate) struct Wave {
     /// The groups; all without it.
     #[serde(default)]
     pub(crate) groups: Vec<String>,
-    /// The time of the first step.
+    /// The time of its creation.
     pub(crate) start: Span,
-    /// The share of the devices that have been asked after each step.
+    /// The share of the devices reached in all by the end of each wave.
     pub(crate) steps: Vec<f64>,
-    /// The time between two steps.
-    pub(crate) pause: Span,
+    /// The time that a device has to run the version.
+    #[serde(default = "default_deadline")]
+    pub(crate) deadline: Span,
+    /// The share of the devices asked that may fail; with more, the rollout is aborted.
+    #[serde(default = "default_wave_failures")]
+    pub(crate) failures: f64,
 }
 
 impl Scenario {
@@ -217,7 +221,13 @@ impl Scenario {
         for writer in &self.writers {
             writer.check(self).with_context(|| format!("in writer {:?}", writer.name))?;
         }
+        let mut versions = BTreeSet::new();
         for wave in &self.waves {
+            ensure!(
+                versions.insert(&wave.firmware),
+                "firmware = {:?} is used twice; each wave has its own",
+                wave.firmware
+            );
             wave.check(self).with_context(|| format!("in wave {:?}", wave.firmware))?;
         }
         Ok(())
@@ -298,6 +308,7 @@ impl Wave {
             self.firmware.len()
         );
         scenario.check_groups(&self.groups)?;
+        share("failures", self.failures)?;
         ensure!(!self.steps.is_empty(), "steps = [] is empty; a wave has at least one step, such as [0.1, 1.0]");
         let mut before = 0.0;
         for step in &self.steps {
@@ -355,6 +366,14 @@ fn default_download() -> Span {
     Span(90.0)
 }
 
+fn default_deadline() -> Span {
+    Span(3_600.0)
+}
+
+fn default_wave_failures() -> f64 {
+    1.0
+}
+
 /// Devices of one process: each has a socket.
 const DEVICES_MAX: u64 = 20_000;
 
@@ -379,7 +398,7 @@ every = "1m"
 firmware = "2.0.0"
 start = "1h"
 steps = [0.1, 1.0]
-pause = "10m"
+deadline = "10m"
 "#;
 
     /// The examples of the documentation are valid.
@@ -479,6 +498,16 @@ pause = "10m"
                 "steps = [0.1, 1.0]",
                 "steps = [0.5, 0.2]",
                 "in wave \"2.0.0\": steps = [0.5, 0.2]: 0.2 is out of range; steps rise, from above 0 to 1",
+            ),
+            (
+                "deadline = \"10m\"",
+                "failures = 2",
+                "in wave \"2.0.0\": failures = 2 is out of range; allowed are 0 to 1",
+            ),
+            (
+                "deadline = \"10m\"",
+                "[[wave]]\nfirmware = \"2.0.0\"\nstart = \"2h\"\nsteps = [1.0]",
+                "firmware = \"2.0.0\" is used twice; each wave has its own",
             ),
             (
                 "firmware = \"2.0.0\"",

@@ -8,7 +8,7 @@ use umbra_client::DeviceId;
 
 use super::{schedule::Schedule, span::Span};
 use crate::{
-    oracle::{Oracle, Violation},
+    oracle::{Oracle, RolledOut, Violation},
     report::Recorder,
     soak::SoakReport,
 };
@@ -53,6 +53,10 @@ impl Outcome {
         ];
         for (label, count) in firmware.into_iter().chain(counters.faults.rows()) {
             let _ = row(label, count);
+        }
+        for rollout in self.recorder.with_oracle(|oracle| oracle.rollouts().to_vec()) {
+            let reached = rollout.devices.iter().filter(|device| device.version.is_some()).count();
+            let _ = writeln!(text, "rollout of {}: {}, {reached} devices", rollout.firmware, rollout.state);
         }
         let _ = writeln!(text, "simulated time from a change of desired until it is reported:");
         for times in self.recorder.convergence() {
@@ -108,6 +112,7 @@ impl Outcome {
             deltas: counters.deltas.get(),
             firmware_asked: counters.firmware_asked.get(),
             firmware_rolled_back: counters.firmware_rolled_back.get(),
+            rollouts: self.recorder.with_oracle(|oracle| oracle.rollouts().to_vec()),
             commands,
             effects,
             faults,
@@ -134,6 +139,7 @@ struct Report<'a> {
     deltas: u64,
     firmware_asked: u64,
     firmware_rolled_back: u64,
+    rollouts: Vec<RolledOut>,
     commands: u64,
     effects: u64,
     faults: Map<String, serde_json::Value>,

@@ -6,13 +6,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use anyhow::Context;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
-use umbra_client::{ConnectOptions, DeviceId, Document};
+use umbra_client::{ConnectOptions, ConnectOptionsError, DeviceId, Document, HttpClient};
 
 use super::{
     RunOptions,
@@ -71,6 +72,10 @@ pub(crate) async fn run(
     let Settings { scenario, connect, seed, narrate } = settings;
     let (endpoint, broker) = (Arc::new(Endpoint::new(&connect)?), Broker::new(&connect)?);
     wait_for_broker(&connect.address()).await?;
+    let http = connect.http_client();
+    if !scenario.waves.is_empty() {
+        check_rollouts(http.as_ref()).await?;
+    }
     let members = members(&scenario)?;
     let mut convergence = Convergence::default();
     for Members { group, devices } in &members {
@@ -91,7 +96,7 @@ pub(crate) async fn run(
     let (finish_devices, finish) = watch::channel(false);
     let mut fleet = Fleet { scenario: &scenario, run, seeds: &mut seeds, schedules: Vec::new() };
     let connections = fleet.start_connections(&members, &finish)?;
-    let back_end = fleet.start_back_end(&members, &broker, &stop)?;
+    let back_end = fleet.start_back_end(&members, &broker, http.ok().as_ref(), &stop)?;
     let schedules = fleet.schedules;
 
     let mut ended = Ok(());
@@ -112,6 +117,13 @@ pub(crate) async fn run(
     let owned = |device: &DeviceId| kinds.get(device).map_or(&[][..], |kind| firmware::owned(*kind));
     let violations = recorder.with_oracle(|oracle| oracle.judge(&finals, owned));
     Ok(Outcome { seed, speed: scenario.speed, elapsed, violations, recorder, schedules })
+}
+
+/// Checks that the server takes rollouts from this client.
+async fn check_rollouts(http: Result<&HttpClient, &ConnectOptionsError>) -> anyhow::Result<()> {
+    let needed = "firmware waves are rollouts over HTTP; see --http-url";
+    let http = http.map_err(|error| anyhow::anyhow!("{needed}: {error}"))?;
+    http.rollouts(None).try_next().await.map(drop).context(needed)
 }
 
 /// Returns the groups with the names of their devices.
@@ -230,6 +242,7 @@ impl Fleet<'_> {
         &mut self,
         members: &[Members<'_>],
         broker: &Broker,
+        http: Option<&HttpClient>,
         stop: &watch::Receiver<bool>,
     ) -> anyhow::Result<JoinSet<()>> {
         let Self { scenario, run, seeds, .. } = self;
@@ -256,11 +269,13 @@ impl Fleet<'_> {
                 back_end.spawn(writer.run(stop.clone()));
             }
         }
-        for (n, wave) in (1..).zip(&scenario.waves) {
+        let number: u64 = rand::random();
+        for (n, (wave, http)) in (1..).zip(scenario.waves.iter().zip(http.into_iter().cycle())) {
             let selected = members.iter().filter(|members| Scenario::selects(&wave.groups, members.group));
             let devices = selected.flat_map(|members| members.devices.iter().cloned()).collect();
             let name = name(&format!("{}-rollout-{n}", scenario.prefix))?;
-            let rollout = Rollout::new(&name, wave.clone(), devices, broker, recorder.clone(), scenario.speed);
+            let (of, by) = ((&name, number & 0xFFFF_FFFF), (broker, http));
+            let rollout = Rollout::new(of, wave.clone(), devices, by, recorder.clone(), scenario.speed);
             back_end.spawn(rollout.run(stop.clone()));
         }
         Ok(back_end)

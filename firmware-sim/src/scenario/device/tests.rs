@@ -235,6 +235,33 @@ fn a_clock_that_is_wrong_is_reported_as_it_is() {
     assert_eq!(update(&actions)["state"]["reported"]["measured"], json!(1_010.0));
 }
 
+/// The oracle learns of firmware when the device sees it, and before the report that says that it runs.
+#[test]
+fn firmware_is_recorded_when_it_is_seen_and_before_it_is_reported() {
+    let shadow = json!({"version": 4, "state": {"desired": {"firmware": "9"}}});
+    let (mut device, actions) = online(DeviceKind::Pump, PROFILE, shadow);
+    let seen = actions.iter().position(|action| *action == Action::Asked("9".into()));
+    let reported = actions.iter().position(|action| matches!(action, Action::Update(_)));
+    assert!(seen.is_some() && seen < reported, "{actions:?}");
+    let mut actions = device.step(accepted(&update(&actions), 5), at(2));
+    let running = |actions: &[Action]| actions.iter().position(|action| *action == Action::Running("9".into()));
+    let mut now = 3;
+    while running(&actions).is_none() {
+        assert!(now < 1_000, "it never ran");
+        if actions.iter().any(|action| matches!(action, Action::Update(_))) {
+            let report = update(&actions);
+            assert_ne!(report["state"]["reported"]["firmware"], "9", "not recorded before: {report}");
+            actions = device.step(accepted(&report, now), at(now));
+        } else {
+            actions = device.step(Event::Tick, at(now));
+        }
+        now += 1;
+    }
+    let report = actions.iter().position(|action| matches!(action, Action::Update(_)));
+    assert!(running(&actions) < report, "{actions:?}");
+    assert_eq!(update(&actions)["state"]["reported"]["firmware"], "9");
+}
+
 #[test]
 fn at_the_end_it_converges_and_gives_the_last_shadow() {
     let shadow = json!({"version": 4, "state": {"desired": {"firmware": "9"}}});

@@ -373,6 +373,18 @@ pub(super) static LAST_EVENT_ID: Parameter = header(
     "Resume after the event with this opaque id; 410 if the journal no longer has the events after it",
 );
 
+/// The parameters of a publication.
+static AWS_PUBLISH: [&Parameter; 8] = [
+    &AWS_QOS,
+    &AWS_RETAIN,
+    &AWS_CONTENT_TYPE,
+    &AWS_RESPONSE_TOPIC,
+    &AWS_MESSAGE_EXPIRY,
+    &AWS_PAYLOAD_FORMAT,
+    &AWS_CORRELATION_DATA,
+    &AWS_USER_PROPERTIES,
+];
+
 impl Operation {
     /// Returns all operations, one that has several paths once for each.
     #[cfg(test)]
@@ -477,20 +489,7 @@ impl Operation {
             Self::FollowEvents => const { &[&DEVICE, &SHADOW_NAME, &PATH, &LAST_EVENT_ID] },
             Self::AwsGetShadow | Self::AwsUpdateShadow | Self::AwsDeleteShadow => const { &[&AWS_NAME] },
             Self::AwsListShadows => const { &[&PAGE_SIZE, &NEXT_TOKEN] },
-            Self::AwsPublish => {
-                const {
-                    &[
-                        &AWS_QOS,
-                        &AWS_RETAIN,
-                        &AWS_CONTENT_TYPE,
-                        &AWS_RESPONSE_TOPIC,
-                        &AWS_MESSAGE_EXPIRY,
-                        &AWS_PAYLOAD_FORMAT,
-                        &AWS_CORRELATION_DATA,
-                        &AWS_USER_PROPERTIES,
-                    ]
-                }
-            }
+            Self::AwsPublish => &AWS_PUBLISH,
             Self::AwsGetRetained
             | Self::AwsSearchIndex
             | Self::AwsGetStatistics

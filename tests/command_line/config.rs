@@ -9,6 +9,7 @@ use umbrad::config::{
     RoleLimits, ValueSource,
 };
 use umbrad::rate::Rate;
+use umbrad::search::named;
 
 /// Loads `text` as `umbra.toml`, or no file at all, under `variables`.
 fn load(text: Option<&str>, variables: &[(&str, &str)], bind: &[&str]) -> Result<Config, ConfigError> {
@@ -21,6 +22,7 @@ fn load(text: Option<&str>, variables: &[(&str, &str)], bind: &[&str]) -> Result
     let arguments = Arguments { store: None, bind: bind.iter().map(|bind| (*bind).to_owned()).collect() };
     let config = Config::load(text.map(|_| path.as_path()), variables, &arguments)?;
     Policy::of(&config)?;
+    named::configured(&config)?;
     Ok(config)
 }
 
@@ -104,7 +106,7 @@ fn the_shipped_file_has_60_keys_at_most() {
             _ => {}
         }
     }
-    keys.retain(|(section, _)| !matches!(*section, "[[rule]]" | "[[grant]]"));
+    keys.retain(|(section, _)| !matches!(*section, "[[rule]]" | "[[grant]]" | "[[query]]"));
     keys.sort_unstable();
     keys.dedup();
     let all = keys.len();
@@ -326,6 +328,27 @@ fn mistakes_in_a_file_are_told_with_their_line() {
             "accepted",
         ),
         ("[[grant]]\nrole = \"viewer\"\nprincipals = [\"*\", \"{client}\", \"lamp-*.example\"]", "accepted"),
+        // named queries
+        ("[[query]]\nname = \"old\"\nq = \"reported.firmware:1.4*\"", "accepted"),
+        ("query = []", "accepted"),
+        (
+            "[[query]]\nname = \"a b\"\nq = \"*\"",
+            ":2: 'query[0].name' is invalid: 'a b' holds ' ', allowed are A-Z a-z 0-9 : _ -",
+        ),
+        ("[[query]]\nq = \"*\"", ":1: 'query[0].name' is invalid: '' is 0 bytes long, allowed are 1 to 64"),
+        (
+            "[[query]]\nname = \"old\"\nq = \"drift:maybe\"",
+            ":3: 'query[0].q' is invalid: column 7: expected true, false or *, for drift",
+        ),
+        (
+            "[[query]]\nname = \"old\"\nq = \"updated:<1h\"",
+            ":3: 'query[0].q' is invalid: 'updated' changes with time, which a live query does not follow; use GET /v1/search",
+        ),
+        (
+            "[[query]]\nname = \"old\"\nq = \"a\"\n[[query]]\nname = \"old\"\nq = \"b\"",
+            ":5: 'query[1].name' is 'old', as that of another query",
+        ),
+        ("[[query]]\nname = \"old\"\nquery = \"a\"", ":3: 'query[0].query' is not a known key; did you mean 'query'?"),
         // ranges
         ("[limits]\ndepth_max = 65", ":2: 'limits.depth_max' is 65, but must be 1 to 64"),
         ("[limits]\ndepth_max = 0", ":2: 'limits.depth_max' is 0, but must be 1 to 64"),

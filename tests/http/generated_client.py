@@ -81,6 +81,14 @@ assert (modes.devices, modes.terms[0].value, modes.terms[0].count) == (1, "eco",
 versions = call("aggregate_devices", type_=Kind.STATS, field="version")
 assert (versions.stats.count, versions.stats.avg) == (1, 2), versions
 
+# A named query from its creation to its end.
+Named = modules["new_named_query"].NewNamedQuery
+assert call("put_query", "old", body=Named(q="reported.n:1", description="text"), status=201).name == "old"
+assert call("put_query", "old", body=Named(q="reported.n:2")).q == "reported.n:2"
+assert call("get_query", "old").origin.value == "stored"
+assert [one.name for one in call("list_queries").queries] == ["drifting", "old"]
+call("delete_query", "old", status=204)
+
 # A rollout from its creation to its end, and a bulk change.
 Spec, Patch = modules["new_rollout"].NewRollout, modules["rollout_patch"].RolloutPatch
 spec = Spec(query="device:lamp", patch=Patch(desired=section(mode="night")), waves=["100%"], success="accepted", paused=True)

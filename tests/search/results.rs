@@ -43,6 +43,15 @@ fn queries_find_devices() {
         ("updated:<1d", "lamp-1 lamp-2 lamp-3 pump"),
         ("updated:>1d", ""),
         ("gone", ""),
+        // Those that need no document, or those of some shadows only.
+        ("connected:false lamp-*", "lamp-1 lamp-2 lamp-3"),
+        ("connected:true OR pump", "pump"),
+        ("NOT connected:false", ""),
+        ("updated:* NOT lamp-1", "lamp-2 lamp-3 pump"),
+        ("NOT updated:*", ""),
+        ("seen:* OR lamp-1", "lamp-1"),
+        ("NOT shadow.name.cfg:*", "lamp-1 lamp-3"),
+        ("shadow.name.other:* OR shadow.name.cfg.version:1", "lamp-2 pump"),
     ] {
         assert_eq!(site.found_at("web", query), expected, "{query}");
         // A list takes the same queries.

@@ -59,8 +59,8 @@ struct DevicePage<'a> {
     /// The time for which ages are computed, the same for all devices.
     now: Timestamp,
     found: Vec<DeviceEntry>,
-    /// The device whose shadows are examined.
-    current: Option<Device>,
+    /// The device whose shadows are examined, and the keys of those that exist and that the caller may see.
+    current: Option<(DeviceId, Vec<ShadowKey>)>,
     /// The last complete device, and true if the caller may see a shadow of it.
     last: Option<(DeviceId, bool)>,
     /// The number of examined shadows.
@@ -211,20 +211,20 @@ impl DevicePage<'_> {
             for Listed { key, deleted } in listed {
                 let device = key.device.as_str();
                 if !device.starts_with(&self.list.prefix) {
-                    self.finish();
+                    self.finish().await?;
                     return Ok(false);
                 }
-                if self.current.as_ref().is_none_or(|current| current.id != key.device) {
-                    self.finish();
+                if self.current.as_ref().is_none_or(|(current, _)| *current != key.device) {
+                    self.finish().await?;
                     if self.found.len() >= self.list.limit || self.examined >= EXAMINED_MAX {
                         return Ok(true);
                     }
                 }
-                self.examine(&key, deleted).await?;
+                self.examine(&key, deleted);
                 from = Some(key);
             }
             if complete {
-                self.finish();
+                self.finish().await?;
                 return Ok(false);
             }
         }
@@ -236,46 +236,71 @@ impl DevicePage<'_> {
         let Ok(device) = DeviceId::new(&self.list.prefix) else { return Ok(None) };
         let key = ShadowKey::classic(device);
         if self.api.service.read(&key).await?.last_entry > Seq(0) {
-            self.examine(&key, false).await?;
+            self.examine(&key, false);
         }
         Ok(Some(key))
     }
 
     /// Adds a shadow to its device.
-    async fn examine(&mut self, key: &ShadowKey, deleted: bool) -> Result<(), Rejection> {
+    fn examine(&mut self, key: &ShadowKey, deleted: bool) {
         self.examined += 1;
-        let device = self.current.get_or_insert_with(|| Device::new(key.device.clone()));
-        if deleted || self.caller.projection(key).is_none() {
-            return Ok(());
+        let (_, visible) = self.current.get_or_insert_with(|| (key.device.clone(), Vec::new()));
+        if !deleted && self.caller.projection(key).is_some() {
+            visible.push(key.clone());
         }
-        let document = self.api.service.read(key).await?.document;
-        if document.exists() {
-            let is_kept = self.list.query.as_ref().is_some_and(|query| query.reads_shadow(key.name.as_ref()));
-            add_shadow(device, self.caller.access(), key.clone(), &document, is_kept);
-        }
-        Ok(())
     }
 
-    /// Completes the current device, and adds it to the page if it matches the filters.
-    fn finish(&mut self) {
-        let Some(mut device) = self.current.take() else { return };
-        let is_visible = device.shadow_count > 0;
-        if is_visible {
-            let ParsedList { connected: wanted, drift, query, .. } = &self.list;
-            let (connected, seen) = set_presence(&mut device, self.caller.access(), &*self.api.presence);
-            let matches = wanted.is_none_or(|wanted| connected == Some(wanted))
-                && drift.is_none_or(|wanted| device.drift == wanted)
-                && query.as_ref().is_none_or(|query| query.matches(&device, self.now));
-            if matches {
+    /// Completes the current device, and adds it to the page if it matches the filters. Reads its documents only if they matter.
+    async fn finish(&mut self) -> Result<(), Rejection> {
+        let Some((id, keys)) = self.current.take() else { return Ok(()) };
+        let mut device = Device::new(id);
+        let mut is_visible = !keys.is_empty();
+        let (connected, seen) = set_presence(&mut device, self.caller.access(), &*self.api.presence);
+        if is_visible && self.list.may_match(&device, &keys, self.now) {
+            for key in keys {
+                let document = self.api.service.read(&key).await?.document;
+                if document.exists() {
+                    let query = self.list.query.as_ref();
+                    let is_kept = query.is_some_and(|query| query.reads_shadow(key.name.as_ref()));
+                    add_shadow(&mut device, self.caller.access(), key, &document, is_kept);
+                }
+            }
+            is_visible = device.shadow_count > 0;
+            if is_visible && self.list.matches(&device, self.now) {
                 let (id, drift, shadows) = (device.id.as_str().to_owned(), device.drift, device.shadow_count);
                 self.found.push(DeviceEntry { id, connected, seen, drift, shadows });
             }
         }
         self.last = Some((device.id, is_visible));
+        Ok(())
     }
 }
 
 impl ParsedList {
+    /// Returns false if `device`, of which only the presence is known, does not match the filters, whatever its shadows `keys` hold.
+    fn may_match(&self, device: &Device, keys: &[ShadowKey], now: Timestamp) -> bool {
+        let is_undecided = |query: &DeviceQuery| {
+            // Documents have the time of the last change.
+            query.changes_by_time().is_some() || keys.iter().any(|key| query.depends_on(key.name.as_ref()))
+        };
+        self.has_connection(device)
+            && self.query.as_ref().is_none_or(|query| {
+                is_undecided(query) || query.matches(&Device { updated: Some(now), ..device.clone() }, now)
+            })
+    }
+
+    /// Returns true if `device` matches the filters.
+    fn matches(&self, device: &Device, now: Timestamp) -> bool {
+        self.has_connection(device)
+            && self.drift.is_none_or(|wanted| device.drift == wanted)
+            && self.query.as_ref().is_none_or(|query| query.matches(device, now))
+    }
+
+    fn has_connection(&self, device: &Device) -> bool {
+        let connected = device.presence.map(|presence| presence.connected);
+        self.connected.is_none_or(|wanted| connected == Some(wanted))
+    }
+
     fn read(uri: &Uri, caller: &Caller, api: &Api) -> Result<Self, BadParameter> {
         let query = Query::read(uri.query(), Operation::ListDevices.parameters())?;
         let prefix = query.text(&PREFIX)?.unwrap_or_default().into_owned();

@@ -377,6 +377,12 @@ impl Rollout {
         self.settle();
     }
 
+    /// Returns true if it runs, and devices are to be changed or have not succeeded yet.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.state() == State::Running && self.counts.of(DeviceState::Queued) + self.counts.of(DeviceState::Sent) > 0
+    }
+
     /// Takes the devices that match by now, after a search. `None`: it failed, and is repeated.
     pub fn on_later(&mut self, found: Option<Vec<DeviceId>>) {
         self.is_finding = false;

@@ -157,12 +157,18 @@ impl Rollouts {
     }
 
     /// Returns the metrics, to be appended to the page.
-    pub(in crate::http) fn metrics(&self) -> String {
+    pub(in crate::http) fn metrics(&self, service: &Service) -> String {
         let slots: Vec<_> = self.registry.lock().by_id.values().cloned().collect();
         let mut devices = DeviceState::ALL.map(|state| (state, 0));
         let mut states = State::ALL.map(|state| (state, 0));
+        // The dates of changes of devices are not in the store, so none is older than the start.
+        let (now, ran) = (service.now(), service.running().saturating_sub(self.started).as_secs());
+        let mut idle = 0;
         for slot in slots {
-            slot.read(|rollout, _| {
+            slot.read(|rollout, updated_at| {
+                if rollout.is_waiting() {
+                    idle = idle.max(now.0.saturating_sub(updated_at.0).min(ran));
+                }
                 states.iter_mut().filter(|(state, _)| *state == rollout.state()).for_each(|(_, count)| *count += 1);
                 if !rollout.state().is_final() {
                     devices.iter_mut().for_each(|(state, count)| *count += rollout.counts().of(*state));
@@ -175,6 +181,9 @@ impl Rollouts {
         let about = "Devices of rollouts that have not ended, by state.";
         let mut family = page.gauges("umbra_rollout_devices", about);
         devices.iter().for_each(|(state, count)| family.sample(&[("state", state.name())], count));
+        let about =
+            "Time since the last change of the running rollout that waits longest for its devices; 0 without one.";
+        page.gauge("umbra_rollout_idle_seconds", about, idle);
         page.into_text()
     }
 

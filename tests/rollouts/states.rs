@@ -191,6 +191,8 @@ fn lists_have_pages_and_states() {
         "umbra_rollouts{state=\"completed\"} 3",
         "umbra_rollout_devices{state=\"queued\"} 4",
         "umbra_rollout_devices{state=\"skipped\"} 0",
+        // None is running.
+        "umbra_rollout_idle_seconds 0",
     ] {
         assert!(metrics.lines().any(|line| line == sample), "{sample}: {metrics}");
     }

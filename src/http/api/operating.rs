@@ -114,7 +114,7 @@ async fn metrics(
     }
     let now = api.now();
     // The page counts every session, which may take some milliseconds.
-    let page = tokio::task::spawn_blocking(move || api.metrics.page() + &api.rollouts.metrics()).await;
+    let page = tokio::task::spawn_blocking(move || api.metrics.page() + &api.rollouts.metrics(&api.service)).await;
     let page = page.map_err(|error| {
         tracing::error!(%error, "cannot render the metrics");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal service failure", now)

@@ -377,22 +377,29 @@ impl Rollout {
         self.settle();
     }
 
+    /// Returns those of `found` that are not in the rollout.
+    #[must_use]
+    pub fn unknown(&self, mut found: Vec<DeviceId>) -> Vec<DeviceId> {
+        let known: HashSet<&DeviceId> = self.devices.iter().map(|device| &device.id).collect();
+        found.retain(|device| !known.contains(device));
+        found
+    }
+
     /// Returns true if it runs, and devices are to be changed or have not succeeded yet.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.state() == State::Running && self.counts.of(DeviceState::Queued) + self.counts.of(DeviceState::Sent) > 0
     }
 
-    /// Takes the devices that match by now, after a search. `None`: it failed, and is repeated.
+    /// Takes the [unknown](Self::unknown) devices that match by now, after a search; only this adds devices, so they still are. `None`:
+    /// it failed, and is repeated.
     pub fn on_later(&mut self, found: Option<Vec<DeviceId>>) {
         self.is_finding = false;
-        let Some(found) = found else { return };
+        let Some(mut new) = found else { return };
         if !self.wants_later() {
             return;
         }
-        let known: HashSet<&DeviceId> = self.devices.iter().map(|device| &device.id).collect();
-        let room = spec::DEVICES_MAX.saturating_sub(self.devices.len());
-        let new: Vec<_> = found.into_iter().filter(|device| !known.contains(device)).take(room).collect();
+        new.truncate(spec::DEVICES_MAX.saturating_sub(self.devices.len()));
         if new.is_empty() {
             self.end(State::Completed, None);
             return;

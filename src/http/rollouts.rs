@@ -290,11 +290,7 @@ impl Rollouts {
         let (spec, count) = slot.read(|rollout, _| (rollout.spec().clone(), rollout.devices().len()));
         pay(api, caller, count).await;
         let own = slot.clone();
-        let found = blocking(move || {
-            let known: HashSet<_> =
-                own.read(|rollout, _| rollout.devices().iter().map(|device| device.id.clone()).collect());
-            found.into_iter().filter(|device| !known.contains(device)).collect::<Vec<_>>()
-        });
+        let found = blocking(move || own.read(|rollout, _| rollout.unknown(found)));
         let (mut found, allowed) = permitted(api, caller, &spec, found.await?, false).await?;
         found.retain(|device| allowed.contains(device));
         let mut comparison = Comparison::new(spec, allowed, Some(slot.number));

@@ -347,6 +347,7 @@ impl World {
                     self.things.push(Thing::random(&mut self.random));
                 }
                 let found = (!self.random.chance(4)).then(|| (0..self.things.len()).map(id).collect());
+                let found = found.map(|found| self.rollout.unknown(found));
                 self.rollout.on_later(found);
             }
         }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use self::rows::QueryRow;
 pub use self::{name::QueryName, rows::QueryRows};
 use crate::{
-    admission::{Charge, PrincipalQuota},
+    admission::{Charge, PrincipalQuota, work},
     auth::{Access, DeviceRange, Operation},
     config::{Config, ConfigError, RoleLimits},
     engine::Service,
@@ -146,7 +146,7 @@ impl NamedQuery {
     /// Returns true if a client with `access` may see the definition: its creator, and who may read every device. Everybody
     /// may follow it, and sees the devices that it may read.
     pub(crate) fn is_visible_to(&self, access: &Access) -> bool {
-        self.is_of(access) || access.devices(Operation::Get, usize::MAX).is_none()
+        self.is_of(access) || reads_every_device(access)
     }
 
     /// Returns true if a client with `access` may change it.
@@ -173,6 +173,11 @@ impl NamedQuery {
             updated_at: updated_at.0,
         })
     }
+}
+
+/// Returns true if a client with `access` may read some part of every device.
+fn reads_every_device(access: &Access) -> bool {
+    access.devices(Operation::Get, usize::MAX).is_none()
 }
 
 /// Returns true if a client with `access` may store queries: if it may read more than single devices.
@@ -243,7 +248,13 @@ impl NamedQueries {
             all
         };
         all.retain(|name, _| after.is_none_or(|after| name.as_str() > after));
-        all.into_values().filter(|query| query.is_visible_to(access)).take(limit).collect()
+        let reads_every_device = reads_every_device(access);
+        all.into_values().filter(|query| reads_every_device || query.is_of(access)).take(limit).collect()
+    }
+
+    /// Returns the work of a change, which wakes everyone who follows a query.
+    pub(crate) fn work_of_change(&self) -> u64 {
+        work::times(self.changes.receiver_count(), work::DELIVERY)
     }
 
     /// Returns a receiver that wakes at each change.

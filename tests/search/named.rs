@@ -82,6 +82,12 @@ fn refusals_name_the_reason() {
         ("PUT /a", &long, 400, "Invalid field 'description': 1025 characters, allowed are 1024"),
         ("PUT /a%20b", r#"{"q": "a"}"#, 400, "Invalid parameter 'query': 'a b' holds ' ', allowed are A-Z"),
         ("PUT /a?dry=1", r#"{"q": "a"}"#, 400, "Invalid parameter 'dry': unknown"),
+        (
+            "PUT /a\nIf-Match: *",
+            r#"{"q": "a"}"#,
+            400,
+            "Invalid parameter 'If-Match': is not possible: a query has no ETag",
+        ),
         ("PUT /drifting", r#"{"q": "a"}"#, 409, "The query 'drifting' is in the configuration, and is changed there"),
         ("DELETE /drifting", "", 409, "The query 'drifting' is in the configuration, and is changed there"),
         ("GET /none", "", 404, "There is no query 'none'"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     body::Body,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode, Uri},
+    http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -85,9 +85,13 @@ pub(in crate::http) async fn put(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    caller.admit(work::PAGE, &api)?;
+    caller.admit(work::PAGE + api.search.queries.work_of_change(), &api)?;
     Query::read(uri.query(), Operation::PutQuery.parameters()).map_err(|bad| invalid(&bad, &api))?;
     Conditions::read(&headers).map_err(|bad| invalid(&bad, &api))?;
+    // A condition that is not looked at would be a blind write.
+    if headers.contains_key(header::IF_MATCH) {
+        return Err(invalid(&bad("If-Match", "is not possible: a query has no ETag"), &api));
+    }
     let name = read_name(&name).map_err(|bad| invalid(&bad, &api))?;
     if !may_store(caller.access()) {
         let message = "Forbidden: this needs the right to read more than single devices";
@@ -115,6 +119,7 @@ pub(in crate::http) async fn delete(
     Path(name): Path<String>,
     uri: Uri,
 ) -> Result<Response, Problem> {
+    caller.admit(api.search.queries.work_of_change(), &api)?;
     Query::read(uri.query(), Operation::DeleteQuery.parameters()).map_err(|bad| invalid(&bad, &api))?;
     let name = read_name(&name).map_err(|bad| invalid(&bad, &api))?;
     let deleted = api.search.queries.delete(&api.service, caller.access(), &name);

@@ -65,6 +65,12 @@ kind = "mqtt"
 bind = "127.0.0.1:0"
 anonymous_role = "few"
 
+[[listener]]
+name = "small-mqtt"
+kind = "mqtt"
+bind = "127.0.0.1:0"
+anonymous_role = "small"
+
 [[rule]]
 role = "blind"
 subscribe = ["news"]

@@ -394,6 +394,24 @@ fn a_slow_subscriber_gets_differences() {
     assert!(live.events.len() < 40, "{} events: {:?}", live.events.len(), live.events);
 }
 
+/// A set counts as memory of the subscriber, who may keep little.
+#[test]
+fn a_set_counts_as_memory() {
+    let site = Site::open();
+    site.write_many(400, |device| (format!("d{device:03}/shadow"), n(1)));
+    store(&site, "q", "reported.n:1");
+    let mut client = Client::open_at(site.0.address_of("small-mqtt"), V5);
+    assert_eq!(client.ask_in("small"), Some(0));
+    client.subscribe(&[("shadow/$query/q/#", 1)]);
+    let mut live = Follower::new(client, "q");
+    let end = live.wait_for_end();
+    assert_eq!(end, json!({"error": "too-many-requests", "message": "The memory of the principal is used up"}));
+    store(&site, "q", "reported.n:2");
+    live.wait_for("", "few enough");
+    site.write(&[("d000/shadow", n(2))]);
+    live.wait_for("d000", "it is followed");
+}
+
 /// A set of too many devices is refused with the reason, and begins again when the query is another one.
 #[test]
 fn a_set_is_bounded() {

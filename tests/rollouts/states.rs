@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::site::{Site, error};
+use crate::{
+    harness::eventually,
+    site::{Site, error},
+};
 
 /// A rollout that waits: paused from the beginning.
 fn paused(devices: &[&str], patch: &Value) -> Value {
@@ -199,6 +202,26 @@ fn lists_have_pages_and_states() {
     assert_eq!(error(&site.send("web", "GET /v1/rollouts?state=done", &Value::Null)), "400 invalid-parameter");
     let devices = site.send("web", "GET /v1/rollouts/r1/devices?state=skipped", &Value::Null).json();
     assert_eq!(devices["devices"][0]["reason"], "no shadow", "{devices}");
+}
+
+/// The time without a change is that of a rollout that waits for its devices, and of no other.
+#[test]
+fn a_rollout_that_waits_is_idle() {
+    let site = Site::open();
+    site.merge("a/shadow", &json!({"reported": {"mode": "off"}}));
+    let idle = || {
+        let page = site.send("web", "GET /metrics", &Value::Null).text();
+        let value = page.lines().find_map(|line| line.strip_prefix("umbra_rollout_idle_seconds ")).unwrap();
+        value.parse::<u64>().unwrap()
+    };
+    assert_eq!(site.create("web", "waits", &json!({"devices": ["a"], "patch": mode("eco")})).status, 201);
+    eventually("a second without a change", || (idle() > 0).then_some(()));
+    site.command("waits", "pause");
+    assert_eq!(idle(), 0, "an operator has stopped it");
+    site.command("waits", "resume");
+    site.merge("a/shadow", &json!({"reported": {"mode": "eco"}}));
+    site.wait_for("waits", "completed");
+    assert_eq!(idle(), 0);
 }
 
 #[test]

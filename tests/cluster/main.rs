@@ -9,5 +9,7 @@ mod harness;
 
 mod broker;
 mod configuration;
+mod faults;
 mod killed_decider;
 mod order;
+mod pauses;

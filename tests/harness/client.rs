@@ -7,7 +7,11 @@ use std::{
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+<<<<<<< HEAD
     time::Instant,
+=======
+    time::{Duration, Instant},
+>>>>>>> cacea3c (tests: random faults of a cluster's nodes, NATS servers and links)
 };
 
 use super::{
@@ -34,6 +38,16 @@ pub struct ConnAck {
     pub properties: Properties,
 }
 
+/// What came within some time.
+#[derive(Debug)]
+pub enum Received {
+    Packet(Packet),
+    /// The connection ended.
+    Closed,
+    /// Nothing.
+    Late,
+}
+
 impl Client {
     /// A connection on which nothing was sent yet.
     pub fn open(server: &Server, protocol: Protocol) -> Self {
@@ -58,9 +72,15 @@ impl Client {
         Ok(Self::over(stream, protocol))
     }
 
+<<<<<<< HEAD
     /// As [`Client::open`], at another listener.
     pub fn open_at(address: SocketAddr, protocol: Protocol) -> Self {
         Self::over(TcpStream::connect(address).expect("the server listens"), protocol)
+=======
+    /// As [`Client::open`], to a server that may not be there.
+    pub fn try_to(address: SocketAddr, protocol: Protocol) -> std::io::Result<Self> {
+        Ok(Self::over(TcpStream::connect(address)?, protocol))
+>>>>>>> cacea3c (tests: random faults of a cluster's nodes, NATS servers and links)
     }
 
     fn over(stream: TcpStream, protocol: Protocol) -> Self {
@@ -316,22 +336,40 @@ impl Client {
         self.stream.try_clone().expect("a socket")
     }
 
+    /// The next packet, if it comes within `limit`.
+    pub fn recv_within(&mut self, limit: Duration) -> Received {
+        match self.inbox.pop_front() {
+            Some(packet) => Received::Packet(packet),
+            None => self.read_within(limit),
+        }
+    }
+
     fn read_packet(&mut self) -> Option<Packet> {
-        let deadline = Instant::now() + *DEADLINE;
+        match self.read_within(*DEADLINE) {
+            Received::Packet(packet) => Some(packet),
+            Received::Closed => None,
+            Received::Late => panic!("no packet for {:?}; kept {:?}", *DEADLINE, self.inbox),
+        }
+    }
+
+    fn read_within(&mut self, limit: Duration) -> Received {
+        let deadline = Instant::now() + limit;
         let mut chunk = [0; 16 * 1024];
         loop {
             if let Some(packet) = take(self.protocol, &mut self.buffer) {
-                return Some(packet);
+                return Received::Packet(packet);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no packet for {:?}; kept {:?}", *DEADLINE, self.inbox);
+            if left.is_zero() {
+                return Received::Late;
+            }
             self.stream.set_read_timeout(Some(left)).expect("a socket");
             match self.stream.read(&mut chunk) {
-                Ok(0) => return None,
+                Ok(0) => return Received::Closed,
                 Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Received::Closed,
                 Err(error) => panic!("reading: {error}"),
             }
         }

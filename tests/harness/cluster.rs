@@ -1,12 +1,20 @@
 //! Three nodes and the three NATS servers with their log, on loopback. Each of the six is a child process, and can be killed,
-//! stopped for some time, ended, and started again.
+//! stopped for some time, ended, and started again. There is a proxy between each node and each server.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
 
 use super::{
     eventually,
     http::{Http, Reply},
     nats::{NatsServers, SOUND},
+    proxy::{Fault, Proxy},
     server::{Server, Setup},
 };
 
@@ -16,16 +24,29 @@ pub const NODES: usize = 3;
 pub struct Cluster {
     pub nodes: Vec<Server>,
     pub nats: NatsServers,
+    links: Links,
+}
+
+/// The proxies of each node.
+struct Links {
+    proxies: Vec<Vec<Proxy>>,
+    _runtime: Runtime,
 }
 
 impl Cluster {
     /// Starts the servers and the nodes, with `limits` as in [`Setup`], and waits until all nodes are ready.
     pub fn start(limits: &'static str) -> Self {
         let nats = NatsServers::start(SOUND);
-        let nodes = (1..=NODES).map(|node| Server::with(setup(&nats, node, limits))).collect();
-        let cluster = Self { nodes, nats };
+        let links = Links::to(&nats);
+        let nodes = (0..NODES).map(|node| Server::with(setup(&nats, &links.urls(node), node + 1, limits))).collect();
+        let cluster = Self { nodes, nats, links };
         (0..NODES).for_each(|node| cluster.wait_until_ready(node));
         cluster
+    }
+
+    /// Sets the fault of all connections between a node and NATS.
+    pub fn set_fault(&self, node: usize, fault: Fault) {
+        self.links.proxies[node].iter().for_each(|proxy| proxy.set(fault));
     }
 
     /// Waits until the node answers that it takes updates.
@@ -40,7 +61,7 @@ impl Cluster {
 
     /// The document of a device at a node, over HTTP; `None` if there is none.
     pub fn document(&self, node: usize, device: &str) -> Option<Value> {
-        let reply = get(self.nodes[node].address_of("web"), &format!("/v1/devices/{device}/shadow"));
+        let reply = self.get(node, &format!("/v1/devices/{device}/shadow"));
         match reply.status {
             200 => Some(reply.json()),
             404 => None,
@@ -48,20 +69,42 @@ impl Cluster {
         }
     }
 
+    /// The reply of a node to a GET.
+    pub fn get(&self, node: usize, path: &str) -> Reply {
+        get(self.nodes[node].address_of("web"), path)
+    }
+
     /// The node that decides.
     pub fn decider(&self) -> usize {
         eventually("a node that decides", || {
-            (0..NODES).find(|node| {
-                let metrics = get(self.nodes[*node].address_of("web"), "/metrics").text();
-                metrics.contains("\numbra_cluster_deciding 1\n")
-            })
+            (0..NODES).find(|node| self.get(*node, "/metrics").text().contains("\numbra_cluster_deciding 1\n"))
+        })
+    }
+
+    /// The NATS server that leads the log.
+    pub fn leader(&self) -> usize {
+        eventually("a leader of the log", || {
+            let info = self.nats.ports().find_map(|port| request(port, "$JS.API.STREAM.INFO.umbra-test"))?;
+            info["cluster"]["leader"].as_str()?.strip_prefix('n')?.parse().ok()
         })
     }
 }
 
+impl Links {
+    fn to(nats: &NatsServers) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let proxies = |_| nats.ports().map(|port| runtime.block_on(Proxy::to(port))).collect();
+        Self { proxies: (0..NODES).map(proxies).collect(), _runtime: runtime }
+    }
+
+    fn urls(&self, node: usize) -> Vec<String> {
+        self.proxies[node].iter().map(|proxy| format!("nats://127.0.0.1:{}", proxy.port)).collect()
+    }
+}
+
 /// The lines are of other sections than the field says: a test has no other way to add a section.
-fn setup(nats: &NatsServers, node: usize, limits: &'static str) -> Setup {
-    let (urls, credentials) = (nats.urls(), nats.file("credentials"));
+fn setup(nats: &NatsServers, urls: &[String], node: usize, limits: &'static str) -> Setup {
+    let credentials = nats.file("credentials");
     let listener = format!(
         "[[listener]]\nname = \"web\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\nmetrics = true\n\
          [cluster]\nname = \"test\"\nnode = {node}\nnats = {urls:?}\ncredentials_file = {credentials:?}\n"
@@ -69,6 +112,17 @@ fn setup(nats: &NatsServers, node: usize, limits: &'static str) -> Setup {
     Setup { listener: listener.leak(), limits, store: "" }
 }
 
-fn get(address: std::net::SocketAddr, path: &str) -> Reply {
+fn get(address: SocketAddr, path: &str) -> Reply {
     Http::connect(address).send(&format!("GET {path} HTTP/1.1"), b"")
+}
+
+/// The reply to a request to a NATS server, in JSON; `None` if it does not answer.
+fn request(port: u16, subject: &str) -> Option<Value> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
+    let options = r#"{"verbose":false,"pedantic":false,"user":"node","pass":"secret"}"#;
+    write!(stream, "CONNECT {options}\r\nSUB answer 1\r\nPUB {subject} answer 0\r\n\r\n").ok()?;
+    let mut lines = BufReader::new(stream).lines();
+    lines.find(|line| line.as_ref().map_or(true, |line| line.starts_with("MSG answer ")))?.ok()?;
+    serde_json::from_str(&lines.next()?.ok()?).ok()
 }

@@ -13,6 +13,7 @@ pub mod http;
 pub mod nats;
 pub mod packet;
 pub mod program;
+pub mod proxy;
 pub mod server;
 pub mod shadow;
 pub mod users;

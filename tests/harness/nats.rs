@@ -106,6 +106,14 @@ impl NatsServers {
         }
     }
 
+    /// Ends a server with SIGTERM, and waits for its end.
+    pub fn terminate(&mut self, number: usize) {
+        self.signal(number, Signal::TERM);
+        if let Some(mut child) = self.servers[number].child.take() {
+            child.wait().expect("a child");
+        }
+    }
+
     /// Sends a signal, such as SIGSTOP, to a running server.
     pub fn signal(&self, number: usize, signal: Signal) {
         let child = self.servers[number].child.as_ref().expect("the server is running");

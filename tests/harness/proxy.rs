@@ -1,4 +1,6 @@
 //! A proxy between a node and a NATS server, which delays, cuts one way, or refuses.
+//!
+//! The unit tests of `src/cluster/nats` use this file too.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -15,7 +17,7 @@ use tokio::{
 
 /// The fault of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
     None,
     /// Bytes arrive later, in both directions.
     Delay(Duration),
@@ -28,14 +30,14 @@ pub(super) enum Fault {
 }
 
 /// The proxy; dropped, it ends with its connections.
-pub(super) struct Proxy {
-    pub(super) port: u16,
+pub struct Proxy {
+    pub port: u16,
     fault: watch::Sender<Fault>,
     task: JoinHandle<()>,
 }
 
 impl Proxy {
-    pub(super) async fn to(server: u16) -> Self {
+    pub async fn to(server: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let (fault, faults) = watch::channel(Fault::None);
@@ -43,7 +45,7 @@ impl Proxy {
     }
 
     /// Sets the fault of present and future connections. A connection that was cut stays so.
-    pub(super) fn set(&self, fault: Fault) {
+    pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
     }
 }

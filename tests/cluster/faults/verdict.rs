@@ -1,0 +1,140 @@
+//! The histories of all nodes against what clients sent and were answered.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::Value;
+
+use super::{
+    fleet::Fleet,
+    writer::{Outcome, Update},
+};
+use crate::harness::{
+    client::Client,
+    cluster::{Cluster, NODES},
+    eventually,
+    shadow::version,
+    wire::V5,
+};
+
+pub fn check(cluster: &Cluster, fleet: &Fleet, updates: &[Update]) {
+    let mut by_device: BTreeMap<&str, Vec<&Update>> = BTreeMap::new();
+    updates.iter().for_each(|update| by_device.entry(&update.device).or_default().push(update));
+    for (device, updates) in by_device {
+        let about = format!("seed {}, {device}", fleet.seed);
+        let last = updates.iter().filter_map(|update| accepted(update)).max().expect("the closing update");
+        fleet.wait_until_seen(device, last);
+        let histories: Vec<_> = (0..NODES).map(|node| history(cluster, node, device)).collect();
+        assert!(histories.iter().all(|history| *history == histories[0]), "{about}: the histories differ");
+        let documents: Vec<_> = (0..NODES).map(|node| cluster.document(node, device)).collect();
+        assert!(documents.iter().all(|document| *document == documents[0]), "{about}: {documents:?}");
+        let versions: Vec<_> = histories[0].iter().map(version).collect();
+        assert_eq!(versions, (1..=last).collect::<Vec<_>>(), "{about}: versions are contiguous");
+        check_effects(&about, &histories[0], &updates);
+    }
+    check_retained(cluster, fleet);
+}
+
+/// Every update has its effect once if it was accepted, none if it was refused, and one at most if its outcome is unknown; in an
+/// order in which an update that was answered before another was sent comes before it.
+fn check_effects(about: &str, history: &[Value], updates: &[&Update]) {
+    let mut effects: HashMap<(&str, u64), u64> = HashMap::new();
+    for entry in history {
+        for change in entry["changes"].as_array().unwrap() {
+            let leaf = (change["path"].as_str().unwrap(), change["value"].as_u64().unwrap());
+            let before = effects.insert(leaf, version(entry));
+            assert_eq!(before, None, "{about}: {leaf:?} has two effects, the second in {entry}");
+        }
+    }
+    let mut applied = Vec::new();
+    for update in updates {
+        let effect = effects.remove(&(update.path.as_str(), update.value));
+        match update.outcome {
+            Outcome::Accepted(version) => assert_eq!(effect, Some(version), "{about}: {update:?}"),
+            Outcome::Conflict | Outcome::Refused(_) => assert_eq!(effect, None, "{about}: {update:?}"),
+            Outcome::Unknown => {}
+        }
+        if let (Some(expected), Some(version)) = (update.expected, effect) {
+            assert_eq!(version, expected + 1, "{about}: {update:?}");
+        }
+        applied.extend(effect.map(|version| (version, *update)));
+    }
+    assert!(effects.is_empty(), "{about}: effects that nobody sent: {effects:?}");
+    check_order(about, applied, updates);
+}
+
+fn check_order(about: &str, mut applied: Vec<(u64, &Update)>, updates: &[&Update]) {
+    applied.sort_by_key(|(version, _)| *version);
+    let sent: HashMap<u64, _> = applied.iter().map(|(version, update)| (*version, update.sent)).collect();
+    // The earliest answer to an update of this version or a later one.
+    let mut answered = None;
+    for (version, update) in applied.iter().rev() {
+        if let Some((earliest, later)) = answered {
+            assert!(earliest >= update.sent, "{about}: version {version} was sent after the answer to {later:?}");
+        }
+        if accepted(update).is_some() && answered.is_none_or(|(earliest, _)| update.answered < earliest) {
+            answered = Some((update.answered, *update));
+        }
+    }
+    for update in updates.iter().filter(|update| update.outcome == Outcome::Conflict) {
+        let next = update.expected.and_then(|expected| sent.get(&(expected + 1)));
+        assert!(next.is_some_and(|sent| *sent < update.answered), "{about}: a conflict with nothing: {update:?}");
+    }
+}
+
+fn accepted(update: &Update) -> Option<u64> {
+    match update.outcome {
+        Outcome::Accepted(version) => Some(version),
+        _ => None,
+    }
+}
+
+/// The history of a device at a node, oldest first.
+fn history(cluster: &Cluster, node: usize, device: &str) -> Vec<Value> {
+    let path = format!("/v1/devices/{device}/shadow/history?limit=100");
+    let mut page = cluster.get(node, &path);
+    let mut entries = Vec::new();
+    loop {
+        assert_eq!(page.status, 200, "{}", page.text());
+        let body = page.json();
+        entries.extend(body["entries"].as_array().unwrap().iter().cloned());
+        assert_ne!(body["end"], "gone", "the journal has all changes of a round");
+        let Some(next) = body["next"].as_str() else { break };
+        page = cluster.get(node, &format!("{path}&cursor={next}"));
+    }
+    entries.reverse();
+    entries
+}
+
+/// All nodes retain the same messages, each one that no acknowledged one has replaced.
+fn check_retained(cluster: &Cluster, fleet: &Fleet) {
+    let published = fleet.published.lock().unwrap();
+    for topic in fleet.retained_topics() {
+        let retained = eventually(&format!("the same message of {topic} at all nodes"), || {
+            let retained: Vec<_> = (0..NODES).map(|node| retained(cluster, node, &topic)).collect();
+            retained.iter().all(|message| *message == retained[0]).then(|| retained[0].clone())
+        });
+        let of_topic = || published.iter().filter(|publication| publication.topic == topic);
+        let Some(retained) = retained else {
+            assert!(of_topic().all(|publication| publication.acknowledged.is_none()), "{topic}: nothing is retained");
+            continue;
+        };
+        let kept = of_topic().find(|publication| publication.payload == retained).expect("it was published");
+        assert!(!kept.is_refused, "{kept:?}");
+        let replaced = of_topic().find(|publication| {
+            kept.acknowledged.is_some_and(|acknowledged| acknowledged < publication.sent)
+                && publication.acknowledged.is_some()
+        });
+        assert!(replaced.is_none(), "seed {}: {kept:?} is retained instead of {replaced:?}", fleet.seed);
+    }
+}
+
+fn retained(cluster: &Cluster, node: usize, topic: &str) -> Option<String> {
+    let mut client = Client::connect(&cluster.nodes[node], V5, &format!("reader-{node}"));
+    client.subscribe(&[(topic, 1)]);
+    // Retained messages of the subscription precede it.
+    let end = format!("end/{node}");
+    client.subscribe(&[(&end, 1)]);
+    client.publish(&end, "", 1);
+    let message = client.message();
+    (message.topic == topic).then(|| message.text().to_owned())
+}

@@ -249,7 +249,7 @@ impl ServerParts {
 
     /// Starts the tasks of the cluster, and waits until this node has applied what the log has now, so that no client reads
     /// what was before; not longer than until `shutdown` resolves.
-    async fn join(&self, membership: Membership, shutdown: &mut (impl Future<Output = ()> + Unpin)) -> JoinSet<()> {
+    async fn join(&self, mut membership: Membership, shutdown: &mut (impl Future<Output = ()> + Unpin)) -> JoinSet<()> {
         let applied = || self.service.health().member.unwrap_or_default().applied;
         let tail = membership.tail();
         self.broker.join_cluster(membership.node(), membership.messenger());

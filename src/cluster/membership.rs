@@ -1,6 +1,6 @@
 //! A node in its cluster: carries out what the store's member asks for, and passes records, messages and the time to it.
 //!
-//! One task carries out actions on the log, one sends messages, one follows the log, one receives messages, one keeps the time.
+//! One task carries out actions on the log, two send messages, one follows the log, one receives messages, one keeps the time.
 //! All end when the store is closed.
 
 use std::{
@@ -43,7 +43,7 @@ pub(crate) struct Membership {
     log: NatsLog,
     node: NodeId,
     orders: Orders,
-    messages: UnboundedSender<BusMessage>,
+    broker: Option<Outbox>,
     link: Option<NatsLink>,
     log_age_max: Duration,
 }
@@ -51,7 +51,8 @@ pub(crate) struct Membership {
 /// The receivers of what the member asks for.
 struct Orders {
     actions: UnboundedReceiver<LogAction>,
-    messages: UnboundedReceiver<BusMessage>,
+    /// Of the member and of the broker, neither of which waits for the other's.
+    messages: [UnboundedReceiver<BusMessage>; 2],
 }
 
 /// A message for one node, or for all.
@@ -59,23 +60,46 @@ struct BusMessage {
     to: Option<NodeId>,
     receiver: u8,
     content: Bytes,
-    /// Its memory, if it is bounded by that.
-    permit: Option<OwnedSemaphorePermit>,
+    /// Its memory.
+    _permit: OwnedSemaphorePermit,
 }
 
 /// The receivers of a message at a node: its first byte.
 const MEMBER: u8 = 1;
 const BROKER: u8 = 2;
 
-/// Bytes of the broker's messages that wait for the bus.
+/// Bytes of the member's messages that wait for the bus, and of the broker's.
 const UNSENT_BYTES_MAX: usize = 32 << 20;
 /// The memory of a message besides its content.
 const MESSAGE_OVERHEAD_BYTES: usize = 128;
 
-/// The member's connection to the tasks. There is one action at a time, and messages are bounded by the requests that they have.
+/// The member's connection to the tasks. There is one action at a time.
 struct NatsLink {
     actions: UnboundedSender<LogAction>,
+    outbox: Outbox,
+}
+
+/// A sender of messages, whose waiting ones are bounded.
+struct Outbox {
+    receiver: u8,
     messages: UnboundedSender<BusMessage>,
+    room: Arc<Semaphore>,
+}
+
+impl Outbox {
+    fn new(receiver: u8) -> (Self, UnboundedReceiver<BusMessage>) {
+        let (messages, sent) = mpsc::unbounded_channel();
+        (Self { receiver, messages, room: Arc::new(Semaphore::new(UNSENT_BYTES_MAX)) }, sent)
+    }
+
+    /// Returns false if too many messages wait for the bus. The message is lost then.
+    fn send(&self, to: Option<NodeId>, content: Bytes) -> bool {
+        let bytes = u32::try_from(content.len() + MESSAGE_OVERHEAD_BYTES).unwrap_or(u32::MAX);
+        let Ok(permit) = Arc::clone(&self.room).try_acquire_many_owned(bytes) else { return false };
+        let message = BusMessage { to, receiver: self.receiver, content, _permit: permit };
+        // Nobody listens any more when the server ends.
+        self.messages.send(message).is_ok()
+    }
 }
 
 impl Link for NatsLink {
@@ -85,11 +109,12 @@ impl Link for NatsLink {
     }
 
     fn send(&mut self, node: NodeId, message: Bytes) {
-        let _ = self.messages.send(BusMessage { to: Some(node), receiver: MEMBER, content: message, permit: None });
+        // It is sent again if it is lost.
+        let _ = self.outbox.send(Some(node), message);
     }
 
     fn send_to_all(&mut self, message: Bytes) {
-        let _ = self.messages.send(BusMessage { to: None, receiver: MEMBER, content: message, permit: None });
+        let _ = self.outbox.send(None, message);
     }
 }
 
@@ -102,11 +127,12 @@ impl Membership {
     pub(crate) async fn join(settings: &ClusterSettings) -> Result<Self, ClusterError> {
         let log = NatsLog::connect(settings).await?;
         let (actions, actions_of_member) = mpsc::unbounded_channel();
-        let (messages, messages_of_member) = mpsc::unbounded_channel();
-        let orders = Orders { actions: actions_of_member, messages: messages_of_member };
-        let link = NatsLink { actions, messages: messages.clone() };
+        let (outbox, of_member) = Outbox::new(MEMBER);
+        let (broker, of_broker) = Outbox::new(BROKER);
+        let orders = Orders { actions: actions_of_member, messages: [of_member, of_broker] };
+        let link = NatsLink { actions, outbox };
         let (node, log_age_max) = (NodeId(settings.node), settings.log_age_max);
-        Ok(Self { log, node, orders, messages, link: Some(link), log_age_max })
+        Ok(Self { log, node, orders, broker: Some(broker), link: Some(link), log_age_max })
     }
 
     /// Returns the options for opening the store; `None` the second time.
@@ -122,14 +148,10 @@ impl Membership {
         self.node.0
     }
 
-    /// Returns a function that passes bytes to the brokers of all nodes. It returns false if too many wait.
-    pub(crate) fn messenger(&self) -> impl Fn(Bytes) -> bool + Send + Sync + use<> {
-        let (messages, room) = (self.messages.clone(), Arc::new(Semaphore::new(UNSENT_BYTES_MAX)));
-        move |content| {
-            let bytes = u32::try_from(content.len() + MESSAGE_OVERHEAD_BYTES).unwrap_or(u32::MAX);
-            let permit = Arc::clone(&room).try_acquire_many_owned(bytes).ok();
-            permit.is_some() && messages.send(BusMessage { to: None, receiver: BROKER, content, permit }).is_ok()
-        }
+    /// Returns a function that passes bytes to the brokers of all nodes. It returns false if too many wait. Called once.
+    pub(crate) fn messenger(&mut self) -> impl Fn(Bytes) -> bool + Send + Sync + use<> {
+        let outbox = self.broker.take();
+        move |content| outbox.as_ref().is_some_and(|outbox| outbox.send(None, content))
     }
 
     /// Starts the tasks for the member with this `health` that has applied the log up to record `applied` and receives `events`. The broker
@@ -144,7 +166,9 @@ impl Membership {
         let Self { log, orders: Orders { actions, messages }, log_age_max, .. } = self;
         let mut tasks = JoinSet::new();
         tasks.spawn(carry_out(log.clone(), actions, events.clone()));
-        tasks.spawn(send(log.clone(), messages));
+        for messages in messages {
+            tasks.spawn(send(log.clone(), messages));
+        }
         tasks.spawn(follow(log.clone(), applied + 1, events.clone()));
         tasks.spawn(receive(log.clone(), events.clone(), on_message));
         tasks.spawn(tick(events));
@@ -186,7 +210,7 @@ async fn retried<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(ask:
 }
 
 async fn send(log: NatsLog, mut messages: UnboundedReceiver<BusMessage>) {
-    while let Some(BusMessage { to, receiver, content, permit: _permit }) = messages.recv().await {
+    while let Some(BusMessage { to, receiver, content, _permit }) = messages.recv().await {
         let message = [&[receiver][..], &content].concat().into();
         let sent = match to {
             Some(node) => log.send(node, message).await,

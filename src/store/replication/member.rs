@@ -51,7 +51,7 @@ const CLAIM_AFTER: Duration = Duration::from_secs(2);
 const RESEND_AFTER: Duration = Duration::from_secs(1);
 /// The time after which a request without an answer ends with an unknown outcome.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// The time without a record after which new commands are refused.
+/// The time without a record, or without an answer of the node that decides, after which new commands are refused.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The interval at which a node sends its status to the others.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -152,6 +152,8 @@ pub struct MemberHealth {
     pub waiting_requests: usize,
     /// The time since the last record.
     pub silence: Duration,
+    /// The time since which the oldest request of this node's clients waits.
+    pub longest_wait: Duration,
     /// The reason why this node takes no part any more.
     pub latched: Option<String>,
     /// The other nodes that this one has heard of since its start, by their numbers.
@@ -179,8 +181,13 @@ impl MemberHealth {
         if self.decider.is_none() {
             return Some("No node of the cluster decides yet".to_owned());
         }
-        let seconds = self.silence.as_secs();
-        (self.silence > SILENCE_MAX).then(|| format!("Nothing was heard of the cluster's log for {seconds} seconds"))
+        if self.silence > SILENCE_MAX {
+            let seconds = self.silence.as_secs();
+            return Some(format!("Nothing was heard of the cluster's log for {seconds} seconds"));
+        }
+        let seconds = self.longest_wait.as_secs();
+        (self.longest_wait > SILENCE_MAX)
+            .then(|| format!("The node that decides has not answered for {seconds} seconds"))
     }
 }
 
@@ -298,7 +305,7 @@ impl<C> Member<C> {
         if self.closing.is_some() {
             return Some(Rejection::Unavailable("the service is ending; try again when it is back".to_owned()));
         }
-        if self.latched.is_none() && self.silence() <= SILENCE_MAX {
+        if self.latched.is_none() && self.silence() <= SILENCE_MAX && self.longest_wait() <= SILENCE_MAX {
             return None;
         }
         self.health().obstacle().map(Rejection::Unavailable)
@@ -315,6 +322,7 @@ impl<C> Member<C> {
             applied: chain.position.number - self.records.len() as u64,
             waiting_requests: self.own.len(),
             silence: self.silence(),
+            longest_wait: self.longest_wait(),
             latched: self.latched.clone(),
             others: self.others.iter().map(|(node, other)| other.health(*node, self.now)).collect(),
         }
@@ -322,6 +330,15 @@ impl<C> Member<C> {
 
     fn silence(&self) -> Duration {
         self.now.saturating_sub(self.last_record)
+    }
+
+    fn longest_wait(&self) -> Duration {
+        self.own.oldest().map_or(Duration::ZERO, |since| self.now.saturating_sub(since))
+    }
+
+    /// Returns true if this node ends, and its own requests are answered.
+    fn has_ended_own(&self) -> bool {
+        self.closing.is_some() && self.own.is_empty()
     }
 
     fn is_ending(&self) -> bool {
@@ -489,7 +506,7 @@ impl<C> Member<C> {
     fn client(&mut self, request: RequestNumber) -> Option<(QueuedCommand<C>, OwnedSemaphorePermit)> {
         match self.own_request(request)? {
             OwnRequest::Command(queued, permit) => Some((*queued, permit)),
-            OwnRequest::Broadcast(..) => None,
+            OwnRequest::Broadcast(..) | OwnRequest::Withdrawn => None,
         }
     }
 
@@ -669,10 +686,8 @@ impl<C> Writer<C> {
     fn expire(&mut self, member: &mut Member<C>) {
         let mut expired = Answered::default();
         let before = if member.latched.is_some() { Duration::MAX } else { member.now.saturating_sub(ANSWER_WITHIN) };
-        while let Some(request) = member.own.expired(before) {
-            // A broadcast may still come. Who waits for it is not answered.
-            let OwnRequest::Command(queued, permit) = request else { continue };
-            let QueuedCommand { envelope, context } = *queued;
+        while let Some((queued, permit)) = member.own.expired(before) {
+            let QueuedCommand { envelope, context } = queued;
             let context = Some(expired.add(QueuedCommand { envelope: envelope.clone(), context }, permit, false));
             expired.outcomes.push(Outcome { envelope, context, result: Err(Rejection::OutcomeUnknown), against: None });
         }
@@ -684,6 +699,10 @@ impl<C> Writer<C> {
             return;
         }
         if member.is_deciding() {
+            // Requests that come while this node ends are for the next decider.
+            if member.has_ended_own() {
+                return;
+            }
             // Another node claims if this one cannot write.
             if self.refusal().is_none() {
                 self.decide_some(member);
@@ -701,7 +720,7 @@ impl<C> Writer<C> {
             member.own.restart(member.now);
         }
         let epoch = member.replica.chain().epoch;
-        while let Some(message) = member.own.message(epoch, member.origin) {
+        while let Some(message) = member.own.message(epoch, member.origin, member.record_bytes_max) {
             member.link.send(decider, message.encode());
         }
     }
@@ -753,6 +772,7 @@ impl<C> Writer<C> {
                     batch.decide_request(QueuedCommand { envelope: *envelope, context: request }, &mut context)
                 }
                 Ok(RequestContent::Broadcast(bytes)) => RequestDecision::Broadcast(bytes),
+                Ok(RequestContent::None) => RequestDecision::Refused,
                 Err(error) => {
                     let node = request.origin.node.0;
                     tracing::error!(node, %error, "a request of another node cannot be read, and is refused");

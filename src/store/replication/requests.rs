@@ -37,9 +37,14 @@ const STATUS: u8 = 3;
 
 const COMMAND: u8 = 1;
 const BROADCAST: u8 = 2;
+const WITHOUT_CONTENT: u8 = 3;
 
-/// Bytes of requests in one message, unless a single one has more.
+/// Most bytes of requests in one message.
 const MESSAGE_BYTES: usize = 256 << 10;
+/// Bytes of a message besides its requests, at most.
+const MESSAGE_OVERHEAD_BYTES: usize = 128;
+/// Bytes of the length of a request.
+const LENGTH_BYTES: usize = 8;
 
 /// The number of a request: 1 for the first of a node since its start, then one more for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,12 +80,16 @@ pub(in crate::store) enum RequestContent {
     Command(Box<Envelope>),
     /// Bytes that every node receives, in one order for all.
     Broadcast(Bytes),
+    /// Nothing: the request was withdrawn, or has more bytes than a message may have. It is refused.
+    None,
 }
 
 /// A request of this node, with those who wait for its answer.
 pub(in crate::store) enum OwnRequest<C> {
     Command(Box<QueuedCommand<C>>, OwnedSemaphorePermit),
     Broadcast(Bytes, Option<OnDurable>, OwnedSemaphorePermit),
+    /// A command whose client does not wait any more.
+    Withdrawn,
 }
 
 /// The requests of this node that the log does not answer yet.
@@ -89,6 +98,8 @@ pub(in crate::store) struct OwnRequests<C> {
     waiting: VecDeque<(OwnRequest<C>, Duration)>,
     /// The number of the first that waits.
     first: u64,
+    /// The first that may be a command which waits for too long.
+    unexpired: u64,
     /// The first that was not sent to the decider, or that this node has not decided.
     next: u64,
     /// The time of the last change of `waiting` at its front, or of sending it again.
@@ -167,7 +178,7 @@ impl BusMessage {
 
 impl<C> OwnRequests<C> {
     pub(in crate::store) fn new() -> Self {
-        Self { waiting: VecDeque::new(), first: 1, next: 1, progress: Duration::ZERO }
+        Self { waiting: VecDeque::new(), first: 1, unexpired: 1, next: 1, progress: Duration::ZERO }
     }
 
     /// Adds a request at `now`.
@@ -180,6 +191,11 @@ impl<C> OwnRequests<C> {
 
     pub(in crate::store) fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Returns the time since which the oldest request waits.
+    pub(in crate::store) fn oldest(&self) -> Option<Duration> {
+        self.waiting.front().map(|(_, since)| *since)
     }
 
     pub(in crate::store) fn is_empty(&self) -> bool {
@@ -196,15 +212,33 @@ impl<C> OwnRequests<C> {
         self.take()
     }
 
-    /// Takes the oldest request if it has waited since before `before`.
-    pub(in crate::store) fn expired(&mut self, before: Duration) -> Option<OwnRequest<C>> {
-        if self.waiting.front()?.1 < before { self.take() } else { None }
+    /// Withdraws the oldest command that has waited since before `before`. Broadcasts wait on: this node may have published a
+    /// message already that all have to retain.
+    pub(in crate::store) fn expired(&mut self, before: Duration) -> Option<(QueuedCommand<C>, OwnedSemaphorePermit)> {
+        loop {
+            let (request, since) = self.waiting.get_mut(usize::try_from(self.unexpired - self.first).ok()?)?;
+            if *since >= before {
+                return None;
+            }
+            self.unexpired += 1;
+            let expired = match request {
+                OwnRequest::Command(..) => mem::replace(request, OwnRequest::Withdrawn),
+                OwnRequest::Broadcast(..) | OwnRequest::Withdrawn => continue,
+            };
+            while let Some((OwnRequest::Withdrawn, _)) = self.waiting.front() {
+                self.take();
+            }
+            if let OwnRequest::Command(queued, permit) = expired {
+                return Some((*queued, permit));
+            }
+        }
     }
 
     fn take(&mut self) -> Option<OwnRequest<C>> {
         let (request, _) = self.waiting.pop_front()?;
         self.first += 1;
         self.next = self.next.max(self.first);
+        self.unexpired = self.unexpired.max(self.first);
         Some(request)
     }
 
@@ -226,16 +260,22 @@ impl<C> OwnRequests<C> {
         Some((number, request))
     }
 
-    /// Returns the message with the next requests for the node that decides in `epoch`.
-    pub(in crate::store) fn message(&mut self, epoch: Epoch, origin: Claim) -> Option<BusMessage> {
+    /// Returns the message, of at most `bytes_max`, with the next requests for the node that decides in `epoch`.
+    pub(in crate::store) fn message(&mut self, epoch: Epoch, origin: Claim, bytes_max: usize) -> Option<BusMessage> {
         let (oldest, first) = (self.first, self.next);
+        let room = bytes_max.saturating_sub(MESSAGE_OVERHEAD_BYTES);
         let (mut envelopes, mut bytes) = (Vec::new(), 0);
-        while bytes < MESSAGE_BYTES
-            && let Some((_, request)) = self.next()
-        {
+        while let Some((number, request)) = self.next() {
             let mut encoded = Vec::with_capacity(256);
             request.put(&mut encoded);
-            bytes += encoded.len();
+            if encoded.len() + LENGTH_BYTES > room {
+                encoded = vec![WITHOUT_CONTENT];
+            }
+            bytes += encoded.len() + LENGTH_BYTES;
+            if bytes > room.min(MESSAGE_BYTES) && !envelopes.is_empty() {
+                self.next = number;
+                break;
+            }
             envelopes.push(encoded.into());
         }
         (!envelopes.is_empty()).then_some(BusMessage::Requests { epoch, origin, oldest, first, envelopes })
@@ -253,6 +293,7 @@ impl<C> OwnRequest<C> {
                 out.push(BROADCAST);
                 out.extend_from_slice(bytes);
             }
+            Self::Withdrawn => out.push(WITHOUT_CONTENT),
         }
     }
 
@@ -263,6 +304,7 @@ impl<C> OwnRequest<C> {
                 RequestContent::Command(Box::new(Envelope { row: None, ..queued.envelope.clone() }))
             }
             Self::Broadcast(bytes, ..) => RequestContent::Broadcast(bytes.clone()),
+            Self::Withdrawn => RequestContent::None,
         }
     }
 }
@@ -277,15 +319,17 @@ impl RequestContent {
                 Ok(Self::Command(Box::new(envelope)))
             }
             BROADCAST => Ok(Self::Broadcast(Bytes::copy_from_slice(payload.rest()))),
+            WITHOUT_CONTENT => Ok(Self::None),
             _ => Err(DecodeError::Invalid("the kind of a request")),
         }
     }
 }
 
 impl ReceivedRequests {
-    /// Adds requests of `origin`, as far as they follow those before.
+    /// Adds requests of `origin`, as far as they follow those before. The requests before `oldest` are answered or withdrawn.
     pub(in crate::store) fn add(&mut self, origin: Claim, oldest: u64, first: u64, envelopes: Vec<Bytes>) {
         let next = self.next.entry(origin).or_insert(oldest);
+        *next = oldest.max(*next);
         for (number, encoded) in (first..).zip(envelopes) {
             if number == *next {
                 self.queue.push_back((RequestNumber { origin, number }, encoded));

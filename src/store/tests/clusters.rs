@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-const NODES: usize = 3;
+pub(super) const NODES: usize = 3;
 const HISTORIES: u64 = 30;
 const STEPS: usize = 400;
 
@@ -59,8 +59,8 @@ impl Link for MemoryLink {
     }
 }
 
-struct Node {
-    stepped: Stepped,
+pub(super) struct Node {
+    pub(super) stepped: Stepped,
     disk: SimDisk,
     options: StoreOptions,
     record_bytes_max: usize,
@@ -75,26 +75,28 @@ struct Node {
     /// The last change that this node has published.
     published: Seq,
     /// The requests of its clients that were not answered.
-    waiting: BTreeSet<u64>,
+    pub(super) waiting: BTreeSet<u64>,
 }
 
 /// A request of a client.
-struct Request {
+pub(super) struct Request {
     expected: Option<Version>,
     /// The last change that any client had been answered before.
     after: Seq,
-    answer: Option<Result<Option<Seq>, Rejection>>,
+    pub(super) answer: Option<Result<Option<Seq>, Rejection>>,
 }
 
-struct Cluster {
+pub(super) struct Cluster {
     random: Random,
     log: FaultyLog,
-    nodes: Vec<Node>,
-    requests: BTreeMap<u64, Request>,
-    now: Duration,
+    pub(super) nodes: Vec<Node>,
+    pub(super) requests: BTreeMap<u64, Request>,
+    pub(super) now: Duration,
     step: usize,
     newest_answer: Seq,
     has_faults: bool,
+    /// The node whose messages to others are lost.
+    pub(super) cut: Option<usize>,
 }
 
 impl Node {
@@ -123,7 +125,7 @@ impl Node {
         }
     }
 
-    fn is_deciding(&self) -> bool {
+    pub(super) fn is_deciding(&self) -> bool {
         self.stepped.writer.member.as_ref().is_some_and(|member| member.is_deciding())
     }
 
@@ -133,7 +135,7 @@ impl Node {
 }
 
 impl Cluster {
-    fn open(seed: u64) -> Self {
+    pub(super) fn open(seed: u64) -> Self {
         let random = Random::new(seed);
         let log = FaultyLog::without_losses(Arc::new(Mutex::new(MemoryLog::default())), seed);
         let options = |node: usize| StoreOptions {
@@ -156,6 +158,7 @@ impl Cluster {
             step: 0,
             newest_answer: Seq(0),
             has_faults: true,
+            cut: None,
         }
     }
 
@@ -184,7 +187,7 @@ impl Cluster {
     }
 
     /// Sends a request of a client to `node`.
-    fn submit(&mut self, node: usize) {
+    pub(super) fn submit(&mut self, node: usize) {
         let id = self.requests.len() as u64;
         let queued = self.request(id);
         let expected = match &queued.envelope.command {
@@ -239,7 +242,9 @@ impl Cluster {
             }
             Some(Sent::Message(to, message)) => {
                 let to = to.0 as usize;
-                if self.has_faults && self.random.chance(8) {
+                let bytes_max = self.nodes[node].record_bytes_max;
+                assert!(message.len() <= bytes_max, "the bus takes no message of {} bytes", message.len());
+                if self.cut == Some(node) || self.has_faults && self.random.chance(8) {
                     return; // lost
                 }
                 if self.nodes[to].paused_until <= self.step {
@@ -249,16 +254,44 @@ impl Cluster {
         }
     }
 
+    /// Lets every node do all that it can, and some time pass.
+    pub(super) fn turn(&mut self) {
+        for node in 0..NODES {
+            while !self.nodes[node].sent.lock().is_empty() {
+                self.pass(node);
+            }
+            self.read_some(node, usize::MAX);
+            self.now += Duration::from_millis(20);
+            let now = self.now;
+            self.event(node, LogEvent::Tick(now));
+        }
+    }
+
+    /// Takes turns until one node decides.
+    pub(super) fn decider(&mut self) -> usize {
+        self.has_faults = false;
+        loop {
+            self.turn();
+            if let Some(node) = self.nodes.iter().position(Node::is_deciding) {
+                return node;
+            }
+        }
+    }
+
     /// Passes some records of the log to `node`.
     fn read(&mut self, node: usize) {
         let limit = 1 + self.below(4);
+        self.read_some(node, limit);
+        self.tick(node);
+    }
+
+    fn read_some(&mut self, node: usize, limit: usize) {
         let records = self.log.log.lock().follow(self.nodes[node].next_record, limit).unwrap();
         for record in records {
             let number = self.nodes[node].next_record;
             self.nodes[node].next_record += 1;
             (self.nodes[node].events)(LogEvent::Record { number, record, permit: None });
         }
-        self.tick(node);
     }
 
     fn tick(&mut self, node: usize) {

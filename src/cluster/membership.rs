@@ -51,7 +51,7 @@ pub(crate) struct Membership {
 /// The receivers of what the member asks for.
 struct Orders {
     actions: UnboundedReceiver<LogAction>,
-    /// Of the member and of the broker, neither of which waits for the other's.
+    /// The messages of the member and those of the broker, which do not wait for each other.
     messages: [UnboundedReceiver<BusMessage>; 2],
 }
 

@@ -92,7 +92,7 @@ pub struct BroadcastPermit(OwnedSemaphorePermit);
 const BROADCAST_OVERHEAD_BYTES: usize = 128;
 
 /// Bytes of broadcasts that wait for the log.
-const BROADCAST_BYTES_MAX: usize = 16 << 20;
+pub const BROADCAST_BYTES_MAX: usize = 64 << 20;
 
 /// A reservation in the queue for one command.
 pub struct Permit<C> {

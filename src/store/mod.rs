@@ -61,7 +61,7 @@ pub use crate::store::state::record::StoredShadow;
 pub use batch::{Applied, Envelope, Outcome, QueuedCommand};
 pub use disk::DiskLow;
 pub use error::StoreError;
-pub use handle::{BroadcastPermit, Permit, Store, open, open_member};
+pub use handle::{BROADCAST_BYTES_MAX, BroadcastPermit, Permit, Store, open, open_member};
 pub use health::{Health, Pages, State};
 pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
 pub use purging::PurgedTombstones;

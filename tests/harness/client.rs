@@ -7,11 +7,10 @@ use std::{
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
-<<<<<<< HEAD
     time::Instant,
-=======
+    }
+
     time::{Duration, Instant},
->>>>>>> cacea3c (tests: random faults of a cluster's nodes, NATS servers and links)
 };
 
 use super::{
@@ -72,15 +71,14 @@ impl Client {
         Ok(Self::over(stream, protocol))
     }
 
-<<<<<<< HEAD
     /// As [`Client::open`], at another listener.
     pub fn open_at(address: SocketAddr, protocol: Protocol) -> Self {
         Self::over(TcpStream::connect(address).expect("the server listens"), protocol)
-=======
+    }
+
     /// As [`Client::open`], to a server that may not be there.
     pub fn try_to(address: SocketAddr, protocol: Protocol) -> std::io::Result<Self> {
         Ok(Self::over(TcpStream::connect(address)?, protocol))
->>>>>>> cacea3c (tests: random faults of a cluster's nodes, NATS servers and links)
     }
 
     fn over(stream: TcpStream, protocol: Protocol) -> Self {

@@ -11,7 +11,10 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{NatsLog, RETRY_PAUSE, api};
+use super::{
+    NatsLog, RETRY_PAUSE,
+    api::{self, STREAM_NOT_FOUND},
+};
 use crate::cluster::LogUnavailable;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -28,6 +31,8 @@ pub(crate) struct Follower {
     log: NatsLog,
     next: u64,
     consumer: Option<Consumer>,
+    /// True if the stream was not there when it was asked for last.
+    is_gone: bool,
 }
 
 /// The end of following.
@@ -60,7 +65,7 @@ enum Delivered {
 impl NatsLog {
     /// Returns the records from the number `from` on, without gap or repetition, for ever.
     pub(crate) fn follow(&self, from: u64) -> Follower {
-        Follower { log: self.clone(), next: from.max(1), consumer: None }
+        Follower { log: self.clone(), next: from.max(1), consumer: None, is_gone: false }
     }
 }
 
@@ -108,6 +113,15 @@ impl Follower {
         match self.try_open().await {
             Ok(opened) => opened.map(|consumer| self.consumer = Some(consumer)),
             Err(error) => {
+                let is_gone = matches!(error, LogUnavailable::Answered { code: STREAM_NOT_FOUND, .. });
+                if is_gone && !self.is_gone {
+                    let stream = &self.log.shared.names.stream;
+                    tracing::error!(
+                        stream,
+                        "NATS has no log of this cluster any more; it can be restored from a node's store"
+                    );
+                }
+                self.is_gone = is_gone;
                 tracing::debug!(next = self.next, %error, "the log cannot be followed");
                 sleep(RETRY_PAUSE).await;
                 Ok(())

@@ -269,8 +269,8 @@ impl NatsLog {
             Ok(Err(error)) => Err(LogUnavailable::Failed(error.to_string())),
             Err(_) => Err(LogUnavailable::TimedOut),
         };
-        if answer.is_err() {
-            self.failed(begun).await;
+        if let Err(error) = &answer {
+            self.failed(begun, error).await;
         }
         answer
     }
@@ -290,7 +290,7 @@ impl NatsLog {
 
     /// Notes a failure of a request that was sent at `begun`, and changes the server after some time of them. Pauses if the failure
     /// came at once.
-    async fn failed(&self, begun: Instant) {
+    async fn failed(&self, begun: Instant, error: &LogUnavailable) {
         let change = {
             let mut since = self.shared.failing_since.lock();
             let change = since.get_or_insert(begun).elapsed() > SWITCH_AFTER;
@@ -300,7 +300,7 @@ impl NatsLog {
             change
         };
         if change {
-            tracing::warn!("the NATS server does not answer; trying another");
+            tracing::warn!(%error, "requests to NATS fail; trying another server");
             // With a full queue of commands the connection is stuck, and ends by its own pings.
             let _ = timeout(RETRY_PAUSE, self.shared.client.force_reconnect()).await;
         }

@@ -13,10 +13,13 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes};
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 use crate::{
-    admission::{PrincipalQuota, QuotaKind},
+    admission::{PrincipalPermit, PrincipalQuota, QuotaKind},
     auth::Principal,
     engine::Notifier,
     mqtt::{
@@ -28,8 +31,11 @@ use crate::{
         },
         protocol::{message::Message, packet::Reason},
     },
-    store::{Broadcast, BroadcastPermit, OnDurable},
+    store::{BROADCAST_BYTES_MAX, Broadcast, BroadcastPermit, OnDurable},
 };
+
+/// Bytes of retained messages that may wait for the log, of which a principal may have those of its part of a queue.
+const MESSAGE_BYTES_MAX: usize = BROADCAST_BYTES_MAX / 4 * 3;
 
 const OPENED: u8 = b'o';
 const PUBLISHED: u8 = b'p';
@@ -41,6 +47,8 @@ pub(in crate::mqtt) struct Peers {
     send: Box<dyn Fn(Bytes) -> bool + Send + Sync>,
     /// The openings of this node that are not in the log yet, with their number.
     opening: Mutex<HashMap<SessionKey, usize>>,
+    /// Bytes of retained messages that may wait for the log. Openings have the rest of the memory for broadcasts.
+    message_room: Arc<Semaphore>,
     runtime: Handle,
 }
 
@@ -48,6 +56,8 @@ pub(in crate::mqtt) struct Peers {
 pub(in crate::mqtt) struct SharedMessage {
     bytes: Bytes,
     permit: BroadcastPermit,
+    /// The memory of its kind and of its publisher, until this node has applied it.
+    waits: (OwnedSemaphorePermit, PrincipalPermit),
 }
 
 /// A decoded message of a node.
@@ -91,7 +101,8 @@ impl Broker {
     /// returns false if too many wait. Called once, inside the runtime, before the first connection.
     pub fn join_cluster(&self, node: u64, send: impl Fn(Bytes) -> bool + Send + Sync + 'static) {
         let (send, runtime) = (Box::new(send), Handle::current());
-        let _is_the_first = self.peers.set(Peers { node, send, opening: Mutex::default(), runtime });
+        let message_room = Arc::new(Semaphore::new(MESSAGE_BYTES_MAX));
+        let _is_the_first = self.peers.set(Peers { node, send, opening: Mutex::default(), message_room, runtime });
     }
 
     /// Returns true if other nodes may have receivers of a message.
@@ -111,22 +122,33 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// Too many such messages wait.
+    /// Too many such messages wait, or too many of this principal.
     pub(in crate::mqtt) fn prepare(
         &self,
         message: &Arc<Message>,
-        by: &PrincipalQuota,
+        by: &Arc<PrincipalQuota>,
     ) -> Result<Option<SharedMessage>, QuotaKind> {
         let Some(peers) = self.peers.get() else { return Ok(None) };
         let bytes = encode_message(peers.node, message, by, self.recorder.now());
-        let permit = self.service.reserve_broadcast(bytes.len()).ok_or(QuotaKind::Disk)?;
-        Ok(Some(SharedMessage { bytes, permit }))
+        let reserve = || {
+            let room = u32::try_from(bytes.len()).ok()?;
+            let room = Arc::clone(&peers.message_room).try_acquire_many_owned(room).ok()?;
+            Some((self.service.reserve_broadcast(bytes.len())?, (room, by.try_queue(bytes.len())?)))
+        };
+        let (permit, waits) = reserve().ok_or(QuotaKind::Disk)?;
+        Ok(Some(SharedMessage { bytes, permit, waits }))
     }
 
     /// Shares a retained message. `on_kept` is called when the log has it and this node has applied it.
     pub(in crate::mqtt) fn share(&self, message: SharedMessage, on_kept: Option<OnDurable>) {
-        let SharedMessage { bytes, permit } = message;
-        self.service.broadcast(bytes, on_kept, permit);
+        let SharedMessage { bytes, permit, waits } = message;
+        let on_applied = move || {
+            drop(waits);
+            if let Some(on_kept) = on_kept {
+                on_kept();
+            }
+        };
+        self.service.broadcast(bytes, Some(Box::new(on_applied)), permit);
     }
 
     /// Ends the session of `key` at all other nodes.

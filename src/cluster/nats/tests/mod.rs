@@ -6,12 +6,9 @@ mod append;
 mod bus;
 mod credentials;
 mod follow;
-<<<<<<< HEAD
 mod isolated;
-=======
 #[path = "../../../../tests/harness/proxy.rs"]
 #[allow(unreachable_pub, reason = "shared with the tests of the program")]
->>>>>>> cacea3c (tests: random faults of a cluster's nodes, NATS servers and links)
 mod proxy;
 mod refusals;
 mod servers;

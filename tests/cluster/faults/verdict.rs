@@ -37,17 +37,26 @@ pub fn check(cluster: &Cluster, fleet: &Fleet, updates: &[Update]) {
 /// Every update has its effect once if it was accepted, none if it was refused, and one at most if its outcome is unknown; in an
 /// order in which an update that was answered before another was sent comes before it.
 fn check_effects(about: &str, history: &[Value], updates: &[&Update]) {
-    let mut effects: HashMap<(&str, u64), u64> = HashMap::new();
+    let mut effects: HashMap<(String, u64), u64> = HashMap::new();
     for entry in history {
         for change in entry["changes"].as_array().unwrap() {
-            let leaf = (change["path"].as_str().unwrap(), change["value"].as_u64().unwrap());
-            let before = effects.insert(leaf, version(entry));
-            assert_eq!(before, None, "{about}: {leaf:?} has two effects, the second in {entry}");
+            let path = change["path"].as_str().unwrap();
+            let leaves = match &change["value"] {
+                Value::Object(members) => {
+                    members.iter().map(|(name, value)| (format!("{path}/{name}"), value)).collect()
+                }
+                value => vec![(path.to_owned(), value)],
+            };
+            for (path, value) in leaves {
+                let value = value.as_u64().unwrap_or_else(|| panic!("{about}: {entry}"));
+                let before = effects.insert((path.clone(), value), version(entry));
+                assert_eq!(before, None, "{about}: {path} is {value} twice, the second time in {entry}");
+            }
         }
     }
     let mut applied = Vec::new();
     for update in updates {
-        let effect = effects.remove(&(update.path.as_str(), update.value));
+        let effect = effects.remove(&(update.path.clone(), update.value));
         match update.outcome {
             Outcome::Accepted(version) => assert_eq!(effect, Some(version), "{about}: {update:?}"),
             Outcome::Conflict | Outcome::Refused(_) => assert_eq!(effect, None, "{about}: {update:?}"),

@@ -1,7 +1,7 @@
 //! A node in its cluster: carries out what the store's member asks for, and passes records, messages and the time to it.
 //!
-//! One task carries out actions on the log, two send messages, one follows the log, one receives messages, one keeps the time.
-//! All end when the store is closed.
+//! One task carries out actions on the log, two send messages, one follows the log, one receives messages, one keeps the time,
+//! one watches the connection. All end when the store is closed.
 
 use std::{
     collections::{VecDeque, hash_map::RandomState},
@@ -172,6 +172,8 @@ impl Membership {
         tasks.spawn(follow(log.clone(), applied + 1, events.clone()));
         tasks.spawn(receive(log.clone(), events.clone(), on_message));
         tasks.spawn(tick(events));
+        let watched = log.clone();
+        tasks.spawn(async move { watched.watch().await });
         tasks.spawn(trim(log, log_age_max, health));
         tasks
     }

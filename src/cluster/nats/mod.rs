@@ -10,6 +10,7 @@
 //! - `servers`: checks the servers' versions and settings.
 //! - `follow`: records in order, for ever.
 //! - `bus`: messages between nodes.
+//! - `echo`: changes a server that passes nothing on.
 //!
 //! Each request is sent once and waits [`REQUEST_TIMEOUT`] at most. Commands of the client that are queued while it reconnects are sent
 //! afterwards, so an append may be stored after it was reported as unknown; its condition makes that harmless. Few can be, since
@@ -18,6 +19,7 @@
 mod api;
 pub(crate) mod bus;
 mod connection;
+mod echo;
 pub(crate) mod follow;
 mod servers;
 mod stream;

@@ -477,7 +477,8 @@ impl<C> Member<C> {
     /// Returns the node to which requests are sent; `None` if this one decides or nobody is known to.
     fn decider(&self) -> Option<NodeId> {
         let chain = self.replica.chain();
-        let is_other = chain.epoch.0 > 0 && chain.claim.node != self.origin.node;
+        // Another process may have this number by mistake.
+        let is_other = chain.epoch.0 > 0 && chain.claim != self.origin;
         is_other.then_some(chain.claim.node)
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
 use super::{
+    proxy::{Fault, Proxy},
     servers::{SOUND, Servers, connected_to},
     within,
 };
@@ -96,4 +97,43 @@ async fn a_reader_that_takes_nothing_loses_messages() {
     for number in 0..24 {
         assert_eq!(next(&mut receiver).await.first(), Some(&number));
     }
+}
+
+/// A connection passed nothing on and still delivered. The client sends no pings while something arrives, and so never noticed.
+#[tokio::test]
+async fn changes_a_connection_that_passes_nothing_on() {
+    let servers = Servers::start(SOUND).await;
+    let mut proxies = Vec::new();
+    for port in servers.ports() {
+        proxies.push(Proxy::to(port).await);
+    }
+    let mut settings = servers.settings(1);
+    settings.servers = proxies.iter().map(|proxy| format!("nats://127.0.0.1:{}", proxy.port)).collect();
+    let (one, two) = (servers.try_connect(&settings).await.unwrap(), servers.connect(2).await);
+    let (_at_one, mut at_two) = (one.received().await.unwrap(), two.received().await.unwrap());
+    let traffic = async {
+        loop {
+            two.send(NodeId(1), "traffic".into()).await.unwrap();
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let arrives = async {
+        proxies.iter().for_each(|proxy| proxy.set(Fault::NothingSent));
+        // What passes a connection now cuts it for ever.
+        one.send(NodeId(2), "lost".into()).await.unwrap();
+        assert!(timeout(Duration::from_millis(500), at_two.next()).await.is_err());
+        proxies.iter().for_each(|proxy| proxy.set(Fault::None));
+        loop {
+            let _ = one.send(NodeId(2), "again".into()).await;
+            if timeout(Duration::from_millis(100), at_two.next()).await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = traffic => {}
+        () = one.watch() => {}
+        () = within("a message over another connection", arrives) => return,
+    }
+    unreachable!("the connections are not closed");
 }

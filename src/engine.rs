@@ -223,8 +223,12 @@ impl Service {
     /// # Errors
     ///
     /// As [`Store::each_row`].
-    pub fn each_row(&self, each: impl FnMut(&[u8], Bytes)) -> Result<(), StoreError> {
-        self.store.each_row(each)
+    pub fn each_row(
+        &self,
+        is_shared: impl Fn(&[u8]) -> bool,
+        each: impl FnMut(&[u8], Bytes),
+    ) -> Result<(), StoreError> {
+        self.store.each_row(is_shared, each)
     }
 
     /// Returns memory for a broadcast, as [`Store::reserve_broadcast`] does.

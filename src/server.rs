@@ -39,7 +39,12 @@ use crate::{
     engine::{Outcomes, Service, changes::Changes},
     http::{self, Api, HttpHandler, HttpOptions, MqttListener, rollouts::RolloutRows},
     mqtt::{
-        broker::{Broker, durable::Recorder, peers::PeerBroadcasts, router::Router},
+        broker::{
+            Broker,
+            durable::Recorder,
+            peers::{self, PeerBroadcasts},
+            router::Router,
+        },
         connection::handler::{self as mqtt, MqttHandler},
         shadow::fan_out::Events,
     },
@@ -50,7 +55,7 @@ use crate::{
         named::{self, NamedQueries, QueryRows},
     },
     server::telemetry::Telemetry,
-    store::{MemberOptions, StoreError, StoreOptions},
+    store::{self, MemberOptions, StoreError, StoreOptions},
 };
 
 /// The reason for which the server could not start, or ended.
@@ -171,7 +176,8 @@ pub async fn run(
     inherited.foreign(&binds).map_or(Ok(()), |address| Err(ServeError::NoListener(address)))?;
     let mut cluster = match &config.cluster {
         Some(settings) => {
-            Some(Membership::join(settings).await.map_err(|error| ServeError::Cluster(error.to_string()))?)
+            let joined = Membership::join(settings, applied_record(&config)?).await;
+            Some(joined.map_err(|error| ServeError::Cluster(error.to_string()))?)
         }
         None => None,
     };
@@ -210,16 +216,20 @@ impl ServerParts {
         config: &Config,
         authority: Arc<Authority>,
         tls: Vec<(String, Arc<Tls>)>,
-        cluster: Option<&mut Membership>,
+        mut cluster: Option<&mut Membership>,
     ) -> Result<(Self, impl FnOnce() + Send + 'static), ServeError> {
         let limits = &config.limits;
-        let (service, decided) = open(config, cluster.and_then(Membership::member))?;
+        let (service, decided) = open(config, cluster.as_mut().and_then(|cluster| cluster.member(peers::row_of)))?;
         let service = Arc::new(service);
         let router = Arc::new(Router::new(Recorder::new(service.clone())));
         let events = Arc::new(Events::new(router.clone(), service.head()));
         let changes = Arc::new(Changes::new(service.head()));
         let notifiers = (events.clone(), changes.clone());
         let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), limits));
+        // Before the wills that are due.
+        if let Some(cluster) = cluster {
+            broker.join_cluster(cluster.node(), cluster.messenger());
+        }
         let peers = PeerBroadcasts(broker.clone());
         let (mut rollouts, mut queries) = (RolloutRows::default(), QueryRows::default());
         let restored = broker.restore(|key, value| queries.take(key, &value) || rollouts.take(key, value));
@@ -249,10 +259,9 @@ impl ServerParts {
 
     /// Starts the tasks of the cluster, and waits until this node has applied what the log has now, so that no client reads
     /// what was before; not longer than until `shutdown` resolves.
-    async fn join(&self, mut membership: Membership, shutdown: &mut (impl Future<Output = ()> + Unpin)) -> JoinSet<()> {
+    async fn join(&self, membership: Membership, shutdown: &mut (impl Future<Output = ()> + Unpin)) -> JoinSet<()> {
         let applied = || self.service.health().member.unwrap_or_default().applied;
         let tail = membership.tail();
-        self.broker.join_cluster(membership.node(), membership.messenger());
         let broker = self.broker.clone();
         let on_message = move |message| broker.receive_from_peer(message);
         let service = self.service.clone();
@@ -428,6 +437,16 @@ fn open(config: &Config, member: Option<MemberOptions>) -> Result<(Service, Outc
         Some(member) => Service::open_member(options, member, quotas, Clock::system()),
     };
     opened.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
+}
+
+/// Returns the last record of the cluster's log that the store has applied; 0 without a store.
+fn applied_record(config: &Config) -> Result<u64, ServeError> {
+    if !config.store.path.exists() {
+        return Ok(0);
+    }
+    let applied = store::applied_record(&store_options(&config.store, &config.limits));
+    let applied = applied.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
+    Ok(applied.unwrap_or_default())
 }
 
 fn bind(

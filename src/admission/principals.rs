@@ -120,6 +120,12 @@ impl Principals {
         quota
     }
 
+    /// Returns the quota of `principal`; `None` if it is not known.
+    #[must_use]
+    pub fn known(&self, principal: &str) -> Option<Arc<PrincipalQuota>> {
+        self.known.get(principal)
+    }
+
     /// Returns the usage of `principal`; `None` if it has none.
     #[must_use]
     pub fn usage(&self, principal: &str, now: Instant) -> Option<PrincipalUsage> {

@@ -81,6 +81,17 @@ pub(crate) enum ClusterError {
         /// The remedy.
         advice: &'static str,
     },
+    /// The log is lost.
+    #[error(
+        "the stream {stream:?} is missing, but this node has applied {applied} records of it: if NATS has lost it, stop all nodes and run \
+         `umbrad cluster restore-log` on the one that has applied the most"
+    )]
+    NoLog {
+        /// The name of the stream.
+        stream: String,
+        /// The records that this node has applied.
+        applied: u64,
+    },
     /// There is a log, which must not be replaced.
     #[error(
         "the stream {stream:?} exists and ends at record {last}: nothing is to be restored. If its content is useless, delete it \

@@ -26,7 +26,7 @@ use crate::{
         nats::{NatsLog, follow::FollowEnd},
     },
     config::ClusterSettings,
-    store::{Link, LogAction, LogEvent, MemberHealth, MemberOptions, NodeId},
+    store::{Link, LogAction, LogEvent, MemberHealth, MemberOptions, NodeId, RowEdit},
 };
 
 /// Bytes of records that were read and are not applied yet.
@@ -119,13 +119,13 @@ impl Link for NatsLink {
 }
 
 impl Membership {
-    /// Connects to the servers of the cluster, and checks them.
+    /// Connects to the servers of the cluster, and checks them. The store has `applied` records.
     ///
     /// # Errors
     ///
     /// As [`NatsLog::connect`].
-    pub(crate) async fn join(settings: &ClusterSettings) -> Result<Self, ClusterError> {
-        let log = NatsLog::connect(settings).await?;
+    pub(crate) async fn join(settings: &ClusterSettings, applied: u64) -> Result<Self, ClusterError> {
+        let log = NatsLog::connect(settings, applied).await?;
         let (actions, actions_of_member) = mpsc::unbounded_channel();
         let (outbox, of_member) = Outbox::new(MEMBER);
         let (broker, of_broker) = Outbox::new(BROKER);
@@ -136,11 +136,17 @@ impl Membership {
     }
 
     /// Returns the options for opening the store; `None` the second time.
-    pub(crate) fn member(&mut self) -> Option<MemberOptions> {
+    pub(crate) fn member(&mut self, row_of: fn(&Bytes) -> Option<RowEdit>) -> Option<MemberOptions> {
         let link = Box::new(self.link.take()?);
         // A process that starts again must not be taken for the former one.
         let incarnation = RandomState::new().hash_one(std::process::id());
-        Some(MemberOptions { node: self.node, incarnation, record_bytes_max: self.log.record_bytes_max(), link })
+        Some(MemberOptions {
+            node: self.node,
+            incarnation,
+            record_bytes_max: self.log.record_bytes_max(),
+            row_of,
+            link,
+        })
     }
 
     /// Returns the number of this node.

@@ -231,11 +231,16 @@ impl Broker {
             self.service.quotas().count_for(cause, by.name());
             return Err(cause);
         }
-        let shared = if message.retain { self.prepare(&message, by)? } else { None };
-        if message.retain {
-            self.router.retain(&message, by).inspect_err(|cause| self.service.quotas().count_for(*cause, by.name()))?;
+        let count = |cause: &QuotaKind| self.service.quotas().count_for(*cause, by.name());
+        // In a cluster, every node retains and publishes it when the log has it, in one order.
+        let shared = if message.retain { self.prepare(&message, by, from).inspect_err(count)? } else { None };
+        if message.retain && shared.is_none() {
+            self.router.retain(&message, by).inspect_err(count)?;
         }
-        let receivers = self.router.publish(&message, DeliveryKind::Ordinary { from });
+        let receivers = match shared {
+            None => self.router.publish(&message, DeliveryKind::Ordinary { from }),
+            Some(_) => 0,
+        };
         let units = work::MESSAGE + work::times(receivers, work::DELIVERY);
         let _throttles_its_connection = by.charge_work(units, Instant::now());
         if !message.retain {
@@ -400,7 +405,7 @@ impl Broker {
     /// Ends the session of `key` and its connection, with its rows. Its will is published as after any lost connection. Returns
     /// when that is on disk, or false if it takes too long; `None` if there is no such session.
     pub async fn end_session(self: &Arc<Self>, key: &SessionKey) -> Option<bool> {
-        match self.sessions.end(key, Reason::ADMINISTRATIVE_ACTION)? {
+        match self.sessions.end(key)? {
             EndedSession::Disconnected(closed) => self.dispose(*closed),
             EndedSession::Connected(disposed) => {
                 let disposed = tokio::time::timeout(END_TIMEOUT, disposed).await;

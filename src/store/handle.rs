@@ -223,6 +223,7 @@ pub(super) fn assemble<C: Send + 'static>(
         log: Box::new(FileLog),
         applied_position,
         member: None,
+        node: None,
         is_deciding: false,
         options,
     };
@@ -432,13 +433,17 @@ impl<C: Send + 'static> Store<C> {
     }
 
     /// Calls `each` with the key and value of the broker's rows as they were when the store was opened, in the order of their
-    /// keys. Reads all of them from the disk. To be called before the first [`Store::write_rows`]. Removes the rows of another
-    /// node of a cluster, whose copy this store is.
+    /// keys. Reads all of them from the disk. To be called before the first [`Store::write_rows`]. Of a copy of
+    /// another node of a cluster, removes those that are not `is_shared` by all nodes.
     ///
     /// # Errors
     ///
     /// As [`Store::read`].
-    pub fn each_row(&self, each: impl FnMut(&[u8], Bytes)) -> Result<(), StoreError> {
+    pub fn each_row(
+        &self,
+        is_shared: impl Fn(&[u8]) -> bool,
+        mut each: impl FnMut(&[u8], Bytes),
+    ) -> Result<(), StoreError> {
         let database = self.inner.shared.database.get()?;
         let rows = database.progress()?.rows;
         let dirty = tables::recover(&database, &rows, 0)?;
@@ -446,7 +451,10 @@ impl<C: Send + 'static> Store<C> {
             return tables::each(&database, &dirty, each);
         }
         let mut removals = Vec::new();
-        tables::each(&database, &dirty, |key, _| removals.push(RowEdit::Remove(key.into())))?;
+        tables::each(&database, &dirty, |key, value| match is_shared(key) {
+            true => each(key, value),
+            false => removals.push(RowEdit::Remove(key.into())),
+        })?;
         tracing::info!(rows = removals.len(), "the sessions and messages of the node that was copied are removed");
         drop(database);
         self.write_rows(removals, None)

@@ -189,7 +189,7 @@ impl<C> Writer<C> {
         self.dirty_rows = dirty_rows;
         self.dirty_set = DirtySet::new(recovered.dirty, &progress, &self.options);
         self.names = NameCounts::new(self.options.shadow_names_max);
-        self.applied_position = applied_position;
+        self.set_applied_position(applied_position);
         self.progress = progress;
         self.shared.head.store(progress.head.seq.0, Ordering::Release);
         Ok(landed)

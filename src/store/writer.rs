@@ -40,6 +40,7 @@ use crate::{
             applied_position::AppliedPosition,
             batch_log::BatchLog,
             member::{Broadcast, LogEvent, Member},
+            record::NodeId,
             requests::OwnRequest,
         },
         rows::{dirty_rows::DirtyRows, pending::PendingRows, sent::OnDurable},
@@ -123,6 +124,8 @@ pub(super) struct Writer<C> {
     pub(super) applied_position: Option<AppliedPosition>,
     /// The part in a cluster; `None` for a single node, and while it is at work.
     pub(super) member: Option<Member<C>>,
+    /// The number of this node of a cluster.
+    pub(super) node: Option<NodeId>,
     /// True if this node of a cluster decides.
     pub(super) is_deciding: bool,
 }
@@ -225,6 +228,7 @@ impl<C> Writer<C> {
         let mut orders = Vec::new();
         let mut room: Option<OwnedSemaphorePermit> = None;
         let mut queue = Vec::with_capacity(messages.len());
+        let mut refused = Vec::new();
         for message in messages {
             match message {
                 Message::Close => match &mut self.member {
@@ -244,11 +248,12 @@ impl<C> Writer<C> {
                     }
                 }
                 Message::QueuedCommand(queued, permit) => {
-                    if self.member.is_some()
-                        && self.refusal().is_none()
-                        && let Some(member) = &mut self.member
-                    {
-                        member.add(OwnRequest::Command(queued, permit));
+                    if self.member.is_some() {
+                        // Asked once: what is refused must not be decided here, where it would be in no log.
+                        match (self.refusal(), &mut self.member) {
+                            (None, Some(member)) => member.add(OwnRequest::Command(queued, permit)),
+                            (refusal, _) => refused.push((*queued, permit, refusal.unwrap_or(Rejection::Internal))),
+                        }
                         continue;
                     }
                     queue.push(*queued);
@@ -261,6 +266,9 @@ impl<C> Writer<C> {
         }
         if !queue.is_empty() {
             self.take_batch(queue, QueueReservation(room));
+        }
+        for (queued, permit, refusal) in refused {
+            self.refuse(vec![queued], QueueReservation(Some(permit)), &refusal);
         }
         self.take_part();
         for (order, _permit) in orders {

@@ -7,9 +7,6 @@ use std::{
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
-    time::Instant,
-    }
-
     time::{Duration, Instant},
 };
 

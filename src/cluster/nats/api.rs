@@ -85,6 +85,10 @@ pub(super) async fn update_stream(log: &NatsLog, config: &Value) -> Result<Strea
     request(log, "STREAM.UPDATE", "", config.clone()).await
 }
 
+pub(super) async fn delete_stream(log: &NatsLog) -> Result<(), LogUnavailable> {
+    request::<Value>(log, "STREAM.DELETE", "", Value::Null).await.map(|_| ())
+}
+
 /// Removes the messages before `first_kept`.
 pub(super) async fn purge(log: &NatsLog, first_kept: u64) -> Result<(), LogUnavailable> {
     request::<Value>(log, "STREAM.PURGE", "", json!({ "seq": first_kept })).await.map(|_| ())

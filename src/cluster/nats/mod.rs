@@ -108,17 +108,17 @@ struct AppendReply {
 }
 
 impl NatsLog {
-    /// Connects, checks the servers, and creates the stream if there is none.
+    /// Connects, checks the servers, and creates the stream if there is none and this node has `applied` nothing of one.
     ///
     /// # Errors
     ///
     /// - [`ClusterError::Unreachable`]: no server can be used, after some time in which servers may start.
     /// - the others, at once: the servers are not as they have to be.
-    pub(crate) async fn connect(settings: &ClusterSettings) -> Result<Self, ClusterError> {
-        Self::connect_within(settings, START_TIMEOUT).await
+    pub(crate) async fn connect(settings: &ClusterSettings, applied: u64) -> Result<Self, ClusterError> {
+        Self::connect_within(settings, applied, START_TIMEOUT).await
     }
 
-    async fn connect_within(settings: &ClusterSettings, limit: Duration) -> Result<Self, ClusterError> {
+    async fn connect_within(settings: &ClusterSettings, applied: u64, limit: Duration) -> Result<Self, ClusterError> {
         let deadline = Instant::now() + limit;
         let unreachable = |problem: String| ClusterError::Unreachable {
             servers: settings.servers.join(", "),
@@ -129,7 +129,7 @@ impl NatsLog {
         let log = Self::of(client, settings);
         let is_clustered = servers::check_connected(&log.shared.client.server_info(), settings)?;
         loop {
-            match stream::ensure(&log, settings, is_clustered).await? {
+            match stream::ensure(&log, settings, is_clustered, applied).await? {
                 Ok(stream) if settings.allow_unsafe_sync => {
                     tracing::warn!(
                         stream = log.shared.names.stream,
@@ -271,8 +271,8 @@ impl NatsLog {
             Ok(Err(error)) => Err(LogUnavailable::Failed(error.to_string())),
             Err(_) => Err(LogUnavailable::TimedOut),
         };
-        if let Err(error) = &answer {
-            self.failed(begun, error).await;
+        if answer.is_err() {
+            self.failed(begun).await;
         }
         answer
     }
@@ -292,7 +292,7 @@ impl NatsLog {
 
     /// Notes a failure of a request that was sent at `begun`, and changes the server after some time of them. Pauses if the failure
     /// came at once.
-    async fn failed(&self, begun: Instant, error: &LogUnavailable) {
+    async fn failed(&self, begun: Instant) {
         let change = {
             let mut since = self.shared.failing_since.lock();
             let change = since.get_or_insert(begun).elapsed() > SWITCH_AFTER;
@@ -302,7 +302,7 @@ impl NatsLog {
             change
         };
         if change {
-            tracing::warn!(%error, "requests to NATS fail; trying another server");
+            tracing::warn!("requests to NATS fail; trying another server");
             // With a full queue of commands the connection is stuck, and ends by its own pings.
             let _ = timeout(RETRY_PAUSE, self.shared.client.force_reconnect()).await;
         }

@@ -37,14 +37,18 @@ const ABSENT: [&str; 14] = [
     "subject_delete_marker_ttl",
 ];
 
-/// Creates the stream if there is none, and adjusts its limits. The inner error may pass: servers may just start.
+/// Creates the stream if there is none, and adjusts its limits. A node that has `applied` records creates none: they are lost. The inner error may pass: servers may just start.
 pub(super) async fn ensure(
     log: &NatsLog,
     settings: &ClusterSettings,
     is_clustered: bool,
+    applied: u64,
 ) -> Result<Result<StreamInfo, LogUnavailable>, ClusterError> {
     let wanted = config(log, settings, if is_clustered { REPLICAS } else { 1 });
     let info = match api::stream_info(log).await {
+        Err(LogUnavailable::Answered { code: STREAM_NOT_FOUND, .. }) if applied > 0 => {
+            return Err(ClusterError::NoLog { stream: log.shared.names.stream.clone(), applied });
+        }
         Err(LogUnavailable::Answered { code: STREAM_NOT_FOUND, .. }) => api::create_stream(log, &wanted).await,
         other => other,
     };
@@ -75,6 +79,12 @@ pub(super) async fn restore(
     match api::stream_info(log).await {
         Err(LogUnavailable::Answered { code: STREAM_NOT_FOUND, .. }) => {}
         Err(error) => return Ok(Err(error)),
+        // A node without a store may have created it since.
+        Ok(info) if info.state.last_seq == 0 => {
+            if let Err(error) = api::delete_stream(log).await {
+                return Ok(Err(error));
+            }
+        }
         Ok(info) => {
             let stream = log.shared.names.stream.clone();
             return Err(ClusterError::LogExists { stream, last: info.state.last_seq });

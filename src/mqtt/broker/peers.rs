@@ -9,6 +9,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
+    time::Instant,
 };
 
 use bytes::{Buf, BufMut, Bytes};
@@ -25,13 +26,17 @@ use crate::{
     mqtt::{
         broker::{
             Broker,
-            durable::message_row::{self, Now},
+            durable::{
+                message_row::{self, Now},
+                retained_row,
+            },
+            outbox::SessionId,
             router::DeliveryKind,
-            sessions::{EndedSession, SessionKey},
+            sessions::SessionKey,
         },
-        protocol::{message::Message, packet::Reason},
+        protocol::message::Message,
     },
-    store::{BROADCAST_BYTES_MAX, Broadcast, BroadcastPermit, OnDurable},
+    store::{BROADCAST_BYTES_MAX, Broadcast, BroadcastPermit, OnDurable, RowEdit},
 };
 
 /// Bytes of retained messages that may wait for the log, of which a principal may have those of its part of a queue.
@@ -39,6 +44,9 @@ const MESSAGE_BYTES_MAX: usize = BROADCAST_BYTES_MAX / 4 * 3;
 
 const OPENED: u8 = b'o';
 const PUBLISHED: u8 = b'p';
+
+/// The number of no session.
+const NO_SESSION: u64 = u64::MAX;
 
 /// The other nodes; see the module.
 pub(in crate::mqtt) struct Peers {
@@ -62,23 +70,34 @@ pub(in crate::mqtt) struct SharedMessage {
 
 /// A decoded message of a node.
 enum PeerMessage {
-    Opened(SessionKey),
-    Published { node: u64, by: Arc<str>, message: Box<Message> },
+    Opened {
+        node: u64,
+        key: SessionKey,
+    },
+    /// `from` is the session of the publisher at its node.
+    Published {
+        node: u64,
+        from: SessionId,
+        by: Arc<str>,
+        message: Box<Message>,
+    },
 }
 
 impl PeerMessage {
     /// Decodes a message; `None` if it is damaged or of a later program.
     fn decode(mut bytes: Bytes, now: Now) -> Option<Self> {
-        let (kind, node) = (bytes.try_get_u8().ok()?, bytes.try_get_u64().ok()?);
+        let (kind, node, from) =
+            (bytes.try_get_u8().ok()?, bytes.try_get_u64().ok()?, SessionId(bytes.try_get_u64().ok()?));
         let name = text(&mut bytes)?;
         match kind {
             OPENED => {
                 let client_id = text(&mut bytes)?;
-                Some(Self::Opened(SessionKey { principal: Principal::of_known(&name), client_id }))
+                let key = SessionKey { principal: Principal::of_known(&name), client_id };
+                Some(Self::Opened { node, key })
             }
             PUBLISHED => {
                 let message = Box::new(message_row::read(bytes, now)?.message);
-                Some(Self::Published { node, by: name, message })
+                Some(Self::Published { node, from, by: name, message })
             }
             _ => None,
         }
@@ -113,7 +132,7 @@ impl Broker {
     /// Passes a message that is not retained to the other nodes.
     pub(in crate::mqtt) fn pass_on(&self, message: &Arc<Message>, by: &PrincipalQuota) {
         let Some(peers) = self.peers.get() else { return };
-        if !(peers.send)(encode_message(peers.node, message, by, self.recorder.now())) {
+        if !(peers.send)(encode_message(peers.node, None, message, by, self.recorder.now())) {
             self.counters.peer_messages_dropped.add(1);
         }
     }
@@ -127,9 +146,11 @@ impl Broker {
         &self,
         message: &Arc<Message>,
         by: &Arc<PrincipalQuota>,
+        from: Option<SessionId>,
     ) -> Result<Option<SharedMessage>, QuotaKind> {
         let Some(peers) = self.peers.get() else { return Ok(None) };
-        let bytes = encode_message(peers.node, message, by, self.recorder.now());
+        self.router.check_retained(message, by)?;
+        let bytes = encode_message(peers.node, from, message, by, self.recorder.now());
         let reserve = || {
             let room = u32::try_from(bytes.len()).ok()?;
             let room = Arc::clone(&peers.message_room).try_acquire_many_owned(room).ok()?;
@@ -156,6 +177,7 @@ impl Broker {
         let Some(peers) = self.peers.get() else { return };
         let mut bytes = vec![OPENED];
         bytes.put_u64(peers.node);
+        bytes.put_u64(NO_SESSION);
         put_text(key.principal.name(), &mut bytes);
         put_text(&key.client_id, &mut bytes);
         let Some(permit) = self.service.reserve_broadcast(bytes.len()) else {
@@ -179,7 +201,7 @@ impl Broker {
     fn receive_broadcast(self: &Arc<Self>, Broadcast { is_own, bytes }: &Broadcast) {
         let Some(peers) = self.peers.get() else { return };
         match PeerMessage::decode(bytes.clone(), self.recorder.now()) {
-            Some(PeerMessage::Opened(key)) if *is_own => {
+            Some(PeerMessage::Opened { key, .. }) if *is_own => {
                 if let Entry::Occupied(mut opening) = peers.opening.lock().entry(key) {
                     *opening.get_mut() -= 1;
                     if *opening.get() == 0 {
@@ -187,44 +209,59 @@ impl Broker {
                     }
                 }
             }
-            Some(PeerMessage::Opened(key)) => {
+            // Of an earlier run of this node, whose session this one may have restored.
+            Some(PeerMessage::Opened { node, .. }) if node == peers.node => {}
+            Some(PeerMessage::Opened { key, .. }) => {
                 // With one under way, the client has come here since.
                 if !peers.opening.lock().contains_key(&key) {
                     let broker = Arc::clone(self);
-                    peers.runtime.spawn(async move { broker.session_went(&key) });
+                    peers.runtime.spawn(async move { broker.session_moved(&key) });
                 }
             }
-            Some(PeerMessage::Published { by, message, .. }) => {
+            Some(PeerMessage::Published { node, from, by, message }) => {
                 let message = Arc::new(*message);
-                // The limits of its publisher were applied by its node.
-                let quota = PrincipalQuota::unlimited(&by);
-                let _is_never_over = self.router.retain(&message, &quota);
-                if !is_own {
-                    self.router.publish(&message, DeliveryKind::Ordinary { from: None });
-                }
+                // Its row is in the commit of the record. The limits of its publisher were applied by its node.
+                let known = self.service.quotas().principals.known(&by);
+                let quota = known.unwrap_or_else(|| PrincipalQuota::unlimited(&by));
+                self.router.retain_shared(&message, self.recorder.now().date_ms, quota);
+                let from = Some(from).filter(|_| node == peers.node);
+                self.router.publish(&message, DeliveryKind::Ordinary { from });
             }
             None => tracing::error!("a message of another node cannot be read"),
         }
     }
 
     /// Ends a session whose client has opened one at another node.
-    fn session_went(self: &Arc<Self>, key: &SessionKey) {
-        match self.sessions.end(key, Reason::SESSION_TAKEN_OVER) {
-            Some(EndedSession::Disconnected(closed)) => self.dispose(*closed),
-            // Its connection disposes of it.
-            Some(EndedSession::Connected(_)) | None => {}
+    fn session_moved(self: &Arc<Self>, key: &SessionKey) {
+        // A connection disposes of its session itself.
+        if let Some(closed) = self.sessions.end_moved(key) {
+            self.dispose(closed);
         }
     }
 }
 
-fn encode_message(node: u64, message: &Arc<Message>, by: &PrincipalQuota, now: Now) -> Bytes {
+fn encode_message(node: u64, from: Option<SessionId>, message: &Arc<Message>, by: &PrincipalQuota, now: Now) -> Bytes {
     let mut bytes = Vec::with_capacity(64 + message.weight());
     bytes.push(PUBLISHED);
     bytes.put_u64(node);
+    bytes.put_u64(from.map_or(NO_SESSION, |from| from.0));
     put_text(by.name(), &mut bytes);
     message_row::put(message, now, &mut bytes);
     bytes.into()
 }
+
+/// Returns the edit of the row of a retained message that is broadcast as `bytes`.
+pub fn row_of(bytes: &Bytes) -> Option<RowEdit> {
+    let value = bytes.get(HEAD_BYTES..).filter(|_| bytes.first() == Some(&PUBLISHED))?;
+    let now = Now { date_ms: 0, instant: Instant::now() };
+    let message = retained_row::read(Bytes::copy_from_slice(value), now)?.message.message;
+    let (topic, value) = (message.topic.as_str(), bytes.slice(HEAD_BYTES..));
+    let clears = message.payload.is_empty() || message.is_momentary();
+    Some(if clears { retained_row::remove(topic) } else { retained_row::of_value(topic, value) })
+}
+
+/// The bytes before the value of the row: the kind, the node and the session.
+const HEAD_BYTES: usize = 17;
 
 /// Receives the broadcasts of a cluster, in their order.
 pub struct PeerBroadcasts(pub Arc<Broker>);

@@ -166,6 +166,8 @@ struct ConnectedSession {
     view: Arc<SessionView>,
     /// True if the session does not outlive the connection.
     ends: bool,
+    /// True if its client has opened one at another node: its will is not published.
+    has_moved: bool,
     /// The operators who wait for that.
     disposed: Vec<oneshot::Sender<()>>,
 }
@@ -261,11 +263,11 @@ impl Sessions {
         let Some(SessionSlot::Connected(connected)) = table.remove(key) else {
             return ClosedSession::session(key.clone(), client, will);
         };
-        let ConnectedSession { released, auth_context, ends, disposed, .. } = *connected;
+        let ConnectedSession { released, auth_context, ends, has_moved, disposed, .. } = *connected;
         released.notify_waiters();
         let is_revoked = !stays || !client.outbox.access().is_any();
         if is_revoked || expiry == 0 || ends {
-            let will = will.filter(|_| !is_revoked);
+            let will = will.filter(|_| !is_revoked && !has_moved);
             return ClosedSession { disposed, ..ClosedSession::session(key.clone(), client, will) };
         }
         let expires = now + Duration::from_secs(expiry.into());
@@ -437,6 +439,7 @@ impl SessionTable {
             outbox: client.outbox.clone(),
             view: client.filters.view().clone(),
             ends: false,
+            has_moved: false,
             disposed: Vec::new(),
         };
         self.session_counts.add(&key.principal, true);

@@ -91,8 +91,10 @@ impl UnappliedShadow {
 
 impl ReplayRules {
     fn next(&self, stored: &StoredShadow, entry: &JournalEntry) -> Result<StoredShadow, StoreError> {
-        let document = Arc::new(next(stored, entry, self.tombstones_max)?);
-        let decided = self.position.as_ref().and_then(|position| position.decided(entry.seq)).or(self.decided);
+        let by = self.position.as_ref().and_then(|position| position.decided(entry.seq));
+        let tombstones_max = by.map_or(self.tombstones_max, |by| by.path_tombstones_max);
+        let document = Arc::new(next(stored, entry, tombstones_max)?);
+        let decided = by.map(|by| by.running).or(self.decided);
         let remembered = entry.remember(&stored.remembered, decided.unwrap_or(entry.timestamp)).unwrap_or_else(|_| {
             // There was room when the request was accepted, by the limits of that time.
             tracing::warn!(seq = entry.seq.0, key = %entry.key, "no room for an idempotency key");

@@ -1,8 +1,8 @@
 //! The position in the log up to which a store has applied it, written with every commit of a replica.
 //!
 //! A single node has none, and writes none. With it are two facts that records have and the tables do not: how far the
-//! decider's retention has gone, and the running times at which the entries after the checkpoint were decided. A start
-//! gives these times to the idempotency keys that it replays, so that it makes the same documents as the decider.
+//! decider's retention has gone, and how the entries after the checkpoint were decided. A start
+//! replays them in the same way, so that it makes the same documents as the decider.
 
 use std::collections::VecDeque;
 
@@ -33,11 +33,19 @@ pub(in crate::store) struct AppliedPosition {
     pub(in crate::store) chain: Chain,
     /// The last entry that the decider's retention has removed.
     removed: Seq,
-    /// The first entries of batches, with the running time of their decision; only where it differs from that of the one
-    /// before. Oldest first.
-    decided: VecDeque<(Seq, Timestamp)>,
+    /// The first entries of batches, and how they were decided; only where it differs from the one before. Oldest first.
+    decided: VecDeque<(Seq, DecidedBy)>,
     /// The last record when this was written to the file.
     written: u64,
+}
+
+/// The parts of a decision that the journal does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) struct DecidedBy {
+    /// The running time.
+    pub(in crate::store) running: Timestamp,
+    /// Most path tombstones of a document.
+    pub(in crate::store) path_tombstones_max: usize,
 }
 
 /// Records without changes after which the position is written all the same: a start reads them again.
@@ -47,10 +55,11 @@ impl AppliedPosition {
     /// Notes that `batch` is applied.
     pub(in crate::store) fn add(&mut self, batch: &BatchRecord) {
         self.removed = self.removed.max(batch.removed);
+        let by = DecidedBy { running: batch.now.running, path_tombstones_max: batch.path_tombstones_max };
         if let Some((first, _)) = batch.entries.first()
-            && self.decided.back().is_none_or(|(_, running)| *running != batch.now.running)
+            && self.decided.back().is_none_or(|(_, former)| *former != by)
         {
-            self.decided.push_back((*first, batch.now.running));
+            self.decided.push_back((*first, by));
         }
     }
 
@@ -64,15 +73,15 @@ impl AppliedPosition {
         self.chain.position.number - self.written >= UNWRITTEN_MAX
     }
 
-    /// Returns the running time at which the entry at `seq` was decided, if it is after the checkpoint.
-    pub(in crate::store) fn decided(&self, seq: Seq) -> Option<Timestamp> {
+    /// Returns how the entry at `seq` was decided, if it is after the checkpoint.
+    pub(in crate::store) fn decided(&self, seq: Seq) -> Option<DecidedBy> {
         let before = self.decided.partition_point(|(first, _)| *first <= seq);
-        self.decided.get(before.checked_sub(1)?).map(|(_, running)| *running)
+        self.decided.get(before.checked_sub(1)?).map(|(_, by)| *by)
     }
 
     /// Returns the bound of retention in a commit, after which the store is at `progress`.
     pub(in crate::store) fn trim_limit(&mut self, progress: &Checkpoint) -> TrimLimit {
-        let is_flushed = |(first, _): &(Seq, Timestamp)| first.0 <= progress.checkpoint.seq.0 + 1;
+        let is_flushed = |(first, _): &(Seq, DecidedBy)| first.0 <= progress.checkpoint.seq.0 + 1;
         while self.decided.get(1).is_some_and(is_flushed) {
             self.decided.pop_front();
         }
@@ -90,9 +99,10 @@ impl AppliedPosition {
         }
         out.extend_from_slice(&position.digest.0);
         put_len(&mut out, self.decided.len());
-        for (first, running) in &self.decided {
+        for (first, by) in &self.decided {
             put_u64(&mut out, first.0);
-            put_u64(&mut out, running.0);
+            put_u64(&mut out, by.running.0);
+            put_len(&mut out, by.path_tombstones_max);
         }
         frame::finish(&mut out, META, APPLIED_KEY.as_bytes());
         out
@@ -107,7 +117,10 @@ impl AppliedPosition {
         let removed = Seq(payload.u64()?);
         let position = LogPosition { number, digest: RecordDigest(payload.array()?) };
         let decided = (0..payload.count()?)
-            .map(|_| Ok((Seq(payload.u64()?), Timestamp(payload.u64()?))))
+            .map(|_| {
+                let (first, running) = (Seq(payload.u64()?), Timestamp(payload.u64()?));
+                Ok((first, DecidedBy { running, path_tombstones_max: payload.size()? }))
+            })
             .collect::<Result<_, DecodeError>>()?;
         frame::no_extensions(payload)?;
         Ok(Self { node, chain: Chain { shard, position, epoch, claim }, removed, decided, written: number })

@@ -72,7 +72,8 @@ impl<C> Writer<C> {
         let mut context = DecideContext { shared, dirty_set, names, limits: &options.document, now };
         if let Err(error) = group.add(batch, &mut context, requests) {
             // What was added to the position was not applied.
-            self.applied_position = self.shared.database.get()?.applied_position()?;
+            let position = self.shared.database.get()?.applied_position()?;
+            self.set_applied_position(position);
             return Err(error);
         }
         Ok(())
@@ -82,12 +83,12 @@ impl<C> Writer<C> {
         let Replay { mut changes, edits, .. } = group;
         if changes.record.rows.is_empty() {
             let rows = requests.rows();
-            if changes.is_without_effect() && rows.is_empty() && !self.must_write_position() {
+            if changes.is_without_effect() && rows.is_none() && !self.must_write_position() {
                 self.keep_loaded(changes.touched);
                 return Ok(());
             }
             // The rows of a member of a cluster are its own.
-            self.pending_rows.set_commands(rows);
+            self.pending_rows.set_commands(rows.unwrap_or_default());
             changes.record.rows = self.pending_rows.records(self.progress.rows.head);
         } else {
             self.pending_rows.set_commands(edits);

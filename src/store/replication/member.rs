@@ -26,6 +26,7 @@ use crate::{
         codec::DecodeError,
         error::StoreError,
         healing::UnknownCommit,
+        health::Pages,
         replication::{
             applied_position::AppliedPosition,
             batch_record::{DecidedRequest, RequestDecision, SentCommand},
@@ -131,6 +132,8 @@ pub struct MemberOptions {
     pub incarnation: u64,
     /// Most bytes of a record.
     pub record_bytes_max: usize,
+    /// Returns the edit of a row that is committed together with a broadcast of these bytes, at every node.
+    pub row_of: fn(&Bytes) -> Option<RowEdit>,
     /// The connection to the log and the other nodes.
     pub link: Box<dyn Link>,
 }
@@ -197,6 +200,7 @@ pub(in crate::store) struct Member<C> {
     link: Box<dyn Link>,
     origin: Claim,
     record_bytes_max: usize,
+    row_of: fn(&Bytes) -> Option<RowEdit>,
     own: OwnRequests<C>,
     received: ReceivedRequests,
     /// The records that follow those that are applied.
@@ -265,7 +269,7 @@ impl<C> Default for Answered<C> {
 impl<C> Member<C> {
     /// Returns the member that has applied the log up to `position`.
     pub(in crate::store) fn new(options: MemberOptions, position: Option<&AppliedPosition>) -> Self {
-        let MemberOptions { node, incarnation, record_bytes_max, mut link } = options;
+        let MemberOptions { node, incarnation, record_bytes_max, row_of, mut link } = options;
         let origin = Claim { node, incarnation };
         let chain = position.map(|position| position.chain).unwrap_or_default();
         let mut replica = Replica::new(origin, chain, KeptRecords::default());
@@ -276,6 +280,7 @@ impl<C> Member<C> {
             link,
             origin,
             record_bytes_max,
+            row_of,
             own: OwnRequests::new(),
             received: ReceivedRequests::default(),
             records: Vec::new(),
@@ -459,6 +464,13 @@ impl<C> Member<C> {
         }
     }
 
+    /// Ends the requests whose record may not be applied.
+    fn give_up(&mut self) {
+        self.held.broadcasts.clear();
+        self.held.outcomes.retain(|outcome| outcome.context.is_some());
+        self.held.outcomes.iter_mut().for_each(|outcome| outcome.result = Err(Rejection::OutcomeUnknown));
+    }
+
     fn send_status(&mut self) {
         if self.now.saturating_sub(self.last_status) >= STATUS_EVERY {
             self.last_status = self.now;
@@ -534,6 +546,8 @@ impl<C> Member<C> {
             drop(permit);
             self.held.calls.extend(on_applied);
         }
+        // In the commit of the record, so that a start need not receive it again.
+        self.held.rows.extend((self.row_of)(&bytes));
         self.held.broadcasts.push(Broadcast { is_own, bytes });
     }
 }
@@ -549,10 +563,19 @@ impl<C> Writer<C> {
                 self.shared.has_foreign_rows.store(is_copy, Ordering::Relaxed);
                 let node = options.node;
                 self.member = Some(Member::new(options, position.as_ref()));
-                self.applied_position.get_or_insert_default().node = node;
+                self.node = Some(node);
+                self.set_applied_position(self.applied_position.clone());
                 self.report();
                 Ok(())
             }
+        }
+    }
+
+    /// Sets the position as the file has it. The file is that of this node from the next commit on.
+    pub(in crate::store) fn set_applied_position(&mut self, position: Option<AppliedPosition>) {
+        self.applied_position = position;
+        if let Some(node) = self.node {
+            self.applied_position.get_or_insert_default().node = node;
         }
     }
 
@@ -562,6 +585,10 @@ impl<C> Writer<C> {
         self.is_deciding = member.is_deciding();
         if !self.is_failed() {
             self.apply_records(&mut member);
+        }
+        if member.latched.is_some() {
+            member.give_up();
+            self.deliver_held(&mut member);
         }
         self.expire(&mut member);
         member.send_status();
@@ -584,7 +611,7 @@ impl<C> Writer<C> {
         if member.is_behind && !self.read_again(member) {
             return;
         }
-        if member.records.is_empty() {
+        if member.records.is_empty() || self.must_verify_first(&member.records) {
             return;
         }
         let mut records = mem::take(&mut member.records);
@@ -619,6 +646,14 @@ impl<C> Writer<C> {
         }
     }
 
+    /// Returns true if `records` purge tombstones while the pages of the file are not verified yet: they wait for that.
+    fn must_verify_first(&self, records: &[ReceivedRecord]) -> bool {
+        let purges =
+            |record: &ReceivedRecord| matches!(&record.read, ReadRecord::Batch(batch) if !batch.purged.is_empty());
+        let health = self.shared.database.pages().map_or(Pages::Sound, |pages| pages.health());
+        health == Pages::Unverified && records.iter().any(purges)
+    }
+
     /// Applies the batch that this node decided and the log has.
     fn apply_decided(
         &mut self,
@@ -634,13 +669,16 @@ impl<C> Writer<C> {
         for DecidedRequest { request, decision } in &changes.record.requests {
             if let RequestDecision::Broadcast(bytes) = decision {
                 member.hold_broadcast(*request, bytes.clone());
+                continue;
             }
-            if let Some(outcome) = outcomes.next_if(|outcome| outcome.context == Some(*request)) {
-                member.hold_outcome(outcome);
+            match outcomes.next_if(|outcome| outcome.context == Some(*request)) {
+                Some(outcome) => member.hold_outcome(outcome),
+                // It had no content that could be decided.
+                None => drop(member.own_request(*request)),
             }
         }
         member.answered = (number, usize::MAX);
-        if changes.is_without_effect() && member.held.rows.is_empty() && !self.must_write_position() {
+        if changes.is_without_effect() && !member.held.must_commit() && !self.must_write_position() {
             self.keep_loaded(changes.touched);
             return Ok(());
         }
@@ -733,28 +771,27 @@ impl<C> Writer<C> {
             let Some(batch) = self.decide_requests(member, most) else {
                 if member.now.saturating_sub(member.last_append) >= HEARTBEAT {
                     let changes = self.no_changes();
-                    self.append_decided(member, changes, Vec::new());
+                    let _always_fits = self.append_decided(member, changes, Vec::new());
                 }
                 return;
             };
             let Batch { changes, outcomes, .. } = batch;
-            let (count, requests) = (changes.record.requests.len(), changes.record.requests.clone());
-            if self.append_decided(member, changes, outcomes) {
-                self.shared.commits.batches.observe(count as u64);
+            let requests: Vec<_> = changes.record.requests.iter().map(|decided| decided.request).collect();
+            let Err(outcomes) = self.append_decided(member, changes, outcomes) else {
+                self.shared.commits.batches.observe(requests.len() as u64);
                 return;
-            }
+            };
             self.names = NameCounts::new(self.options.shadow_names_max);
-            if count == 1 {
+            if let [request] = *requests {
                 // It is in the log that nothing came of it.
                 let mut changes = self.no_changes();
-                let refused =
-                    |DecidedRequest { request, .. }| DecidedRequest { request, decision: RequestDecision::Refused };
-                changes.record.requests = requests.into_iter().map(refused).collect();
-                self.append_decided(member, changes, Vec::new());
+                changes.record.requests = vec![DecidedRequest { request, decision: RequestDecision::Refused }];
+                let refused = |outcome| Outcome { result: Err(too_large()), against: None, ..outcome };
+                let _always_fits = self.append_decided(member, changes, outcomes.into_iter().map(refused).collect());
                 return;
             }
             member.restart_requests();
-            most = count / 2;
+            most = requests.len() / 2;
         }
     }
 
@@ -792,22 +829,33 @@ impl<C> Writer<C> {
         Some(batch)
     }
 
-    /// Appends the record of `changes`. Returns false if it is too large for the log.
+    /// Appends the record of `changes`.
+    ///
+    /// # Errors
+    ///
+    /// The outcomes, if the record is too large for the log.
     fn append_decided(
         &mut self,
         member: &mut Member<C>,
         changes: Changes,
         outcomes: Vec<Outcome<RequestNumber>>,
-    ) -> bool {
+    ) -> Result<(), Vec<Outcome<RequestNumber>>> {
         let content = RecordContent::Batch(Box::new(changes.record.clone()));
-        let Some(action) = member.replica.propose(content, member.record_bytes_max) else { return false };
+        let Some(action) = member.replica.propose(content, member.record_bytes_max) else { return Err(outcomes) };
         member.last_append = member.now;
         if let Action::Append { expected, .. } = &action {
             member.decided = Some(DecidedBatch { number: expected + 1, changes, outcomes });
         }
         member.link.carry_out(action);
-        true
+        Ok(())
     }
+}
+
+/// Returns the refusal of a change that makes too large a record.
+fn too_large() -> Rejection {
+    Rejection::Unavailable(
+        "the change is larger than a record of the cluster's log may be; change less at once".to_owned(),
+    )
 }
 
 impl Batch<RequestNumber> {
@@ -920,12 +968,17 @@ impl<C> ReplayedRequests for Answers<'_, C> {
         }
     }
 
-    fn rows(&self) -> Vec<RowEdit> {
-        self.member.held.rows.clone()
+    fn rows(&self) -> Option<Vec<RowEdit>> {
+        self.member.held.must_commit().then(|| self.member.held.rows.clone())
     }
 }
 
 impl<C> Answered<C> {
+    /// Returns true if the position must be written with what is held, which a start must not receive again.
+    fn must_commit(&self) -> bool {
+        !self.rows.is_empty() || !self.broadcasts.is_empty()
+    }
+
     /// Adds the queue bytes of a request, and its row if it `is_accepted`. Returns its client.
     fn add(&mut self, queued: QueuedCommand<C>, permit: OwnedSemaphorePermit, is_accepted: bool) -> C {
         self.rows.extend(queued.envelope.row.filter(|_| is_accepted));

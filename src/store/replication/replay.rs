@@ -52,8 +52,8 @@ pub(in crate::store) trait ReplayedRequests {
     /// Receives bytes that every node receives.
     fn broadcast(&mut self, request: RequestNumber, bytes: Bytes);
 
-    /// Returns the edits of rows that belong to the accepted requests of this node's clients.
-    fn rows(&self) -> Vec<RowEdit>;
+    /// Returns the edits of rows that belong to the requests; `None` if nothing of them needs a commit.
+    fn rows(&self) -> Option<Vec<RowEdit>>;
 }
 
 /// A change that was replayed.
@@ -199,7 +199,7 @@ impl ReplayedRequests for NoRequests {
 
     fn broadcast(&mut self, _: RequestNumber, _: Bytes) {}
 
-    fn rows(&self) -> Vec<RowEdit> {
-        Vec::new()
+    fn rows(&self) -> Option<Vec<RowEdit>> {
+        None
     }
 }

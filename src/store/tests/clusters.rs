@@ -105,7 +105,7 @@ impl Node {
         let sent = Arc::<Mutex<Vec<Sent>>>::default();
         let link = Box::new(MemoryLink { sent: Arc::clone(&sent), node: number });
         let node = NodeId(number as u64);
-        stepped.join(MemberOptions { node, incarnation, record_bytes_max, link });
+        stepped.join(MemberOptions { node, incarnation, record_bytes_max, row_of: |_| None, link });
         let events = Box::new(stepped.store.log_events());
         let applied = stepped.writer.applied_position.as_ref().map_or(0, |applied| applied.chain.position.number);
         let published = stepped.store.head();

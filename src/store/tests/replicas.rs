@@ -326,7 +326,7 @@ impl Dump {
             RecordEncoder::default().encode(key, &stored, None).to_vec()
         };
         let mut rows = Vec::new();
-        stepped.store.each_row(|key, value| rows.push((key.to_vec(), value))).unwrap();
+        stepped.store.each_row(|_| true, |key, value| rows.push((key.to_vec(), value))).unwrap();
         let (state, journal, floors) = database
             .read(|transaction| {
                 let (state, journal) = (transaction.open_table(STATE_TABLE)?, transaction.open_table(JOURNAL_TABLE)?);

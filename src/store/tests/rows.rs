@@ -42,7 +42,7 @@ fn options() -> StoreOptions {
 
 fn rows_of<C: Send + 'static>(store: &Store<C>) -> Vec<(RowKey, Bytes)> {
     let mut rows = Vec::new();
-    store.each_row(|key, value| rows.push((key.into(), value))).unwrap();
+    store.each_row(|_| true, |key, value| rows.push((key.into(), value))).unwrap();
     rows
 }
 

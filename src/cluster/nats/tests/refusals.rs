@@ -15,7 +15,7 @@ use super::{
 use crate::config::ClusterSettings;
 
 async fn error_of(settings: &ClusterSettings) -> String {
-    let connected = within("a refusal", NatsLog::connect_within(settings, Duration::from_secs(20))).await;
+    let connected = within("a refusal", NatsLog::connect_within(settings, 0, Duration::from_secs(20))).await;
     connected.err().map_or_else(|| "connected".to_owned(), |error| error.to_string())
 }
 
@@ -101,7 +101,7 @@ async fn nobody_there_is_an_error_after_some_time() {
     let servers = Servers::start(Variation { count: 1, ..SOUND }).await;
     let server = format!("nats://127.0.0.1:{}", free_port());
     let settings = ClusterSettings { servers: vec![server.clone()], ..servers.settings(1) };
-    let connected = within("an error", NatsLog::connect_within(&settings, Duration::from_secs(1))).await;
+    let connected = within("an error", NatsLog::connect_within(&settings, 0, Duration::from_secs(1))).await;
     assert_has(&connected.err().unwrap().to_string(), &[&server, "within 1 s", "Connection refused"]);
 }
 
@@ -148,6 +148,6 @@ async fn certificates_of_servers_are_verified() {
     };
     append_all(&servers.try_connect(&settings).await.unwrap(), 0, 3).await;
     let settings = ClusterSettings { ca_file: Some(file("other.pem", other.cert.pem())), ..settings };
-    let connected = within("an error", NatsLog::connect_within(&settings, Duration::from_secs(2))).await;
+    let connected = within("an error", NatsLog::connect_within(&settings, 0, Duration::from_secs(2))).await;
     assert_has(&connected.err().unwrap().to_string(), &["invalid peer certificate"]);
 }

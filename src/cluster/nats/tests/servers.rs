@@ -71,7 +71,7 @@ impl Servers {
     }
 
     pub(super) async fn try_connect(&self, settings: &ClusterSettings) -> Result<NatsLog, ClusterError> {
-        within("a connection", NatsLog::connect(settings)).await
+        within("a connection", NatsLog::connect(settings, 0)).await
     }
 }
 

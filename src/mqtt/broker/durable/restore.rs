@@ -101,6 +101,14 @@ fn queue_of(rows: Vec<RestoredDelivery>, messages: &HashMap<u64, RestoredQueueMe
     queue
 }
 
+/// Returns true for the rows that all nodes of a cluster have: retained messages and named queries.
+fn is_shared(key: &[u8]) -> bool {
+    matches!(key.first(), Some(&retained_row::KIND | &NAMED_QUERY))
+}
+
+/// The first byte of the keys of named queries.
+const NAMED_QUERY: u8 = b'n';
+
 impl Broker {
     /// Restores the state that the rows of the store have. Called once, before the first connection. Rows that are not the
     /// broker's are passed to `other`, which returns false for one that it cannot read.
@@ -113,7 +121,7 @@ impl Broker {
     pub fn restore(self: &Arc<Self>, mut other: impl FnMut(&[u8], Bytes) -> bool) -> Result<(), StoreError> {
         let (started, now) = (Instant::now(), self.recorder.now());
         let (mut rows, mut restored) = (SessionRows::default(), Restored::default());
-        self.service.each_row(|key, value| {
+        self.service.each_row(is_shared, |key, value| {
             let is_read = match self.read_row(key, value.clone(), now, &mut rows, &mut restored) {
                 Some(is_own) => is_own || other(key, value),
                 None => false,

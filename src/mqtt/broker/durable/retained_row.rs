@@ -33,6 +33,11 @@ pub(in crate::mqtt) fn put(message: &Arc<Message>, by: &str, now: Now) -> RowEdi
     RowEdit::Put(key(message.topic.as_str()), value.into())
 }
 
+/// Returns the edit that sets the value of the row of `topic`, as [`put`] makes it.
+pub(in crate::mqtt) fn of_value(topic: &str, value: Bytes) -> RowEdit {
+    RowEdit::Put(key(topic), value)
+}
+
 /// Returns the edit that clears the retained message of `topic`.
 pub(in crate::mqtt) fn remove(topic: &str) -> RowEdit {
     RowEdit::Remove(key(topic))

@@ -197,6 +197,20 @@ impl Router {
         self.retained.lock().restore(message, date_ms, by);
     }
 
+    /// Retains a message that all nodes of a cluster retain, of the principal with the quota `by`.
+    pub fn retain_shared(&self, message: &Arc<Message>, date_ms: u64, by: Arc<PrincipalQuota>) {
+        self.retained.lock().share(message, date_ms, by);
+    }
+
+    /// Checks that a message may be retained, which all nodes of a cluster do later.
+    ///
+    /// # Errors
+    ///
+    /// The quota that the message would exceed.
+    pub fn check_retained(&self, message: &Message, by: &Arc<PrincipalQuota>) -> Result<(), QuotaKind> {
+        self.retained.lock().check(message, by, Instant::now())
+    }
+
     /// Adds or replaces the subscription of `subscriber` with this filter.
     ///
     /// # Errors

@@ -124,6 +124,34 @@ impl Retained {
         Ok(())
     }
 
+    /// Stores a message of a cluster, whose row is written with the record of the log; an empty one clears the topic.
+    pub(super) fn share(&mut self, message: &Arc<Message>, date_ms: u64, by: Arc<PrincipalQuota>) {
+        if message.payload.is_empty() || message.is_momentary() {
+            let key: Key = message.topic.as_str().replace('/', SEPARATOR).into();
+            self.remove(&key);
+        } else {
+            self.restore(message.clone(), date_ms, by);
+        }
+    }
+
+    /// Checks that `by` may retain `message`, as [`Retained::store`] does.
+    ///
+    /// # Errors
+    ///
+    /// The quota that the message would exceed.
+    pub(super) fn check(&mut self, message: &Message, by: &Arc<PrincipalQuota>, now: Instant) -> Result<(), QuotaKind> {
+        if message.payload.is_empty() || message.is_momentary() {
+            return Ok(());
+        }
+        self.recorder.check()?;
+        while let Err(full) = by.check_memory(cost(message)) {
+            if !self.expire(now) {
+                return Err(full);
+            }
+        }
+        Ok(())
+    }
+
     /// Stores a message that a row of the store has, published by the principal with the quota `by`.
     pub(super) fn restore(&mut self, message: Arc<Message>, date_ms: u64, by: Arc<PrincipalQuota>) {
         let key: Key = message.topic.as_str().replace('/', SEPARATOR).into();

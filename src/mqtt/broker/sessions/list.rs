@@ -86,17 +86,28 @@ impl Sessions {
     }
 
     /// Ends the session of `key`, and its connection with [`Reason::ADMINISTRATIVE_ACTION`]. `None` if there is none.
-    pub(in crate::mqtt::broker) fn end(&self, key: &SessionKey, reason: Reason) -> Option<EndedSession> {
+    pub(in crate::mqtt::broker) fn end(&self, key: &SessionKey) -> Option<EndedSession> {
         let mut table = self.table.lock();
         if let SessionSlot::Connected(connected) = table.entries.get_mut(key)? {
             let (done, wait) = oneshot::channel();
             connected.ends = true;
             connected.disposed.push(done);
-            connected.disconnect(reason);
+            connected.disconnect(Reason::ADMINISTRATIVE_ACTION);
             return Some(EndedSession::Connected(wait));
         }
         let disconnected = table.take_disconnected(key)?;
         Some(EndedSession::Disconnected(Box::new(disconnected.into_closed(key.clone()))))
+    }
+
+    /// Ends the session of a client that has opened one at another node. Its will is not published, since the client is there.
+    pub(in crate::mqtt::broker) fn end_moved(&self, key: &SessionKey) -> Option<ClosedSession> {
+        let mut table = self.table.lock();
+        if let SessionSlot::Connected(connected) = table.entries.get_mut(key)? {
+            (connected.ends, connected.has_moved) = (true, true);
+            connected.disconnect(Reason::SESSION_TAKEN_OVER);
+            return None;
+        }
+        Some(table.take_disconnected(key)?.into_closed(key.clone()).without_will())
     }
 }
 

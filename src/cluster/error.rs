@@ -1,6 +1,8 @@
 //! The reasons why a node cannot be a member of its cluster, and why the log cannot be used at the moment.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
+
+use crate::config::ClusterSettings;
 
 /// A reason why a node does not start as a member of its cluster. The operator can remove it.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +128,13 @@ pub(crate) enum ClusterError {
         /// The number of those that answered.
         answered: usize,
     },
+}
+
+impl ClusterError {
+    /// Returns [`Self::Unreachable`] for a node with these settings.
+    pub(crate) fn unreachable(settings: &ClusterSettings, limit: Duration, problem: String) -> Self {
+        Self::Unreachable { servers: settings.servers.join(", "), seconds: limit.as_secs(), problem }
+    }
 }
 
 /// The log, or the bus, cannot be used at the moment.

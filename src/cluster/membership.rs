@@ -1,7 +1,7 @@
 //! A node in its cluster: carries out what the store's member asks for, and passes records, messages and the time to it.
 //!
-//! One task carries out actions on the log, two send messages, one follows the log, one receives messages, one keeps the time,
-//! one watches the connection. All end when the store is closed.
+//! One task carries out actions on the log, one follows it, one keeps the time. The member and the broker have a connection each for their
+//! messages, with a task that sends, one that receives and one that watches the connection. All end when the store is closed.
 
 use std::{
     collections::{VecDeque, hash_map::RandomState},
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use tokio::{
     sync::{
         OwnedSemaphorePermit, Semaphore,
@@ -29,8 +29,9 @@ use crate::{
     store::{Link, LogAction, LogEvent, MemberHealth, MemberOptions, NodeId, RowEdit},
 };
 
-/// Bytes of records that were read and are not applied yet.
-const UNAPPLIED_BYTES_MAX: usize = 64 << 20;
+/// Bytes of records that were read and are not applied yet: much less than a node keeps, from which a store that was opened again
+/// takes them.
+const UNAPPLIED_BYTES_MAX: usize = 16 << 20;
 /// The interval at which the member receives the time.
 const TICK: Duration = Duration::from_millis(100);
 /// Removals of old records in their largest age.
@@ -43,30 +44,27 @@ pub(crate) struct Membership {
     log: NatsLog,
     node: NodeId,
     orders: Orders,
+    /// The bus of the brokers, so that a flood of their messages neither delays the member's nor ends its connection.
+    messages: NatsLog,
     broker: Option<Outbox>,
     link: Option<NatsLink>,
     log_age_max: Duration,
 }
 
-/// The receivers of what the member asks for.
+/// The receivers of what the member and the broker ask for.
 struct Orders {
     actions: UnboundedReceiver<LogAction>,
-    /// The messages of the member and those of the broker, which do not wait for each other.
-    messages: [UnboundedReceiver<BusMessage>; 2],
+    messages: UnboundedReceiver<BusMessage>,
+    broker_messages: UnboundedReceiver<BusMessage>,
 }
 
 /// A message for one node, or for all.
 struct BusMessage {
     to: Option<NodeId>,
-    receiver: u8,
     content: Bytes,
     /// Its memory.
     _permit: OwnedSemaphorePermit,
 }
-
-/// The receivers of a message at a node: its first byte.
-const MEMBER: u8 = 1;
-const BROKER: u8 = 2;
 
 /// Bytes of the member's messages that wait for the bus, and of the broker's.
 const UNSENT_BYTES_MAX: usize = 32 << 20;
@@ -81,22 +79,21 @@ struct NatsLink {
 
 /// A sender of messages, whose waiting ones are bounded.
 struct Outbox {
-    receiver: u8,
     messages: UnboundedSender<BusMessage>,
     room: Arc<Semaphore>,
 }
 
 impl Outbox {
-    fn new(receiver: u8) -> (Self, UnboundedReceiver<BusMessage>) {
+    fn new() -> (Self, UnboundedReceiver<BusMessage>) {
         let (messages, sent) = mpsc::unbounded_channel();
-        (Self { receiver, messages, room: Arc::new(Semaphore::new(UNSENT_BYTES_MAX)) }, sent)
+        (Self { messages, room: Arc::new(Semaphore::new(UNSENT_BYTES_MAX)) }, sent)
     }
 
     /// Returns false if too many messages wait for the bus. The message is lost then.
     fn send(&self, to: Option<NodeId>, content: Bytes) -> bool {
         let bytes = u32::try_from(content.len() + MESSAGE_OVERHEAD_BYTES).unwrap_or(u32::MAX);
         let Ok(permit) = Arc::clone(&self.room).try_acquire_many_owned(bytes) else { return false };
-        let message = BusMessage { to, receiver: self.receiver, content, _permit: permit };
+        let message = BusMessage { to, content, _permit: permit };
         // Nobody listens any more when the server ends.
         self.messages.send(message).is_ok()
     }
@@ -126,13 +123,14 @@ impl Membership {
     /// As [`NatsLog::connect`].
     pub(crate) async fn join(settings: &ClusterSettings, applied: u64) -> Result<Self, ClusterError> {
         let log = NatsLog::connect(settings, applied).await?;
+        let messages = NatsLog::connect_messages(settings).await?;
         let (actions, actions_of_member) = mpsc::unbounded_channel();
-        let (outbox, of_member) = Outbox::new(MEMBER);
-        let (broker, of_broker) = Outbox::new(BROKER);
-        let orders = Orders { actions: actions_of_member, messages: [of_member, of_broker] };
+        let (outbox, messages_of_member) = Outbox::new();
+        let (broker, broker_messages) = Outbox::new();
+        let orders = Orders { actions: actions_of_member, messages: messages_of_member, broker_messages };
         let link = NatsLink { actions, outbox };
         let (node, log_age_max) = (NodeId(settings.node), settings.log_age_max);
-        Ok(Self { log, node, orders, broker: Some(broker), link: Some(link), log_age_max })
+        Ok(Self { log, node, orders, messages, broker: Some(broker), link: Some(link), log_age_max })
     }
 
     /// Returns the options for opening the store; `None` the second time.
@@ -169,17 +167,23 @@ impl Membership {
         on_message: impl Fn(Bytes) + Send + 'static,
         health: impl Fn() -> MemberHealth + Send + 'static,
     ) -> JoinSet<()> {
-        let Self { log, orders: Orders { actions, messages }, log_age_max, .. } = self;
+        let Self { log, orders, messages, log_age_max, .. } = self;
         let mut tasks = JoinSet::new();
-        tasks.spawn(carry_out(log.clone(), actions, events.clone()));
-        for messages in messages {
-            tasks.spawn(send(log.clone(), messages));
-        }
+        tasks.spawn(carry_out(log.clone(), orders.actions, events.clone()));
+        tasks.spawn(send(log.clone(), orders.messages));
+        tasks.spawn(send(messages.clone(), orders.broker_messages));
         tasks.spawn(follow(log.clone(), applied + 1, events.clone()));
-        tasks.spawn(receive(log.clone(), events.clone(), on_message));
+        let to_member = events.clone();
+        tasks.spawn(receive(log.clone(), move |message, permit| to_member(LogEvent::Received(message, Some(permit)))));
+        let to_broker = move |message, _permit| {
+            on_message(message);
+            true
+        };
+        tasks.spawn(receive(messages.clone(), to_broker));
         tasks.spawn(tick(events));
-        let watched = log.clone();
-        tasks.spawn(async move { watched.watch().await });
+        for watched in [log.clone(), messages] {
+            tasks.spawn(async move { watched.watch().await });
+        }
         tasks.spawn(trim(log, log_age_max, health));
         tasks
     }
@@ -218,11 +222,10 @@ async fn retried<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(ask:
 }
 
 async fn send(log: NatsLog, mut messages: UnboundedReceiver<BusMessage>) {
-    while let Some(BusMessage { to, receiver, content, _permit }) = messages.recv().await {
-        let message = [&[receiver][..], &content].concat().into();
+    while let Some(BusMessage { to, content, _permit }) = messages.recv().await {
         let sent = match to {
-            Some(node) => log.send(node, message).await,
-            None => log.send_all(message).await,
+            Some(node) => log.send(node, content).await,
+            None => log.send_all(content).await,
         };
         // The member sends again what is not answered.
         if let Err(error) = sent {
@@ -252,17 +255,12 @@ async fn follow(log: NatsLog, from: u64, events: impl Fn(LogEvent) -> bool) {
     }
 }
 
-async fn receive(log: NatsLog, events: impl Fn(LogEvent) -> bool, on_message: impl Fn(Bytes)) {
+/// Passes messages to `take` until that returns false.
+async fn receive(log: NatsLog, take: impl Fn(Bytes, OwnedSemaphorePermit) -> bool) {
     let mut received = retried(|| log.received()).await;
-    while let Some((mut message, permit)) = received.next().await {
-        match message.try_get_u8() {
-            Ok(MEMBER) => {
-                if !events(LogEvent::Received(message, Some(permit))) {
-                    return;
-                }
-            }
-            Ok(BROKER) => on_message(message),
-            _ => tracing::error!("a message of another node has no known receiver"),
+    while let Some((message, permit)) = received.next().await {
+        if !take(message, permit) {
+            return;
         }
     }
 }

@@ -120,13 +120,9 @@ impl NatsLog {
 
     async fn connect_within(settings: &ClusterSettings, applied: u64, limit: Duration) -> Result<Self, ClusterError> {
         let deadline = Instant::now() + limit;
-        let unreachable = |problem: String| ClusterError::Unreachable {
-            servers: settings.servers.join(", "),
-            seconds: limit.as_secs(),
-            problem,
-        };
+        let unreachable = |problem: String| ClusterError::unreachable(settings, limit, problem);
         let client = connection::connect(settings, deadline, &unreachable).await?;
-        let log = Self::of(client, settings);
+        let log = Self::of(client, settings, Names::of(&settings.name));
         let is_clustered = servers::check_connected(&log.shared.client.server_info(), settings)?;
         loop {
             match stream::ensure(&log, settings, is_clustered, applied).await? {
@@ -156,22 +152,32 @@ impl NatsLog {
     /// As [`NatsLog::connect`]; [`ClusterError::LogExists`]: there is a stream with records.
     pub(crate) async fn restore(settings: &ClusterSettings, applied: u64) -> Result<(), ClusterError> {
         let deadline = Instant::now() + START_TIMEOUT;
-        let unreachable = |problem: String| ClusterError::Unreachable {
-            servers: settings.servers.join(", "),
-            seconds: START_TIMEOUT.as_secs(),
-            problem,
-        };
+        let unreachable = |problem: String| ClusterError::unreachable(settings, START_TIMEOUT, problem);
         let client = connection::connect(settings, deadline, &unreachable).await?;
-        let log = Self::of(client, settings);
+        let log = Self::of(client, settings, Names::of(&settings.name));
         let is_clustered = servers::check_connected(&log.shared.client.server_info(), settings)?;
         stream::restore(&log, settings, is_clustered, applied).await?.map_err(|error| unreachable(error.to_string()))
     }
 
-    fn of(client: Client, settings: &ClusterSettings) -> Self {
+    /// Returns a bus on a connection of its own for messages of which there may be more than a node can take: the server closes a
+    /// connection that is too slow for them.
+    ///
+    /// # Errors
+    ///
+    /// As [`NatsLog::connect`].
+    pub(crate) async fn connect_messages(settings: &ClusterSettings) -> Result<Self, ClusterError> {
+        let unreachable = |problem: String| ClusterError::unreachable(settings, START_TIMEOUT, problem);
+        let client = connection::connect(settings, Instant::now() + START_TIMEOUT, &unreachable).await?;
+        let mut names = Names::of(&settings.name);
+        names.bus = format!("umbra.{}.messages", settings.name);
+        Ok(Self::of(client, settings, names))
+    }
+
+    fn of(client: Client, settings: &ClusterSettings, names: Names) -> Self {
         Self {
             shared: Arc::new(Shared {
                 client,
-                names: Names::of(&settings.name),
+                names,
                 node: NodeId(settings.node),
                 record_bytes_max: settings.record_bytes_max,
                 failing_since: Mutex::new(None),

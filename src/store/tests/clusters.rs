@@ -142,11 +142,11 @@ impl Cluster {
             shadow_names_max: 2,
             lag_entries_max: 10 + 20 * node as u64,
             // In every other history, old changes leave the journal.
-            journal_bytes_max: if seed % 2 == 0 { 3000 } else { 1 << 20 },
+            journal_bytes_max: if seed.is_multiple_of(2) { 3000 } else { 1 << 20 },
             ..small_options()
         };
         // In every third history, not all requests that wait fit into one record, and some fit into none.
-        let record_bytes_max = if seed % 3 == 0 { 1200 } else { 1 << 20 };
+        let record_bytes_max = if seed.is_multiple_of(3) { 1200 } else { 1 << 20 };
         let disk = || SimDisk::new(Vec::new(), Stop::Never);
         let open = |node| Node::open(node, disk(), &options(node), record_bytes_max, 1);
         Self {

@@ -10,6 +10,7 @@ mod verdict;
 mod writer;
 
 use std::{
+    collections::BTreeSet,
     thread,
     time::{Duration, Instant},
 };
@@ -62,8 +63,13 @@ fn play(cluster: &mut Cluster, seed: u64) {
         fleet.stop_writers();
         let mut updates: Vec<_> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
         eventually("all subscriptions", || fleet.are_all_subscribed());
+        eventually("no request that waits at a node", || {
+            let is_idle = |node| cluster.get(node, "/metrics").text().contains("\numbra_cluster_waiting_requests 0\n");
+            (0..NODES).all(is_idle).then_some(())
+        });
         // Every subscriber sees these, and all changes between those before and these.
-        updates.extend(Writer::new(fleet, WRITERS, seed).close());
+        let devices: BTreeSet<_> = updates.iter().map(|update| update.device.clone()).collect();
+        updates.extend(Writer::new(fleet, WRITERS, seed).close(devices.iter().map(String::as_str)));
         verdict::check(cluster, fleet, &updates);
         let sizes: Vec<_> = cluster.nodes.iter().map(|node| node.resident_bytes() >> 20).collect();
         println!(

@@ -49,6 +49,8 @@ pub struct Writer<'a> {
     value: u64,
     /// The newest version of each device that it was answered.
     known: HashMap<String, u64>,
+    /// The number of its own device.
+    own: usize,
     /// How long it waits for an answer.
     patience: Duration,
 }
@@ -60,7 +62,17 @@ impl<'a> Writer<'a> {
     pub fn new(fleet: &'a Fleet, number: usize, seed: u64) -> Self {
         let patience = Duration::from_secs(if number % 2 == 0 { 3 } else { 60 });
         let random = Seed(seed << 8 | number as u64);
-        Self { fleet, number, node: number % NODES, client: None, random, value: 0, known: HashMap::new(), patience }
+        Self {
+            fleet,
+            number,
+            node: number % NODES,
+            client: None,
+            random,
+            value: 0,
+            known: HashMap::new(),
+            own: 0,
+            patience,
+        }
     }
 
     pub fn run(mut self) -> Vec<Update> {
@@ -81,11 +93,9 @@ impl<'a> Writer<'a> {
     }
 
     /// The last update of each device.
-    pub fn close(mut self) -> Vec<Update> {
+    pub fn close<'d>(mut self, devices: impl IntoIterator<Item = &'d str>) -> Vec<Update> {
         self.patience = *DEADLINE;
-        let shared = (0..SHARED_DEVICES).map(|number| self.fleet.shared_device(number));
-        let devices: Vec<_> = shared.chain((0..super::WRITERS).map(|writer| self.fleet.own_device(writer))).collect();
-        let updates: Vec<_> = devices.iter().map(|device| self.update(device, None, None)).collect();
+        let updates: Vec<_> = devices.into_iter().map(|device| self.update(device, None, None)).collect();
         for update in &updates {
             assert!(matches!(update.outcome, Outcome::Accepted(_)), "{update:?}");
         }
@@ -94,11 +104,12 @@ impl<'a> Writer<'a> {
 
     /// An update that is sent again until its outcome is known.
     fn update_with_key(&mut self) -> Update {
-        let device = self.fleet.own_device(self.number);
+        let device = self.fleet.own_device(self.number, self.own);
         let key = format!("key-{}-{}", self.number, self.value);
         let mut update = self.update(&device, None, Some(&key));
         let (deadline, sent, value) = (Instant::now() + *DEADLINE, update.sent, update.value);
         while !matches!(update.outcome, Outcome::Accepted(_)) && Instant::now() < deadline {
+            self.own += usize::from(update.outcome == Outcome::Unknown);
             sleep(Duration::from_millis(50));
             self.value = value;
             update = Update { sent, ..self.update(&device, None, Some(&key)) };

@@ -1,6 +1,6 @@
 //! Tests of the encoding: every part of a command comes back, and no prefix of it is taken.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules each top-level module may import, the lowest first.
-const MAY_IMPORT: [(&str, &[&str]); 20] = [
+const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("shadow", &[]),
     ("rate", &[]),
     ("private_file", &[]),

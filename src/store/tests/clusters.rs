@@ -220,7 +220,7 @@ impl Cluster {
     }
 
     /// Passes on something that `node` gave to its link: to the log, or to another node.
-    fn pass(&mut self, node: usize) {
+    pub(super) fn pass(&mut self, node: usize) {
         let sent = {
             let mut sent = self.nodes[node].sent.lock();
             if sent.is_empty() { None } else { Some(sent.remove(0)) }
@@ -256,10 +256,20 @@ impl Cluster {
 
     /// Lets every node do all that it can, and some time pass.
     pub(super) fn turn(&mut self) {
+        (0..NODES).for_each(|node| self.pass_all(node));
+        self.read_all();
+    }
+
+    /// Passes on all that `node` gave to its link.
+    pub(super) fn pass_all(&mut self, node: usize) {
+        while !self.nodes[node].sent.lock().is_empty() {
+            self.pass(node);
+        }
+    }
+
+    /// Lets every node read the log, and some time pass.
+    pub(super) fn read_all(&mut self) {
         for node in 0..NODES {
-            while !self.nodes[node].sent.lock().is_empty() {
-                self.pass(node);
-            }
             self.read_some(node, usize::MAX);
             self.now += Duration::from_millis(20);
             let now = self.now;

@@ -20,7 +20,7 @@ pub(super) struct Cluster {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Status(Status),
+    Status(Box<Status>),
     RestoreLog(RestoreLog),
 }
 

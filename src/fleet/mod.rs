@@ -17,5 +17,5 @@ pub mod rollout;
 
 pub use aggregate::{Aggregate, Aggregation};
 pub use device::{Device, Presence, Shadow};
-pub use query::{Query, QueryError, field::Field};
+pub use query::{Query, QueryError, field::Field, needs::Needs, needs::ShadowNeeds};
 pub use rollout::Rollout;

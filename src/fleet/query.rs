@@ -6,8 +6,10 @@
 //!
 //! *Invariant:* the text of a query parses to the same query, unless it is beyond the limit of bytes.
 
+pub mod devices;
 pub mod evaluate;
 pub mod field;
+pub mod needs;
 mod parse;
 mod pattern;
 pub mod test;
@@ -87,13 +89,7 @@ impl Query {
         self.0.any_field(&mut |field| field.reads_presence())
     }
 
-    /// Returns true if a predicate reads the shadow with this name; `None` is the name of the classic one.
-    #[must_use]
-    pub fn reads_shadow(&self, name: Option<&ShadowName>) -> bool {
-        self.0.any_field(&mut |field| field.reads_shadow(name))
-    }
-
-    /// Returns true if the content of the shadow with this name may change the answer.
+    /// Returns true if the content of the shadow with this name may change the answer; `None` is the name of the classic one.
     #[must_use]
     pub fn depends_on(&self, name: Option<&ShadowName>) -> bool {
         self.0.any_field(&mut |field| *field == Field::Drift || field.reads_shadow(name))

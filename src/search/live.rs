@@ -33,13 +33,13 @@ use crate::{
     admission::{Charge, PrincipalQuota, work},
     auth::{self, Access, DeviceRange},
     engine::changes::{FeedFilter, FollowHandle, Next, QueueContent},
-    fleet::{Device, Query},
+    fleet::{Device, Needs, Query},
     search::{
         FleetSearch, Reader,
         scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, WHOLE_TIME, scan},
         visible::is_match,
     },
-    shadow::{DeviceId, Rejection, ShadowName, Timestamp},
+    shadow::{DeviceId, Rejection, Timestamp},
 };
 
 /// Most devices of a live query.
@@ -467,11 +467,11 @@ impl LiveVisitor {
 }
 
 impl DeviceVisitor for LiveVisitor {
-    fn reads_shadow(&self, name: Option<&ShadowName>) -> bool {
-        self.query.reads_shadow(name)
+    fn needs(&self) -> Arc<Needs> {
+        Arc::new(Needs::default().with_query(Some(&self.query)))
     }
 
-    fn visit(&mut self, reader: &Access, mut device: Device) {
+    fn visit(&mut self, reader: &Access, mut device: Device, _again: &mut dyn FnMut(&Needs) -> Device) {
         if is_match(&self.query, &mut device, reader, &*self.search.presence, self.now) {
             self.members.add(device.id);
             self.refused = self.search.service.quotas().grow(&mut self.charge, self.members.memory()).err();

@@ -2,7 +2,11 @@
 //!
 //! The shadows are read in key order, in pieces ([`crate::engine::scan`]), and joined to devices. Each piece takes a turn of
 //! the reader and runs on a blocking thread. Between two pieces the rights are renewed, and the work is charged: a reader
-//! above its rate waits. So a scan delays neither the writer nor other callers.
+//! above its rate waits. Besides, a scan rests in proportion to what is written meanwhile. So it delays neither the writer
+//! nor other callers.
+//!
+//! Only the paths that the visitor needs are decoded of a document. A visitor that has found a device may have more of it
+//! decoded, from the same records.
 
 use std::{
     sync::Arc,
@@ -12,28 +16,29 @@ use std::{
 use crate::{
     auth::{self, Access, DeviceRange},
     engine::scan::ScanPiece,
-    fleet::{Device, Query},
+    fleet::{Device, Needs, Query},
     search::{
         FleetSearch, Reader,
         visible::{add_shadow, scan_work},
     },
-    shadow::{DeviceId, Document, Rejection, ShadowKey, ShadowName},
+    shadow::{DeviceId, Rejection, ShadowKey},
+    store::{PartDecoder, ScannedShadows},
 };
 
 /// The time after which a request that needs all shadows fails. Clients wait for half a minute.
 pub(crate) const WHOLE_TIME: Duration = Duration::from_secs(20);
 /// Shadows of a piece, which takes some milliseconds.
-const PIECE: usize = 500;
+const PIECE: usize = 1000;
 /// Most ranges of devices; with more, the shadows of all devices are read.
 const RANGES_MAX: usize = 1024;
 
 /// A consumer of the devices of a scan.
 pub(crate) trait DeviceVisitor: Send + 'static {
-    /// Returns true if the document of the shadow with this name is needed; `None` is the name of the classic one.
-    fn reads_shadow(&self, name: Option<&ShadowName>) -> bool;
+    /// Returns the parts of a device that [`DeviceVisitor::visit`] reads.
+    fn needs(&self) -> Arc<Needs>;
 
-    /// Takes a device with at least one shadow, as far as `reader` may see it.
-    fn visit(&mut self, reader: &Access, device: Device);
+    /// Takes a device with at least one shadow, as far as `reader` may see it. `again` returns the same with other parts.
+    fn visit(&mut self, reader: &Access, device: Device, again: &mut dyn FnMut(&Needs) -> Device);
 
     /// Returns true if the scan ends before the next device.
     fn has_enough(&self) -> bool;
@@ -88,8 +93,8 @@ pub(crate) enum ScanFailure {
 /// The devices that are joined from the shadows of a scan.
 struct Joined<V> {
     visitor: V,
-    /// The device whose shadows are read.
-    current: Option<Device>,
+    needs: Arc<Needs>,
+    decoder: PartDecoder,
     last: Option<(DeviceId, bool)>,
     /// True once the visitor had enough before a next device.
     is_enough: bool,
@@ -108,7 +113,10 @@ pub(crate) async fn scan<V: DeviceVisitor>(
     visitor: V,
 ) -> Result<Scanned<V>, ScanFailure> {
     let DeviceScan { query, devices, mut after, until } = scan;
-    let mut joined = Joined { visitor, current: None, last: None, is_enough: false };
+    let named = query.and_then(Query::device_texts).map(DeviceRange::of_texts);
+    let (needs, decoder) = (visitor.needs(), PartDecoder::default());
+    let mut joined = Joined { visitor, needs, decoder, last: None, is_enough: false };
+    let mut courtesy = search.service.courtesy();
     let (end, wait) = loop {
         let turn = search.read_turn(&search.quota(reader.access())).await;
         if !reader.renew(&search.authority) {
@@ -117,7 +125,10 @@ pub(crate) async fn scan<V: DeviceVisitor>(
         let access = reader.access().clone();
         let quota = search.quota(&access);
         let visible = || access.devices(auth::Operation::Get, RANGES_MAX);
-        let ranges = devices.clone().or_else(visible);
+        let ranges = match (devices.clone().or_else(visible), &named) {
+            (Some(visible), Some(named)) => Some(DeviceRange::intersection(&visible, named)),
+            (visible, named) => visible.or_else(|| named.clone()),
+        };
         let piece = ScanPiece { ranges, after, limit: PIECE };
         let of_piece = access.clone();
         let scanned = search.service.scan(piece, turn, move |shadows| joined.with(&of_piece, shadows)).await;
@@ -125,14 +136,12 @@ pub(crate) async fn scan<V: DeviceVisitor>(
         let work = scan_work(query, scanned.read);
         let wait = quota.charge_work(work, Instant::now()).unwrap_or_default();
         joined = scanned.visited;
-        if scanned.next.is_none() {
-            joined.complete(&access);
-        }
         match scanned.next {
             _ if joined.is_enough => break (ScanEnd::Enough, wait),
             None => break (ScanEnd::Complete, wait),
             next => after = next,
         }
+        let wait = wait.max(search.service.rest_after(scanned.took, &mut courtesy));
         if Instant::now() + wait >= until && joined.last.is_some() {
             break (ScanEnd::TimeOver, wait);
         }
@@ -142,32 +151,41 @@ pub(crate) async fn scan<V: DeviceVisitor>(
 }
 
 impl<V: DeviceVisitor> Joined<V> {
-    /// Returns the devices with those among `shadows`, which follow the ones before.
-    fn with(mut self, reader: &Access, shadows: Vec<(ShadowKey, Arc<Document>)>) -> Self {
-        for (key, document) in shadows {
-            if self.current.as_ref().is_none_or(|current| current.id != key.device) {
-                self.complete(reader);
-                if self.visitor.has_enough() {
-                    self.is_enough = true;
-                    return self;
+    /// Visits the devices of `shadows`, which follow the ones before.
+    fn with(mut self, reader: &Access, shadows: &ScannedShadows) -> Self {
+        let mut next = 0;
+        while let Some(id) = shadows.key(next).map(|key| key.device.clone()) {
+            let first = next;
+            while shadows.key(next).is_some_and(|key| key.device == id) {
+                next += 1;
+            }
+            let records = first..next;
+            let Self { visitor, needs, decoder, .. } = &mut self;
+            let mut part = |needs: &Needs| {
+                let mut device = Device::new(id.clone());
+                let mut exists = false;
+                for index in records.clone() {
+                    let Some(key) = shadows.key(index) else { continue };
+                    let needed = needs.shadow(key.name.as_ref());
+                    if let Some(document) = shadows.document(index, &needed.selection, decoder) {
+                        exists = true;
+                        add_shadow(&mut device, reader, key, &document, needed);
+                    }
                 }
-                self.current = Some(Device::new(key.device.clone()));
+                exists.then_some(device)
+            };
+            let Some(device) = part(needs) else { continue };
+            if visitor.has_enough() {
+                self.is_enough = true;
+                return self;
             }
-            if let Some(device) = &mut self.current {
-                let is_kept = self.visitor.reads_shadow(key.name.as_ref());
-                add_shadow(device, reader, key, &document, is_kept);
+            let is_visible = device.shadow_count > 0;
+            if is_visible {
+                let mut again = |needs: &Needs| part(needs).unwrap_or_else(|| Device::new(id.clone()));
+                visitor.visit(reader, device, &mut again);
             }
+            self.last = Some((id, is_visible));
         }
         self
-    }
-
-    /// Completes the current device.
-    fn complete(&mut self, reader: &Access) {
-        let Some(device) = self.current.take() else { return };
-        let is_visible = device.shadow_count > 0;
-        self.last = Some((device.id.clone(), is_visible));
-        if is_visible {
-            self.visitor.visit(reader, device);
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use crate::{
     admission::work,
     auth::{Access, Operation},
-    fleet::{self, Device, Query, Shadow},
+    fleet::{self, Device, Query, Shadow, ShadowNeeds},
     search::Presence,
     shadow::{DeviceId, Document, ShadowKey, Timestamp},
     wire::Seen,
@@ -17,26 +17,28 @@ pub(crate) fn scan_work(query: Option<&Query>, shadows: usize) -> u64 {
     work::times(shadows, work::SCANNED_SHADOW + predicates / work::PREDICATES_PER_UNIT)
 }
 
-/// Adds a shadow that exists to `device`, as far as `reader` may see it, and keeps its document if `is_kept`.
+/// Adds a shadow that exists to `device`, as far as `reader` may see it and as far as it is needed. `document` has the needed
+/// parts at least.
 pub(crate) fn add_shadow(
     device: &mut Device,
     reader: &Access,
-    key: ShadowKey,
+    key: &ShadowKey,
     document: &Arc<Document>,
-    is_kept: bool,
+    needs: &ShadowNeeds,
 ) {
-    let Some(projection) = reader.projection(&key, Operation::Get) else { return };
-    let drift = projection.has_delta(document);
+    let Some(projection) = reader.projection(key, Operation::Get) else { return };
+    let drift = needs.drift && projection.has_delta(document);
     device.shadow_count += 1;
     device.drift |= drift;
     device.updated = device.updated.max(Some(document.timestamp));
-    if is_kept {
-        let seen = match projection.document(document) {
+    if needs.content {
+        let seen = match projection.values(document) {
             Cow::Borrowed(_) => Arc::clone(document),
             Cow::Owned(seen) => Arc::new(seen),
         };
-        let delta = if drift { projection.delta(document).unwrap_or_default() } else { Default::default() };
-        device.shadows.push(Shadow { name: key.name, document: seen, delta });
+        let delta = drift && needs.delta;
+        let delta = delta.then(|| projection.delta(document)).flatten().unwrap_or_default();
+        device.shadows.push(Shadow { name: key.name.clone(), document: seen, delta });
     }
 }
 

@@ -12,8 +12,10 @@ pub mod name;
 pub mod patch;
 pub mod pointer;
 mod rights;
+pub mod selection;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod text;
 
 pub use crate::shadow::command::collisions::{Collisions, Conflict, collisions};
 pub use crate::shadow::command::decide::{Decision, Disposition, decide};

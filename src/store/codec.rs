@@ -198,6 +198,33 @@ impl<'a> Decoder<'a> {
         self.value_below(DEPTH_MAX)
     }
 
+    /// Passes over a string.
+    pub(super) fn skip_str(&mut self) -> Result<(), DecodeError> {
+        let length = self.count()?;
+        self.bytes(length).map(drop)
+    }
+
+    /// Passes over a JSON value.
+    pub(super) fn skip_value(&mut self) -> Result<(), DecodeError> {
+        self.skip_value_below(DEPTH_MAX)
+    }
+
+    fn skip_value_below(&mut self, depth: usize) -> Result<(), DecodeError> {
+        let depth = depth.checked_sub(1).ok_or(DecodeError::Invalid("the nesting of a value"))?;
+        match self.u8()? {
+            NULL | FALSE | TRUE => Ok(()),
+            UNSIGNED | NEGATIVE => self.u64().map(drop),
+            DOUBLE => self.array::<8>().map(drop),
+            STRING => self.skip_str(),
+            ARRAY => (0..self.count()?).try_for_each(|_| self.skip_value_below(depth)),
+            OBJECT => (0..self.count()?).try_for_each(|_| {
+                self.skip_str()?;
+                self.skip_value_below(depth)
+            }),
+            _ => Err(DecodeError::Invalid("the kind of a value")),
+        }
+    }
+
     fn value_below(&mut self, depth: usize) -> Result<Value, DecodeError> {
         let depth = depth.checked_sub(1).ok_or(DecodeError::Invalid("the nesting of a value"))?;
         Ok(match self.u8()? {
@@ -267,6 +294,9 @@ mod tests {
             assert_eq!(back.to_string(), value.to_string(), "{text}");
             assert_eq!(back, value, "{text}");
             decoder.finish().unwrap();
+            let mut decoder = Decoder::new(&bytes);
+            decoder.skip_value().unwrap();
+            decoder.finish().unwrap();
             for length in 0..bytes.len() {
                 assert!(Decoder::new(bytes.get(..length).unwrap()).value().is_err(), "{text} cut to {length}");
             }
@@ -289,6 +319,7 @@ mod tests {
     fn hostile_bytes_are_refused() {
         let nested = [ARRAY, 1].repeat(100_000);
         assert!(matches!(Decoder::new(&nested).value(), Err(DecodeError::Invalid(_))));
+        assert!(matches!(Decoder::new(&nested).skip_value(), Err(DecodeError::Invalid(_))));
         let huge_count = [ARRAY, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F];
         assert_eq!(Decoder::new(&huge_count).value(), Err(DecodeError::Truncated));
         let mut infinite = vec![DOUBLE];

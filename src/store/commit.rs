@@ -126,9 +126,9 @@ impl<C> Writer<C> {
         if !trainer.is_due(flushed, dirty_set.len(), options.dictionary_documents_min) {
             return;
         }
-        let stored = dirty_set.sample(SAMPLES).filter_map(|key| {
-            let form = shared.cache.kept(key)?;
-            form.decode(key, &shared.dictionaries).ok()
+        let stored = dirty_set.sample(SAMPLES).into_iter().filter_map(|key| {
+            let form = shared.cache.kept(&key)?;
+            form.decode(&key, &shared.dictionaries).ok()
         });
         let records: Vec<_> = stored
             .map(|stored| {
@@ -290,6 +290,7 @@ impl<C> Writer<C> {
 
     /// Unpins the flushed documents, so that they may be evicted.
     fn release(&self, flushed: &[(ShadowKey, Form)]) {
+        self.shared.unflushed.flushed();
         for (key, _) in flushed {
             self.shared.cache.unpin(key);
         }

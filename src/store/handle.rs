@@ -52,6 +52,7 @@ use crate::{
             sent::{OnDurable, SentRows},
             tables,
         },
+        scan::{DeviceSpan, ScannedShadows},
         shadow_counts::ShadowCounter,
         slot::DatabaseSlot,
         state::{
@@ -150,7 +151,7 @@ fn open_as<C: Send + 'static>(
     let reopen = Box::new(move || Database::reopen(&again));
     let (store, mut writer) = assemble(database, reopen, disk, options, Box::new(clock), Box::new(deliver))?;
     writer.join(member)?;
-    let dirty = writer.dirty_set.keys().cloned().collect();
+    let dirty = writer.dirty_set.keys();
     let started = verifier::start(Arc::clone(&store.inner.shared.database)).and_then(|verifier| {
         let replay = unapplied::apply_in_background(dirty, &store.inner.shared)?;
         store.inner.background.lock().extend(verifier.into_iter().chain(replay));
@@ -185,6 +186,7 @@ pub(super) fn assemble<C: Send + 'static>(
         cache,
         dictionaries,
         fresh: Default::default(),
+        unflushed: Arc::default(),
         head: AtomicU64::new(progress.head.seq.0),
         disk: Mutex::new(disk),
         sent_rows: SentRows::new(),
@@ -208,7 +210,7 @@ pub(super) fn assemble<C: Send + 'static>(
         room: Arc::clone(&room),
         clock,
         deliver,
-        dirty_set: DirtySet::new(recovered.dirty, &progress, &options),
+        dirty_set: DirtySet::new(recovered.dirty, Arc::clone(&shared.unflushed), &progress, &options),
         dirty_rows,
         pending_rows: PendingRows::default(),
         durable: Vec::new(),
@@ -299,14 +301,20 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.list(after, limit, true)
     }
 
-    /// Returns the newest committed documents of `keys`, which are in key order, and keeps none in memory. `None` is a shadow
-    /// that does not exist, or is damaged. Reads the disk.
+    /// Returns the newest committed state of the shadows of the devices in `spans`, which are disjoint and in order, after
+    /// `after`, including deleted ones, and keeps none in memory. They are at most `limit`, unless one device has more, and
+    /// all shadows of each of these devices. Passes over damaged pages. Reads the disk.
     ///
     /// # Errors
     ///
-    /// As [`Store::read`], except for a damaged document.
-    pub fn documents(&self, keys: &[ShadowKey]) -> Result<Vec<Option<Arc<Document>>>, StoreError> {
-        self.inner.shared.documents(keys)
+    /// As [`Store::read`], except for damaged documents.
+    pub fn scan(
+        &self,
+        spans: &[DeviceSpan],
+        after: Option<&ShadowKey>,
+        limit: usize,
+    ) -> Result<ScannedShadows, StoreError> {
+        self.inner.shared.scan(spans, after, limit)
     }
 
     /// Returns the entries after `after`; at most `limit`, at most 1,000 and about 4 MiB. Reads the disk.

@@ -16,7 +16,7 @@
 //! continues with the last pause, so a commit that never succeeds does not keep the disk busy.
 
 use std::{
-    sync::{Weak, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -187,7 +187,7 @@ impl<C> Writer<C> {
         *self.shared.fresh.write() = recovered.fresh;
         self.shared.database.set(database);
         self.dirty_rows = dirty_rows;
-        self.dirty_set = DirtySet::new(recovered.dirty, &progress, &self.options);
+        self.dirty_set = DirtySet::new(recovered.dirty, Arc::clone(&self.shared.unflushed), &progress, &self.options);
         self.names = NameCounts::new(self.options.shadow_names_max);
         self.set_applied_position(applied_position);
         self.progress = progress;

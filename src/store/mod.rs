@@ -41,6 +41,7 @@ mod purging;
 mod reader;
 mod replication;
 mod rows;
+mod scan;
 mod schema;
 mod shadow_counts;
 mod slot;
@@ -57,6 +58,7 @@ pub use crate::store::backup::file::BackupError;
 pub use crate::store::backup::readable::{Lost, back_up_readable};
 pub use crate::store::journal::device_changes::{CHANGES_MAX, DeviceChanges};
 pub use crate::store::journal::entry::{JournalEntry, Seq};
+pub use crate::store::state::part::PartDecoder;
 pub use crate::store::state::record::StoredShadow;
 pub use batch::{Applied, Envelope, Outcome, QueuedCommand};
 pub use disk::DiskLow;
@@ -75,6 +77,7 @@ pub use rows::{
     edit::{RowEdit, RowKey},
     sent::OnDurable,
 };
+pub use scan::{DeviceSpan, ScannedShadows};
 pub use shadow_counts::ShadowCounts;
 pub use store_clock::Moment;
 pub use writer::{CommitReport, QueueReservation};

@@ -36,6 +36,7 @@ use crate::{
             dictionary::Dictionaries,
             floor,
             record::{self, STATE, StoredShadow},
+            unflushed::UnflushedShadows,
         },
     },
 };
@@ -57,6 +58,8 @@ pub(super) struct Shared {
     /// The shadows that the state table lacks. The writer adds a shadow before it publishes it, and removes it after
     /// the commit that flushed it.
     pub(super) fresh: RwLock<BTreeSet<ShadowKey>>,
+    /// The shadows whose document is newer than the state table.
+    pub(super) unflushed: Arc<UnflushedShadows>,
     /// The newest entry whose document is published. The writer sets it after publishing.
     pub(super) head: AtomicU64,
     /// The disk monitor, used by the writer before each batch and by health checks.
@@ -251,52 +254,6 @@ impl Shared {
         Ok(found.into_iter().take(limit).map(newest).collect())
     }
 
-    /// Returns the newest committed documents of `keys`, which are in key order, and keeps none in memory. `None` is a shadow
-    /// that does not exist, or whose record is damaged, which is logged.
-    pub(super) fn documents(&self, keys: &[ShadowKey]) -> Result<Vec<Option<Arc<Document>>>, StoreError> {
-        // Read in this order, the snapshot has a document that is not in memory.
-        let kept: Vec<_> = keys.iter().map(|key| self.cache.kept(key)).collect();
-        let mut found: Vec<Option<Arc<Document>>> = vec![None; keys.len()];
-        let mut missing = Vec::new();
-        for ((key, form), document) in keys.iter().zip(kept).zip(&mut found) {
-            match form {
-                Some(form) => {
-                    *document = unless_damaged(form.decode(key, &self.dictionaries))?.map(|stored| stored.document)
-                }
-                None => missing.push((key, document)),
-            }
-        }
-        self.load_into(missing)?;
-        found.iter_mut().for_each(|document| *document = document.take().filter(|document| document.exists()));
-        Ok(found)
-    }
-
-    /// Sets the documents of these keys, which are in key order, to those in the state table.
-    fn load_into(&self, missing: Vec<(&ShadowKey, &mut Option<Arc<Document>>)>) -> Result<(), StoreError> {
-        let (Some((first, _)), Some((last, _))) = (missing.first(), missing.last()) else { return Ok(()) };
-        let database = self.database.get()?;
-        let (first, last) = (schema::state_key(first), schema::state_key(last));
-        if database.check_range(CheckedTable::State, &first, &last).is_ok() {
-            database.read(|transaction| {
-                let table = transaction.open_table(STATE_TABLE)?;
-                for (key, document) in missing {
-                    let name = schema::state_key(key);
-                    let record = table.get(name.as_slice())?;
-                    let record = record.map(|value| record::decode(&name, value.value(), &self.dictionaries));
-                    let record = record.transpose().map_err(|error| StoreError::record(STATE, key, &error));
-                    *document = unless_damaged(record)?.flatten().map(|stored| stored.document);
-                }
-                Ok(())
-            })?;
-        } else {
-            // Only the shadows in damaged pages are missing then.
-            for (key, document) in missing {
-                *document = unless_damaged(load(&database, key))?.and_then(Result::ok).map(|stored| stored.document);
-            }
-        }
-        Ok(())
-    }
-
     /// Returns the shadows in the state table after `after`, and the key before the damaged page that ended the page early.
     fn stored_list(
         &self,
@@ -441,17 +398,6 @@ pub(super) fn load_from<T>(
             Ok(Err(floor::of(transaction, &key.device)?.version))
         }
         Some(value) => Ok(Ok(decode(&name, value.value()).map_err(|error| StoreError::record(STATE, key, &error))?)),
-    }
-}
-
-/// Returns `None` for a damaged record, which is logged.
-fn unless_damaged<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
-    match read {
-        Err(error @ StoreError::Record { .. }) => {
-            tracing::error!(%error, "a damaged record is skipped");
-            Ok(None)
-        }
-        read => read.map(Some),
     }
 }
 

@@ -49,17 +49,17 @@ fn a_refusal_names_parameter_column_and_reason() {
 #[test]
 fn a_caller_above_its_rate_of_work_reads_on_later() {
     let site = Site::open();
-    site.write_many(600, |n| (format!("d{n:03}/shadow"), json!({"reported": {"n": n}})));
-    let wanted = [("q", "reported.n:599")];
-    assert_eq!(ids(&site.search(&wanted)), "d599");
+    site.write_many(1200, |n| (format!("d{n:04}/shadow"), json!({"reported": {"n": n}})));
+    let wanted = [("q", "reported.n:1199")];
+    assert_eq!(ids(&site.search(&wanted)), "d1199");
     let page = site.search_at("slow", &wanted);
     assert_eq!(page.status, 200, "{}", page.text());
     let page = page.json();
-    assert_eq!((ids(&page).as_str(), page["next"].as_str()), ("", Some("d498")));
+    assert_eq!((ids(&page).as_str(), page["next"].as_str()), ("", Some("d0999")));
     let refused = site.search_at("slow", &wanted);
     assert_eq!((refused.status, &refused.json()["error"]), (429, &json!("too-many-requests")));
-    let next = site.search(&[wanted[0], ("cursor", "d498")]);
-    assert_eq!((ids(&next).as_str(), next.get("next")), ("d599", None));
+    let next = site.search(&[wanted[0], ("cursor", "d0999")]);
+    assert_eq!((ids(&next).as_str(), next.get("next")), ("d1199", None));
     let refused = site.search_at("idle", &[("total", "true")]);
     assert_eq!((refused.status, &refused.json()["error"]), (503, &json!("search-too-long")), "{}", refused.text());
 }

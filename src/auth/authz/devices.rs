@@ -37,6 +37,45 @@ impl DeviceRange {
         }
     }
 
+    /// Returns the ranges of these ids, and of the beginnings of ids, for which the flag is false; in order and disjoint.
+    #[must_use]
+    pub fn of_texts(texts: BTreeSet<(String, bool)>) -> Vec<Self> {
+        let mut ranges: Vec<Self> = Vec::with_capacity(texts.len());
+        for (text, exact) in texts {
+            // A text that is no id matches no device.
+            let Ok(device) = DeviceId::new(&text) else { continue };
+            if !ranges.last().is_some_and(|last| last.has(&device)) {
+                ranges.push(if exact { Self::One(device) } else { Self::Prefix(device) });
+            }
+        }
+        ranges
+    }
+
+    /// Returns the ranges of the devices that are in both, of ranges that are in order and disjoint.
+    #[must_use]
+    pub fn intersection(one: &[Self], other: &[Self]) -> Vec<Self> {
+        let (mut one, mut other) = (one.iter().peekable(), other.iter().peekable());
+        let mut found = Vec::new();
+        while let (Some(first), Some(second)) = (one.peek(), other.peek()) {
+            let within = match (first.has(second.first()), second.has(first.first())) {
+                // Of equal texts, the one device is in the range that begins with it.
+                (true, true) if first.device().is_some() => Some(one.next()),
+                (true, _) => Some(other.next()),
+                (_, true) => Some(one.next()),
+                _ if first.first() < second.first() => {
+                    one.next();
+                    None
+                }
+                _ => {
+                    other.next();
+                    None
+                }
+            };
+            found.extend(within.flatten().cloned());
+        }
+        found
+    }
+
     /// Returns true if `device` is in the range.
     #[must_use]
     pub fn has(&self, device: &DeviceId) -> bool {
@@ -65,15 +104,7 @@ pub(super) fn ranges<'a>(
             return None;
         }
     }
-    let mut ranges: Vec<DeviceRange> = Vec::with_capacity(texts.len());
-    for (text, exact) in texts {
-        // A text that is no id matches no device.
-        let Ok(device) = DeviceId::new(&text) else { continue };
-        if !ranges.last().is_some_and(|last| last.has(&device)) {
-            ranges.push(if exact { DeviceRange::One(device) } else { DeviceRange::Prefix(device) });
-        }
-    }
-    Some(ranges)
+    Some(DeviceRange::of_texts(texts))
 }
 
 #[cfg(test)]
@@ -106,6 +137,30 @@ mod tests {
                 texts.collect::<Vec<_>>().join(" ")
             });
             assert_eq!(found.as_deref(), expected, "{patterns:?}");
+        }
+    }
+
+    #[test]
+    fn an_intersection_has_the_devices_of_both() {
+        let ranges = |text: &str| {
+            let texts = text.split_whitespace().map(|text| match text.strip_suffix('*') {
+                Some(beginning) => (beginning.to_owned(), false),
+                None => (text.to_owned(), true),
+            });
+            DeviceRange::of_texts(texts.collect())
+        };
+        for (one, other, expected) in [
+            ("", "a*", ""),
+            ("a* c", "a1 a2* b c", "a1 a2* c"),
+            ("a b c", "b d", "b"),
+            ("a*", "ab*", "ab*"),
+            ("ab* ad", "a*", "ab* ad"),
+            ("a b* d*", "a* b1 b2 c d", "a b1 b2 d"),
+            ("a", "ab", ""),
+        ] {
+            let (one, other) = (ranges(one), ranges(other));
+            assert_eq!(DeviceRange::intersection(&one, &other), ranges(expected), "{one:?} {other:?}");
+            assert_eq!(DeviceRange::intersection(&other, &one), ranges(expected), "{other:?} {one:?}");
         }
     }
 }

@@ -49,6 +49,12 @@ impl Projection {
         document.seen(&self.0)
     }
 
+    /// Returns the visible part of `document` for someone who only looks at values.
+    #[must_use]
+    pub fn values<'a>(&self, document: &'a Document) -> Cow<'a, Document> {
+        document.values_seen(&self.0)
+    }
+
     /// Returns the visible part of the delta. A path must be visible in both sections, since a delta reveals both.
     #[must_use]
     pub fn delta(&self, document: &Document) -> Option<Members> {

@@ -66,6 +66,12 @@ impl Pattern {
         Some(Self { pieces })
     }
 
+    /// Returns the text with which every match begins.
+    pub(super) fn beginning(&self) -> String {
+        let first = self.pieces.first().map(|piece| piece.chars.as_slice()).unwrap_or_default();
+        first.iter().map_while(|char| *char).collect()
+    }
+
     /// Returns true if all of the folded `text` matches.
     pub(super) fn matches(&self, text: &str) -> bool {
         match self.pieces.as_slice() {

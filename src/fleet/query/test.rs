@@ -113,6 +113,16 @@ impl Test {
         }
     }
 
+    /// Returns the folded text with which every string that passes begins, and true if it is all of it; `None` if that is
+    /// no text at all.
+    pub(super) fn beginning(&self) -> Option<(String, bool)> {
+        match self {
+            Self::Equals(literal) => Some((literal.text.clone(), true)),
+            Self::Like(pattern) => Some((pattern.beginning(), false)).filter(|(text, _)| !text.is_empty()),
+            Self::Exists | Self::Within(..) => None,
+        }
+    }
+
     /// Returns true if a time span passes.
     pub(super) fn passes_age(&self, seconds: u64) -> bool {
         let order = |operand: &Operand| match operand {

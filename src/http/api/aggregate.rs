@@ -17,7 +17,7 @@ use crate::{
     admission::{Charge, work},
     auth::Access,
     fleet::{
-        Aggregate, Aggregation, Device, Field, Query as DeviceQuery,
+        Aggregate, Aggregation, Device, Field, Needs, Query as DeviceQuery,
         aggregate::{AggregateResult, Aggregated, Statistics, TooManyBuckets},
     },
     http::{
@@ -35,7 +35,7 @@ use crate::{
         scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, WHOLE_TIME, scan},
         visible::set_presence,
     },
-    shadow::{Rejection, ShadowName, Timestamp},
+    shadow::{Rejection, Timestamp},
 };
 
 /// The number of terms in a result by default.
@@ -64,6 +64,7 @@ struct AggregateVisitor {
     query: Option<Arc<DeviceQuery>>,
     /// The time for which ages are computed, the same for all devices.
     now: Timestamp,
+    needs: Arc<Needs>,
     aggregate: Aggregate,
     charge: Charge,
     refused: Option<Rejection>,
@@ -108,6 +109,7 @@ pub(super) async fn aggregated(
         api: api.clone(),
         query: query.clone(),
         now: api.now(),
+        needs: Arc::new(Needs::default().with_query(query.as_deref()).with_fields(aggregate.field())),
         aggregate,
         charge: Charge::new(caller.quota(api), 0),
         refused: None,
@@ -123,14 +125,13 @@ pub(super) async fn aggregated(
 }
 
 impl DeviceVisitor for AggregateVisitor {
-    fn reads_shadow(&self, name: Option<&ShadowName>) -> bool {
-        self.query.as_ref().is_some_and(|query| query.reads_shadow(name))
-            || self.aggregate.field().is_some_and(|field| field.reads_shadow(name))
+    fn needs(&self) -> Arc<Needs> {
+        Arc::clone(&self.needs)
     }
 
-    fn visit(&mut self, reader: &Access, mut device: Device) {
+    fn visit(&mut self, reader: &Access, mut device: Device, _again: &mut dyn FnMut(&Needs) -> Device) {
         let query = self.query.as_deref();
-        if query.is_some_and(DeviceQuery::reads_presence) || self.aggregate.field().is_some_and(Field::reads_presence) {
+        if self.needs.presence() {
             set_presence(&mut device, reader, &*self.api.presence);
         }
         if query.is_none_or(|query| query.matches(&device, self.now)) {

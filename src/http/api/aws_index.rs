@@ -19,7 +19,7 @@ use crate::{
     admission::work,
     auth::Access,
     fleet::{
-        Aggregate, Aggregation, Device, Field, Query as DeviceQuery, QueryError,
+        Aggregate, Aggregation, Device, Field, Needs, Query as DeviceQuery, QueryError,
         aggregate::{AggregateResult, Aggregated, Statistics, TERM_BYTES_MAX, TERMS_MAX},
     },
     http::{
@@ -38,7 +38,7 @@ use crate::{
         scan::{DeviceScan, DeviceVisitor, ScanFailure, WHOLE_TIME, scan},
         visible::set_presence,
     },
-    shadow::{DeviceId, Rejection, ShadowKey, ShadowName, Timestamp, excerpt},
+    shadow::{DeviceId, Rejection, ShadowKey, Timestamp, excerpt},
     wire::aws::index::{self, IndexedShadow, IndexedThing},
 };
 
@@ -253,15 +253,16 @@ fn of_numbers(statistics: &Statistics) -> Value {
 }
 
 impl DeviceVisitor for ThingVisitor {
-    fn reads_shadow(&self, _: Option<&ShadowName>) -> bool {
-        true
+    fn needs(&self) -> Arc<Needs> {
+        Arc::new(Needs::default().with_query(Some(&self.query)))
     }
 
-    fn visit(&mut self, reader: &Access, mut device: Device) {
+    fn visit(&mut self, reader: &Access, mut device: Device, again: &mut dyn FnMut(&Needs) -> Device) {
         set_presence(&mut device, reader, &*self.api.presence);
         if !self.query.matches(&device, self.now) {
             return;
         }
+        let device = Device { presence: device.presence, ..again(&Needs::everything()) };
         let shadows = device.shadows.iter().map(|shadow| IndexedShadow {
             name: shadow.name.as_ref(),
             document: &shadow.document,

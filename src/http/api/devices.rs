@@ -10,7 +10,7 @@ use axum::{extract::State, http::Uri, response::Response};
 
 use crate::{
     admission::work,
-    fleet::{Device, Query as DeviceQuery, QueryError},
+    fleet::{Device, Field, Needs, Query as DeviceQuery, QueryError},
     http::{
         api::{
             Api, cursor,
@@ -46,6 +46,8 @@ struct ParsedList {
     drift: Option<bool>,
     /// The condition.
     query: Option<DeviceQuery>,
+    /// The parts of a device that the condition and the entry of the list are about.
+    needs: Needs,
     limit: usize,
     /// The last device of the previous page.
     cursor: Option<DeviceId>,
@@ -260,9 +262,8 @@ impl DevicePage<'_> {
             for key in keys {
                 let document = self.api.service.read(&key).await?.document;
                 if document.exists() {
-                    let query = self.list.query.as_ref();
-                    let is_kept = query.is_some_and(|query| query.reads_shadow(key.name.as_ref()));
-                    add_shadow(&mut device, self.caller.access(), key, &document, is_kept);
+                    let needs = self.list.needs.shadow(key.name.as_ref());
+                    add_shadow(&mut device, self.caller.access(), &key, &document, needs);
                 }
             }
             is_visible = device.shadow_count > 0;
@@ -317,6 +318,7 @@ impl ParsedList {
             prefix,
             connected: query.flag(&CONNECTED)?,
             drift: query.flag(&DRIFT)?,
+            needs: Needs::default().with_query(parsed.as_ref()).with_fields([&Field::Drift]),
             query: parsed,
             limit: limit(&query)?,
             cursor: cursor.transpose().map_err(|reason| bad(CURSOR.name, reason))?,

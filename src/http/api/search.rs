@@ -24,7 +24,7 @@ use axum::{
 use self::matches::Matches;
 use crate::{
     admission::work,
-    fleet::{Field, Query as DeviceQuery, order::Order, order::Place},
+    fleet::{Field, Needs, Query as DeviceQuery, order::Order, order::Place},
     http::{
         api::{
             Api,
@@ -58,6 +58,10 @@ struct ParsedSearch {
     limit: usize,
     /// The place after which the page begins.
     after: Option<Place>,
+    /// The parts of a device by which it is found and ordered.
+    examined: Arc<Needs>,
+    /// The parts of a device that are in the result.
+    shown: Needs,
 }
 
 /// `GET /v1/search`
@@ -146,8 +150,11 @@ impl ParsedSearch {
         let order = order.as_deref().unwrap_or("device").parse::<Order>();
         let order = order.map_err(|error| bad(SORT.name, error.to_string()))?;
         let after = query.text(&SEARCH_CURSOR)?.map(|text| cursor::read(&text, &order, caller, api)).transpose();
+        let parsed = parsed.map_err(|error| bad(SEARCH.name, error.to_string()))?;
         Ok(Self {
-            query: parsed.map_err(|error| bad(SEARCH.name, error.to_string()))?,
+            examined: Arc::new(Needs::default().with_query(parsed.as_ref()).with_fields([order.field()])),
+            shown: Needs::default().with_fields(fields.iter().map(|(_, field)| field).chain([&Field::Drift])),
+            query: parsed,
             fields,
             order,
             total: query.flag(&TOTAL)?.unwrap_or(false),

@@ -14,7 +14,7 @@ use crate::{
     admission::work,
     auth::{Access, DeviceRange, Projection},
     fleet::{
-        Device, Query,
+        Device, Needs, Query,
         rollout::{
             Spec,
             convergence::{has_converged, has_value},
@@ -33,7 +33,7 @@ use crate::{
         scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, scan},
         visible::is_match,
     },
-    shadow::{DeviceId, Pointer, Rejection, ShadowName, Timestamp, pointer::SectionName},
+    shadow::{DeviceId, Pointer, Rejection, Timestamp, pointer::SectionName},
 };
 
 /// The time for a scan of the devices of a check, and of all devices.
@@ -170,11 +170,11 @@ impl Matching {
 }
 
 impl DeviceVisitor for Matching {
-    fn reads_shadow(&self, name: Option<&ShadowName>) -> bool {
-        self.query.reads_shadow(name)
+    fn needs(&self) -> Arc<Needs> {
+        Arc::new(Needs::default().with_query(Some(&self.query)))
     }
 
-    fn visit(&mut self, reader: &Access, mut device: Device) {
+    fn visit(&mut self, reader: &Access, mut device: Device, _again: &mut dyn FnMut(&Needs) -> Device) {
         if is_match(&self.query, &mut device, reader, &*self.api.presence, self.now) {
             self.found.push(device.id);
         }

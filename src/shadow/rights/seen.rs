@@ -16,16 +16,29 @@ impl Document {
     /// Returns the document cut to `paths`, with an etag of the visible part; borrowed if nothing is hidden.
     #[must_use]
     pub fn seen(&self, paths: &Paths) -> Cow<'_, Self> {
+        match self.cut(paths, Section::new) {
+            Cow::Borrowed(whole) => Cow::Borrowed(whole),
+            Cow::Owned(seen) => Cow::Owned(Self { etag: self.etag_seen(paths), ..seen }),
+        }
+    }
+
+    /// Returns the document cut to `paths` for someone who only looks at values: the etag and the sizes of its sections are
+    /// not those of the visible part.
+    #[must_use]
+    pub fn values_seen(&self, paths: &Paths) -> Cow<'_, Self> {
+        self.cut(paths, |members| Section { members, ..Section::default() })
+    }
+
+    fn cut(&self, paths: &Paths, section: impl Fn(Members) -> Section) -> Cow<'_, Self> {
         let hides = |name: &SectionName| !paths.has_section(*name) && !self.section(*name).members.is_empty();
         if !SectionName::ALL.iter().any(hides) {
             return Cow::Borrowed(self);
         }
         let mut seen = Self { tombstones: Arc::default(), floor: self.version, ..self.clone() };
         for name in SectionName::ALL.into_iter().filter(hides) {
-            let section = Section::new(paths.members(name, &self.section(name).members).into_owned());
-            *seen.section_mut(name) = Arc::new(section);
+            let members = paths.members(name, &self.section(name).members).into_owned();
+            *seen.section_mut(name) = Arc::new(section(members));
         }
-        seen.etag = self.etag_seen(paths);
         Cow::Owned(seen)
     }
 

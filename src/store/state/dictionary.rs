@@ -150,12 +150,25 @@ impl Dictionary {
 
     /// Returns the record of `length` bytes whose compressed form is `packed`.
     pub(in crate::store) fn decompress(&self, packed: &[u8], length: usize) -> Result<Vec<u8>, DecodeError> {
+        let mut record = Vec::new();
+        self.decompress_into(packed, length, &mut record)?;
+        Ok(record)
+    }
+
+    /// Replaces `record` by the record of `length` bytes whose compressed form is `packed`.
+    pub(in crate::store) fn decompress_into(
+        &self,
+        packed: &[u8],
+        length: usize,
+        record: &mut Vec<u8>,
+    ) -> Result<(), DecodeError> {
         if length > packed.len().saturating_mul(RATIO_MAX).saturating_add(RATIO_MAX) {
             return Err(DecodeError::Invalid("the length of a compressed record"));
         }
-        let mut record = vec![0; length];
-        match lz4_flex::block::decompress_into_with_dict(packed, &mut record, &self.bytes) {
-            Ok(found) if found == length => Ok(record),
+        // Written over below, so what it has is kept.
+        record.resize(length, 0);
+        match lz4_flex::block::decompress_into_with_dict(packed, record, &self.bytes) {
+            Ok(found) if found == length => Ok(()),
             _ => Err(DecodeError::Invalid("a compressed record")),
         }
     }

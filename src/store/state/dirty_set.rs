@@ -15,6 +15,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Bound,
+    sync::Arc,
 };
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     store::{
         options::StoreOptions,
         schema::{Checkpoint, JournalPosition},
+        state::unflushed::UnflushedShadows,
     },
 };
 
@@ -30,15 +32,17 @@ const MILESTONES: u64 = 16;
 
 /// The dirty shadows in key order.
 pub(in crate::store) struct DirtySet {
-    /// The approximate bytes of the records of the documents.
-    dirty: BTreeMap<ShadowKey, u32>,
+    /// The shadows, with the approximate bytes of the records of their documents.
+    shadows: Arc<UnflushedShadows>,
+    /// The number of these shadows.
+    len: usize,
     /// The sum of these bytes.
     bytes: u64,
     /// The number of passes that have begun.
     pass: u64,
     /// The last key flushed in this pass.
     cursor: Option<ShadowKey>,
-    /// The number of `dirty` documents after the cursor.
+    /// The number of documents after the cursor.
     ahead: usize,
     /// The head of the journal when this pass started.
     pass_start: JournalPosition,
@@ -63,16 +67,20 @@ struct Milestone {
 }
 
 impl DirtySet {
-    /// Returns the dirty set found by recovery, with the checkpoint of `progress`.
+    /// Returns the dirty set found by recovery, with the checkpoint of `progress`. It is in `shadows` from now on.
     pub(in crate::store) fn new(
         dirty: BTreeMap<ShadowKey, u32>,
+        shadows: Arc<UnflushedShadows>,
         progress: &Checkpoint,
         options: &StoreOptions,
     ) -> Self {
+        let (len, bytes) = (dirty.len(), dirty.values().copied().map(u64::from).sum());
+        shadows.write().replace(dirty);
         let mut set = Self {
             ahead: 0,
-            bytes: dirty.values().copied().map(u64::from).sum(),
-            dirty,
+            bytes,
+            len,
+            shadows,
             pass: 0,
             cursor: None,
             pass_start: progress.head,
@@ -88,46 +96,48 @@ impl DirtySet {
     }
 
     pub(in crate::store) fn is_empty(&self) -> bool {
-        self.dirty.is_empty()
+        self.len == 0
     }
 
     pub(in crate::store) fn len(&self) -> usize {
-        self.dirty.len()
+        self.len
     }
 
     pub(in crate::store) fn contains(&self, key: &ShadowKey) -> bool {
-        self.dirty.contains_key(key)
+        self.shadows.read().dirty.contains_key(key)
     }
 
     /// Returns the dirty shadows in order.
-    pub(in crate::store) fn keys(&self) -> impl Iterator<Item = &ShadowKey> {
-        self.dirty.keys()
+    pub(in crate::store) fn keys(&self) -> Vec<ShadowKey> {
+        self.shadows.read().dirty.keys().cloned().collect()
     }
 
     /// Returns about `count` shadows from all parts of the set.
-    pub(in crate::store) fn sample(&self, count: usize) -> impl Iterator<Item = &ShadowKey> {
-        self.dirty.keys().step_by((self.dirty.len() / count).max(1)).take(count)
+    pub(in crate::store) fn sample(&self, count: usize) -> Vec<ShadowKey> {
+        self.shadows.read().dirty.keys().step_by((self.len / count).max(1)).take(count).cloned().collect()
     }
 
     /// Returns the dirty shadows of `device`.
-    pub(in crate::store) fn of_device<'a>(&'a self, device: &'a DeviceId) -> impl Iterator<Item = &'a ShadowKey> {
-        let from = self.dirty.range(ShadowKey::classic(device.clone())..);
-        from.map(|(key, _)| key).take_while(|key| key.device == *device)
+    pub(in crate::store) fn of_device(&self, device: &DeviceId) -> Vec<ShadowKey> {
+        self.shadows.read().of_device(device).cloned().collect()
     }
 
     /// Adds `key`, whose newest document has a record of about `bytes`.
     pub(in crate::store) fn insert(&mut self, key: ShadowKey, bytes: u32) {
         let is_ahead = self.is_ahead(&key);
-        let former = self.dirty.insert(key, bytes);
+        let former = self.shadows.write().dirty.insert(key, bytes);
         self.bytes = self.bytes + u64::from(bytes) - u64::from(former.unwrap_or_default());
-        if former.is_none() && is_ahead {
-            self.ahead += 1;
+        if former.is_none() {
+            self.len += 1;
+            self.ahead += usize::from(is_ahead);
         }
     }
 
     /// Removes `key`, whose document is flushed out of order.
     pub(in crate::store) fn remove(&mut self, key: &ShadowKey) {
-        if let Some(bytes) = self.dirty.remove(key) {
+        let removed = self.shadows.write().begin_flush(key);
+        if let Some(bytes) = removed {
+            self.len -= 1;
             self.bytes -= u64::from(bytes);
             self.ahead -= usize::from(self.is_ahead(key));
         }
@@ -172,15 +182,14 @@ impl DirtySet {
                 continue;
             }
             let after = self.cursor.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-            let keys: Vec<_> = self
-                .dirty
-                .range((after, Bound::Unbounded))
-                .take(count - taken.len())
-                .map(|(key, _)| key.clone())
-                .collect();
+            let mut shadows = self.shadows.write();
+            let next = shadows.dirty.range((after, Bound::Unbounded)).take(count - taken.len());
+            let keys: Vec<_> = next.map(|(key, _)| key.clone()).collect();
+            self.bytes -= keys.iter().filter_map(|key| shadows.begin_flush(key)).map(u64::from).sum::<u64>();
+            drop(shadows);
+            self.len -= keys.len();
             self.ahead -= keys.len();
             self.cursor = keys.last().cloned();
-            self.bytes -= keys.iter().filter_map(|key| self.dirty.remove(key)).map(u64::from).sum::<u64>();
             taken.extend(keys);
         }
         self.reach(progress);
@@ -191,7 +200,7 @@ impl DirtySet {
         self.pass += 1;
         self.pass_start = head;
         self.cursor = None;
-        self.ahead = self.dirty.len();
+        self.ahead = self.len;
         self.milestones.push_back(Milestone { pass: self.pass, cursor: None, head });
     }
 

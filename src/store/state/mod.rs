@@ -5,6 +5,8 @@ pub(super) mod dictionary;
 pub(super) mod dirty_set;
 pub(super) mod floor;
 pub(super) mod names;
+pub(super) mod part;
 pub(super) mod purge;
 pub(super) mod record;
 pub(super) mod remembered;
+pub(super) mod unflushed;

@@ -109,6 +109,6 @@ impl NameCounts {
 
 fn count(device: &DeviceId, shared: &Shared, dirty_set: &DirtySet) -> Result<usize, StoreError> {
     let mut names = shared.stored_names(device)?;
-    names.extend(dirty_set.of_device(device).filter_map(|key| key.name.clone()));
+    names.extend(dirty_set.of_device(device).into_iter().filter_map(|key| key.name));
     Ok(names.len())
 }

@@ -114,7 +114,8 @@ impl PurgeSearch<'_> {
     fn unflushed<'b>(&'b self, device: &'b DeviceId) -> impl Iterator<Item = (bool, Seq)> {
         let touched = self.touched.iter().filter(|(key, _)| key.device == *device);
         let touched = touched.map(|(_, shadow)| (shadow.stored.document.deleted, shadow.stored.last_entry));
-        self.dirty_set.of_device(device).filter_map(|key| self.shared.cache.summary(key)).chain(touched)
+        let dirty = self.dirty_set.of_device(device).into_iter();
+        dirty.filter_map(|key| self.shared.cache.summary(&key)).chain(touched)
     }
 
     fn is_unflushed(&self, key: &ShadowKey) -> bool {

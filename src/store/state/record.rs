@@ -34,11 +34,11 @@ pub(in crate::store) const STATE: &str = "state";
 const DELETED: u8 = 1;
 const COMPRESSED: u8 = 2;
 
-const LEAF: u8 = 0;
-const OBJECT: u8 = 1;
+pub(super) const LEAF: u8 = 0;
+pub(super) const OBJECT: u8 = 1;
 
 /// Most levels of objects in a record; far above the limit of a document.
-const DEPTH_MAX: usize = 128;
+pub(super) const DEPTH_MAX: usize = 128;
 
 /// A document, the journal entry that made it, and the stored idempotency keys of its shadow.
 #[derive(Clone, Debug, PartialEq)]
@@ -202,18 +202,18 @@ fn put_members(out: &mut Vec<u8>, members: &Members, stamps: &mut Stamps) {
 }
 
 /// The numbers at the beginning of a record.
-struct RecordHead {
-    is_compressed: bool,
+pub(super) struct RecordHead {
+    pub(super) is_compressed: bool,
     last_entry: Seq,
-    version: Version,
-    timestamp: Timestamp,
-    deleted: bool,
-    etag: Etag,
-    floor: Version,
+    pub(super) version: Version,
+    pub(super) timestamp: Timestamp,
+    pub(super) deleted: bool,
+    pub(super) etag: Etag,
+    pub(super) floor: Version,
 }
 
 impl RecordHead {
-    fn decode(payload: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+    pub(super) fn decode(payload: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let (deleted, is_compressed) = flags(payload)?;
         Ok(Self {
             deleted,
@@ -272,10 +272,19 @@ pub(in crate::store) fn decode(
 }
 
 fn decompress(payload: &mut Decoder<'_>, dictionaries: &Dictionaries) -> Result<Vec<u8>, DecodeError> {
+    let (dictionary, packed, length) = compressed(payload, dictionaries)?;
+    dictionary.decompress(packed, length)
+}
+
+/// Returns the compressed body that comes next, with its dictionary and the length of the body.
+pub(super) fn compressed<'a, 'd>(
+    payload: &mut Decoder<'a>,
+    dictionaries: &'d Dictionaries,
+) -> Result<(&'d Dictionary, &'a [u8], usize), DecodeError> {
     let dictionary = dictionaries.get(u32::from_le_bytes(payload.array()?))?;
     let length = payload.size()?;
-    let compressed = payload.count()?;
-    dictionary.decompress(payload.bytes(compressed)?, length)
+    let packed = payload.count()?;
+    Ok((dictionary, payload.bytes(packed)?, length))
 }
 
 /// Returns the framed value without compression; `None` if it has none.

@@ -26,6 +26,7 @@ mod reading;
 mod replica_rules;
 mod replicas;
 mod rows;
+mod scans;
 mod sim_disk;
 mod starts;
 mod stepped;
@@ -33,17 +34,23 @@ mod threads;
 
 pub(crate) use self::sim_disk::{Operation, Repaired, SimDisk, Stop};
 
-use std::sync::mpsc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, mpsc},
+};
 
 use serde_json::{Value, json};
 
 use crate::{
     observability::request_id::RequestId,
     shadow::{
-        Command, Delete, Preconditions, SectionPatch, ShadowKey, ShadowName, Update, Version, name::DeviceId,
-        tests::sender,
+        Command, Delete, Document, Preconditions, SectionPatch, ShadowKey, ShadowName, Update, Version, name::DeviceId,
+        selection::Selection, tests::sender,
     },
-    store::{CommitReport, Envelope, Moment, Outcome, QueuedCommand, Store, StoreError, StoreOptions},
+    store::{
+        CommitReport, DeviceSpan, Envelope, Moment, Outcome, PartDecoder, QueuedCommand, Store, StoreError,
+        StoreOptions,
+    },
 };
 
 fn device(name: &str) -> DeviceId {
@@ -93,6 +100,23 @@ fn queued_by<C>(author: &str, key: &ShadowKey, command: Command, context: C) -> 
     let envelope =
         Envelope { key: key.clone(), command, author, id, client, client_token: None, may_create: true, row: None };
     QueuedCommand { envelope, context }
+}
+
+/// Returns the documents of `keys` by a scan of all shadows; `None` for those that do not exist or are damaged.
+fn scanned_documents<C: Send>(store: &Store<C>, keys: &[ShadowKey]) -> Vec<Option<Arc<Document>>> {
+    let everything = Selection::everything();
+    let (mut found, mut after, mut decoder) = (HashMap::new(), None, PartDecoder::default());
+    loop {
+        let page = store.scan(&[DeviceSpan::All], after.as_ref(), 100).unwrap();
+        for index in 0..page.len() {
+            let document = page.document(index, &everything, &mut decoder);
+            found.insert(page.key(index).unwrap().clone(), document);
+        }
+        after = page.next().cloned();
+        if after.is_none() {
+            return keys.iter().map(|key| found.get(key).cloned().flatten()).collect();
+        }
+    }
 }
 
 /// Returns options for a small store without a file.

@@ -4,7 +4,7 @@ use redb::ReadableTable;
 use serde_json::json;
 
 use super::{
-    count, delete, key, named, options, queued,
+    count, delete, key, named, options, queued, scanned_documents,
     sim_disk::{SimDisk, Stop},
     stepped::Stepped,
     update,
@@ -55,7 +55,7 @@ fn many_documents_are_read_without_being_kept() {
     stepped.apply([queued(&key("b"), count(2), 0), queued(&key("c"), delete(), 0), queued(&key("e"), count(1), 0)]);
     let keys = ["a", "b", "c", "d", "e"].map(key);
     let versions = |stepped: &Stepped| {
-        let found = stepped.store.documents(&keys).unwrap();
+        let found = scanned_documents(&stepped.store, &keys);
         found.iter().map(|document| document.as_ref().map(|document| document.version.0)).collect::<Vec<_>>()
     };
     let expected = [Some(1), Some(2), None, None, Some(1)];
@@ -66,7 +66,6 @@ fn many_documents_are_read_without_being_kept() {
     let restarted = Stepped::open(&SimDisk::new(disk.durable(), Stop::Never), options()).unwrap();
     assert_eq!(versions(&restarted), expected);
     assert_eq!(restarted.store.health().cached_documents, 0);
-    assert_eq!(restarted.store.documents(&[]).unwrap(), []);
 }
 
 #[test]

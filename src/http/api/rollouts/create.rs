@@ -45,8 +45,9 @@ use crate::{
     },
     shadow::{
         Command, Decision, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, SizeLimit, Timestamp, Update,
-        decide,
+        decide, selection,
     },
+    store::{PartDecoder, ScannedShadows},
     wire,
 };
 
@@ -327,9 +328,12 @@ impl ParsedRequest {
             let ranges = Some(part.iter().cloned().map(DeviceRange::One).collect());
             let piece = ScanPiece { ranges, after, limit: 2 * PIECE };
             let (reader, spec, now, limits) = (caller.clone(), self.spec.clone(), api.now(), api.document);
-            let visit = move |shadows: Vec<(ShadowKey, Arc<Document>)>| {
-                for (key, document) in shadows.iter().filter(|(key, _)| key.name == spec.shadow) {
-                    counts.add(&reader, key, document, spec.patch.clone(), now, &limits);
+            let visit = move |shadows: &ScannedShadows| {
+                let (everything, mut decoder) = (selection::Selection::everything(), PartDecoder::default());
+                for (index, key) in shadows.keys().enumerate().filter(|(_, key)| key.name == spec.shadow) {
+                    if let Some(document) = shadows.document(index, &everything, &mut decoder) {
+                        counts.add(&reader, key, &document, spec.patch.clone(), now, &limits);
+                    }
                 }
                 counts
             };

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::{ParsedSearch, cursor};
 use crate::{
     auth::Access,
-    fleet::{Device, Query as DeviceQuery, order::FirstMatches},
+    fleet::{Device, Needs, order::FirstMatches},
     http::api::Api,
     search::{scan::DeviceVisitor, visible::set_presence},
-    shadow::{ShadowName, Timestamp},
+    shadow::Timestamp,
     wire::{DeviceEntry, FoundDevice},
 };
 
@@ -23,12 +23,12 @@ pub(super) struct Matches {
 }
 
 impl DeviceVisitor for Matches {
-    fn reads_shadow(&self, name: Option<&ShadowName>) -> bool {
-        self.search.reads_shadow(name)
+    fn needs(&self) -> Arc<Needs> {
+        Arc::clone(&self.search.examined)
     }
 
-    fn visit(&mut self, reader: &Access, mut device: Device) {
-        self.examine(reader, &mut device);
+    fn visit(&mut self, reader: &Access, mut device: Device, again: &mut dyn FnMut(&Needs) -> Device) {
+        self.examine(reader, &mut device, again);
     }
 
     fn has_enough(&self) -> bool {
@@ -64,12 +64,9 @@ impl Matches {
         matches.take(self.search.limit).map(|(_, found)| found).collect()
     }
 
-    fn examine(&mut self, reader: &Access, device: &mut Device) {
+    fn examine(&mut self, reader: &Access, device: &mut Device, again: &mut dyn FnMut(&Needs) -> Device) {
         let search = &self.search;
-        let mut known = None;
-        if search.reads_presence() {
-            known = Some(set_presence(device, reader, &*self.api.presence));
-        }
+        let known = search.examined.presence().then(|| set_presence(device, reader, &*self.api.presence));
         if !search.query.as_ref().is_none_or(|query| query.matches(device, self.now)) {
             return;
         }
@@ -78,24 +75,18 @@ impl Matches {
         if search.after.as_ref().is_some_and(|after| place <= *after) || !self.first.has_room_for(&place) {
             return;
         }
-        let (connected, seen) = known.unwrap_or_else(|| set_presence(device, reader, &*self.api.presence));
+        let presence = device.presence;
+        let mut device = again(&search.shown);
+        let (connected, seen) = match known {
+            Some(known) => {
+                device.presence = presence;
+                known
+            }
+            None => set_presence(&mut device, reader, &*self.api.presence),
+        };
         let fields = search.fields.iter();
-        let fields = fields.filter_map(|(name, field)| Some((name.clone(), field.value(device)?))).collect();
+        let fields = fields.filter_map(|(name, field)| Some((name.clone(), field.value(&device)?))).collect();
         let (id, drift, shadows) = (device.id.as_str().to_owned(), device.drift, device.shadow_count);
         self.first.add(place, FoundDevice { device: DeviceEntry { id, connected, seen, drift, shadows }, fields });
-    }
-}
-
-impl ParsedSearch {
-    /// Returns true if the query, a field or the order is about the shadow with this name.
-    fn reads_shadow(&self, name: Option<&ShadowName>) -> bool {
-        let mut fields = self.fields.iter().map(|(_, field)| field).chain([self.order.field()]);
-        self.query.as_ref().is_some_and(|query| query.reads_shadow(name))
-            || fields.any(|field| field.reads_shadow(name))
-    }
-
-    /// Returns true if the query or the order is about the presence of a device.
-    fn reads_presence(&self) -> bool {
-        self.query.as_ref().is_some_and(DeviceQuery::reads_presence) || self.order.field().reads_presence()
     }
 }

@@ -512,6 +512,7 @@ pub(crate) fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOption
         free_disk_min: store.free_disk_min,
         shadow_names_max: limits.shadow_names_max,
         document: limits.document(),
+        indexed: Arc::clone(&store.indexed),
         ..StoreOptions::new(&store.path)
     }
 }

@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -15,11 +16,12 @@ use super::{
     error::{Problem, UnlocatedError},
     limits::{self as hard, KIB, MIB},
     machine, queries, quotas,
-    raw::{RawConfig, RawLimits, RawListener, RawLog, RawStore},
+    raw::{RawConfig, RawLimits, RawListener, RawLog, RawSearch, RawStore},
     roles,
     section::{DAY, MINUTE, SECOND, Section, checked, given},
     units::Size,
 };
+use crate::shadow::index::{IndexedPath, IndexedPaths, PATHS_MAX};
 
 /// Checks the whole configuration; the first fault ends the check.
 ///
@@ -30,7 +32,7 @@ pub(super) fn check(
     place: impl Fn(&str) -> String,
 ) -> Result<Config, UnlocatedError> {
     let limits = limits(&raw.limits)?;
-    let store = store(&raw.store)?;
+    let store = store(&raw.store, indexed(&raw.search)?)?;
     let rules = roles::rules(&raw, place);
     let roles = roles::roles(&raw, &rules)?;
     let auth = auth::check(&raw.auth)?;
@@ -45,7 +47,7 @@ pub(super) fn check(
     Ok(Config { store, auth, listeners, rules, roles, grants, queries, limits, log, cluster, written })
 }
 
-fn store(raw: &RawStore) -> Result<StoreConfig, UnlocatedError> {
+fn store(raw: &RawStore, indexed: Arc<IndexedPaths>) -> Result<StoreConfig, UnlocatedError> {
     let at = Section("store".into());
     let memory = match raw.memory.0 {
         Some(memory) => at.number("memory", memory, hard::MEMORY_MIN..=hard::MEMORY_MAX)?,
@@ -63,7 +65,22 @@ fn store(raw: &RawStore) -> Result<StoreConfig, UnlocatedError> {
         lag_entries_max: derived::lag_entries(lag_bytes_max),
         lag_bytes_max,
         free_disk_min: checked!(at.number(raw.free_disk_min, 0..=hard::JOURNAL_BYTES_MAX)),
+        indexed,
     })
+}
+
+fn indexed(raw: &RawSearch) -> Result<Arc<IndexedPaths>, UnlocatedError> {
+    let at = Section("search".into());
+    let wanted = "a path such as \"reported.firmware\" or \"tags.*\"";
+    let paths = at.each("indexed", &raw.indexed, wanted, |text| text.parse::<IndexedPath>().ok())?;
+    if paths.len() > PATHS_MAX {
+        return Err(at.invalid("indexed", format!("has {} paths, at most {PATHS_MAX} are allowed", paths.len())));
+    }
+    let mut others = paths.iter().enumerate().map(|(index, path)| (path, paths.get(..index).unwrap_or_default()));
+    match others.find(|(path, before)| before.contains(path)) {
+        Some((path, _)) => Err(at.invalid("indexed", format!("has {path} more than once"))),
+        None => Ok(Arc::new(IndexedPaths::new(paths))),
+    }
 }
 
 fn listener(index: usize, raw: &RawListener, rules: &[RuleConfig]) -> Result<ListenerConfig, UnlocatedError> {

@@ -59,7 +59,10 @@ pub use roles::{GrantConfig, RoleConfig, RoleLimits, RuleConfig};
 pub(crate) use units::{parse_duration, parse_size};
 pub use written::Written;
 
-use crate::{rate::Rate, shadow::DocumentLimits};
+use crate::{
+    rate::Rate,
+    shadow::{DocumentLimits, index::IndexedPaths},
+};
 
 /// The checked configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,6 +112,8 @@ pub struct StoreConfig {
     pub lag_bytes_max: u64,
     /// The free bytes on the disk below which writes are refused.
     pub free_disk_min: u64,
+    /// The paths with an index.
+    pub indexed: Arc<IndexedPaths>,
 }
 
 /// A section `[[listener]]`.

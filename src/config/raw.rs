@@ -21,6 +21,7 @@ pub(super) struct RawConfig {
     pub(super) grant: Vec<RawGrant>,
     pub(super) query: Vec<RawQuery>,
     pub(super) limits: RawLimits,
+    pub(super) search: RawSearch,
     pub(super) log: RawLog,
     pub(super) cluster: RawCluster,
 }
@@ -152,6 +153,12 @@ pub(super) struct RawLimits {
     pub(super) address_limits_on_loopback: Flag,
     pub(super) receive_maximum: Count,
     pub(super) keep_alive_max: Period,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSearch {
+    pub(super) indexed: List,
 }
 
 #[derive(Debug, Deserialize)]

@@ -5,15 +5,24 @@
 //! would have returned when the piece began. A shadow that is written meanwhile is not passed over or visited twice, since
 //! the keys are read in order.
 //!
-//! A scan yields to writers: between two pieces it rests in proportion to the rate of changes ([`Courtesy`]).
+//! A scan yields to writers: between two pieces it rests in proportion to the rate of changes, and it uses several threads only
+//! while nearly nobody writes ([`Courtesy`]).
 
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZero,
+    ops::ControlFlow,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     auth::DeviceRange,
     engine::{Service, reads::during},
-    shadow::{Rejection, ShadowKey},
-    store::{DeviceSpan, ScannedShadows, Seq},
+    shadow::{
+        DeviceId, Rejection, ShadowKey,
+        index::{IndexLookup, ValuePath},
+    },
+    store::{DeviceLookup, DeviceSpan, IndexedDevices, Proposed, ScannedShadows, Seq, ValueGroup},
 };
 
 /// The shadows of a piece: those of some devices, or all after a key.
@@ -45,12 +54,25 @@ pub struct Scanned<T> {
 pub struct Courtesy {
     since: Instant,
     head: Seq,
+    /// The changes a second while the last piece was read.
+    rate: f64,
+    /// The time by which all shadows have to be read, if they have to.
+    deadline: Option<Instant>,
+    /// The number of shadows that were read.
+    read: usize,
 }
 
 /// The changes a second at which a scan rests as long as it works.
 const CHANGES_PER_SHARE: f64 = 2_000.0;
 /// The longest rest, as a multiple of the work.
 const SHARES_MAX: f64 = 6.0;
+/// The part of the time up to a deadline that is planned.
+const DEADLINE_SHARE: f64 = 0.75;
+/// The number of shadows that is assumed before they were counted.
+const SHADOWS_UNKNOWN: u64 = 1_000_000;
+/// The changes a second up to which a scan uses several threads, and their number.
+const QUIET_CHANGES: f64 = 500.0;
+const THREADS_MAX: usize = 4;
 
 impl Service {
     /// Reads the shadows of a piece in key order and passes them to `visit`: all shadows of each of their devices. Passes
@@ -69,11 +91,7 @@ impl Service {
         self.blocking(move |store| {
             during(turn, || {
                 let started = Instant::now();
-                let spans: Vec<_> = match ranges {
-                    None => vec![DeviceSpan::All],
-                    Some(ranges) => ranges.into_iter().map(span).collect(),
-                };
-                let shadows = store.scan(&spans, after.as_ref(), limit)?;
+                let shadows = store.scan(&spans(ranges), after.as_ref(), limit)?;
                 let (read, next) = (shadows.len(), shadows.next().cloned());
                 Ok(Scanned { visited: visit(&shadows), read, next, took: started.elapsed() })
             })
@@ -81,26 +99,99 @@ impl Service {
         .await
     }
 
-    /// Begins a scan.
-    #[must_use]
-    pub fn courtesy(&self) -> Courtesy {
-        Courtesy { since: Instant::now(), head: self.store.head() }
+    /// Returns devices of `ranges` after `after`, in order, among which are all that match one of `lookups`, each with the
+    /// ranges of its own; see [`Store::propose`](crate::store::Store::propose). Holds `turn` meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn propose(
+        &self,
+        lookups: Vec<(IndexLookup, Option<Vec<DeviceRange>>)>,
+        ranges: Option<Vec<DeviceRange>>,
+        after: Option<DeviceId>,
+        limit: Option<usize>,
+        turn: impl Send + 'static,
+    ) -> Result<Option<Proposed>, Rejection> {
+        self.blocking(move |store| {
+            during(turn, || {
+                let lookups = lookups.into_iter().map(|(lookup, ranges)| DeviceLookup { lookup, spans: spans(ranges) });
+                store.propose(&lookups.collect::<Vec<_>>(), &spans(ranges), after.as_ref(), limit)
+            })
+        })
+        .await
     }
 
-    /// Returns the rest after a piece that took `took`: none while nobody writes, and up to [`SHARES_MAX`] times as long as
-    /// the piece while others write as fast as they can.
-    pub fn rest_after(&self, took: Duration, courtesy: &mut Courtesy) -> Duration {
+    /// Passes the values at `path` in all devices to `collect`, by the index; see
+    /// [`Store::indexed_values`](crate::store::Store::indexed_values). Holds `turn` meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::read`].
+    pub async fn indexed_values<T: Send + 'static>(
+        &self,
+        path: Option<ValuePath>,
+        mut collected: T,
+        turn: impl Send + 'static,
+        collect: impl Fn(&mut T, ValueGroup<'_>) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<Option<(T, IndexedDevices)>, Rejection> {
+        self.blocking(move |store| {
+            during(turn, || {
+                let found = store.indexed_values(path.as_ref(), &mut |group| collect(&mut collected, group))?;
+                Ok(found.map(|found| (collected, found)))
+            })
+        })
+        .await
+    }
+
+    /// Begins a scan, which has to read all shadows by the `deadline`, if there is one.
+    #[must_use]
+    pub fn courtesy(&self, deadline: Option<Instant>) -> Courtesy {
+        Courtesy { since: Instant::now(), head: self.store.head(), rate: f64::INFINITY, deadline, read: 0 }
+    }
+
+    /// Returns the rest after a piece of `read` shadows that took `took`: none while nobody writes, and up to [`SHARES_MAX`]
+    /// times as long as the piece while others write as fast as they can; less if the deadline would be missed.
+    pub fn rest_after(&self, read: usize, took: Duration, courtesy: &mut Courtesy) -> Duration {
         let (now, head) = (Instant::now(), self.store.head());
         let changes = head.0.saturating_sub(courtesy.head.0) as f64;
         let seconds = now.duration_since(courtesy.since).as_secs_f64().max(1e-3);
-        *courtesy = Courtesy { since: now, head };
-        took.mul_f64((changes / seconds / CHANGES_PER_SHARE).min(SHARES_MAX))
+        (courtesy.since, courtesy.head, courtesy.rate) = (now, head, changes / seconds);
+        courtesy.read += read;
+        let rest = took.mul_f64((courtesy.rate / CHANGES_PER_SHARE).min(SHARES_MAX));
+        match courtesy.deadline {
+            Some(deadline) if !rest.is_zero() => {
+                rest.min(self.time_per_piece(deadline, read, courtesy).saturating_sub(took))
+            }
+            _ => rest,
+        }
+    }
+
+    /// Returns the time that each further piece of `read` shadows may take, its rest included.
+    fn time_per_piece(&self, deadline: Instant, read: usize, courtesy: &Courtesy) -> Duration {
+        let all = self.health().shadows.map_or(SHADOWS_UNKNOWN, |counts| counts.live + counts.deleted);
+        let left = all.saturating_sub(courtesy.read as u64);
+        let pieces = u32::try_from(left / (read as u64).max(1)).unwrap_or(u32::MAX).saturating_add(1);
+        deadline.saturating_duration_since(courtesy.since).mul_f64(DEADLINE_SHARE) / pieces
     }
 }
 
-fn span(range: DeviceRange) -> DeviceSpan {
-    match range {
+impl Courtesy {
+    /// Returns the number of threads that may work for a scan: all while nearly nobody writes, otherwise one.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        if self.rate > QUIET_CHANGES {
+            1
+        } else {
+            thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX)
+        }
+    }
+}
+
+fn spans(ranges: Option<Vec<DeviceRange>>) -> Vec<DeviceSpan> {
+    let span = |range| match range {
         DeviceRange::One(device) => DeviceSpan::One(device),
         DeviceRange::Prefix(device) => DeviceSpan::Prefix(device),
-    }
+    };
+    ranges.map_or_else(|| vec![DeviceSpan::All], |ranges| ranges.into_iter().map(span).collect())
 }

@@ -186,15 +186,49 @@ impl Aggregate {
         });
         self.field = Some(field);
         self.with_value += u64::from(has_value);
-        terms.sort_unstable();
-        terms.dedup();
-        for term in terms {
+        self.add_terms(terms, 1);
+    }
+
+    /// Adds devices without a value.
+    pub fn add_devices(&mut self, devices: u64) {
+        self.devices += devices;
+    }
+
+    /// Adds values of `devices` that were added, and of which `first` had none of their values added before. The devices have
+    /// all these values, and none of them in another call.
+    pub fn add_values(&mut self, values: &[Value], devices: u64, first: u64) {
+        self.with_value += first;
+        let mut terms = Vec::new();
+        for value in values {
+            match &self.collected {
+                Collected::Nothing => {}
+                Collected::Terms(_) => terms.extend(term(value)),
+                Collected::Sample(_) if self.aggregation == Aggregation::Cardinality => terms.extend(term(value)),
+                Collected::Statistics(_) | Collected::Sample(_) | Collected::Histogram(_) => {
+                    (0..devices).for_each(|_| self.add_number(value));
+                }
+            }
+        }
+        self.add_terms(terms, devices);
+    }
+
+    /// Adds the terms of devices, of which each counts once.
+    fn add_terms(&mut self, mut found: Vec<String>, devices: u64) {
+        found.sort_unstable();
+        found.dedup();
+        for term in found {
             match &mut self.collected {
-                Collected::Terms(terms) => terms.add(term),
+                Collected::Terms(terms) => terms.add(term, devices),
                 Collected::Sample(sample) => sample.add(self.hashes.hash_one(&term), 0.0),
                 Collected::Nothing | Collected::Statistics(_) | Collected::Histogram(_) => {}
             }
         }
+    }
+
+    /// Returns the same aggregate of no devices.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self::new(self.aggregation.clone(), self.field.clone())
     }
 
     fn add_number(&mut self, value: &Value) {

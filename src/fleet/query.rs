@@ -9,6 +9,7 @@
 pub mod devices;
 pub mod evaluate;
 pub mod field;
+pub mod lookups;
 pub mod needs;
 mod parse;
 mod pattern;
@@ -100,6 +101,12 @@ impl Query {
     #[must_use]
     pub fn changes_by_time(&self) -> Option<&Field> {
         self.0.predicates().into_iter().find(|predicate| predicate.changes_by_time()).map(|predicate| &predicate.field)
+    }
+
+    /// Returns true for the query that is true for every device.
+    #[must_use]
+    pub fn is_true_for_all(&self) -> bool {
+        matches!(&self.0, Expression::Is(Predicate { field: Field::Device, test: Test::Exists }))
     }
 
     /// Returns the number of predicates.

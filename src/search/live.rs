@@ -481,6 +481,10 @@ impl DeviceVisitor for LiveVisitor {
     fn has_enough(&self) -> bool {
         self.refused.is_some() || self.members.len() > MEMBERS_MAX
     }
+
+    fn needs_all(&self) -> bool {
+        true
+    }
 }
 
 /// Adds or removes `devices`, and returns the events that say so.

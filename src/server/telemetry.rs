@@ -21,7 +21,7 @@ use crate::{
     observability::{logging::Shortened, metrics::MetricsPage},
     search,
     shadow::DeviceId,
-    store::{Health, MemberHealth, Pages, State},
+    store::{Health, IndexHealth, IndexReadiness, MemberHealth, Pages, State},
     wire::Seen,
 };
 
@@ -291,6 +291,7 @@ impl Telemetry {
             "Damaged pages of the store file; shadows and changes in them are out of service.",
             damaged,
         );
+        search_index(page, &health.index);
         let mut shadows = page.gauges(
             "umbra_shadows",
             "Shadows in the store, by state; deleted ones keep their version. Absent until the pages of the store were \
@@ -350,6 +351,31 @@ fn cluster(page: &mut MetricsPage, health: &MemberHealth, dropped: u64) {
         "1 if this node has left the cluster because of an error, else 0; /readyz gives the reason.",
         u8::from(health.latched.is_some()),
     );
+}
+
+fn search_index(page: &mut MetricsPage, index: &IndexHealth) {
+    let states = [
+        ("undeclared", IndexReadiness::Undeclared),
+        ("verifying", IndexReadiness::Verifying),
+        ("building", IndexReadiness::Building),
+        ("complete", IndexReadiness::Complete),
+        ("damaged", IndexReadiness::Damaged),
+    ];
+    let mut state = page.gauges("umbra_search_index", "1 for the state of the index of searches, 0 for the others.");
+    for (name, readiness) in states {
+        state.sample(&[("state", name)], u8::from(index.readiness == readiness));
+    }
+    page.counter(
+        "umbra_search_index_given_up_total",
+        "Tables of the index of searches that were damaged or could not be written, and were built anew.",
+        index.given_up,
+    );
+    let mut lookups = page.counters(
+        "umbra_search_index_lookups_total",
+        "Reads of the index by searches and aggregates of a declared path: used, or unused since all shadows had to be read.",
+    );
+    lookups.sample(&[("outcome", "used")], index.used);
+    lookups.sample(&[("outcome", "unused")], index.unused);
 }
 
 fn journal(page: &mut MetricsPage, health: &Health) {

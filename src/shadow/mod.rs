@@ -8,6 +8,7 @@
 
 pub mod command;
 pub mod document;
+pub mod index;
 pub mod name;
 pub mod patch;
 pub mod pointer;

@@ -175,7 +175,7 @@ impl<C> Batch<C> {
 
     /// Appends the journal entry of a change.
     fn append(&mut self, envelope: &Envelope, applied: Applied) -> Applied {
-        let Changes { head, record, touched, counts } = &mut self.changes;
+        let Changes { head, record, touched, counts, indexed } = &mut self.changes;
         let Some(touched) = touched.get_mut(&envelope.key) else { return applied };
         let seq = Seq(head.seq.0 + 1);
         let rebased_from = applied.rebased_from;
@@ -209,6 +209,8 @@ impl<C> Batch<C> {
         touched.stored.document = Arc::clone(&applied.after);
         touched.stored.last_entry = seq;
         touched.changed = true;
+        let exists_changed = applied.before.exists() != applied.after.exists();
+        touched.is_stale |= indexed.are_concerned(&envelope.key, &applied.changes, exists_changed);
         Applied { seq: Some(seq), ..applied }
     }
 }

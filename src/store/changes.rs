@@ -3,10 +3,13 @@
 //! The node that decides a batch has these documents from the decisions. A replica makes them from the record
 //! ([`super::replication::replay`]). Both apply them in the same way ([`super::commit`]).
 
-use std::collections::{HashMap, hash_map};
+use std::{
+    collections::{HashMap, hash_map},
+    sync::Arc,
+};
 
 use crate::{
-    shadow::{DocumentLimits, ShadowKey, Version},
+    shadow::{DocumentLimits, ShadowKey, Version, index::IndexedPaths},
     store::{
         error::StoreError,
         reader::Shared,
@@ -26,6 +29,8 @@ pub(super) struct Changes {
     pub(super) touched: HashMap<ShadowKey, TouchedShadow>,
     /// The change of the numbers of shadows.
     pub(super) counts: CountChange,
+    /// The paths with an index.
+    pub(super) indexed: Arc<IndexedPaths>,
 }
 
 /// A shadow that the batch has touched.
@@ -39,14 +44,17 @@ pub(super) struct TouchedShadow {
     pub(super) changed: bool,
     /// True if its record must be in the same commit, since no journal entry holds its new data.
     pub(super) must_flush: bool,
+    /// True if the index may have other entries for it than the batch leaves.
+    pub(super) is_stale: bool,
 }
 
 impl Changes {
-    /// Returns no changes of a store at `progress`, decided at `now` under `limits`.
-    pub(super) fn new(progress: &Checkpoint, now: Now, limits: &DocumentLimits) -> Self {
+    /// Returns no changes of a store at `progress` with an index of `indexed`, decided at `now` under `limits`.
+    pub(super) fn new(progress: &Checkpoint, now: Now, limits: &DocumentLimits, indexed: &Arc<IndexedPaths>) -> Self {
         let path_tombstones_max = limits.path_tombstones_max;
         let record = BatchRecord { now, removed: progress.removed.seq, path_tombstones_max, ..BatchRecord::default() };
-        Self { head: progress.head, record, touched: HashMap::new(), counts: CountChange::default() }
+        let (touched, counts) = (HashMap::new(), CountChange::default());
+        Self { head: progress.head, record, touched, counts, indexed: Arc::clone(indexed) }
     }
 
     /// Returns true if there is nothing to commit.
@@ -79,5 +87,12 @@ fn untouched(key: &ShadowKey, shared: &Shared, purged: Option<&Purge>) -> Result
         Some(purge) if !stored.is_recorded() => shared.absent_at(purge.floor.version),
         _ => stored,
     };
-    Ok(TouchedShadow { is_new: !stored.is_recorded(), stored, was_cached, changed: false, must_flush: false })
+    Ok(TouchedShadow {
+        is_new: !stored.is_recorded(),
+        stored,
+        was_cached,
+        changed: false,
+        must_flush: false,
+        is_stale: false,
+    })
 }

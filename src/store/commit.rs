@@ -14,8 +14,11 @@ use crate::{
         changes::{Changes, TouchedShadow},
         database::{AbortCause, CommitFailure},
         error::StoreError,
+        health::State,
+        index::writing::{Budget, IndexCommit, StateTable},
         journal::retention::TrimLimit,
         pages::check::CheckedTable,
+        reader::Shared,
         replication::{
             applied_position::{APPLIED_KEY, AppliedPosition},
             batch_record::BatchRecord,
@@ -26,8 +29,9 @@ use crate::{
             cache::Form,
             dictionary::{SAMPLE_BYTES_MAX, SAMPLES},
             purge::{self, Purges},
-            record::STATE,
+            record::{RecordEncoder, STATE},
         },
+        store_clock::Now,
         writer::{QueueReservation, Writer},
     },
 };
@@ -62,6 +66,8 @@ impl<C> Writer<C> {
         let mut progress = self.progress;
         progress.head = changes.head;
         let touched = std::mem::take(&mut changes.touched);
+        let stale = touched.iter().filter(|(_, shadow)| shadow.is_stale).map(|(key, _)| key.clone());
+        self.shared.unflushed.add_stale(stale.collect());
         let mut flushed = Vec::new();
         for (key, shadow) in &touched {
             if shadow.must_flush {
@@ -97,7 +103,21 @@ impl<C> Writer<C> {
     /// Returns no changes of the store as it is.
     pub(super) fn no_changes(&mut self) -> Changes {
         let now = self.clock.now();
-        Changes::new(&self.progress, now, &self.options.document)
+        self.no_changes_at(now)
+    }
+
+    pub(super) fn no_changes_at(&self, now: Now) -> Changes {
+        Changes::new(&self.progress, now, &self.options.document, &self.options.indexed)
+    }
+
+    /// Builds a part of the index in a commit of its own.
+    pub(super) fn index_some(&mut self) {
+        let changes = self.no_changes();
+        let _failed_ones_are_built_again = self.commit_without_flush(changes);
+        self.report();
+        if !self.durable.is_empty() {
+            self.deliver(Vec::new(), QueueReservation::none());
+        }
     }
 
     /// Flushes a part of the dirty set in a commit of its own.
@@ -172,8 +192,9 @@ impl<C> Writer<C> {
         let position = self.applied_position.as_ref().map(AppliedPosition::encode);
         // A removal may merge pages, and must not merge damaged ones.
         let may_trim = self.shared.database.is_sound(CheckedTable::Journal);
-        let Self { shared, retention, encoder, trainer, .. } = self;
-        let dictionary = shared.dictionaries.newest();
+        let budget = self.index_budget(entries.is_empty() && flushed.is_empty());
+        let Self { shared, retention, encoder, trainer, index: keeper, .. } = self;
+        keeper.look(shared.database.pages().as_deref());
         let filled = shared.database.commit(|transaction| {
             let mut journal = transaction.open_table(JOURNAL_TABLE)?;
             for (seq, framed) in entries {
@@ -185,17 +206,9 @@ impl<C> Writer<C> {
             let mut state = transaction.open_table(STATE_TABLE)?;
             // Before the flushed documents, since a purged name may be in use again.
             progress.floors += purge::write(transaction, &mut state, &record.purged)?;
-            for (key, form) in flushed {
-                let name = schema::state_key(key);
-                let value = match form {
-                    Form::Decoded(stored) => encoder.encode(&name, stored, dictionary),
-                    Form::Record(record) => record,
-                    Form::Unapplied(unapplied) => {
-                        encoder.encode(&name, &unapplied.apply(key, &shared.dictionaries)?, dictionary)
-                    }
-                };
-                state.insert(name.as_slice(), value)?;
-            }
+            let mut index = keeper.begin(transaction, &shared.database, &shared.dictionaries);
+            put_records(&mut state, &mut index, flushed, encoder, shared)?;
+            let index = index.finish(&state, budget, &mut progress)?;
             if let Some(next) = &trainer.next {
                 next.write(transaction)?;
                 progress.dictionaries = next.count();
@@ -209,18 +222,24 @@ impl<C> Writer<C> {
             if let Some(position) = &position {
                 meta.insert(APPLIED_KEY, position.as_slice())?;
             }
-            Ok::<_, AbortCause>(progress)
+            Ok::<_, AbortCause>((progress, index))
         });
-        match filled {
-            Ok(progress) => {
-                self.shared.commits.durations.observe_duration(started.elapsed());
-                self.progress = progress;
-                self.applied_position.iter_mut().for_each(AppliedPosition::written);
-                self.trainer.next.take().into_iter().for_each(|next| self.shared.dictionaries.add(next));
-                self.rows_committed();
-                Ok(())
-            }
-            Err(failure) => Err(self.fail(failure)),
+        let (progress, index) = filled.map_err(|failure| self.fail(failure))?;
+        self.index.committed(index);
+        self.shared.commits.durations.observe_duration(started.elapsed());
+        self.progress = progress;
+        self.applied_position.iter_mut().for_each(AppliedPosition::written);
+        self.trainer.next.take().into_iter().for_each(|next| self.shared.dictionaries.add(next));
+        self.rows_committed();
+        Ok(())
+    }
+
+    /// Returns what a commit may do for the index besides, which `is_alone` in it or not.
+    fn index_budget(&self, is_alone: bool) -> Budget {
+        match self.state {
+            State::Writable if is_alone => Budget::IDLE,
+            State::Writable => Budget::BESIDE,
+            _ => Budget::NOTHING,
         }
     }
 
@@ -290,7 +309,7 @@ impl<C> Writer<C> {
 
     /// Unpins the flushed documents, so that they may be evicted.
     fn release(&self, flushed: &[(ShadowKey, Form)]) {
-        self.shared.unflushed.flushed();
+        self.shared.unflushed.flushed(flushed.iter().map(|(key, _)| key));
         for (key, _) in flushed {
             self.shared.cache.unpin(key);
         }
@@ -303,4 +322,32 @@ impl<C> Writer<C> {
             });
         }
     }
+}
+
+/// Puts the records of `flushed` into `state`, and changes the entries of those that may have other ones in the index.
+fn put_records(
+    state: &mut StateTable<'_>,
+    index: &mut IndexCommit<'_, '_>,
+    flushed: &[(ShadowKey, Form)],
+    encoder: &mut RecordEncoder,
+    shared: &Shared,
+) -> Result<(), AbortCause> {
+    let dictionary = shared.dictionaries.newest();
+    let stale = shared.unflushed.are_stale(flushed.iter().map(|(key, _)| key));
+    for ((key, form), is_stale) in flushed.iter().zip(stale) {
+        let name = schema::state_key(key);
+        let value = match form {
+            Form::Decoded(stored) => encoder.encode(&name, stored, dictionary),
+            Form::Record(record) => record,
+            Form::Unapplied(unapplied) => {
+                encoder.encode(&name, &unapplied.apply(key, &shared.dictionaries)?, dictionary)
+            }
+        };
+        if is_stale {
+            index.put(state, key, &name, value)?;
+        } else {
+            state.insert(name.as_slice(), value)?;
+        }
+    }
+    Ok(())
 }

@@ -484,6 +484,20 @@ fn guarded<T>(path: &Path, body: impl FnOnce() -> Result<T, AbortCause>) -> Resu
 }
 
 impl AbortCause {
+    /// Returns a text for a fault of what a table has, or this cause if it is one of the disk or of the file as a whole.
+    pub(super) fn fault_of_content(self) -> Result<String, Self> {
+        match self {
+            Self::Redb(error) => match *error {
+                redb::Error::Io(_) | redb::Error::PreviousIo | redb::Error::DatabaseClosed => Err(Self::Redb(error)),
+                fault => Ok(fault.to_string()),
+            },
+            Self::Store(error @ (StoreError::Io { .. } | StoreError::Reopening | StoreError::Closed)) => {
+                Err(Self::Store(error))
+            }
+            Self::Store(fault) => Ok(fault.to_string()),
+        }
+    }
+
     fn into_error(self, path: &Path) -> StoreError {
         let error = match self {
             Self::Store(error) => return error,

@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 
 use crate::{
-    shadow::{Change, DeviceId, Document, ShadowKey},
+    shadow::{Change, DeviceId, Document, ShadowKey, document::tree, pointer::SectionName, selection::Selection},
     store::{
         codec::{DecodeError, Decoder, put_pointer, put_u64, put_value},
         frame,
@@ -15,6 +15,7 @@ use crate::{
         state::{
             dictionary::{Dictionaries, Dictionary},
             floor::{DeviceFloor, FLOORS},
+            part::PartDecoder,
             record::{self, RecordEncoder, STATE, StoredShadow},
         },
     },
@@ -34,6 +35,12 @@ pub fn record(framed: &[u8]) -> Option<Vec<u8>> {
     assert_eq!(record::decode(KEY, &plain, &Dictionaries::default()).as_ref(), Ok(&stored), "read without compression");
     assert_eq!(record::decode_deleted(KEY, framed), Ok(stored.document.deleted), "read in the short way");
     assert_eq!(record::may_be_deleted(framed), stored.document.deleted, "read without the checksum");
+    let mut selection = Selection::default();
+    selection.add(SectionName::Reported, &[]);
+    let part = PartDecoder::default().decode(KEY, framed, &dictionaries, &selection).expect("decoded before");
+    let values = |document: &Document| tree::values(&document.reported.members);
+    let whole = Some(&stored.document).filter(|document| !document.deleted);
+    assert_eq!(part.as_ref().map(values), whole.map(|document| values(document)), "read in part");
     Some(written)
 }
 

@@ -31,6 +31,7 @@ use crate::{
         error::StoreError,
         healing::{Healer, Reopen},
         health::{Health, Pages, State},
+        index::{keeper::IndexKeeper, status::IndexStatus},
         journal::{
             device_changes::DeviceChanges,
             entry::{JournalEntry, Seq},
@@ -52,7 +53,6 @@ use crate::{
             sent::{OnDurable, SentRows},
             tables,
         },
-        scan::{DeviceSpan, ScannedShadows},
         shadow_counts::ShadowCounter,
         slot::DatabaseSlot,
         state::{
@@ -179,14 +179,16 @@ pub(super) fn assemble<C: Send + 'static>(
     let dictionaries = Arc::clone(&database.dictionaries);
     let cache = DocumentCache::new(options.document_cache_bytes, Arc::clone(&dictionaries));
     let recovered = recovery::recover(&database, &progress, options.document.path_tombstones_max, &cache)?;
-    let counter = Mutex::new(ShadowCounter::open(&database, recovered.counts)?);
+    let index_status = Arc::new(IndexStatus::new(Arc::clone(&options.indexed)));
+    let index = IndexKeeper::open(&database, Arc::clone(&index_status))?;
     let shared = Shared {
-        counter,
+        counter: Mutex::new(ShadowCounter::open(&database, recovered.counts)?),
         database: Arc::new(DatabaseSlot::new(database, options.path.clone())),
         cache,
         dictionaries,
         fresh: Default::default(),
         unflushed: Arc::default(),
+        index: index_status,
         head: AtomicU64::new(progress.head.seq.0),
         disk: Mutex::new(disk),
         sent_rows: SentRows::new(),
@@ -220,6 +222,7 @@ pub(super) fn assemble<C: Send + 'static>(
         retention: Retention::new(&options),
         encoder: RecordEncoder::default(),
         trainer: DictionaryTrainer::default(),
+        index,
         state: State::Writable,
         healer: Healer::new(reopen),
         log: Box::new(FileLog),
@@ -301,20 +304,9 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.list(after, limit, true)
     }
 
-    /// Returns the newest committed state of the shadows of the devices in `spans`, which are disjoint and in order, after
-    /// `after`, including deleted ones, and keeps none in memory. They are at most `limit`, unless one device has more, and
-    /// all shadows of each of these devices. Passes over damaged pages. Reads the disk.
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::read`], except for damaged documents.
-    pub fn scan(
-        &self,
-        spans: &[DeviceSpan],
-        after: Option<&ShadowKey>,
-        limit: usize,
-    ) -> Result<ScannedShadows, StoreError> {
-        self.inner.shared.scan(spans, after, limit)
+    /// Returns the state shared by writer and readers.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.inner.shared
     }
 
     /// Returns the entries after `after`; at most `limit`, at most 1,000 and about 4 MiB. Reads the disk.
@@ -529,6 +521,7 @@ impl<C: Send + 'static> Store<C> {
             health.free_disk = disk.free();
         }
         health.pages = self.inner.shared.database.pages().map_or(Pages::Sound, |pages| pages.health());
+        health.index = self.inner.shared.index.health();
         health.shadows = self.inner.shared.counter.lock().counts();
         health.file_bytes = self.inner.shared.database.file_bytes();
         health

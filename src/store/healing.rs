@@ -26,6 +26,7 @@ use crate::store::{
     database::{CommitFailure, Database},
     error::StoreError,
     health::State,
+    index::keeper::IndexKeeper,
     journal::recovery,
     rows::tables,
     schema::{Checkpoint, JournalPosition, META_TABLE, PROGRESS_KEY},
@@ -163,6 +164,7 @@ impl<C> Writer<C> {
 
     /// Opens the file, and publishes its content. Returns true if the failed commit is in it.
     fn reopen(&mut self) -> Result<bool, StoreError> {
+        self.shared.index.close();
         self.healer.release(&self.shared.database)?;
         let mut database = (self.healer.reopen)()?;
         database.follow(self.shared.database.pages())?;
@@ -179,6 +181,7 @@ impl<C> Writer<C> {
         // Only now a dictionary of the failed commit is known to be on disk.
         database.share_dictionaries(&self.shared.dictionaries);
         self.trainer = DictionaryTrainer::default();
+        self.index = IndexKeeper::open(&database, Arc::clone(&self.shared.index))?;
 
         let unknown = self.healer.unknown.as_ref().filter(|_| landed).map(|unknown| unknown.counts);
         let (landed_counts, fresh) = (unknown.unwrap_or_default(), recovered.fresh.len());

@@ -30,6 +30,35 @@ pub enum Pages {
     Damaged(usize),
 }
 
+/// The state of the index of searches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IndexReadiness {
+    /// No path is declared.
+    #[default]
+    Undeclared,
+    /// The pages of the table are being verified; searches read all shadows.
+    Verifying,
+    /// Some paths are not complete; searches use the others.
+    Building,
+    /// All declared paths are complete.
+    Complete,
+    /// The table was found damaged again and again, and no other one is built before the next start.
+    Damaged,
+}
+
+/// The state of the index of searches, and its use since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IndexHealth {
+    /// The state.
+    pub readiness: IndexReadiness,
+    /// The tables that were given up, since they were damaged or could not be written.
+    pub given_up: u64,
+    /// The searches for which the index had the devices or values.
+    pub used: u64,
+    /// The searches of a declared path for which it had not.
+    pub unused: u64,
+}
+
 /// The health of the store as of its last commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
@@ -61,6 +90,8 @@ pub struct Health {
     pub cached_bytes: usize,
     /// The state of the pages of the file.
     pub pages: Pages,
+    /// The state of the index of searches.
+    pub index: IndexHealth,
     /// The numbers of shadows and tombstones; `None` until they are known.
     pub shadows: Option<ShadowCounts>,
     /// The bytes of the file; 0 if unknown.

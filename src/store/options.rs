@@ -1,8 +1,8 @@
 //! The options of the store.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use crate::shadow::DocumentLimits;
+use crate::shadow::{DocumentLimits, index::IndexedPaths};
 
 /// The options for opening a store. [`StoreOptions::new`] has the defaults of the shipped configuration.
 #[derive(Clone, Debug)]
@@ -48,6 +48,8 @@ pub struct StoreOptions {
     pub shadow_names_max: usize,
     /// The limits of one document.
     pub document: DocumentLimits,
+    /// The paths with an index.
+    pub indexed: Arc<IndexedPaths>,
     /// The disk in memory that takes the place of the file.
     #[cfg(test)]
     pub(crate) disk: Option<crate::store::tests::SimDisk>,
@@ -80,6 +82,7 @@ impl StoreOptions {
             free_disk_min: 256 << 20,
             shadow_names_max: 100,
             document: DocumentLimits::default(),
+            indexed: Arc::default(),
             #[cfg(test)]
             disk: None,
         }

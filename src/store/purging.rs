@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 use crate::{
     shadow::{Rejection, ShadowKey},
     store::{
-        changes::Changes,
         error::StoreError,
         pages::check::CheckedTable,
         reader,
@@ -87,7 +86,7 @@ impl<C> Writer<C> {
             return Ok(done);
         }
         purges.keys().for_each(|device| self.names.forget(device));
-        let mut changes = Changes::new(&self.progress, now, &self.options.document);
+        let mut changes = self.no_changes_at(now);
         changes.counts.purged(done.purged);
         changes.record.purged = purges;
         self.commit_without_flush(changes)?;

@@ -25,6 +25,7 @@ use crate::{
         disk::FreeDisk,
         error::StoreError,
         health::Health,
+        index::status::IndexStatus,
         journal::entry::{JOURNAL, JournalEntry, Seq},
         pages::check::CheckedTable,
         rows::sent::SentRows,
@@ -60,6 +61,8 @@ pub(super) struct Shared {
     pub(super) fresh: RwLock<BTreeSet<ShadowKey>>,
     /// The shadows whose document is newer than the state table.
     pub(super) unflushed: Arc<UnflushedShadows>,
+    /// The index of searches.
+    pub(super) index: Arc<IndexStatus>,
     /// The newest entry whose document is published. The writer sets it after publishing.
     pub(super) head: AtomicU64,
     /// The disk monitor, used by the writer before each batch and by health checks.

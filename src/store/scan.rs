@@ -96,7 +96,7 @@ enum SpanEnd {
 
 impl DeviceSpan {
     /// Returns the bytes below the keys of the span and above all others before them; empty for the beginning.
-    fn before(&self) -> &[u8] {
+    pub(super) fn before(&self) -> &[u8] {
         match self {
             Self::All => &[],
             // No key is without a NUL after the device.
@@ -105,12 +105,18 @@ impl DeviceSpan {
     }
 
     /// Returns the bytes above the keys of the span, and below all others after them; `None` for the end.
-    fn end(&self) -> Option<Vec<u8>> {
+    pub(super) fn end(&self) -> Option<Vec<u8>> {
         match self {
             Self::All => None,
             Self::One(device) => Some([device.as_str().as_bytes(), &[1]].concat()),
             Self::Prefix(device) => Some([device.as_str().as_bytes(), &[0xFF]].concat()),
         }
+    }
+
+    /// Returns true if `device` is in one of `spans`, which are disjoint and in order.
+    pub(super) fn any_has(spans: &[Self], device: &DeviceId) -> bool {
+        let next = spans.partition_point(|span| span.is_before(device));
+        spans.get(next).is_some_and(|span| span.has(device))
     }
 
     /// Returns true if `device` is in the span.
@@ -123,7 +129,7 @@ impl DeviceSpan {
     }
 
     /// Returns true if no device of the span is after `device`.
-    fn ends_by(&self, device: &DeviceId) -> bool {
+    pub(super) fn ends_by(&self, device: &DeviceId) -> bool {
         matches!(self, Self::One(one) if one == device) || self.is_before(device)
     }
 

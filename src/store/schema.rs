@@ -8,6 +8,8 @@
 //! | `state` | device, NUL, shadow name | a document, `record` |
 //! | `journal` | sequence | a change, `entry` |
 //! | `dictionaries`, `dictionary_copies` | number | a dictionary of records, twice; the tables exist once there is one |
+//! | `meta` | `index` | the paths of the index and how far they are built, [`crate::store::index`]; missing without one |
+//! | `index.`number | path, term, shadow | the values of the shadow at the path, `entry` |
 //! | `floors` | device | the floor of its versions, `floor`; the table exists once a name was purged |
 //! | `rows`, `row_log` | | the state of the broker, [`crate::store::rows`] |
 //!
@@ -84,6 +86,8 @@ pub(super) struct Checkpoint {
     pub(super) rows: RowsCheckpoint,
     /// The number of dictionaries with which records are compressed.
     pub(super) dictionaries: u64,
+    /// The number of the table of the index; 0 for none.
+    pub(super) index: u64,
 }
 
 /// The positions of row log and table of rows.
@@ -105,6 +109,9 @@ const FLOORS_TAG: u64 = 1;
 const ROWS_TAG: u64 = 2;
 /// The tag of the extension with the number of dictionaries. Programs that do not know them refuse it.
 const DICTIONARIES_TAG: u64 = 3;
+/// The tag of the extension with the number of the table of the index. Programs that do not know indexes refuse it, since
+/// they would not keep it.
+const INDEX_TAG: u64 = 4;
 
 impl JournalPosition {
     /// Returns the position after one more entry of `bytes`.
@@ -141,6 +148,9 @@ impl Checkpoint {
         if self.dictionaries > 0 {
             frame::put_extension(&mut out, DICTIONARIES_TAG, |out| put_u64(out, self.dictionaries));
         }
+        if self.index > 0 {
+            frame::put_extension(&mut out, INDEX_TAG, |out| put_u64(out, self.index));
+        }
         frame::finish(&mut out, META, PROGRESS_KEY.as_bytes());
         out
     }
@@ -161,6 +171,10 @@ impl Checkpoint {
             }
             DICTIONARIES_TAG => {
                 progress.dictionaries = extension.u64()?;
+                extension.finish().map(|()| true)
+            }
+            INDEX_TAG => {
+                progress.index = extension.u64()?;
                 extension.finish().map(|()| true)
             }
             _ => Ok(false),
@@ -288,7 +302,8 @@ mod tests {
         let mark = |seq| JournalPosition { seq: Seq(seq), bytes: seq * 100 };
         let sound = Checkpoint { head: mark(9), checkpoint: mark(7), removed: mark(2), ..Checkpoint::default() };
         let rows = RowsCheckpoint { head: mark(5), checkpoint: mark(5), rows: 3, bytes: 900 };
-        for progress in [sound, Checkpoint { floors: 300, ..sound }, Checkpoint { floors: 1, rows, ..sound }] {
+        for progress in [sound, Checkpoint { floors: 300, ..sound }, Checkpoint { floors: 1, rows, index: 7, ..sound }]
+        {
             assert_eq!(Checkpoint::decode(&progress.encode()), Ok(progress));
         }
         let rows = RowsCheckpoint { checkpoint: mark(6), ..rows };

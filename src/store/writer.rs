@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -28,10 +28,10 @@ use crate::{
     shadow::Rejection,
     store::{
         batch::{Batch, DecideContext, Outcome, QueuedCommand},
-        changes::Changes,
         database::CommitFailure,
         healing::{Healer, UnknownCommit},
         health::State,
+        index::keeper::IndexKeeper,
         journal::{entry::Seq, retention::Retention},
         options::StoreOptions,
         purging::PurgeOrder,
@@ -116,6 +116,7 @@ pub(super) struct Writer<C> {
     pub(super) retention: Retention,
     pub(super) encoder: RecordEncoder,
     pub(super) trainer: DictionaryTrainer,
+    pub(super) index: IndexKeeper,
     pub(super) state: State,
     pub(super) healer: Healer,
     /// The log to which batches are appended before they are applied.
@@ -129,6 +130,9 @@ pub(super) struct Writer<C> {
     /// True if this node of a cluster decides.
     pub(super) is_deciding: bool,
 }
+
+/// The time after which an idle writer looks again whether more pages are verified.
+const VERIFIED_EVERY: Duration = Duration::from_millis(200);
 
 /// Wakes the writer, which waits for commands and for a time.
 struct Unpark(Thread);
@@ -168,6 +172,8 @@ impl<C> Writer<C> {
             // The next attempt is not due.
         } else if !self.dirty_set.is_empty() {
             self.flush_some();
+        } else if self.index_has_work() {
+            self.index_some();
         } else if self.pending_rows.is_due() {
             self.commit_rows();
         }
@@ -180,8 +186,10 @@ impl<C> Writer<C> {
         if let Some(until) = self.healer.next_attempt() {
             return self.take_until(messages, most, until);
         }
-        if self.dirty_set.is_empty() {
-            if let Some(until) = self.pending_rows.due() {
+        if self.dirty_set.is_empty() && !self.index_has_work() {
+            // Building begins when the pages are known to be sound.
+            let verified = self.index.is_waiting(&self.shared.database).then(|| Instant::now() + VERIFIED_EVERY);
+            if let Some(until) = self.pending_rows.due().into_iter().chain(verified).min() {
                 return self.take_until(messages, most, until);
             }
             return match self.queue.blocking_recv_many(messages, most) {
@@ -197,6 +205,11 @@ impl<C> Writer<C> {
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// Returns true if an idle writer has something to do for the index. It does nothing while the disk is nearly full.
+    pub(super) fn index_has_work(&mut self) -> bool {
+        self.state == State::Writable && self.index.has_work(&self.shared.database)
     }
 
     /// Takes the edits of rows that were sent. Nothing is left to do for those that cancel each other out.
@@ -332,7 +345,7 @@ impl<C> Writer<C> {
     fn decide(&mut self, queue: Vec<QueuedCommand<C>>) -> Batch<C> {
         self.names.shrink();
         let now = self.clock.now();
-        let mut batch = Batch::new(Changes::new(&self.progress, now, &self.options.document), queue.len());
+        let mut batch = Batch::new(self.no_changes_at(now), queue.len());
         let mut context = DecideContext {
             shared: &self.shared,
             dirty_set: &self.dirty_set,

@@ -44,6 +44,23 @@ fn a_refusal_names_parameter_column_and_reason() {
     assert_eq!((listed.status, &listed.json()["message"]), (400, &json!(expected)));
 }
 
+/// A page ends in time also if nothing was found that exists, and the next one goes on from there.
+#[test]
+fn a_page_of_deleted_shadows_ends_when_its_time_is_over() {
+    let site = Site::open();
+    site.write_many(1100, |n| (format!("d{n:04}/shadow"), json!({"reported": {"n": n}})));
+    let mut client = site.client("web");
+    for n in 0..1100 {
+        let reply = client.send(&format!("DELETE /v1/devices/d{n:04}/shadow HTTP/1.1\nIf-Match: *"), b"");
+        assert_eq!(reply.status, 204, "{}", reply.text());
+    }
+    let page = site.search_at("slow", &[("q", "reported.n:1")]);
+    assert_eq!(page.status, 200, "{}", page.text());
+    let page = page.json();
+    let next = page["next"].as_str().unwrap_or_else(|| panic!("no cursor: {page}"));
+    assert!(ids(&page).is_empty() && !next.contains("d0"), "no hidden device is named: {page}");
+}
+
 /// A page that costs more than its caller may cause ends early, and can be gone on with later. A search that needs all
 /// shadows is refused instead.
 #[test]

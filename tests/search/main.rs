@@ -11,6 +11,7 @@ mod harness;
 mod aggregates;
 mod command;
 mod docs;
+mod indexes;
 mod limits;
 mod live;
 mod named;

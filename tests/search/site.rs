@@ -11,7 +11,7 @@ use crate::harness::{
 
 /// Besides the administrator's: `partial` may read a part of the lamps, `shop` all of what begins with `shop-`, `slow` may
 /// cause little work, and for `small` little is kept. Over MQTT, `blind` may read no device, and `few` have few streams.
-const LISTENERS: &str = r#"
+pub(crate) const LISTENERS: &str = r#"
 [[listener]]
 name = "web"
 kind = "http"

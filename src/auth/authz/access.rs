@@ -17,7 +17,10 @@ use crate::{
         },
     },
     config::RoleLimits,
-    shadow::{Command, Delete, Paths, Pointer, Rejection, Revocable, Scope, Sender, SenderLogin, ShadowKey},
+    shadow::{
+        Command, Delete, Paths, Pointer, Rejection, Revocable, Scope, Sender, SenderLogin, ShadowKey, ShadowName,
+        index::ValuePath,
+    },
 };
 
 /// The rights of one client. Cheap to clone.
@@ -295,11 +298,26 @@ impl Access {
     /// device may have one, or the ranges are more than `max`.
     #[must_use]
     pub fn devices(&self, operation: Operation, max: usize) -> Option<Vec<DeviceRange>> {
+        self.devices_of(|granted| granted.rule.allows(operation) && !granted.paths(operation).is_empty(), max)
+    }
+
+    /// Returns the ranges of the devices whose values at `path` may be read on request, as [`Access::devices`] does.
+    #[must_use]
+    pub fn devices_with(&self, path: &ValuePath, max: usize) -> Option<Vec<DeviceRange>> {
+        let name = path.shadow.as_ref().map_or("", ShadowName::as_str);
+        let (pointer, who) = (path.pointer(), self.who());
+        let reads = |granted: &GrantedRule| {
+            let rule = &granted.rule;
+            rule.allows(Operation::Get) && rule.has_name(name, who) && granted.reads.has(&pointer)
+        };
+        self.devices_of(reads, max)
+    }
+
+    fn devices_of(&self, is_of: impl Fn(&GrantedRule) -> bool, max: usize) -> Option<Vec<DeviceRange>> {
         if self.rights.everything {
             return None;
         }
-        let allows = |granted: &&GrantedRule| granted.rule.allows(operation) && !granted.paths(operation).is_empty();
-        let granted = self.rights.granted.iter().filter(allows);
+        let granted = self.rights.granted.iter().filter(|granted| is_of(granted));
         let patterns = granted.flat_map(|granted| granted.rule.device_patterns(&granted.devices));
         devices::ranges(patterns, self.who(), max)
     }

@@ -32,15 +32,15 @@ pub(super) struct Terms {
 }
 
 impl Terms {
-    /// Counts a device with this value.
-    pub(super) fn add(&mut self, json: String) {
+    /// Counts `devices` with this value.
+    pub(super) fn add(&mut self, json: String, devices: u64) {
         if let Some(count) = self.counts.get_mut(&json) {
-            *count += 1;
+            *count += devices;
         } else if self.counts.len() < TERMS_MAX && self.bytes + json.len() <= TERM_BYTES_MAX {
             self.bytes += json.len();
-            self.counts.insert(json, 1);
+            self.counts.insert(json, devices);
         } else {
-            self.beyond += 1;
+            self.beyond += devices;
         }
     }
 

@@ -161,6 +161,11 @@ impl Literal {
         if fits { Ok(literal) } else { Err(kind.expected().to_owned()) }
     }
 
+    /// Returns its folded text, and its value if it is a number.
+    pub(super) fn parts(&self) -> (&str, Option<f64>) {
+        (&self.text, self.number)
+    }
+
     fn equals(&self, value: &Value) -> bool {
         match value {
             Value::String(text) => *folded(text) == *self.text,
@@ -173,6 +178,19 @@ impl Literal {
 }
 
 impl Operand {
+    /// Returns its folded text, unless it is a time span.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Number(_, text) | Self::Text(text) => Some(text),
+            Self::Age(_) => None,
+        }
+    }
+
+    /// Returns its value, if it is a number.
+    pub(super) fn number(&self) -> Option<f64> {
+        if let Self::Number(number, _) = self { Some(*number) } else { None }
+    }
+
     /// Returns the order of `value` with respect to this bound; `None` if they do not compare.
     fn order_of(&self, value: &Value) -> Option<Ordering> {
         match (self, value) {

@@ -2,9 +2,10 @@
 //! which a query is true.
 //!
 //! An aggregate reads all shadows that the caller may see, as a search with a total does, and fails when its time is over.
+//! Without a query, and for a caller who may see everything, an index of the field has the values already.
 //! Its memory is bounded by its kind ([`crate::fleet::aggregate`]) and charged to the caller.
 
-use std::{sync::Arc, time::Instant};
+use std::{ops::ControlFlow, sync::Arc, time::Instant};
 
 use axum::{
     extract::State,
@@ -15,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     admission::{Charge, work},
-    auth::Access,
+    auth::{Access, DeviceRange},
     fleet::{
         Aggregate, Aggregation, Device, Field, Needs, Query as DeviceQuery,
         aggregate::{AggregateResult, Aggregated, Statistics, TooManyBuckets},
@@ -36,6 +37,7 @@ use crate::{
         visible::set_presence,
     },
     shadow::{Rejection, Timestamp},
+    store::ValueGroup,
 };
 
 /// The number of terms in a result by default.
@@ -103,8 +105,10 @@ pub(super) async fn aggregated(
     query: Option<DeviceQuery>,
     aggregate: Aggregate,
 ) -> Result<Aggregated, AggregateFailure> {
-    let query = query.map(Arc::new);
-    let wanted = DeviceScan { query: query.as_deref(), devices: None, after: None, until: Instant::now() + WHOLE_TIME };
+    let query = query.filter(|query| !query.is_true_for_all()).map(Arc::new);
+    let found = if query.is_none() { indexed(api, caller, &aggregate).await? } else { None };
+    let (aggregate, devices) = found.map_or((aggregate, None), |(found, others)| (found, Some(others)));
+    let wanted = DeviceScan { query: query.as_deref(), devices, after: None, until: Instant::now() + WHOLE_TIME };
     let visitor = AggregateVisitor {
         api: api.clone(),
         query: query.clone(),
@@ -122,6 +126,33 @@ pub(super) async fn aggregated(
             scanned.visitor.aggregate.into_result().map_err(AggregateFailure::Buckets)
         }
     }
+}
+
+/// Returns the aggregate of all devices that an index knows in their newest state, and the other devices. `None` if the caller
+/// may not see everything, or no index has the field.
+async fn indexed(
+    api: &Arc<Api>,
+    caller: &mut Caller,
+    aggregate: &Aggregate,
+) -> Result<Option<(Aggregate, Vec<DeviceRange>)>, AggregateFailure> {
+    let path = aggregate.field().map(Field::path);
+    if path == Some(None) || !caller.has_all_rights() {
+        return Ok(None);
+    }
+    let turn = api.read_turn(caller).await;
+    let collect = |(aggregate, groups): &mut (Aggregate, usize), group: ValueGroup<'_>| {
+        aggregate.add_values(group.values, group.devices, group.first);
+        *groups += 1;
+        if aggregate.has_failed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let found = api.service.indexed_values(path.flatten(), (aggregate.emptied(), 0), turn, collect).await;
+    let found = found.map_err(|rejection| AggregateFailure::Scan(ScanFailure::Rejected(rejection)))?;
+    let Some(((mut aggregate, groups), devices)) = found else { return Ok(None) };
+    aggregate.add_devices(devices.devices);
+    let entries = usize::try_from(devices.devices).unwrap_or(usize::MAX);
+    let work = work::times(entries, 1) / work::STEPS_PER_UNIT + work::times(groups, 1);
+    let _delays_the_next = caller.quota(api).charge_work(work, Instant::now());
+    Ok(Some((aggregate, devices.others.into_iter().map(DeviceRange::One).collect())))
 }
 
 impl DeviceVisitor for AggregateVisitor {
@@ -143,6 +174,10 @@ impl DeviceVisitor for AggregateVisitor {
 
     fn has_enough(&self) -> bool {
         self.refused.is_some() || self.aggregate.has_failed()
+    }
+
+    fn needs_all(&self) -> bool {
+        true
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
             Api,
             aggregate::{AggregateFailure, PERCENTS_DEFAULT, PERCENTS_MAX, aggregated, number},
             aws, cursor,
-            devices::{INVALID_CURSOR, last_key},
+            devices::INVALID_CURSOR,
             query::{BadParameter, Query, bad},
             search::next_device,
         },
@@ -35,7 +35,7 @@ use crate::{
         operation::Operation,
     },
     search::{
-        scan::{DeviceScan, DeviceVisitor, ScanFailure, WHOLE_TIME, scan},
+        scan::{DeviceScan, DeviceVisitor, ScanFailure, WHOLE_TIME, last_key, scan},
         visible::set_presence,
     },
     shadow::{DeviceId, Rejection, ShadowKey, Timestamp, excerpt},
@@ -277,6 +277,10 @@ impl DeviceVisitor for ThingVisitor {
 
     fn has_enough(&self) -> bool {
         self.things.len() >= self.limit || self.bytes >= PAGE_BYTES
+    }
+
+    fn needs_all(&self) -> bool {
+        false
     }
 }
 

@@ -22,7 +22,10 @@ use crate::{
         auth::caller::Caller,
         operation::{CONNECTED, CURSOR, DRIFT, LIMIT, Operation, PREFIX, SEARCH, SHADOW_CURSOR},
     },
-    search::visible::{add_shadow, scan_work, set_presence},
+    search::{
+        scan::last_key,
+        visible::{add_shadow, scan_work, set_presence},
+    },
     shadow::{DeviceId, Rejection, ShadowKey, ShadowName, Timestamp},
     store::{Listed, Seq},
     wire::{self, DeviceEntry, ShadowEntry},
@@ -328,12 +331,6 @@ impl ParsedList {
 
 pub(super) fn limit(query: &Query<'_>) -> Result<usize, BadParameter> {
     Ok(query.integer(&LIMIT)?.and_then(|limit| limit.try_into().ok()).unwrap_or(PAGE))
-}
-
-/// Returns the largest possible key of a shadow of `device`.
-pub(super) fn last_key(device: &DeviceId) -> ShadowKey {
-    let name = ShadowName::new(&"z".repeat(64)).expect("z is the last character of the alphabet of names");
-    ShadowKey::named(device.clone(), name)
 }
 
 /// Returns the query without the cursor, ready for another parameter.

@@ -28,7 +28,7 @@ use crate::{
     http::{
         api::{
             Api,
-            devices::{failed, last_key, limit, without_cursor},
+            devices::{failed, limit, without_cursor},
             history::{link, no_store},
             problem::Problem,
             query::{BadParameter, Query, bad},
@@ -36,7 +36,7 @@ use crate::{
         auth::caller::{Caller, unauthorized},
         operation::{Operation, SEARCH, SEARCH_CURSOR, SEARCH_FIELDS, SORT, TOTAL},
     },
-    search::scan::{DeviceScan, ScanEnd, ScanFailure, Scanned, WHOLE_TIME, scan},
+    search::scan::{DeviceScan, ScanEnd, ScanFailure, Scanned, WHOLE_TIME, last_key, scan},
     shadow::{ShadowKey, excerpt},
     wire,
 };

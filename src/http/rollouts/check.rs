@@ -183,4 +183,8 @@ impl DeviceVisitor for Matching {
     fn has_enough(&self) -> bool {
         self.found.len() > DEVICES_MAX
     }
+
+    fn needs_all(&self) -> bool {
+        true
+    }
 }

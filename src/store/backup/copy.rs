@@ -21,6 +21,7 @@ use crate::store::{
     codec::DecodeError,
     database::{AbortCause, CommitFailure, Database},
     error::StoreError,
+    index::state::INDEX_KEY,
     journal::entry::JOURNAL,
     options::StoreOptions,
     rows::tables::{self, ROW_LOG, ROW_LOG_TABLE, ROWS_TABLE},
@@ -234,7 +235,7 @@ fn wrong_key(table: &'static str, key: &[u8]) -> StoreError {
 }
 
 /// Calls `take` with every record, in backup order, until it fails. Documents are not compressed, since a backup has no
-/// dictionaries; one whose dictionary is damaged stays as it is.
+/// dictionaries; one whose dictionary is damaged stays as it is. A backup has no index either, which is built anew.
 fn each<E>(
     transaction: &ReadTransaction,
     dictionaries: &Dictionaries,
@@ -242,7 +243,10 @@ fn each<E>(
 ) -> Result<Result<(), E>, AbortCause> {
     for item in transaction.open_table(META_TABLE)?.iter()? {
         let (key, value) = item?;
-        let plain = (key.value() == PROGRESS_KEY).then(|| without_dictionaries(value.value())).flatten();
+        if key.value() == INDEX_KEY {
+            continue;
+        }
+        let plain = (key.value() == PROGRESS_KEY).then(|| without_derived_tables(value.value())).flatten();
         if let Err(error) = take(BackupTable::Meta, key.value().as_bytes(), plain.as_deref().unwrap_or(value.value())) {
             return Ok(Err(error));
         }
@@ -273,7 +277,7 @@ fn each<E>(
     })
 }
 
-/// Returns the positions `progress` of a store without dictionaries.
-fn without_dictionaries(progress: &[u8]) -> Option<Vec<u8>> {
-    Checkpoint::decode(progress).ok().map(|progress| Checkpoint { dictionaries: 0, ..progress }.encode())
+/// Returns the positions `progress` of a store without dictionaries and index.
+fn without_derived_tables(progress: &[u8]) -> Option<Vec<u8>> {
+    Checkpoint::decode(progress).ok().map(|progress| Checkpoint { dictionaries: 0, index: 0, ..progress }.encode())
 }

@@ -229,7 +229,7 @@ impl Readable {
         let bytes = self.rows.iter().map(|(key, value)| (key.len() + tables::framed(key, value).len()) as u64).sum();
         let rows = RowsCheckpoint { checkpoint: progress.rows.head, rows: count, bytes, ..progress.rows };
         let floors = self.floors.len() as u64;
-        let progress = Checkpoint { head, checkpoint: head, removed: head, floors, rows, dictionaries: 0 };
+        let progress = Checkpoint { head, checkpoint: head, removed: head, floors, rows, dictionaries: 0, index: 0 };
         let last = match (progress.rows.head.seq > Seq(0), self.floors.is_empty()) {
             (true, _) => BackupTable::RowLog,
             (false, false) => BackupTable::Floors,

@@ -27,6 +27,7 @@ use redb::ReadTransaction;
 use crate::store::{
     error::StoreError,
     health::Pages,
+    index,
     journal::entry::Seq,
     pages::{
         file::{Header, Leaf, PageFile},
@@ -61,6 +62,8 @@ pub(in crate::store) struct PageCheck {
     is_system_sound: bool,
     /// True if the pages with the rows of the broker are sound.
     is_rows_sound: bool,
+    /// The tables of indexes, which are verified before the others.
+    indexes: Vec<IndexCheck>,
     /// The numbers of records in the state table, without those in damaged pages; set before `TableCheck::damaged`.
     records: OnceLock<ShadowCounts>,
 }
@@ -70,6 +73,14 @@ struct TableCheck {
     tree: Tree,
     /// The damaged ranges in key order, once all pages were visited.
     damaged: OnceLock<Vec<KeyRange>>,
+}
+
+/// The check of the table of an index, which is used as a whole or not at all.
+struct IndexCheck {
+    number: u64,
+    tree: Tree,
+    /// True if no page is damaged, once all were visited.
+    is_sound: OnceLock<bool>,
 }
 
 /// The reasons why a key cannot be used.
@@ -124,6 +135,11 @@ impl PageCheck {
         }
         // They are read as a whole at the start.
         let is_rows_sound = [rows::ROWS, rows::ROW_LOG].map(tree).iter().flatten().all(|rows| rows.is_sound(&file));
+        let indexes = found.iter().filter_map(|(name, tree)| {
+            let number = index::generation_of(str::from_utf8(name).ok()?)?;
+            Some(IndexCheck { number, tree: *tree, is_sound: OnceLock::new() })
+        });
+        let indexes = indexes.collect();
         let system = of_root(system).tables(&file);
         let is_system_sound = system.is_some_and(|tables| tables.iter().all(|(_, tree)| tree.is_sound(&file)));
         let tables = CheckedTable::ALL.map(|table| {
@@ -138,6 +154,7 @@ impl PageCheck {
             checkpoint,
             is_system_sound,
             is_rows_sound,
+            indexes,
             records: OnceLock::new(),
         }))
     }
@@ -155,6 +172,13 @@ impl PageCheck {
     /// Returns true if the pages with the rows of the broker are sound.
     pub(in crate::store) fn is_rows_sound(&self) -> bool {
         self.is_rows_sound
+    }
+
+    /// Returns true if no page of the table of an index with this number is damaged; `None` until that is known. A table that the
+    /// commit lacks was made later.
+    pub(in crate::store) fn index_is_sound(&self, number: u64) -> Option<bool> {
+        let check = self.indexes.iter().find(|check| check.number == number);
+        check.map_or(Some(true), |check| check.is_sound.get().copied())
     }
 
     /// Lets redb reuse the pages of the commit, and ends checks.
@@ -275,6 +299,17 @@ impl PageCheck {
         if self.is_finished() {
             return;
         }
+        for check in &self.indexes {
+            if check.is_sound.get().is_some() {
+                continue;
+            }
+            let Some(is_sound) = self.walk_index(check, &mut pause) else { return };
+            // As below.
+            if self.pinned().is_none() {
+                return;
+            }
+            let _ = check.is_sound.set(is_sound);
+        }
         let mut links = Links::new(self.checkpoint);
         let mut records = ShadowCounts::default();
         let mut walked = Vec::new();
@@ -296,6 +331,27 @@ impl PageCheck {
             let _ = self.table(table).damaged.set(damaged);
         }
         self.release();
+    }
+
+    /// Returns true if no page of an index is damaged; `None` if the walk was ended early.
+    fn walk_index(&self, check: &IndexCheck, pause: &mut dyn FnMut(Duration) -> bool) -> Option<bool> {
+        let (mut is_sound, mut is_stopped, mut pages, mut pairs) = (true, false, 0_u32, 0);
+        let mut since = Instant::now();
+        let _ = check.tree.visit(&self.file, None, &mut |visited| {
+            match visited {
+                Visited::Branch => {}
+                Visited::Leaf(leaf) => pairs += leaf.pairs() as u64,
+                Visited::Damaged(_) => is_sound = false,
+            }
+            pages += 1;
+            if pages.is_multiple_of(PAGES_PER_STEP) {
+                is_stopped = pause(since.elapsed());
+                since = Instant::now();
+            }
+            if is_sound && !is_stopped { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        let expected = check.tree.root.map_or(0, |root| root.pairs);
+        (!is_stopped).then_some(is_sound && pairs == expected)
     }
 
     /// Returns the damaged ranges of `table`; `None` if the walk was ended early.

@@ -36,7 +36,7 @@ impl<C> Writer<C> {
         self.check_open()?;
         // It is counted again, should this node decide.
         self.names = NameCounts::new(self.options.shadow_names_max);
-        let mut group = Replay::new(&self.progress);
+        let mut group = Replay::new(&self.progress, &self.options.indexed);
         for (chain, record) in records {
             requests.begin(chain.position.number);
             match record {
@@ -45,7 +45,7 @@ impl<C> Writer<C> {
                     if !batch.purged.is_empty() || batch.removed > self.progress.checkpoint.seq {
                         self.apply_group(group, requests)?;
                         self.flush_up_to(batch.removed)?;
-                        group = Replay::new(&self.progress);
+                        group = Replay::new(&self.progress, &self.options.indexed);
                     }
                     self.replay(*batch, &mut group, requests)?;
                 }

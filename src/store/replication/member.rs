@@ -800,7 +800,7 @@ impl<C> Writer<C> {
         let mut next = Some(member.next_request()?);
         self.names.shrink();
         let now = self.clock.now();
-        let mut batch = Batch::new(Changes::new(&self.progress, now, &self.options.document), 16);
+        let mut batch = Batch::new(self.no_changes_at(now), 16);
         let Self { shared, dirty_set, names, options, progress, .. } = self;
         let mut context = DecideContext { shared, dirty_set, names, limits: &options.document, now };
         let mut broadcast_bytes = 0;

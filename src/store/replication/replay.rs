@@ -8,7 +8,7 @@ use std::{iter::Peekable, sync::Arc, vec};
 use bytes::Bytes;
 
 use crate::{
-    shadow::{Document, DocumentLimits, Timestamp},
+    shadow::{Document, DocumentLimits, Timestamp, index::IndexedPaths},
     store::{
         batch::DecideContext,
         changes::Changes,
@@ -79,9 +79,9 @@ pub(in crate::store) struct Replay {
 }
 
 impl Replay {
-    /// Returns a replay onto a store at `progress`.
-    pub(in crate::store) fn new(progress: &Checkpoint) -> Self {
-        let changes = Changes::new(progress, Now::default(), &DocumentLimits::default());
+    /// Returns a replay onto a store at `progress` with an index of `indexed`.
+    pub(in crate::store) fn new(progress: &Checkpoint, indexed: &Arc<IndexedPaths>) -> Self {
+        let changes = Changes::new(progress, Now::default(), &DocumentLimits::default(), indexed);
         Self { changes, edits: Vec::new(), last_row: progress.rows.head.seq.0 }
     }
 
@@ -156,6 +156,8 @@ impl Replay {
         stored.document = Arc::clone(&after);
         stored.last_entry = seq;
         touched.changed = true;
+        let exists_changed = before.exists() != after.exists();
+        touched.is_stale |= shared.index.paths.are_concerned(&entry.key, &entry.changes, exists_changed);
         self.changes.counts.written(was_deleted, entry.deleted);
         self.changes.head = self.changes.head.next(framed.len());
         self.changes.record.entries.push((seq, framed));

@@ -75,7 +75,7 @@ impl DirtySet {
         options: &StoreOptions,
     ) -> Self {
         let (len, bytes) = (dirty.len(), dirty.values().copied().map(u64::from).sum());
-        shadows.write().replace(dirty);
+        shadows.write().replace(dirty, !options.indexed.is_empty());
         let mut set = Self {
             ahead: 0,
             bytes,

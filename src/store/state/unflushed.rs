@@ -4,8 +4,10 @@
 //! the shadows that the *snapshot* they read lacks. So a key that leaves the dirty set stays here until the commit that flushes
 //! its document is on disk, and a key enters before its document is published.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -13,6 +15,9 @@ use crate::{
     shadow::{ShadowKey, name::DeviceId},
     store::scan::DeviceSpan,
 };
+
+/// The stale devices that are copied under the lock at once.
+const STALE_AT_ONCE: usize = 256;
 
 /// The shadows that are newer than the state table. Only the writer changes them.
 #[derive(Default)]
@@ -25,6 +30,8 @@ pub(in crate::store) struct Unflushed {
     pub(in crate::store) dirty: BTreeMap<ShadowKey, u32>,
     /// The shadows whose record is in the commit under way.
     flushing: BTreeSet<ShadowKey>,
+    /// The shadows among both whose entries in the index may be outdated.
+    stale: BTreeSet<ShadowKey>,
 }
 
 impl UnflushedShadows {
@@ -37,8 +44,54 @@ impl UnflushedShadows {
     }
 
     /// Forgets the shadows whose records are on disk now.
-    pub(in crate::store) fn flushed(&self) {
-        self.0.write().flushing.clear();
+    pub(in crate::store) fn flushed<'a>(&self, keys: impl Iterator<Item = &'a ShadowKey>) {
+        let mut unflushed = self.0.write();
+        unflushed.flushing.clear();
+        if !unflushed.stale.is_empty() {
+            keys.for_each(|key| _ = unflushed.stale.remove(key));
+        }
+    }
+
+    /// Adds shadows whose entries in the index may be outdated, before their documents are published.
+    pub(in crate::store) fn add_stale(&self, keys: Vec<ShadowKey>) {
+        if !keys.is_empty() {
+            self.0.write().stale.extend(keys);
+        }
+    }
+
+    /// Returns, for each of `keys`, true if its entries in the index may be outdated.
+    pub(in crate::store) fn are_stale<'a>(&self, keys: impl Iterator<Item = &'a ShadowKey>) -> Vec<bool> {
+        let unflushed = self.0.read();
+        keys.map(|key| unflushed.stale.contains(key)).collect()
+    }
+
+    /// Returns all shadows, and those whose entries in the index may be outdated.
+    #[cfg(test)]
+    pub(in crate::store) fn of_test(&self) -> (BTreeSet<ShadowKey>, BTreeSet<ShadowKey>) {
+        let unflushed = self.0.read();
+        (unflushed.dirty.keys().chain(&unflushed.flushing).cloned().collect(), unflushed.stale.clone())
+    }
+
+    /// Returns the first `limit` devices after `after` in `spans` with a shadow whose entries in the index may be outdated. The
+    /// lock is held for a few of them at once, since the writer needs it. One that becomes outdated meanwhile may be
+    /// missing: its change was answered after the call began.
+    pub(in crate::store) fn stale_devices(
+        &self,
+        spans: &[DeviceSpan],
+        after: Option<&DeviceId>,
+        limit: usize,
+    ) -> BTreeSet<DeviceId> {
+        let mut devices = BTreeSet::new();
+        for span in spans.iter().filter(|span| after.is_none_or(|after| !span.ends_by(after))) {
+            let mut after = after.filter(|after| span.has(after)).cloned();
+            while devices.len() < limit {
+                let found = self.0.read().stale_of(span, after.as_ref(), STALE_AT_ONCE.min(limit - devices.len()));
+                let Some(last) = found.last().cloned() else { break };
+                devices.extend(found);
+                after = Some(last);
+            }
+        }
+        devices
     }
 
     /// Returns the shadows of the devices in `spans` after `after`, in key order. If they are `limit` or more, only those up to
@@ -72,9 +125,32 @@ impl Unflushed {
         Some(bytes)
     }
 
-    /// Replaces all shadows by those of `dirty`.
-    pub(in crate::store) fn replace(&mut self, dirty: BTreeMap<ShadowKey, u32>) {
-        *self = Self { dirty, flushing: BTreeSet::new() };
+    /// Replaces all shadows by those of `dirty`, which a start has found, and whose entries may be outdated if something
+    /// `is_indexed`: the paths that the journal's entries change are not decoded by a start.
+    pub(in crate::store) fn replace(&mut self, dirty: BTreeMap<ShadowKey, u32>, is_indexed: bool) {
+        let stale = if is_indexed { dirty.keys().cloned().collect() } else { BTreeSet::new() };
+        *self = Self { dirty, flushing: BTreeSet::new(), stale };
+    }
+
+    /// Returns the first `limit` devices of `span` after `after` with a shadow whose entries may be outdated.
+    fn stale_of(&self, span: &DeviceSpan, after: Option<&DeviceId>, limit: usize) -> Vec<DeviceId> {
+        let from = match (after, span) {
+            (Some(device), _) | (None, DeviceSpan::One(device) | DeviceSpan::Prefix(device)) => {
+                Bound::Included(ShadowKey::classic(device.clone()))
+            }
+            (None, DeviceSpan::All) => Bound::Unbounded,
+        };
+        let mut devices: Vec<DeviceId> = Vec::new();
+        for key in self.stale.range((from, Bound::Unbounded)).take_while(|key| span.has(&key.device)) {
+            if after == Some(&key.device) || devices.last() == Some(&key.device) {
+                continue;
+            }
+            if devices.len() >= limit {
+                break;
+            }
+            devices.push(key.device.clone());
+        }
+        devices
     }
 
     /// Returns the shadows of `span` after `after`, in key order.

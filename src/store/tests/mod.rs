@@ -14,6 +14,8 @@ mod faults;
 mod files;
 mod flushes;
 mod healing;
+mod index_faults;
+mod indexes;
 mod keys;
 mod log_schedules;
 mod memory_log;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use redb::ReadableTable;
 
 use super::{
-    Random, delete, key,
+    Random, delete, indexes, key,
     memory_log::{FaultyLog, MemoryLog, ReplicatedLog},
     model::{random_command, small_options},
     named, purging, queued_by,
@@ -114,6 +114,7 @@ impl Pair {
             row_lag_bytes_max: 300,
             journal_bytes_max: 1,
             flush_documents_min: random.below(4) as usize,
+            indexed: indexes::declared("reported.* tags.nested.* desired.a.in shadow.name.b.reported.a"),
             ..options.clone()
         };
         let mut decider = Stepped::open(&SimDisk::new(Vec::new(), Stop::Never), options).unwrap();
@@ -268,6 +269,7 @@ impl Pair {
             assert_eq!(followed, decided, "{about}: {key}");
         }
         assert_eq!(self.follower.store.head(), self.decider.store.head(), "{about}: the head");
+        indexes::check_entries(&self.follower, about);
         if self.random.chance(2) {
             self.log.lock().trim(self.chain().position.number);
         }
@@ -349,6 +351,8 @@ impl Dump {
         let mut progress = stepped.writer.progress;
         progress.rows = RowsCheckpoint { head: progress.rows.head, ..RowsCheckpoint::default() };
         progress.dictionaries = 0;
+        // Each store has the index that its own configuration declares.
+        progress.index = 0;
         Self { state, journal, floors, rows, progress, counts: stepped.store.health().shadows }
     }
 }

@@ -34,6 +34,10 @@ impl DeviceVisitor for Matches {
     fn has_enough(&self) -> bool {
         !self.search.needs_all() && self.first.len() >= self.search.limit
     }
+
+    fn needs_all(&self) -> bool {
+        self.search.needs_all()
+    }
 }
 
 impl Matches {

@@ -24,6 +24,7 @@ pub(crate) mod nats;
 pub(crate) mod pairs;
 pub(crate) mod readers;
 mod schedule;
+pub(crate) mod searches;
 mod socket;
 pub(crate) mod tally;
 pub(crate) mod visitor;

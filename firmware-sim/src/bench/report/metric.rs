@@ -26,6 +26,8 @@ pub(crate) enum Metric {
     P99Ms,
     /// 99.9th percentile.
     P999Ms,
+    /// The longest time of a request.
+    LongestMs,
     /// Attempts per accepted update.
     Attempts,
     /// Bytes written to disk per update.
@@ -73,6 +75,7 @@ impl Metric {
             Self::P50Ms => "p50 ms",
             Self::P99Ms => "p99 ms",
             Self::P999Ms => "p99.9 ms",
+            Self::LongestMs => "longest ms",
             Self::Attempts => "attempts",
             Self::WrittenBytes => "bytes written",
             Self::ServedSeconds => "served after s",
@@ -97,6 +100,7 @@ impl Metric {
             Self::P50Ms
             | Self::P99Ms
             | Self::P999Ms
+            | Self::LongestMs
             | Self::Attempts
             | Self::WrittenBytes
             | Self::ServedSeconds

@@ -8,7 +8,11 @@ use crate::bench::suite::names::*;
 
 /// Returns the targets that the results cover.
 pub(crate) fn targets(results: &Results) -> Vec<TargetResult> {
-    [speed(results), growth(results), clients(results), sessions(results)].into_iter().flatten().flatten().collect()
+    [speed(results), growth(results), searches(results), clients(results), sessions(results)]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .collect()
 }
 
 fn at_least(what: &str, reached: Option<f64>, target: f64) -> Option<TargetResult> {
@@ -68,6 +72,19 @@ fn growth(all: &Results) -> Vec<Option<TargetResult>> {
         at_most("cold: bytes written per update", of(COLD_LOAD, Metric::WrittenBytes), 1_500.0),
         at_most("cold: bytes written per update on few shadows", of(WARM_LOAD, Metric::WrittenBytes), 450.0),
         at_most("cold: seconds until it serves after a kill", of(COLD_LOAD, Metric::StartSeconds), 2.0),
+    ]
+}
+
+/// Searches over many shadows, and writers beside them.
+fn searches(all: &Results) -> Vec<Option<TargetResult>> {
+    let of = |load, metric| all.median(SEARCH, UMBRAD, load, metric);
+    let writers = |load| ratio(of(load, Metric::UpdatesPerSecond), of(WRITERS_ALONE, Metric::UpdatesPerSecond));
+    vec![
+        at_most("search: first page of an indexed predicate, ms", of(FIRST_PAGES_LOAD, Metric::LongestMs), 100.0),
+        at_most("search: full scan, ms", of(SCANS_LOAD, Metric::LongestMs), 4_000.0),
+        at_most("search: aggregate over an indexed path, ms", of(AGGREGATES_LOAD, Metric::LongestMs), 300.0),
+        at_least("search: ratio of writers beside full scans", writers(WRITERS_BESIDE_SCANS), 0.9),
+        at_least("search: ratio of writers with three indexed paths", writers(INDEXED_WRITERS), 0.95),
     ]
 }
 

@@ -52,10 +52,20 @@ impl Servers {
     ///
     /// It does not start.
     pub(crate) fn start_umbrad_with_http(&self) -> anyhow::Result<Peer> {
+        self.start_indexed_umbrad(&[])
+    }
+
+    /// Starts umbrad with an empty store, a listener for HTTP, and an index of these paths.
+    ///
+    /// # Errors
+    ///
+    /// It does not start.
+    pub(crate) fn start_indexed_umbrad(&self, indexed: &[&str]) -> anyhow::Result<Peer> {
         let scratch = Scratch::new(&self.directory, "bench-umbrad")?;
         let (address, http) = (free_address()?, free_address()?);
         let settings = Self::umbrad_settings(address, &scratch.path().join("umbra.redb"));
-        let settings = format!("{settings}\n[[listener]]\nname = \"web\"\nkind = \"http\"\n{}\n", bind(http));
+        let web = format!("[[listener]]\nname = \"web\"\nkind = \"http\"\n{}\n", bind(http));
+        let settings = format!("{settings}\n{web}\n[search]\nindexed = {indexed:?}\n");
         self.start_umbrad_with(scratch, address, Some(http), &settings)
     }
 

@@ -7,12 +7,14 @@
 //! - [`devices`]: one connection per device
 //! - [`shadows`]: many shadows, or one
 //! - [`clients`]: dashboards, a reconnect storm, HTTP and event readers
+//! - [`search`]: searches over many shadows, with and without an index
 //! - [`messages`]: ordinary messages and persistent sessions
 
 mod clients;
 mod devices;
 mod messages;
 pub(crate) mod names;
+mod search;
 mod shadows;
 mod sync_probe;
 
@@ -65,6 +67,8 @@ enum Workload {
     Messages,
     /// Memory of persistent sessions, and a start with many
     Sessions,
+    /// Searches and aggregates over a million shadows, and writers beside them and with an index
+    Search,
     /// 5,000 devices in the minute from the first CONNECT, next to stock rumqttd
     RampUp,
 }
@@ -86,7 +90,7 @@ pub(crate) struct SuiteArgs {
     /// Seconds of the ramp-up, from the first CONNECT.
     #[arg(long, default_value_t = 60.0)]
     ramp_up_seconds: f64,
-    /// Shadows of the cold workload.
+    /// Shadows of the cold workload, and of searches.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     shadows: u32,
     /// Updates a second of the open loop. Default: half the rate of the closed loop
@@ -175,6 +179,7 @@ impl Workload {
             Self::Events => clients::events(suite),
             Self::Messages => messages::messages(suite),
             Self::Sessions => messages::sessions(suite),
+            Self::Search => search::search(suite),
             Self::RampUp => devices::ramp_up(suite),
         }
     }

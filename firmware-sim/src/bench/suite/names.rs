@@ -13,6 +13,7 @@ pub(crate) const READS: &str = "reads";
 pub(crate) const EVENTS: &str = "events";
 pub(crate) const MESSAGES: &str = "messages";
 pub(crate) const SESSIONS: &str = "sessions";
+pub(crate) const SEARCH: &str = "search";
 pub(crate) const RAMP_UP: &str = "ramp-up";
 
 pub(crate) const UMBRAD: &str = "umbrad";
@@ -32,6 +33,13 @@ pub(crate) const WARM_LOAD: &str = "10,000 shadows";
 pub(crate) const WITH_READERS: &str = "closed loop, with event readers";
 pub(crate) const CONNECTED: &str = "connected";
 pub(crate) const DISCONNECTED: &str = "disconnected";
+pub(crate) const WRITERS_ALONE: &str = "writers";
+pub(crate) const WRITERS_BESIDE_SCANS: &str = "writers, beside full scans";
+pub(crate) const SCANS_BESIDE_WRITERS: &str = "full scan, beside writers";
+pub(crate) const INDEXED_WRITERS: &str = "writers, three indexed paths";
+pub(crate) const SCANS_LOAD: &str = "full scan";
+pub(crate) const FIRST_PAGES_LOAD: &str = "first page, indexed";
+pub(crate) const AGGREGATES_LOAD: &str = "aggregate, indexed";
 pub(crate) const STOPPED: &str = "start after a stop";
 pub(crate) const KILLED: &str = "start after a kill";
 
@@ -60,6 +68,11 @@ pub(crate) fn about(workload: &str) -> &'static str {
         EVENTS => "10,000 devices that update, without and with 1,000 readers of server-sent events.",
         MESSAGES => "Ordinary QoS 1 messages from 200 publishers to persistent sessions of 200 subscribers.",
         SESSIONS => "Persistent sessions: their memory, and the start with many of them and of queued messages.",
+        SEARCH => {
+            "Searches over many shadows, alone: a full scan, the first page of an indexed predicate, and the terms of an \
+             indexed path. Random updates of these shadows, alone, beside full scans one after another, and with three \
+             indexed paths that they do not change."
+        }
         RAMP_UP => {
             "Accepted updates in the time from the first CONNECT, of 5,000 devices that connect and update at once."
         }

@@ -1,0 +1,135 @@
+//! The outcomes of the requests in records that are applied.
+
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    observability::request_id::RequestId,
+    shadow::{Disposition, Scope, Sender, SenderLogin},
+    store::{
+        batch::{Applied, DecideContext, Envelope, Outcome, QueuedCommand},
+        changes::Changes,
+        replication::{
+            batch_record::SentCommand,
+            member::{Broadcast, Member},
+            replay::{ReplayedChange, ReplayedRequests},
+            requests::RequestNumber,
+        },
+        rows::{edit::RowEdit, sent::OnDurable},
+    },
+};
+
+/// Outcomes for clients and for those who follow the changes, with the queue bytes of the requests.
+pub(super) struct Answered<C> {
+    pub(super) outcomes: Vec<Outcome<C>>,
+    /// The edits of rows that are committed with the accepted commands.
+    pub(super) rows: Vec<RowEdit>,
+    pub(super) broadcasts: Vec<Broadcast>,
+    /// The calls for own broadcasts.
+    pub(super) calls: Vec<OnDurable>,
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+}
+
+impl<C> Default for Answered<C> {
+    fn default() -> Self {
+        Self { outcomes: Vec::new(), rows: Vec::new(), broadcasts: Vec::new(), calls: Vec::new(), permit: None }
+    }
+}
+
+/// Makes the outcomes of the requests in records that are replayed.
+pub(super) struct Answers<'a, C> {
+    pub(super) member: &'a mut Member<C>,
+    /// The record, and the number of its requests so far.
+    pub(super) position: (u64, usize),
+}
+
+impl<C> Answers<'_, C> {
+    /// Takes the next request of the record. Returns true if its outcome was made before a commit failed.
+    fn is_answered(&mut self) -> bool {
+        self.position.1 += 1;
+        let is_answered = self.position <= self.member.answered;
+        self.member.answered = self.member.answered.max(self.position);
+        is_answered
+    }
+}
+
+impl<C> ReplayedRequests for Answers<'_, C> {
+    fn begin(&mut self, number: u64) {
+        self.position = (number, 0);
+    }
+
+    fn changed(&mut self, request: RequestNumber, sent: SentCommand, replayed: ReplayedChange) {
+        if self.is_answered() {
+            return;
+        }
+        let ReplayedChange { entry, before, after } = replayed;
+        let SentCommand { command, client_token } = sent;
+        let rebased_from = command.rebased_from(&before);
+        let applied = Applied {
+            seq: Some(entry.seq),
+            before,
+            after,
+            changes: entry.changes,
+            rebased_from,
+            disposition: Disposition::Applied,
+        };
+        let (envelope, context) = match self.member.client(request) {
+            Some((queued, permit)) => {
+                let envelope = Envelope { command, ..queued.envelope.clone() };
+                (envelope, Some(self.member.held.add(queued, permit, true)))
+            }
+            None => {
+                // The rights of the author were checked by its node; events are cut for their readers.
+                let author = Sender { by: entry.principal, scope: Scope::ALL, login: SenderLogin::default() };
+                let (key, id, client) = (entry.key, RequestId::next(), entry.client);
+                let envelope = Envelope { key, command, author, id, client, client_token, may_create: true, row: None };
+                (envelope, None)
+            }
+        };
+        self.member.held.outcomes.push(Outcome { envelope, context, result: Ok(applied), against: None });
+    }
+
+    fn unchanged(
+        &mut self,
+        request: RequestNumber,
+        is_accepted: bool,
+        changes: &mut Changes,
+        context: &mut DecideContext<'_>,
+    ) {
+        if self.is_answered() {
+            return;
+        }
+        let Some((queued, permit)) = self.member.client(request) else { return };
+        let mut envelope = queued.envelope.clone();
+        let (result, against) = changes.decide_again(&mut envelope, context, is_accepted);
+        let client = Some(self.member.held.add(queued, permit, is_accepted));
+        self.member.held.outcomes.push(Outcome { envelope, context: client, result, against });
+    }
+
+    fn broadcast(&mut self, request: RequestNumber, bytes: Bytes) {
+        if !self.is_answered() {
+            self.member.hold_broadcast(request, bytes);
+        }
+    }
+
+    fn rows(&self) -> Option<Vec<RowEdit>> {
+        self.member.held.must_commit().then(|| self.member.held.rows.clone())
+    }
+}
+
+impl<C> Answered<C> {
+    /// Returns true if the position must be written with what is held, which a start must not receive again.
+    pub(super) fn must_commit(&self) -> bool {
+        !self.rows.is_empty() || !self.broadcasts.is_empty()
+    }
+
+    /// Adds the queue bytes of a request, and its row if it `is_accepted`. Returns its client.
+    pub(super) fn add(&mut self, queued: QueuedCommand<C>, permit: OwnedSemaphorePermit, is_accepted: bool) -> C {
+        self.rows.extend(queued.envelope.row.filter(|_| is_accepted));
+        match &mut self.permit {
+            Some(all) => all.merge(permit),
+            None => self.permit = Some(permit),
+        }
+        queued.context
+    }
+}

@@ -1,0 +1,206 @@
+//! A member's work after each batch of events: it applies the records that were read, answers their requests, and goes on.
+
+use std::{mem, sync::atomic::Ordering, time::Duration};
+
+use crate::{
+    shadow::Rejection,
+    store::{
+        batch::{Outcome, QueuedCommand},
+        error::StoreError,
+        healing::UnknownCommit,
+        health::Pages,
+        replication::{
+            applied_position::AppliedPosition,
+            batch_record::{DecidedRequest, RequestDecision},
+            chain::ReadRecord,
+            member::{
+                ANSWER_WITHIN, DecidedBatch, Member, MemberOptions, ReceivedRecord,
+                answers::{Answered, Answers},
+            },
+            requests::BusMessage,
+        },
+        writer::{QueueReservation, Writer},
+    },
+};
+
+impl<C> Writer<C> {
+    /// Makes this store a member of a cluster, or a single node.
+    pub(in crate::store) fn join(&mut self, options: Option<MemberOptions>) -> Result<(), StoreError> {
+        match (options, &self.applied_position) {
+            (None, Some(_)) => Err(StoreError::OfCluster { path: self.options.path.clone() }),
+            (None, None) => Ok(()),
+            (Some(options), position) => {
+                let is_copy = position.as_ref().is_some_and(|position| position.node != options.node);
+                self.shared.has_foreign_rows.store(is_copy, Ordering::Relaxed);
+                let node = options.node;
+                self.member = Some(Member::new(options, position.as_ref()));
+                self.node = Some(node);
+                self.set_applied_position(self.applied_position.clone());
+                self.report();
+                Ok(())
+            }
+        }
+    }
+
+    /// Sets the position as the file has it. The file is that of this node from the next commit on.
+    pub(in crate::store) fn set_applied_position(&mut self, position: Option<AppliedPosition>) {
+        self.applied_position = position;
+        if let Some(node) = self.node {
+            self.applied_position.get_or_insert_default().node = node;
+        }
+    }
+
+    /// Does what a member of a cluster has to do after it took some events.
+    pub(in crate::store) fn take_part(&mut self) {
+        let Some(mut member) = self.member.take() else { return };
+        self.is_deciding = member.is_deciding();
+        if !self.is_failed() {
+            self.apply_records(&mut member);
+        }
+        if member.latched.is_some() {
+            member.give_up();
+            self.deliver_held(&mut member);
+        }
+        self.expire(&mut member);
+        member.send_status();
+        if !self.is_failed() && member.latched.is_none() && member.records.is_empty() {
+            self.claim_or_decide(&mut member);
+        }
+        if member.is_ending() {
+            if member.is_deciding() {
+                let message = BusMessage::HandOver(member.replica.chain().epoch);
+                member.link.send_to_all(message.encode());
+            }
+            self.queue.close();
+        }
+        self.member = Some(member);
+        self.report();
+    }
+
+    /// Applies the records that were read, and answers the requests that they decide.
+    pub(super) fn apply_records(&mut self, member: &mut Member<C>) {
+        if member.is_behind && !self.read_again(member) {
+            return;
+        }
+        if member.records.is_empty() || self.must_verify_first(&member.records) {
+            return;
+        }
+        let mut records = mem::take(&mut member.records);
+        let applied = match member.decided.take() {
+            Some(decided) if records.first().is_some_and(|first| first.chain.position.number == decided.number) => {
+                let own = records.remove(0);
+                self.apply_decided(member, decided, &own)
+            }
+            decided => {
+                member.decided = decided;
+                Ok(())
+            }
+        };
+        let applied = applied.and_then(|()| {
+            if records.is_empty() {
+                return Ok(());
+            }
+            let (followed, permits): (Vec<_>, Vec<_>) =
+                records.into_iter().map(|record| ((record.chain, record.read), record.permit)).unzip();
+            let applied = self.follow(followed, &mut Answers { member, position: (0, 0) });
+            drop(permits);
+            applied
+        });
+        match applied {
+            Ok(()) => self.deliver_held(member),
+            Err(_) if self.is_failed() => {
+                // The file is opened again, and says how far it is.
+                member.is_behind = true;
+                member.decided = None;
+            }
+            Err(error) => member.latch(error.to_string()),
+        }
+    }
+
+    /// Returns true if `records` purge tombstones while the pages of the file are not verified yet: they wait for that.
+    fn must_verify_first(&self, records: &[ReceivedRecord]) -> bool {
+        let purges =
+            |record: &ReceivedRecord| matches!(&record.read, ReadRecord::Batch(batch) if !batch.purged.is_empty());
+        let health = self.shared.database.pages().map_or(Pages::Sound, |pages| pages.health());
+        health == Pages::Unverified && records.iter().any(purges)
+    }
+
+    /// Applies the batch that this node decided and the log has.
+    fn apply_decided(
+        &mut self,
+        member: &mut Member<C>,
+        decided: DecidedBatch,
+        record: &ReceivedRecord,
+    ) -> Result<(), StoreError> {
+        let DecidedBatch { number, mut changes, outcomes } = decided;
+        let position = self.applied_position.get_or_insert_default();
+        position.add(&changes.record);
+        position.chain = record.chain;
+        let mut outcomes = outcomes.into_iter().peekable();
+        for DecidedRequest { request, decision } in &changes.record.requests {
+            if let RequestDecision::Broadcast(bytes) = decision {
+                member.hold_broadcast(*request, bytes.clone());
+                continue;
+            }
+            match outcomes.next_if(|outcome| outcome.context == Some(*request)) {
+                Some(outcome) => member.hold_outcome(outcome),
+                // It had no content that could be decided.
+                None => drop(member.own_request(*request)),
+            }
+        }
+        member.answered = (number, usize::MAX);
+        if changes.is_without_effect() && !member.held.must_commit() && !self.must_write_position() {
+            self.keep_loaded(changes.touched);
+            return Ok(());
+        }
+        self.pending_rows.set_commands(member.held.rows.clone());
+        changes.record.rows = self.pending_rows.records(self.progress.rows.head);
+        let (head, counts) = (changes.head, changes.counts);
+        if self.apply(changes).is_err() {
+            self.healer.keep_unknown(UnknownCommit { head, changes: Vec::new(), counts });
+            return Err(StoreError::Reopening);
+        }
+        Ok(())
+    }
+
+    /// Reads the records again that follow those in the file, after it was opened again. Returns false if the node no longer
+    /// keeps them.
+    fn read_again(&mut self, member: &mut Member<C>) -> bool {
+        let mut chain = self.applied_position.as_ref().map(|applied| applied.chain).unwrap_or_default();
+        let mut records = Vec::new();
+        while chain.position.number < member.replica.chain().position.number {
+            let number = chain.position.number + 1;
+            let kept = member.replica.kept().record(number);
+            let Some(Ok(read)) = kept.map(|record| chain.read(record)) else {
+                member.latch(format!("record {number} is to be applied again, and is not kept: start the node again"));
+                return false;
+            };
+            records.push(ReceivedRecord { chain, read, permit: None });
+        }
+        member.records = records;
+        member.is_behind = false;
+        if member.records.is_empty() {
+            self.deliver_held(member);
+        }
+        true
+    }
+
+    fn deliver_held(&mut self, member: &mut Member<C>) {
+        let Answered { outcomes, calls, broadcasts, permit, .. } = mem::take(&mut member.held);
+        self.durable.extend(calls);
+        self.broadcasts.extend(broadcasts);
+        self.deliver(outcomes, QueueReservation::of(permit));
+    }
+
+    /// Ends requests that have waited for too long.
+    fn expire(&mut self, member: &mut Member<C>) {
+        let mut expired = Answered::default();
+        let before = if member.latched.is_some() { Duration::MAX } else { member.now.saturating_sub(ANSWER_WITHIN) };
+        while let Some((queued, permit)) = member.own.expired(before) {
+            let QueuedCommand { envelope, context } = queued;
+            let context = Some(expired.add(QueuedCommand { envelope: envelope.clone(), context }, permit, false));
+            expired.outcomes.push(Outcome { envelope, context, result: Err(Rejection::OutcomeUnknown), against: None });
+        }
+        self.deliver(expired.outcomes, QueueReservation::of(expired.permit));
+    }
+}

@@ -1,0 +1,180 @@
+//! A member that decides: it claims when nobody does, decides requests, and appends their records.
+
+use std::time::Duration;
+
+use crate::{
+    shadow::Rejection,
+    store::{
+        batch::{Batch, DecideContext, Envelope, Outcome, QueuedCommand},
+        changes::Changes,
+        replication::{
+            batch_record::{DecidedRequest, RequestDecision, SentCommand},
+            member::{CLAIM_AFTER, DecidedBatch, HEARTBEAT, Member, RECORD_BYTES, RESEND_AFTER},
+            record::{Claim, RecordContent},
+            replica::Action,
+            requests::{RequestContent, RequestNumber},
+        },
+        state::names::NameCounts,
+        writer::Writer,
+    },
+};
+
+impl<C> Writer<C> {
+    pub(super) fn claim_or_decide(&mut self, member: &mut Member<C>) {
+        if member.replica.action().is_some() {
+            return;
+        }
+        if member.is_deciding() {
+            // Requests that come while this node ends are for the next decider.
+            if member.has_ended_own() {
+                return;
+            }
+            // Another node claims if this one cannot write.
+            if self.refusal().is_none() {
+                self.decide_some(member);
+            }
+            return;
+        }
+        if member.silence() >= member.claim_after && member.closing.is_none() && self.refusal().is_none() {
+            member.last_record = member.now;
+            let action = member.replica.claim(self.progress.head);
+            action.into_iter().for_each(|action| member.link.carry_out(action));
+            return;
+        }
+        let Some(decider) = member.decider() else { return };
+        if member.own.is_stalled(member.now.saturating_sub(RESEND_AFTER)) {
+            member.own.restart(member.now);
+        }
+        let epoch = member.replica.chain().epoch;
+        while let Some(message) = member.own.message(epoch, member.origin, member.record_bytes_max) {
+            member.link.send(decider, message.encode());
+        }
+    }
+
+    /// Decides some requests, and appends their record.
+    fn decide_some(&mut self, member: &mut Member<C>) {
+        let mut most = self.options.batch_commands_max.max(1);
+        loop {
+            let Some(batch) = self.decide_requests(member, most) else {
+                if member.now.saturating_sub(member.last_append) >= HEARTBEAT {
+                    let changes = self.no_changes();
+                    let _always_fits = self.append_decided(member, changes, Vec::new());
+                }
+                return;
+            };
+            let Batch { changes, outcomes, .. } = batch;
+            let requests: Vec<_> = changes.record.requests.iter().map(|decided| decided.request).collect();
+            let Err(outcomes) = self.append_decided(member, changes, outcomes) else {
+                self.shared.commits.batches.observe(requests.len() as u64);
+                return;
+            };
+            self.names = NameCounts::new(self.options.shadow_names_max);
+            if let [request] = *requests {
+                // It is in the log that nothing came of it.
+                let mut changes = self.no_changes();
+                changes.record.requests = vec![DecidedRequest { request, decision: RequestDecision::Refused }];
+                let refused = |outcome| Outcome { result: Err(too_large()), against: None, ..outcome };
+                let _always_fits = self.append_decided(member, changes, outcomes.into_iter().map(refused).collect());
+                return;
+            }
+            member.restart_requests();
+            most = requests.len() / 2;
+        }
+    }
+
+    /// Decides at most `most` requests; `None` if there is none.
+    fn decide_requests(&mut self, member: &mut Member<C>, most: usize) -> Option<Batch<RequestNumber>> {
+        let mut next = Some(member.next_request()?);
+        self.names.shrink();
+        let now = self.clock.now();
+        let mut batch = Batch::new(self.no_changes_at(now), 16);
+        let Self { shared, dirty_set, names, options, progress, .. } = self;
+        let mut context = DecideContext { shared, dirty_set, names, limits: &options.document, now };
+        let mut broadcast_bytes = 0;
+        while let Some((request, content)) = next {
+            let decision = match content {
+                Ok(RequestContent::Command(envelope)) => {
+                    batch.decide_request(QueuedCommand { envelope: *envelope, context: request }, &mut context)
+                }
+                Ok(RequestContent::Broadcast(bytes)) => RequestDecision::Broadcast(bytes),
+                Ok(RequestContent::None) => RequestDecision::Refused,
+                Err(error) => {
+                    let node = request.origin.node.0;
+                    tracing::error!(node, %error, "a request of another node cannot be read, and is refused");
+                    RequestDecision::Refused
+                }
+            };
+            if let RequestDecision::Broadcast(bytes) = &decision {
+                broadcast_bytes += bytes.len() as u64;
+            }
+            let requests = &mut batch.changes.record.requests;
+            requests.push(DecidedRequest { request, decision });
+            let bytes = batch.changes.head.bytes - progress.head.bytes + broadcast_bytes;
+            let is_full = requests.len() >= most || bytes >= RECORD_BYTES;
+            next = if is_full { None } else { member.next_request() };
+        }
+        Some(batch)
+    }
+
+    /// Appends the record of `changes`.
+    ///
+    /// # Errors
+    ///
+    /// The outcomes, if the record is too large for the log.
+    fn append_decided(
+        &mut self,
+        member: &mut Member<C>,
+        changes: Changes,
+        outcomes: Vec<Outcome<RequestNumber>>,
+    ) -> Result<(), Vec<Outcome<RequestNumber>>> {
+        let content = RecordContent::Batch(Box::new(changes.record.clone()));
+        let Some(action) = member.replica.propose(content, member.record_bytes_max) else { return Err(outcomes) };
+        member.last_append = member.now;
+        if let Action::Append { expected, .. } = &action {
+            member.decided = Some(DecidedBatch { number: expected + 1, changes, outcomes });
+        }
+        member.link.carry_out(action);
+        Ok(())
+    }
+}
+
+/// Returns the refusal of a change that makes too large a record.
+fn too_large() -> Rejection {
+    Rejection::Unavailable(
+        "the change is larger than a record of the cluster's log may be; change less at once".to_owned(),
+    )
+}
+
+impl Batch<RequestNumber> {
+    /// Decides `queued` after all earlier ones. Returns the decision for the record.
+    fn decide_request(
+        &mut self,
+        queued: QueuedCommand<RequestNumber>,
+        context: &mut DecideContext<'_>,
+    ) -> RequestDecision {
+        let no_ops = self.changes.record.no_ops.len();
+        self.decide(queued, context);
+        let is_remembered = self.changes.record.no_ops.len() > no_ops;
+        self.outcomes.last().map_or(RequestDecision::Refused, |outcome| decision(outcome, is_remembered))
+    }
+}
+
+/// Returns the decision of `outcome` for the record.
+fn decision(outcome: &Outcome<RequestNumber>, is_remembered: bool) -> RequestDecision {
+    match &outcome.result {
+        Ok(applied) if applied.seq.is_some() => {
+            let Envelope { command, client_token, .. } = &outcome.envelope;
+            let sent = SentCommand { command: command.clone(), client_token: client_token.clone() };
+            RequestDecision::Changed(Box::new(sent))
+        }
+        Ok(_) if is_remembered => RequestDecision::Remembered,
+        Ok(_) => RequestDecision::Unchanged,
+        Err(_) => RequestDecision::Refused,
+    }
+}
+
+/// Returns the time without a record after which a node claims, which differs between nodes and times.
+pub(super) fn claim_after(origin: Claim, epoch: u64) -> Duration {
+    let mixed = (origin.incarnation ^ origin.node.0.rotate_left(32) ^ epoch).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    CLAIM_AFTER + CLAIM_AFTER.mul_f64(f64::from(u32::try_from(mixed >> 32).unwrap_or_default()) / f64::from(u32::MAX))
+}

@@ -2,7 +2,7 @@
 //!
 //! `./test` installs the NATS server.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, unreachable_pub, reason = "tests")]
 
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -60,7 +60,7 @@ struct Lost;
 
 impl<'a> Writer<'a> {
     pub fn new(fleet: &'a Fleet, number: usize, seed: u64) -> Self {
-        let patience = Duration::from_secs(if number % 2 == 0 { 3 } else { 60 });
+        let patience = Duration::from_secs(if number.is_multiple_of(2) { 3 } else { 60 });
         let random = Seed(seed << 8 | number as u64);
         Self {
             fleet,

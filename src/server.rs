@@ -8,7 +8,9 @@
 //! *Invariant:* every part runs until the server ends. If one stops unexpectedly, the server logs it and shuts down: a
 //! server without listeners or replies would look alive.
 
+mod losses;
 pub(crate) mod messages;
+mod opening;
 mod sessions;
 pub mod supervisor;
 pub mod telemetry;
@@ -30,13 +32,17 @@ use tokio::{
     time::sleep,
 };
 
+pub(crate) use self::opening::store_options;
+use self::{
+    losses::{losses, quotas_met},
+    opening::{applied_record, open},
+};
 use crate::{
-    admission::{QuotaKind, Quotas},
     auth::{Authority, Policy, authn::login::LoginError},
     clock::Clock,
     cluster::membership::Membership,
-    config::{Config, ConfigError, Limits, ListenerConfig, ListenerKind, StoreConfig},
-    engine::{Outcomes, Service, changes::Changes},
+    config::{Config, ConfigError, Limits, ListenerConfig, ListenerKind},
+    engine::{Service, changes::Changes},
     http::{self, Api, HttpHandler, HttpOptions, MqttListener, rollouts::RolloutRows},
     mqtt::{
         broker::{
@@ -55,7 +61,7 @@ use crate::{
         named::{self, NamedQueries, QueryRows},
     },
     server::telemetry::Telemetry,
-    store::{self, MemberOptions, StoreError, StoreOptions},
+    store::StoreError,
 };
 
 /// The reason for which the server could not start, or ended.
@@ -337,39 +343,6 @@ impl ServerParts {
     }
 }
 
-/// Lists counts of refused and dropped items as `name=count`, without those that are zero.
-fn losses(listeners: &ListenerCounters, broker: &Broker) -> String {
-    let (counters, drops) = (&broker.counters, &broker.drops);
-    let counts = [
-        ("accepts-failed", &listeners.accepts_failed),
-        ("connections-refused", &listeners.connections_refused),
-        ("protocol-violations", &counters.violations),
-        ("publishes-refused", &counters.publishes_refused),
-        ("too-large-for-client", &counters.deliveries_too_large),
-        ("expired", &counters.deliveries_expired),
-        ("superseded", &drops.superseded),
-        ("ordinary-qos-0", &drops.ordinary_at_most_once),
-        ("ordinary-qos-1-2", &drops.ordinary_guaranteed),
-        ("replies", &drops.replies),
-        ("expired-in-queue", &drops.expired),
-    ];
-    let counts = counts.into_iter().map(|(name, counter)| (name, counter.get()));
-    let handshakes: u64 = listeners.tls_handshakes_failed.counts().map(|(_, count)| count).sum();
-    listed(counts.chain([("tls-handshakes-failed", handshakes)]))
-}
-
-/// Lists the quotas that were exceeded, in the format of [`losses`].
-fn quotas_met(broker: &Broker) -> String {
-    let counters = broker.service.quotas().counters();
-    listed(QuotaKind::ALL.iter().map(|cause| (cause.name(), counters.get(*cause))))
-}
-
-fn listed(counts: impl Iterator<Item = (&'static str, u64)>) -> String {
-    let shown = counts.filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name}={count}"));
-    let shown: Vec<_> = shown.collect();
-    if shown.is_empty() { "none".to_owned() } else { shown.join(" ") }
-}
-
 /// Logs warnings about expiring certificates once a day, until the broker closes.
 async fn watch_certificates(tls: Vec<(String, Arc<Tls>)>, broker: Arc<Broker>) {
     tokio::select! {
@@ -429,26 +402,6 @@ fn open_tls(config: &ListenerConfig) -> Result<Option<Arc<Tls>>, ServeError> {
     opened.map_err(|error| ServeError::Tls { name: config.name.clone(), error })
 }
 
-fn open(config: &Config, member: Option<MemberOptions>) -> Result<(Service, Outcomes), ServeError> {
-    let options = store_options(&config.store, &config.limits);
-    let quotas = Arc::new(Quotas::new(&config.limits));
-    let opened = match member {
-        None => Service::open(options, quotas, Clock::system()),
-        Some(member) => Service::open_member(options, member, quotas, Clock::system()),
-    };
-    opened.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
-}
-
-/// Returns the last record of the cluster's log that the store has applied; 0 without a store.
-fn applied_record(config: &Config) -> Result<u64, ServeError> {
-    if !config.store.path.exists() {
-        return Ok(0);
-    }
-    let applied = store::applied_record(&store_options(&config.store, &config.limits));
-    let applied = applied.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
-    Ok(applied.unwrap_or_default())
-}
-
 fn bind(
     config: &Config,
     index: usize,
@@ -498,23 +451,6 @@ fn dashboard_url(listener: &ListenerConfig, address: SocketAddr) -> Option<Strin
         }
         _ => format!("{scheme}://{address}/"),
     })
-}
-
-pub(crate) fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOptions {
-    StoreOptions {
-        create: store.create,
-        page_cache_bytes: store.page_cache_bytes,
-        document_cache_bytes: store.document_cache_bytes,
-        journal_bytes_max: store.journal_bytes_max,
-        journal_age_max: store.journal_age_max,
-        lag_entries_max: store.lag_entries_max,
-        lag_bytes_max: store.lag_bytes_max,
-        free_disk_min: store.free_disk_min,
-        shadow_names_max: limits.shadow_names_max,
-        document: limits.document(),
-        indexed: Arc::clone(&store.indexed),
-        ..StoreOptions::new(&store.path)
-    }
 }
 
 /// The interval at which a node that starts looks how far it is in the log.

@@ -1,5 +1,4 @@
-//! Quotas of one principal over all its connections and sessions: memory, work, filters, HTTP streams, new shadows, and
-//! bytes in the engine queue.
+//! Quotas of one principal: memory, work, filters, HTTP streams, new shadows, and bytes in the engine queue.
 //!
 //! The limits are those of its roles ([`RoleLimits`]), which whoever knows its rights passes to [`Principals::of`]. Its
 //! sessions are counted where they are held, in [`crate::mqtt::broker::sessions`].

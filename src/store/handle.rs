@@ -3,87 +3,55 @@
 use std::{
     io::Write,
     mem,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
     time::Instant,
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{
-    OwnedSemaphorePermit, Semaphore,
-    mpsc::{self, UnboundedSender},
-    oneshot,
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc::UnboundedSender, oneshot};
 
 use crate::{
     observability::metrics::CommitMetrics,
-    shadow::{DeviceId, Document, Rejection, ShadowKey, ShadowName, Version},
+    shadow::{DeviceId, Rejection, ShadowKey, ShadowName, Version},
     store::{
         background::BackgroundThread,
         backup::copy::CopyError,
         batch::QueuedCommand,
-        database::Database,
-        disk::FreeDisk,
         error::StoreError,
-        healing::{Healer, Reopen},
         health::{Health, Pages, State},
-        index::{keeper::IndexKeeper, status::IndexStatus},
         journal::{
             device_changes::DeviceChanges,
             entry::{JournalEntry, Seq},
-            recovery,
-            retention::Retention,
-            unapplied,
         },
-        options::{COMMAND_OVERHEAD_BYTES, StoreOptions},
-        pages::verifier,
+        options::COMMAND_OVERHEAD_BYTES,
         purging::{PurgeOrder, PurgedTombstones},
-        reader::{History, HistoryReader, JournalPage, Listed, LoadTime, Shared},
-        replication::{
-            batch_log::FileLog,
-            member::{LogEvent, MemberOptions},
-        },
-        rows::{
-            edit::RowEdit,
-            pending::{BACKLOG_BYTES_MAX, PendingRows},
-            sent::{OnDurable, SentRows},
-            tables,
-        },
-        shadow_counts::ShadowCounter,
-        slot::DatabaseSlot,
-        state::{
-            cache::DocumentCache,
-            dictionary::DictionaryTrainer,
-            dirty_set::DirtySet,
-            names::NameCounts,
-            record::{RecordEncoder, StoredShadow},
-        },
-        store_clock::{Moment, Source, StoreClock},
-        writer::{CommitReport, Deliver, Message, Writer},
+        reader::{History, HistoryReader, JournalPage, Listed, Shared},
+        replication::member::LogEvent,
+        rows::{edit::RowEdit, pending::BACKLOG_BYTES_MAX, sent::OnDurable, tables},
+        state::record::StoredShadow,
+        writer::Message,
     },
 };
 
 /// An open store. Clones are handles to the same store. It finishes the accepted commands and stops when the last
 /// handle is dropped or [`Store::close`] is called.
 pub struct Store<C: Send + 'static> {
-    inner: Arc<Inner<C>>,
+    pub(super) inner: Arc<Inner<C>>,
 }
 
-struct Inner<C: Send + 'static> {
-    shared: Arc<Shared>,
-    queue: UnboundedSender<Message<C>>,
+pub(super) struct Inner<C: Send + 'static> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: UnboundedSender<Message<C>>,
     /// The free bytes of the queue.
-    room: Arc<Semaphore>,
-    room_max: u32,
+    pub(super) room: Arc<Semaphore>,
+    pub(super) room_max: u32,
     /// The free bytes for broadcasts.
-    broadcast_room: Arc<Semaphore>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    pub(super) broadcast_room: Arc<Semaphore>,
+    pub(super) writer: Mutex<Option<JoinHandle<()>>>,
     /// The threads of the start: the check of the pages, and the replay.
-    background: Mutex<Vec<BackgroundThread>>,
+    pub(super) background: Mutex<Vec<BackgroundThread>>,
 }
 
 /// Memory for a broadcast.
@@ -100,153 +68,6 @@ pub struct Permit<C> {
     queue: UnboundedSender<Message<C>>,
     room: OwnedSemaphorePermit,
     shared: Arc<Shared>,
-}
-
-/// Opens the store of `options`, or creates it if there is no file, and starts its writer.
-///
-/// `clock` is called a few times per batch. `deliver` is called on the writer thread with the results of each batch. After a
-/// failed commit that is found on the disk, it is called with its
-/// changes again, without context. Its second argument holds their queue bytes until it is dropped. The writer
-/// waits for `deliver`, so it should only hand the outcomes on.
-///
-/// # Errors
-///
-/// - [`StoreError::Missing`]: there is no file, and `options` do not allow creating one.
-/// - [`StoreError::Locked`]: the file is open elsewhere.
-/// - [`StoreError::Format`]: the file has a newer format.
-/// - [`StoreError::Corrupt`], [`StoreError::Record`]: the file is damaged; it was not changed.
-/// - [`StoreError::Io`]: the file cannot be opened, read or created.
-pub fn open<C: Send + 'static>(
-    options: StoreOptions,
-    clock: impl Fn() -> Moment + Send + 'static,
-    deliver: impl FnMut(CommitReport<C>) + Send + 'static,
-) -> Result<Store<C>, StoreError> {
-    open_as(options, None, clock, deliver)
-}
-
-/// As [`open`], as a member of a cluster.
-///
-/// # Errors
-///
-/// As [`open`].
-pub fn open_member<C: Send + 'static>(
-    options: StoreOptions,
-    member: MemberOptions,
-    clock: impl Fn() -> Moment + Send + 'static,
-    deliver: impl FnMut(CommitReport<C>) + Send + 'static,
-) -> Result<Store<C>, StoreError> {
-    open_as(options, Some(member), clock, deliver)
-}
-
-fn open_as<C: Send + 'static>(
-    options: StoreOptions,
-    member: Option<MemberOptions>,
-    clock: impl Fn() -> Moment + Send + 'static,
-    deliver: impl FnMut(CommitReport<C>) + Send + 'static,
-) -> Result<Store<C>, StoreError> {
-    let database = Database::open(&options)?;
-    let disk = FreeDisk::of(options.path.clone(), options.free_disk_min);
-    let path = options.path.clone();
-    let again = options.clone();
-    let reopen = Box::new(move || Database::reopen(&again));
-    let (store, mut writer) = assemble(database, reopen, disk, options, Box::new(clock), Box::new(deliver))?;
-    writer.join(member)?;
-    let dirty = writer.dirty_set.keys();
-    let started = verifier::start(Arc::clone(&store.inner.shared.database)).and_then(|verifier| {
-        let replay = unapplied::apply_in_background(dirty, &store.inner.shared)?;
-        store.inner.background.lock().extend(verifier.into_iter().chain(replay));
-        spawn(writer)
-    });
-    *store.inner.writer.lock() = Some(started.map_err(|error| StoreError::Io { path, error })?);
-    Ok(store)
-}
-
-/// Recovers `database`, and returns the store and its writer, which does not run yet.
-pub(super) fn assemble<C: Send + 'static>(
-    database: Database,
-    reopen: Reopen,
-    disk: FreeDisk,
-    options: StoreOptions,
-    clock: Source,
-    deliver: Deliver<C>,
-) -> Result<(Store<C>, Writer<C>), StoreError> {
-    database.check_writable()?;
-    let progress = database.progress()?;
-    database.dictionaries.require(progress.dictionaries, &options.path)?;
-    let clock = StoreClock::open(clock, database.ages()?, options.journal_age_max);
-    let dirty_rows = tables::recover(&database, &progress.rows, options.row_lag_bytes_max)?;
-    let applied_position = database.applied_position()?;
-    let dictionaries = Arc::clone(&database.dictionaries);
-    let cache = DocumentCache::new(options.document_cache_bytes, Arc::clone(&dictionaries));
-    let recovered = recovery::recover(&database, &progress, options.document.path_tombstones_max, &cache)?;
-    let index_status = Arc::new(IndexStatus::new(Arc::clone(&options.indexed)));
-    let index = IndexKeeper::open(&database, Arc::clone(&index_status))?;
-    let shared = Shared {
-        counter: Mutex::new(ShadowCounter::open(&database, recovered.counts)?),
-        database: Arc::new(DatabaseSlot::new(database, options.path.clone())),
-        cache,
-        dictionaries,
-        fresh: Default::default(),
-        unflushed: Arc::default(),
-        index: index_status,
-        head: AtomicU64::new(progress.head.seq.0),
-        disk: Mutex::new(disk),
-        sent_rows: SentRows::new(),
-        row_backlog: Default::default(),
-        health: Default::default(),
-        commits: CommitMetrics::default(),
-        load_time: LoadTime::default(),
-        has_foreign_rows: AtomicBool::new(false),
-        absent: Arc::new(Document::absent()),
-    };
-    *shared.fresh.write() = recovered.fresh;
-    shared.health.lock().recovered_entries = recovered.entries;
-
-    let (sender, queue) = mpsc::unbounded_channel();
-    let room_max = u32::try_from(options.queue_bytes_max).unwrap_or(u32::MAX);
-    let room = Arc::new(Semaphore::new(room_max as usize));
-    let shared = Arc::new(shared);
-    let writer = Writer {
-        shared: Arc::clone(&shared),
-        queue,
-        room: Arc::clone(&room),
-        clock,
-        deliver,
-        dirty_set: DirtySet::new(recovered.dirty, Arc::clone(&shared.unflushed), &progress, &options),
-        dirty_rows,
-        pending_rows: PendingRows::default(),
-        durable: Vec::new(),
-        broadcasts: Vec::new(),
-        progress,
-        names: NameCounts::new(options.shadow_names_max),
-        retention: Retention::new(&options),
-        encoder: RecordEncoder::default(),
-        trainer: DictionaryTrainer::default(),
-        index,
-        state: State::Writable,
-        healer: Healer::new(reopen),
-        log: Box::new(FileLog),
-        applied_position,
-        member: None,
-        node: None,
-        is_deciding: false,
-        options,
-    };
-    writer.report();
-    let inner = Inner {
-        shared,
-        queue: sender,
-        room,
-        room_max,
-        broadcast_room: Arc::new(Semaphore::new(BROADCAST_BYTES_MAX)),
-        writer: Mutex::new(None),
-        background: Default::default(),
-    };
-    Ok((Store { inner: Arc::new(inner) }, writer))
-}
-
-fn spawn<C: Send + 'static>(mut writer: Writer<C>) -> std::io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run())
 }
 
 impl<C: Send + 'static> Store<C> {

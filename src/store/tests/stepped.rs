@@ -14,7 +14,7 @@ use crate::{
     shadow::Timestamp,
     store::{
         CommitReport, MemberOptions, Moment, Outcome, QueuedCommand, State, Store, StoreError, StoreOptions,
-        database::Database, disk::FreeDisk, handle, writer::Writer,
+        database::Database, disk::FreeDisk, opening, writer::Writer,
     },
 };
 
@@ -60,7 +60,7 @@ impl Stepped {
         let (clock, ahead, sink) = (Arc::clone(&now), Arc::clone(&date_ahead), Arc::clone(&outcomes));
         let database = Database::open_backend(&options, disk.clone())?;
         let (again, same) = (options.clone(), disk.clone());
-        let (store, writer) = handle::assemble(
+        let (store, writer) = opening::assemble(
             database,
             Box::new(move || Database::open_backend(&again, same.clone())),
             FreeDisk::with_probe(Box::new(probe), options.free_disk_min),

@@ -38,7 +38,7 @@ use crate::{
             record::RecordEncoder,
         },
         store_clock::{Moment, Source, StoreClock},
-        writer::{CommitReport, Deliver, Writer},
+        writer::{CommitReport, Deliver, Message, Writer},
     },
 };
 
@@ -142,17 +142,15 @@ pub(super) fn assemble<C: Send + 'static>(
     *shared.fresh.write() = recovered.fresh;
     shared.health.lock().recovered_entries = recovered.entries;
 
-    let (sender, queue) = mpsc::unbounded_channel();
-    let room_max = u32::try_from(options.queue_bytes_max).unwrap_or(u32::MAX);
-    let room = Arc::new(Semaphore::new(room_max as usize));
     let shared = Arc::new(shared);
+    let (store, queue) = store(Arc::clone(&shared), options.queue_bytes_max);
     let writer = Writer {
-        shared: Arc::clone(&shared),
         queue,
-        room: Arc::clone(&room),
+        room: Arc::clone(&store.inner.room),
         clock,
         deliver,
         dirty_set: DirtySet::new(recovered.dirty, Arc::clone(&shared.unflushed), &progress, &options),
+        shared,
         dirty_rows,
         pending_rows: PendingRows::default(),
         durable: Vec::new(),
@@ -173,16 +171,26 @@ pub(super) fn assemble<C: Send + 'static>(
         options,
     };
     writer.report();
+    Ok((store, writer))
+}
+
+/// Returns the handle of a store whose queue has room for `queue_bytes_max`, and the end of the queue for its writer.
+fn store<C: Send + 'static>(
+    shared: Arc<Shared>,
+    queue_bytes_max: usize,
+) -> (Store<C>, mpsc::UnboundedReceiver<Message<C>>) {
+    let (sender, queue) = mpsc::unbounded_channel();
+    let room_max = u32::try_from(queue_bytes_max).unwrap_or(u32::MAX);
     let inner = Inner {
         shared,
         queue: sender,
-        room,
+        room: Arc::new(Semaphore::new(room_max as usize)),
         room_max,
         broadcast_room: Arc::new(Semaphore::new(BROADCAST_BYTES_MAX)),
         writer: Mutex::new(None),
         background: Default::default(),
     };
-    Ok((Store { inner: Arc::new(inner) }, writer))
+    (Store { inner: Arc::new(inner) }, queue)
 }
 
 fn spawn<C: Send + 'static>(mut writer: Writer<C>) -> std::io::Result<JoinHandle<()>> {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    Random, key,
+    Random, indexes, key,
     memory_log::{FaultyLog, MemoryLog, ReplicatedLog},
     model::{random_command, small_options},
     named, queued_by,
@@ -32,6 +32,18 @@ use crate::{
 pub(super) const NODES: usize = 3;
 const HISTORIES: u64 = 30;
 const STEPS: usize = 400;
+
+/// Paths with an index on every node, and searches and fields of them.
+const INDEXED: &str = "reported.* tags.nested.* desired.a.in shadow.name.b.reported.a";
+const QUERIES: [&str; 6] = [
+    "reported.a:>=3",
+    "reported.b:text*",
+    "reported.nested.a:[0 TO 100]",
+    "desired.a.in:array",
+    "tags.nested.z:<5",
+    "shadow.name.b.reported.a:>1",
+];
+const FIELDS: [&str; 3] = ["reported.a", "tags.nested.b", "shadow.name.b.reported.a"];
 
 /// Something that a node gave to its link.
 enum Sent {
@@ -140,6 +152,7 @@ impl Cluster {
         let log = FaultyLog::without_losses(Arc::new(Mutex::new(MemoryLog::default())), seed);
         let options = |node: usize| StoreOptions {
             shadow_names_max: 2,
+            indexed: indexes::declared(INDEXED),
             lag_entries_max: 10 + 20 * node as u64,
             // In every other history, old changes leave the journal.
             journal_bytes_max: if seed.is_multiple_of(2) { 3000 } else { 1 << 20 },
@@ -358,6 +371,7 @@ impl Cluster {
         let (options, incarnation, record_bytes_max) = (options.clone(), incarnation + 1, *record_bytes_max);
         let disk = SimDisk::new(image, Stop::Never);
         self.nodes[node] = Node::open(node, disk, &options, record_bytes_max, incarnation);
+        self.check_index(node, &format!("node {node} after a start"));
     }
 
     /// Lets the disk of `node` fail soon, or work again. A node opens its store again at most once, since it waits the longer the
@@ -412,9 +426,19 @@ impl Cluster {
         assert!(waiting.iter().all(BTreeSet::is_empty), "not answered: {waiting:?}");
     }
 
-    /// Lets all nodes read the log to its end while nobody decides, then flush.
-    fn finish(&mut self) {
+    /// Compares the index of `node` with its documents. Returns the number of searches for which it was used.
+    fn check_index(&self, node: usize, about: &str) -> usize {
+        let stepped = &self.nodes[node].stepped;
+        let of_device = |device| [key(device), named(device, "a"), named(device, "b"), named(device, "c")];
+        let keys: Vec<_> = ["d1", "d2", "d3"].into_iter().flat_map(of_device).collect();
+        indexes::check_entries(stepped, about);
+        indexes::check_answers(stepped, &keys, (&QUERIES, &FIELDS), about)
+    }
+
+    /// Lets all nodes read the log to its end while nobody decides, then flush and build their indexes.
+    fn finish(&mut self, about: &str) {
         for node in 0..NODES {
+            let about = format!("{about}: node {node}");
             loop {
                 let last = self.log.log.lock().last();
                 if self.nodes[node].next_record > last {
@@ -425,7 +449,12 @@ impl Cluster {
                 self.nodes[node].next_record += 1;
                 self.event(node, LogEvent::Record { number, record, permit: None });
             }
+            self.check_index(node, &about);
             self.nodes[node].stepped.idle();
+            while self.nodes[node].stepped.writer.index_has_work() {
+                self.nodes[node].stepped.step();
+            }
+            assert_eq!(self.check_index(node, &about), QUERIES.len() + FIELDS.len(), "{about}: its index is used");
         }
     }
 
@@ -481,7 +510,7 @@ fn nodes_agree_and_every_request_is_answered_once() {
         let mut cluster = Cluster::open(seed);
         (0..STEPS).for_each(|_| cluster.step());
         cluster.settle();
-        cluster.finish();
+        cluster.finish(&about);
         changed += cluster.compare(&about);
         claims += cluster.nodes[0].stepped.store.health().member.unwrap().epoch;
         let answers = || cluster.requests.values().filter_map(|request| request.answer.as_ref());

@@ -149,11 +149,14 @@ pub(super) fn declared(text: &str) -> Arc<IndexedPaths> {
     Arc::new(IndexedPaths::new(text.split_whitespace().map(|path| path.parse().unwrap()).collect()))
 }
 
-/// The newest state of all devices, from whole documents.
-fn newest(stepped: &Stepped) -> BTreeMap<DeviceId, Device> {
-    let keys: Vec<_> = DEVICES.iter().flat_map(|device| [key(device), named(device, "cfg")]).collect();
+fn all_keys() -> Vec<ShadowKey> {
+    DEVICES.iter().flat_map(|device| [key(device), named(device, "cfg")]).collect()
+}
+
+/// The newest state of the devices with the shadows `keys`, from whole documents.
+fn newest(stepped: &Stepped, keys: &[ShadowKey]) -> BTreeMap<DeviceId, Device> {
     let mut devices = BTreeMap::new();
-    for (key, document) in keys.iter().zip(scanned_documents(&stepped.store, &keys)) {
+    for (key, document) in keys.iter().zip(scanned_documents(&stepped.store, keys)) {
         let Some(document) = document else { continue };
         let device = devices.entry(key.device.clone()).or_insert_with(|| Device::new(key.device.clone()));
         device.shadow_count += 1;
@@ -234,7 +237,7 @@ pub(super) fn check_entries(stepped: &Stepped, about: &str) {
 
 /// Compares the searches of the index with naive ones. Returns the number of those for which it was used.
 fn check_searches(stepped: &Stepped, random: &mut Random, about: &str) -> usize {
-    let (devices, mut used) = (newest(stepped), 0);
+    let (devices, mut used) = (newest(stepped, &all_keys()), 0);
     for text in QUERIES {
         let query: Query = text.parse().unwrap();
         let lookups = query.lookups();
@@ -275,6 +278,31 @@ fn check_searches(stepped: &Stepped, random: &mut Random, about: &str) -> usize 
         used += usize::from(check_aggregates(stepped, &devices, &field.parse().unwrap(), about));
     }
     used
+}
+
+/// Compares searches by the index, and aggregates of `fields`, with those of a scan of all shadows, which are `keys`. Returns the
+/// number of those for which it was used.
+pub(super) fn check_answers(
+    stepped: &Stepped,
+    keys: &[ShadowKey],
+    (queries, fields): (&[&str], &[&str]),
+    about: &str,
+) -> usize {
+    let (devices, mut used) = (newest(stepped, keys), 0);
+    for text in queries {
+        let query: Query = text.parse().unwrap();
+        let Some(Proposed { devices: proposed, .. }) = propose(&stepped.store, text, None, None).unwrap() else {
+            continue;
+        };
+        let by_index: Vec<_> = proposed.iter().filter_map(|id| devices.get(id)).collect();
+        let found = by_index.into_iter().filter(|device| query.matches(device, Timestamp(0)));
+        let expected = devices.values().filter(|device| query.matches(device, Timestamp(0)));
+        let ids = |device: &Device| device.id.clone();
+        assert_eq!(found.map(ids).collect::<Vec<_>>(), expected.map(ids).collect::<Vec<_>>(), "{about}: {text}");
+        used += 1;
+    }
+    let is_used = |field: &&&str| check_aggregates(stepped, &devices, &field.parse().unwrap(), about);
+    used + fields.iter().filter(is_used).count()
 }
 
 /// Compares aggregates by the index with naive ones.

@@ -141,7 +141,6 @@ pub(super) fn assemble<C: Send + 'static>(
     };
     *shared.fresh.write() = recovered.fresh;
     shared.health.lock().recovered_entries = recovered.entries;
-
     let shared = Arc::new(shared);
     let (store, queue) = store(Arc::clone(&shared), options.queue_bytes_max);
     let writer = Writer {

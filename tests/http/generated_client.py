@@ -152,6 +152,7 @@ assert call("get_health") == "ok"
 assert call("get_readiness") == "ready\n"
 assert "umbra_" in call("get_metrics")
 assert call("take_backup").payload.read()
+assert call("get_cluster", status=404).error == "not-found"
 assert call("get_principal", call("get_session").principal).work_per_second > 0
 assert call("end_connections", "nobody").sessions == 0
 assert call("purge_shadows", pattern="lamp*", dry_run=True).purged == 0

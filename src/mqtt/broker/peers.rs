@@ -9,14 +9,15 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::{Buf, BufMut, Bytes};
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::timeout,
 };
 
 use crate::{
@@ -44,6 +45,9 @@ const MESSAGE_BYTES_MAX: usize = BROADCAST_BYTES_MAX / 4 * 3;
 
 const OPENED: u8 = b'o';
 const PUBLISHED: u8 = b'p';
+
+/// The longest wait of a connection for the log.
+const OPENING_WAIT: Duration = Duration::from_secs(2);
 
 /// The number of no session.
 const NO_SESSION: u64 = u64::MAX;
@@ -172,8 +176,9 @@ impl Broker {
         self.service.broadcast(bytes, Some(Box::new(on_applied)), permit);
     }
 
-    /// Ends the session of `key` at all other nodes.
-    pub(in crate::mqtt) fn opened(&self, key: &SessionKey) {
+    /// Ends the session of `key` at all other nodes. Waits until the log has that, or for some time: so a client that was
+    /// accepted here and then connects elsewhere is the later one there. Without a log, clients may still connect.
+    pub(in crate::mqtt) async fn opened(&self, key: &SessionKey) {
         let Some(peers) = self.peers.get() else { return };
         let mut bytes = vec![OPENED];
         bytes.put_u64(peers.node);
@@ -185,7 +190,12 @@ impl Broker {
             return;
         };
         *peers.opening.lock().entry(key.clone()).or_default() += 1;
-        self.service.broadcast(bytes.into(), None, permit);
+        let (applied, is_applied) = oneshot::channel();
+        let on_applied = move || {
+            let _nobody_waits_any_more = applied.send(());
+        };
+        self.service.broadcast(bytes.into(), Some(Box::new(on_applied)), permit);
+        let _goes_on_without = timeout(OPENING_WAIT, is_applied).await;
     }
 
     /// Receives a message over the bus.

@@ -240,7 +240,7 @@ async fn attach(arrival: &Arrival<'_>, broker: &Arc<Broker>) -> Result<Attached,
     let refusal = match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
         Ok(Ok(attached)) => {
             broker.router.narrow_session_again(attached.client.outbox.id()); // its rights may differ from before
-            broker.opened(arrival.key);
+            broker.opened(arrival.key).await;
             return Ok(attached);
         }
         Ok(Err(NotAttached { refusal, ended })) => {

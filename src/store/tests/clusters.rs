@@ -30,7 +30,7 @@ use crate::{
 };
 
 pub(super) const NODES: usize = 3;
-const HISTORIES: u64 = 30;
+const HISTORIES: u64 = 100;
 const STEPS: usize = 400;
 
 /// Paths with an index on every node, and searches and fields of them.

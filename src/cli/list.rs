@@ -26,6 +26,13 @@ pub(super) struct List {
     /// Only devices with (true) or without (false) a difference between desired and reported state.
     #[arg(long, value_name = "BOOL")]
     drift: Option<bool>,
+    #[command(flatten)]
+    entries: EntriesArgs,
+}
+
+/// The number and form of the entries that a command prints, and the server.
+#[derive(Debug, Args)]
+pub(super) struct EntriesArgs {
     /// Maximum number of entries.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -54,20 +61,31 @@ pub(super) struct History {
     server: ContextArgs,
 }
 
+impl EntriesArgs {
+    /// Returns a client of the server.
+    pub(super) fn http_client(&self) -> Result<HttpClient, CommandFailure> {
+        http_client(&self.server)
+    }
+
+    /// Prints `entries`, each on one line.
+    pub(super) async fn print(&self, entries: Pages<Value>, line: fn(&Value) -> String) -> Exit {
+        print_entries(entries, self.limit.unwrap_or(usize::MAX), self.json, line).await
+    }
+}
+
 impl List {
     pub(super) async fn run(self) -> Exit {
-        let http = match http_client(&self.server) {
+        let http = match self.entries.http_client() {
             Ok(http) => http,
             Err(failure) => return complain(&failure, failure.exit),
         };
-        let limit = self.limit.unwrap_or(usize::MAX);
         match &self.device {
             None => {
                 let mut query = DeviceQuery::new();
                 (query.prefix, query.connected, query.drift) = (self.prefix, self.connected, self.drift);
-                print_entries(http.devices(&query).raw(), limit, self.json, device_line).await
+                self.entries.print(http.devices(&query).raw(), device_line).await
             }
-            Some(device) => print_entries(http.shadows(device).raw(), limit, self.json, shadow_line).await,
+            Some(device) => self.entries.print(http.shadows(device).raw(), shadow_line).await,
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Exit,
     connect_args::{CommandFailure, ContextArgs},
-    list::{http_client, print_entries},
+    list::{EntriesArgs, http_client},
     output::{complain, print, printable},
 };
 
@@ -28,14 +28,8 @@ enum Command {
 /// List the named queries in the order of their names.
 #[derive(Debug, Args)]
 struct List {
-    /// Maximum number of entries.
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
-    /// Print one JSON object per line, as the server sent it.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    server: ContextArgs,
+    entries: EntriesArgs,
 }
 
 /// Print one named query as JSON.
@@ -82,8 +76,8 @@ impl Queries {
 
 impl List {
     async fn run(self) -> Result<Exit, CommandFailure> {
-        let queries = http_client(&self.server)?.queries();
-        Ok(print_entries(queries.raw(), self.limit.unwrap_or(usize::MAX), self.json, query_line).await)
+        let queries = self.entries.http_client()?.queries();
+        Ok(self.entries.print(queries.raw(), query_line).await)
     }
 }
 

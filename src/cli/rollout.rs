@@ -14,7 +14,7 @@ use self::{
 use super::{
     Exit,
     connect_args::{CommandFailure, ContextArgs},
-    list::{http_client, print_entries},
+    list::{EntriesArgs, http_client},
     output::{complain, print},
 };
 
@@ -64,14 +64,8 @@ struct List {
     /// Only rollouts in this state, such as running.
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
-    /// Maximum number of entries.
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
-    /// Print one JSON object per line, as the server sent it.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    server: ContextArgs,
+    entries: EntriesArgs,
 }
 
 /// Print one rollout as JSON.
@@ -89,14 +83,8 @@ struct Devices {
     /// Only devices in this state, such as timed-out.
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
-    /// Maximum number of entries.
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
-    /// Print one JSON object per line, as the server sent it.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    server: ContextArgs,
+    entries: EntriesArgs,
 }
 
 /// Show the progress of a rollout until it has ended: a bar on a terminal, else a line of JSON for each change.
@@ -180,15 +168,15 @@ impl Create {
 
 impl List {
     async fn run(self) -> Result<Exit, CommandFailure> {
-        let rollouts = http_client(&self.server)?.rollouts(self.state.as_deref());
-        Ok(print_entries(rollouts.raw(), self.limit.unwrap_or(usize::MAX), self.json, rollout_line).await)
+        let rollouts = self.entries.http_client()?.rollouts(self.state.as_deref());
+        Ok(self.entries.print(rollouts.raw(), rollout_line).await)
     }
 }
 
 impl Devices {
     async fn run(self) -> Result<Exit, CommandFailure> {
-        let devices = http_client(&self.server)?.rollout_devices(&self.id, self.state.as_deref());
-        Ok(print_entries(devices.raw(), self.limit.unwrap_or(usize::MAX), self.json, device_line).await)
+        let devices = self.entries.http_client()?.rollout_devices(&self.id, self.state.as_deref());
+        Ok(self.entries.print(devices.raw(), device_line).await)
     }
 }
 

@@ -2,12 +2,12 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use umbra_client::{HttpClient, SessionQuery};
+use umbra_client::SessionQuery;
 
 use super::{
     Exit,
     connect_args::{CommandFailure, ContextArgs},
-    list::print_entries,
+    list::{EntriesArgs, http_client},
     output::{complain, print},
 };
 
@@ -34,14 +34,8 @@ struct List {
     /// Only sessions that are connected (true) or not (false).
     #[arg(long, value_name = "BOOL")]
     connected: Option<bool>,
-    /// Maximum number of entries.
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
-    /// Print one JSON object per line, as the server sent it.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    server: ContextArgs,
+    entries: EntriesArgs,
 }
 
 /// Print one session as JSON, with its filters.
@@ -83,11 +77,10 @@ impl Sessions {
 
 impl List {
     async fn run(self) -> Result<Exit, CommandFailure> {
-        let http = http_client(&self.server)?;
+        let http = self.entries.http_client()?;
         let mut query = SessionQuery::new();
         (query.prefix, query.connected) = (self.prefix, self.connected);
-        let limit = self.limit.unwrap_or(usize::MAX);
-        Ok(print_entries(http.sessions(&query).raw(), limit, self.json, session_line).await)
+        Ok(self.entries.print(http.sessions(&query).raw(), session_line).await)
     }
 }
 
@@ -107,10 +100,6 @@ impl End {
         ended.map_err(|error| CommandFailure::http(&error))?;
         Ok(print(&json!({ "principal": principal, "client": client, "ended": true })))
     }
-}
-
-fn http_client(server: &ContextArgs) -> Result<HttpClient, CommandFailure> {
-    Ok(server.resolve()?.http_client()?)
 }
 
 fn session_line(session: &Value) -> String {

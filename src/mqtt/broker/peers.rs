@@ -28,8 +28,8 @@ use crate::{
         broker::{
             Broker,
             durable::{
-                message_row::{self, Now},
-                retained_row,
+                message_row::Now,
+                retained_row::{self, RestoredRetained},
             },
             outbox::SessionId,
             router::DeliveryKind,
@@ -92,31 +92,18 @@ impl PeerMessage {
     fn decode(mut bytes: Bytes, now: Now) -> Option<Self> {
         let (kind, node, from) =
             (bytes.try_get_u8().ok()?, bytes.try_get_u64().ok()?, SessionId(bytes.try_get_u64().ok()?));
-        let name = text(&mut bytes)?;
         match kind {
             OPENED => {
-                let client_id = text(&mut bytes)?;
-                let key = SessionKey { principal: Principal::of_known(&name), client_id };
-                Some(Self::Opened { node, key })
+                let principal = Principal::of_known(&retained_row::text(&mut bytes)?);
+                Some(Self::Opened { node, key: SessionKey { principal, client_id: retained_row::text(&mut bytes)? } })
             }
             PUBLISHED => {
-                let message = Box::new(message_row::read(bytes, now)?.message);
-                Some(Self::Published { node, from, by: name, message })
+                let RestoredRetained { message, by } = retained_row::read(bytes, now)?;
+                Some(Self::Published { node, from, by, message: Box::new(message.message) })
             }
             _ => None,
         }
     }
-}
-
-fn put_text(text: &str, out: &mut Vec<u8>) {
-    out.put_u32(u32::try_from(text.len()).unwrap_or_default());
-    out.put_slice(text.as_bytes());
-}
-
-fn text(bytes: &mut Bytes) -> Option<Arc<str>> {
-    let length = bytes.try_get_u32().ok()? as usize;
-    let text = if length <= bytes.len() { bytes.split_to(length) } else { return None };
-    std::str::from_utf8(&text).ok().map(Into::into)
 }
 
 impl Broker {
@@ -183,8 +170,8 @@ impl Broker {
         let mut bytes = vec![OPENED];
         bytes.put_u64(peers.node);
         bytes.put_u64(NO_SESSION);
-        put_text(key.principal.name(), &mut bytes);
-        put_text(&key.client_id, &mut bytes);
+        retained_row::put_text(key.principal.name(), &mut bytes);
+        retained_row::put_text(&key.client_id, &mut bytes);
         let Some(permit) = self.service.reserve_broadcast(bytes.len()) else {
             tracing::warn!(client = %key.client_id, "too many connections wait for the log: an earlier session may go on");
             return;
@@ -255,19 +242,19 @@ fn encode_message(node: u64, from: Option<SessionId>, message: &Arc<Message>, by
     bytes.push(PUBLISHED);
     bytes.put_u64(node);
     bytes.put_u64(from.map_or(NO_SESSION, |from| from.0));
-    put_text(by.name(), &mut bytes);
-    message_row::put(message, now, &mut bytes);
+    retained_row::put_value(message, by.name(), now, &mut bytes);
     bytes.into()
 }
 
 /// Returns the edit of the row of a retained message that is broadcast as `bytes`.
 pub fn row_of(bytes: &Bytes) -> Option<RowEdit> {
-    let value = bytes.get(HEAD_BYTES..).filter(|_| bytes.first() == Some(&PUBLISHED))?;
     let now = Now { date_ms: 0, instant: Instant::now() };
-    let message = retained_row::read(Bytes::copy_from_slice(value), now)?.message.message;
-    let (topic, value) = (message.topic.as_str(), bytes.slice(HEAD_BYTES..));
-    let clears = message.payload.is_empty() || message.is_momentary();
-    Some(if clears { retained_row::remove(topic) } else { retained_row::of_value(topic, value) })
+    let Some(PeerMessage::Published { message, .. }) = PeerMessage::decode(bytes.clone(), now) else { return None };
+    let topic = message.topic.as_str();
+    Some(match message.clears_topic() {
+        true => retained_row::remove(topic),
+        false => retained_row::of_value(topic, bytes.slice(HEAD_BYTES..)),
+    })
 }
 
 /// The bytes before the value of the row: the kind, the node and the session.

@@ -133,6 +133,13 @@ impl Message {
         self.properties.as_ref().is_some_and(|properties| properties.message_expiry == Some(0))
     }
 
+    /// Returns true if the message, sent to be retained, clears its topic [MQTT-3.3.1-6], [MQTT-3.3.1-7]; one that expires at
+    /// once replaces the former one all the same.
+    #[must_use]
+    pub fn clears_topic(&self) -> bool {
+        self.payload.is_empty() || self.is_momentary()
+    }
+
     /// Returns the bytes of topic, payload and properties, which the limits of queues count.
     #[must_use]
     pub fn weight(&self) -> usize {

@@ -26,14 +26,18 @@ pub(in crate::mqtt) struct RestoredRetained {
 /// Returns the edit that retains `message`, published by `by`.
 pub(in crate::mqtt) fn put(message: &Arc<Message>, by: &str, now: Now) -> RowEdit {
     let mut value = Vec::with_capacity(64 + message.weight());
-    // A name has at most 128 bytes, that of an anonymous client as many as a client id.
-    value.put_u32(u32::try_from(by.len()).unwrap_or_default());
-    value.put_slice(by.as_bytes());
-    message_row::put(message, now, &mut value);
-    RowEdit::Put(key(message.topic.as_str()), value.into())
+    put_value(message, by, now, &mut value);
+    of_value(message.topic.as_str(), value.into())
 }
 
-/// Returns the edit that sets the value of the row of `topic`, as [`put`] makes it.
+/// Appends the value of the row of `message`, published by `by`.
+pub(in crate::mqtt) fn put_value(message: &Arc<Message>, by: &str, now: Now, out: &mut Vec<u8>) {
+    // A name has at most 128 bytes, that of an anonymous client as many as a client id.
+    put_text(by, out);
+    message_row::put(message, now, out);
+}
+
+/// Returns the edit that sets the value of the row of `topic`, as [`put_value`] makes it.
 pub(in crate::mqtt) fn of_value(topic: &str, value: Bytes) -> RowEdit {
     RowEdit::Put(key(topic), value)
 }
@@ -45,10 +49,21 @@ pub(in crate::mqtt) fn remove(topic: &str) -> RowEdit {
 
 /// Reads a row; `None` if it is damaged.
 pub(in crate::mqtt) fn read(mut value: Bytes, now: Now) -> Option<RestoredRetained> {
-    let length = value.try_get_u32().ok()? as usize;
-    let by = if length <= value.len() { value.split_to(length) } else { return None };
-    let by = std::str::from_utf8(&by).ok()?.into();
+    let by = text(&mut value)?;
     Some(RestoredRetained { message: message_row::read(value, now)?, by })
+}
+
+/// Appends a text with its length.
+pub(in crate::mqtt) fn put_text(text: &str, out: &mut Vec<u8>) {
+    out.put_u32(u32::try_from(text.len()).unwrap_or_default());
+    out.put_slice(text.as_bytes());
+}
+
+/// Takes a text that [`put_text`] appended; `None` if it is damaged.
+pub(in crate::mqtt) fn text(bytes: &mut Bytes) -> Option<Arc<str>> {
+    let length = bytes.try_get_u32().ok()? as usize;
+    let text = if length <= bytes.len() { bytes.split_to(length) } else { return None };
+    std::str::from_utf8(&text).ok().map(Into::into)
 }
 
 fn key(topic: &str) -> RowKey {

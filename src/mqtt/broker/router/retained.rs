@@ -85,8 +85,7 @@ impl Retained {
 
     /// Returns true if `message` is the retained message of its topic.
     pub(super) fn holds(&self, message: &Arc<Message>) -> bool {
-        let key = message.topic.as_str().replace('/', SEPARATOR);
-        self.messages.get(key.as_str()).is_some_and(|kept| Arc::ptr_eq(&kept.message, message))
+        self.messages.get(&key(message)).is_some_and(|kept| Arc::ptr_eq(&kept.message, message))
     }
 
     /// Stores `message`, published by `by`, in place of the topic's previous one. An empty message removes that one.
@@ -101,9 +100,8 @@ impl Retained {
         now: Instant,
     ) -> Result<(), QuotaKind> {
         self.expire(now);
-        let key: Key = message.topic.as_str().replace('/', SEPARATOR).into();
-        // [MQTT-3.3.1-6], [MQTT-3.3.1-7]; a message that expires at once replaces the previous one all the same.
-        if message.payload.is_empty() || message.is_momentary() {
+        let key = key(message);
+        if message.clears_topic() {
             if self.remove(&key) {
                 self.recorder.write(vec![retained_row::remove(message.topic.as_str())]);
             }
@@ -126,9 +124,8 @@ impl Retained {
 
     /// Stores a message of a cluster, whose row is written with the record of the log; an empty one clears the topic.
     pub(super) fn share(&mut self, message: &Arc<Message>, date_ms: u64, by: Arc<PrincipalQuota>) {
-        if message.payload.is_empty() || message.is_momentary() {
-            let key: Key = message.topic.as_str().replace('/', SEPARATOR).into();
-            self.remove(&key);
+        if message.clears_topic() {
+            self.remove(&key(message));
         } else {
             self.restore(message.clone(), date_ms, by);
         }
@@ -140,7 +137,7 @@ impl Retained {
     ///
     /// The quota that the message would exceed.
     pub(super) fn check(&mut self, message: &Message, by: &Arc<PrincipalQuota>, now: Instant) -> Result<(), QuotaKind> {
-        if message.payload.is_empty() || message.is_momentary() {
+        if message.clears_topic() {
             return Ok(());
         }
         self.recorder.check()?;
@@ -154,7 +151,7 @@ impl Retained {
 
     /// Stores a message that a row of the store has, published by the principal with the quota `by`.
     pub(super) fn restore(&mut self, message: Arc<Message>, date_ms: u64, by: Arc<PrincipalQuota>) {
-        let key: Key = message.topic.as_str().replace('/', SEPARATOR).into();
+        let key = key(&message);
         let charge = Charge::new(by, cost(&message));
         self.insert(key, message, date_ms, charge);
     }
@@ -280,6 +277,11 @@ impl Retained {
         }
         removed > 0
     }
+}
+
+/// Returns the key of the topic of `message`.
+fn key(message: &Message) -> Key {
+    message.topic.as_str().replace('/', SEPARATOR).into()
 }
 
 /// Returns the bytes that a message counts for.

@@ -8,7 +8,7 @@ use crate::store::{
     codec::DecodeError,
     replication::{
         batch_record::BatchRecord,
-        record::{Claim, Epoch, LogPosition, LogRecord, NodeId, RecordContent, ShardId},
+        record::{self, Claim, Epoch, LogPosition, LogRecord, NodeId, RecordContent, ShardId},
     },
     schema::JournalPosition,
 };
@@ -70,7 +70,14 @@ pub(in crate::store) enum ChainError {
 }
 
 impl Chain {
+    /// Returns the encoded record that would follow, with `content` in `epoch`.
+    pub(in crate::store) fn encode_next(&self, epoch: Epoch, content: &RecordContent) -> Vec<u8> {
+        let LogPosition { number, digest } = self.position;
+        record::encode((self.shard, epoch, number + 1), digest, content)
+    }
+
     /// Returns the record that would follow, with `content` in `epoch`.
+    #[cfg(test)]
     pub(in crate::store) fn next(&self, epoch: Epoch, content: RecordContent) -> LogRecord {
         let LogPosition { number, digest } = self.position;
         LogRecord { shard: self.shard, epoch, number: number + 1, previous: digest, content }

@@ -448,7 +448,10 @@ impl<C> Member<C> {
         let is_change = result.as_ref().is_ok_and(|applied| applied.seq.is_some());
         if client.is_some() || is_change {
             let is_accepted = result.is_ok();
-            let context = client.map(|(queued, permit)| self.held.add(queued, permit, is_accepted));
+            let context = client.map(|(QueuedCommand { mut envelope, context }, permit)| {
+                self.held.add(&mut envelope, permit, is_accepted);
+                context
+            });
             self.held.outcomes.push(Outcome { envelope, context, result, against });
         }
     }

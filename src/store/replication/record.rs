@@ -96,35 +96,45 @@ impl LogPosition {
     }
 }
 
+/// Returns the encoded record `number`, which follows the one with the digest `previous`.
+pub(in crate::store) fn encode(
+    (shard, epoch, number): (ShardId, Epoch, u64),
+    previous: RecordDigest,
+    content: &RecordContent,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    frame::begin(&mut out);
+    put_u64(&mut out, RECORD_FORMAT);
+    put_u64(&mut out, shard.0);
+    put_u64(&mut out, epoch.0);
+    put_u64(&mut out, number);
+    out.extend_from_slice(&previous.0);
+    match content {
+        RecordContent::Claim(Claim { node, incarnation }, journal) => {
+            out.push(CLAIM);
+            put_u64(&mut out, node.0);
+            put_u64(&mut out, *incarnation);
+            put_u64(&mut out, journal.seq.0);
+            put_u64(&mut out, journal.bytes);
+        }
+        RecordContent::Batch(batch) => {
+            out.push(BATCH);
+            batch.put(&mut out);
+        }
+        RecordContent::NodeGone(node) => {
+            out.push(NODE_GONE);
+            put_u64(&mut out, node.0);
+        }
+    }
+    frame::finish(&mut out, LOG, &number.to_le_bytes());
+    out
+}
+
 impl LogRecord {
     /// Returns the encoded record.
+    #[cfg(test)]
     pub(in crate::store) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(512);
-        frame::begin(&mut out);
-        put_u64(&mut out, RECORD_FORMAT);
-        put_u64(&mut out, self.shard.0);
-        put_u64(&mut out, self.epoch.0);
-        put_u64(&mut out, self.number);
-        out.extend_from_slice(&self.previous.0);
-        match &self.content {
-            RecordContent::Claim(Claim { node, incarnation }, journal) => {
-                out.push(CLAIM);
-                put_u64(&mut out, node.0);
-                put_u64(&mut out, *incarnation);
-                put_u64(&mut out, journal.seq.0);
-                put_u64(&mut out, journal.bytes);
-            }
-            RecordContent::Batch(batch) => {
-                out.push(BATCH);
-                batch.put(&mut out);
-            }
-            RecordContent::NodeGone(node) => {
-                out.push(NODE_GONE);
-                put_u64(&mut out, node.0);
-            }
-        }
-        frame::finish(&mut out, LOG, &self.number.to_le_bytes());
-        out
+        encode((self.shard, self.epoch, self.number), self.previous, &self.content)
     }
 
     /// Decodes the record found at `number`.

@@ -145,27 +145,26 @@ impl Replica {
     pub(in crate::store) fn claim(&mut self, journal: JournalPosition) -> Option<Action> {
         let epoch = Epoch(self.chain.epoch.0 + 1);
         (self.duty == Duty::Following)
-            .then(|| self.append(epoch, RecordContent::Claim(self.claim, journal), usize::MAX))
+            .then(|| self.append(epoch, &RecordContent::Claim(self.claim, journal), usize::MAX))
             .flatten()
     }
 
     /// Appends a record that was decided in the present state; `None` unless this node decides, nothing is under way, and the
     /// record has at most `bytes_max`.
-    pub(in crate::store) fn propose(&mut self, content: RecordContent, bytes_max: usize) -> Option<Action> {
+    pub(in crate::store) fn propose(&mut self, content: &RecordContent, bytes_max: usize) -> Option<Action> {
         (self.duty == Duty::Deciding).then(|| self.append(self.chain.epoch, content, bytes_max)).flatten()
     }
 
-    fn append(&mut self, epoch: Epoch, content: RecordContent, bytes_max: usize) -> Option<Action> {
+    fn append(&mut self, epoch: Epoch, content: &RecordContent, bytes_max: usize) -> Option<Action> {
         if self.pending.is_some() {
             return None;
         }
-        let record = self.chain.next(epoch, content);
-        let encoded = record.encode();
+        let encoded = self.chain.encode_next(epoch, content);
         if encoded.len() > bytes_max {
             return None;
         }
         self.own = Some(encoded.into());
-        self.pending = Some(Pending::Append(record.number));
+        self.pending = Some(Pending::Append(self.chain.position.number + 1));
         self.action()
     }
 

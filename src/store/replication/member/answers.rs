@@ -74,9 +74,9 @@ impl<C> ReplayedRequests for Answers<'_, C> {
             disposition: Disposition::Applied,
         };
         let (envelope, context) = match self.member.client(request) {
-            Some((queued, permit)) => {
-                let envelope = Envelope { command, ..queued.envelope.clone() };
-                (envelope, Some(self.member.held.add(queued, permit, true)))
+            Some((QueuedCommand { mut envelope, context }, permit)) => {
+                self.member.held.add(&mut envelope, permit, true);
+                (Envelope { command, ..envelope }, Some(context))
             }
             None => {
                 // The rights of the author were checked by its node; events are cut for their readers.
@@ -100,10 +100,10 @@ impl<C> ReplayedRequests for Answers<'_, C> {
             return;
         }
         let Some((queued, permit)) = self.member.client(request) else { return };
-        let mut envelope = queued.envelope.clone();
+        let QueuedCommand { mut envelope, context: client } = queued;
+        self.member.held.add(&mut envelope, permit, is_accepted);
         let (result, against) = changes.decide_again(&mut envelope, context, is_accepted);
-        let client = Some(self.member.held.add(queued, permit, is_accepted));
-        self.member.held.outcomes.push(Outcome { envelope, context: client, result, against });
+        self.member.held.outcomes.push(Outcome { envelope, context: Some(client), result, against });
     }
 
     fn broadcast(&mut self, request: RequestNumber, bytes: Bytes) {
@@ -123,13 +123,12 @@ impl<C> Answered<C> {
         !self.rows.is_empty() || !self.broadcasts.is_empty()
     }
 
-    /// Adds the queue bytes of a request, and its row if it `is_accepted`. Returns its client.
-    pub(super) fn add(&mut self, queued: QueuedCommand<C>, permit: OwnedSemaphorePermit, is_accepted: bool) -> C {
-        self.rows.extend(queued.envelope.row.filter(|_| is_accepted));
+    /// Adds the queue bytes of a request, and its row if it `is_accepted`.
+    pub(super) fn add(&mut self, envelope: &mut Envelope, permit: OwnedSemaphorePermit, is_accepted: bool) {
+        self.rows.extend(envelope.row.take().filter(|_| is_accepted));
         match &mut self.permit {
             Some(all) => all.merge(permit),
             None => self.permit = Some(permit),
         }
-        queued.context
     }
 }

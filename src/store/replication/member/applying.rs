@@ -196,10 +196,14 @@ impl<C> Writer<C> {
     fn expire(&mut self, member: &mut Member<C>) {
         let mut expired = Answered::default();
         let before = if member.latched.is_some() { Duration::MAX } else { member.now.saturating_sub(ANSWER_WITHIN) };
-        while let Some((queued, permit)) = member.own.expired(before) {
-            let QueuedCommand { envelope, context } = queued;
-            let context = Some(expired.add(QueuedCommand { envelope: envelope.clone(), context }, permit, false));
-            expired.outcomes.push(Outcome { envelope, context, result: Err(Rejection::OutcomeUnknown), against: None });
+        while let Some((QueuedCommand { mut envelope, context }, permit)) = member.own.expired(before) {
+            expired.add(&mut envelope, permit, false);
+            expired.outcomes.push(Outcome {
+                envelope,
+                context: Some(context),
+                result: Err(Rejection::OutcomeUnknown),
+                against: None,
+            });
         }
         self.deliver(expired.outcomes, QueueReservation::of(expired.permit));
     }

@@ -1,6 +1,6 @@
 //! A member that decides: it claims when nobody does, decides requests, and appends their records.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use crate::{
     shadow::Rejection,
@@ -124,11 +124,15 @@ impl<C> Writer<C> {
     fn append_decided(
         &mut self,
         member: &mut Member<C>,
-        changes: Changes,
+        mut changes: Changes,
         outcomes: Vec<Outcome<RequestNumber>>,
     ) -> Result<(), Vec<Outcome<RequestNumber>>> {
-        let content = RecordContent::Batch(Box::new(changes.record.clone()));
-        let Some(action) = member.replica.propose(content, member.record_bytes_max) else { return Err(outcomes) };
+        let content = RecordContent::Batch(Box::new(mem::take(&mut changes.record)));
+        let action = member.replica.propose(&content, member.record_bytes_max);
+        if let RecordContent::Batch(record) = content {
+            changes.record = *record;
+        }
+        let Some(action) = action else { return Err(outcomes) };
         member.last_append = member.now;
         if let Action::Append { expected, .. } = &action {
             member.decided = Some(DecidedBatch { number: expected + 1, changes, outcomes });

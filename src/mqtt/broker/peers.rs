@@ -47,7 +47,7 @@ const OPENED: u8 = b'o';
 const PUBLISHED: u8 = b'p';
 
 /// The longest wait of a connection for the log.
-const OPENING_WAIT: Duration = Duration::from_secs(2);
+const OPENING_WAIT: Duration = Duration::from_secs(5);
 
 /// The number of no session.
 const NO_SESSION: u64 = u64::MAX;
@@ -57,11 +57,25 @@ pub(in crate::mqtt) struct Peers {
     node: u64,
     /// Passes bytes to the other nodes; false if too many wait.
     send: Box<dyn Fn(Bytes) -> bool + Send + Sync>,
-    /// The openings of this node that are not in the log yet, with their number.
-    opening: Mutex<HashMap<SessionKey, usize>>,
+    /// The openings of this node that are not in the log yet.
+    opening: Mutex<HashMap<SessionKey, PendingOpenings>>,
     /// Bytes of retained messages that may wait for the log. Openings have the rest of the memory for broadcasts.
     message_room: Arc<Semaphore>,
     runtime: Handle,
+}
+
+/// The openings of one session that are under way at this node.
+#[derive(Default)]
+struct PendingOpenings {
+    count: usize,
+    /// The client has opened a session at another node since, so that must end the one here unless an opening follows.
+    has_moved: bool,
+}
+
+/// The opening of a session at this node, from before the session has its connection. If dropped, it was refused.
+pub(in crate::mqtt) struct Opening {
+    broker: Arc<Broker>,
+    key: SessionKey,
 }
 
 /// A retained message for all nodes.
@@ -163,26 +177,11 @@ impl Broker {
         self.service.broadcast(bytes, Some(Box::new(on_applied)), permit);
     }
 
-    /// Ends the session of `key` at all other nodes. Waits until the log has that, or for some time: so a client that was
-    /// accepted here and then connects elsewhere is the later one there. Without a log, clients may still connect.
-    pub(in crate::mqtt) async fn opened(&self, key: &SessionKey) {
-        let Some(peers) = self.peers.get() else { return };
-        let mut bytes = vec![OPENED];
-        bytes.put_u64(peers.node);
-        bytes.put_u64(NO_SESSION);
-        retained_row::put_text(key.principal.name(), &mut bytes);
-        retained_row::put_text(&key.client_id, &mut bytes);
-        let Some(permit) = self.service.reserve_broadcast(bytes.len()) else {
-            tracing::warn!(client = %key.client_id, "too many connections wait for the log: an earlier session may go on");
-            return;
-        };
-        *peers.opening.lock().entry(key.clone()).or_default() += 1;
-        let (applied, is_applied) = oneshot::channel();
-        let on_applied = move || {
-            let _nobody_waits_any_more = applied.send(());
-        };
-        self.service.broadcast(bytes.into(), Some(Box::new(on_applied)), permit);
-        let _goes_on_without = timeout(OPENING_WAIT, is_applied).await;
+    /// Begins to open the session of `key` at this node: until the opening is in the log, those at other nodes do not end
+    /// the session here. `None` if there are no other nodes.
+    pub(in crate::mqtt) fn begin_opening(self: &Arc<Self>, key: &SessionKey) -> Option<Opening> {
+        self.peers.get()?.opening.lock().entry(key.clone()).or_default().count += 1;
+        Some(Opening { broker: Arc::clone(self), key: key.clone() })
     }
 
     /// Receives a message over the bus.
@@ -199,20 +198,18 @@ impl Broker {
         let Some(peers) = self.peers.get() else { return };
         match PeerMessage::decode(bytes.clone(), self.recorder.now()) {
             Some(PeerMessage::Opened { key, .. }) if *is_own => {
-                if let Entry::Occupied(mut opening) = peers.opening.lock().entry(key) {
-                    *opening.get_mut() -= 1;
-                    if *opening.get() == 0 {
-                        opening.remove();
-                    }
+                if let Some(pending) = peers.opening.lock().get_mut(&key) {
+                    pending.has_moved = false;
                 }
             }
             // Of an earlier run of this node, whose session this one may have restored.
             Some(PeerMessage::Opened { node, .. }) if node == peers.node => {}
             Some(PeerMessage::Opened { key, .. }) => {
-                // With one under way, the client has come here since.
-                if !peers.opening.lock().contains_key(&key) {
-                    let broker = Arc::clone(self);
-                    peers.runtime.spawn(async move { broker.session_moved(&key) });
+                let mut opening = peers.opening.lock();
+                match opening.get_mut(&key) {
+                    // The opening that is under way here will be the later one.
+                    Some(pending) => pending.has_moved = true,
+                    None => self.end_moved(&key),
                 }
             }
             Some(PeerMessage::Published { node, from, by, message }) => {
@@ -228,13 +225,58 @@ impl Broker {
         }
     }
 
-    /// Ends a session whose client has opened one at another node.
-    fn session_moved(self: &Arc<Self>, key: &SessionKey) {
+    /// Ends a session whose client has opened one at another node. The caller has the lock of `opening`, so that no session
+    /// that opens later is taken for it.
+    fn end_moved(self: &Arc<Self>, key: &SessionKey) {
+        let Some(peers) = self.peers.get() else { return };
         // A connection disposes of its session itself.
         if let Some(closed) = self.sessions.end_moved(key) {
-            self.dispose(closed);
+            let broker = Arc::clone(self);
+            peers.runtime.spawn(async move { broker.dispose(closed) });
         }
     }
+}
+
+impl Opening {
+    /// Ends the session at all other nodes. Waits until the log has that, or for some time: so a client that was accepted
+    /// here and then connects elsewhere is the later one there. Without a log, clients may still connect.
+    pub(in crate::mqtt) async fn share(self) {
+        let Some(peers) = self.broker.peers.get() else { return };
+        let bytes = encode_opened(peers.node, &self.key);
+        let service = Arc::clone(&self.broker.service);
+        let Some(permit) = service.reserve_broadcast(bytes.len()) else {
+            tracing::warn!(client = %self.key.client_id, "too many connections wait for the log: an earlier session may go on");
+            return;
+        };
+        let (applied, is_applied) = oneshot::channel();
+        let on_applied = move || {
+            drop(self);
+            let _nobody_waits_any_more = applied.send(());
+        };
+        service.broadcast(bytes.into(), Some(Box::new(on_applied)), permit);
+        let _goes_on_without = timeout(OPENING_WAIT, is_applied).await;
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        let Some(peers) = self.broker.peers.get() else { return };
+        let mut opening = peers.opening.lock();
+        let Entry::Occupied(mut pending) = opening.entry(self.key.clone()) else { return };
+        pending.get_mut().count -= 1;
+        if pending.get().count == 0 && pending.remove().has_moved {
+            self.broker.end_moved(&self.key);
+        }
+    }
+}
+
+fn encode_opened(node: u64, key: &SessionKey) -> Vec<u8> {
+    let mut bytes = vec![OPENED];
+    bytes.put_u64(node);
+    bytes.put_u64(NO_SESSION);
+    retained_row::put_text(key.principal.name(), &mut bytes);
+    retained_row::put_text(&key.client_id, &mut bytes);
+    bytes
 }
 
 fn encode_message(node: u64, from: Option<SessionId>, message: &Arc<Message>, by: &PrincipalQuota, now: Now) -> Bytes {
@@ -268,5 +310,60 @@ impl Notifier for PeerBroadcasts {
 
     fn broadcast(&mut self, broadcast: &Broadcast) {
         self.0.receive_broadcast(broadcast);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+    use crate::mqtt::connection::tests::{broker, connect};
+
+    const PINGREQ: [u8; 2] = [0xc0, 0];
+    const PINGRESP: [u8; 2] = [0xd0, 0];
+
+    fn key() -> SessionKey {
+        SessionKey { principal: Principal::of_known(&"anonymous/c".into()), client_id: "c".into() }
+    }
+
+    fn opened_at(broker: &Arc<Broker>, node: u64) {
+        let bytes = encode_opened(node, &key()).into();
+        broker.receive_broadcast(&Broadcast { is_own: node == 1, bytes });
+    }
+
+    /// Sends a PINGREQ. Returns true if it is answered, false if the connection ends.
+    async fn is_connected(client: &mut DuplexStream) -> bool {
+        let mut answer = [0; 2];
+        client.write_all(&PINGREQ).await.is_ok()
+            && client.read_exact(&mut answer).await.is_ok_and(|_| answer == PINGRESP)
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_by_an_opening_elsewhere_only_if_none_follows_here() {
+        let directory = tempfile::tempdir().unwrap();
+        let broker = broker(directory.path());
+        broker.join_cluster(1, |_| true);
+
+        let mut former = connect(&broker, 0).await;
+        opened_at(&broker, 2);
+        // The former session ends before a later one can be found in its place.
+        let mut later = connect(&broker, 0).await;
+        assert!(!is_connected(&mut former).await);
+        assert!(is_connected(&mut later).await);
+
+        let opening = broker.begin_opening(&key());
+        opened_at(&broker, 2);
+        assert!(is_connected(&mut later).await, "an opening is under way here");
+        opened_at(&broker, 1);
+        drop(opening);
+        assert!(is_connected(&mut later).await, "the opening here is the later one");
+
+        let refused = broker.begin_opening(&key());
+        opened_at(&broker, 2);
+        assert!(is_connected(&mut later).await);
+        drop(refused);
+        assert!(!is_connected(&mut later).await, "no opening followed here");
     }
 }

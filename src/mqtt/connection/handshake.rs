@@ -236,11 +236,14 @@ async fn wait_for_work(quota: &PrincipalQuota, broker: &Broker) -> Result<(), Co
 /// Returns the client's session, once no other connection has it.
 async fn attach(arrival: &Arrival<'_>, broker: &Arc<Broker>) -> Result<Attached, ConnectRefused> {
     let make = |access: &Access| broker.new_session(access);
+    let opening = broker.begin_opening(arrival.key);
     let attached = broker.sessions.attach(arrival, &broker.authority, make);
     let refusal = match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
         Ok(Ok(attached)) => {
             broker.router.narrow_session_again(attached.client.outbox.id()); // its rights may differ from before
-            broker.opened(arrival.key).await;
+            if let Some(opening) = opening {
+                opening.share().await;
+            }
             return Ok(attached);
         }
         Ok(Err(NotAttached { refusal, ended })) => {

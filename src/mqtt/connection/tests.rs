@@ -70,7 +70,7 @@ fn broker_at(directory: &std::path::Path, config: Config, clock: Clock) -> Arc<B
 }
 
 /// Connects with one persistent 3.1.1 session; its CONNACK must have this session-present flag.
-async fn connect(broker: &Arc<Broker>, present: u8) -> DuplexStream {
+pub(in crate::mqtt) async fn connect(broker: &Arc<Broker>, present: u8) -> DuplexStream {
     let (near, answer) =
         connect_with(broker, PeerCertificate::None, b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x00\x00\x01c").await;
     assert_eq!(answer, [0x20, 2, present, 0]);

@@ -8,6 +8,8 @@
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
+use redb::Durability;
+
 use crate::{
     shadow::{Rejection, ShadowKey},
     store::{
@@ -95,8 +97,9 @@ impl<C> Writer<C> {
     }
 
     /// Counts the changes that were committed, and removes the purged tombstones from the cache.
-    fn applied(&self, changes: &Changes) {
+    fn applied(&mut self, changes: &Changes) {
         self.shared.counter.lock().add(changes.counts);
+        self.unsynced.add_counts(changes.counts);
         self.remove_purged(&changes.record.purged);
     }
 
@@ -193,9 +196,11 @@ impl<C> Writer<C> {
         // A removal may merge pages, and must not merge damaged ones.
         let may_trim = self.shared.database.is_sound(CheckedTable::Journal);
         let budget = self.index_budget(entries.is_empty() && flushed.is_empty());
+        let is_synced = self.must_sync() || !record.purged.is_empty();
+        let durability = if is_synced { Durability::Immediate } else { Durability::None };
         let Self { shared, retention, encoder, trainer, index: keeper, .. } = self;
         keeper.look(shared.database.pages().as_deref());
-        let filled = shared.database.commit(|transaction| {
+        let filled = shared.database.commit_with(durability, |transaction| {
             let mut journal = transaction.open_table(JOURNAL_TABLE)?;
             for (seq, framed) in entries {
                 journal.insert(seq.0, framed.as_slice())?;
@@ -227,11 +232,31 @@ impl<C> Writer<C> {
         let (progress, index) = filled.map_err(|failure| self.fail(failure))?;
         self.index.committed(index);
         self.shared.commits.durations.observe_duration(started.elapsed());
+        if is_synced {
+            self.unsynced.synced();
+        } else {
+            self.unsynced.begin(self.progress.head);
+        }
+        if !entries.is_empty() {
+            self.last_entry = started;
+        }
         self.progress = progress;
         self.applied_position.iter_mut().for_each(AppliedPosition::written);
         self.trainer.next.take().into_iter().for_each(|next| self.shared.dictionaries.add(next));
         self.rows_committed();
         Ok(())
+    }
+
+    /// Returns true if the next commit must be on disk at once.
+    pub(super) fn must_sync(&self) -> bool {
+        let PendingRows { calls, commands, .. } = &self.pending_rows;
+        let waits = || !calls.is_empty() || !commands.is_empty() || self.trainer.next.is_some();
+        self.node.is_none() || waits() || self.unsynced.is_due(self.progress.head)
+    }
+
+    /// Returns true if former commits must be on disk at once.
+    pub(super) fn owes_sync(&self) -> bool {
+        !self.unsynced.is_empty() && self.must_sync()
     }
 
     /// Returns what a commit may do for the index besides, which `is_alone` in it or not.
@@ -256,13 +281,14 @@ impl<C> Writer<C> {
     pub(super) fn rows_committed(&mut self) {
         let PendingRows { rows, commands, calls, bytes, .. } = self.pending_rows.take();
         self.shared.row_backlog.fetch_sub(bytes, Ordering::Relaxed);
+        self.unsynced.add_rows(&rows);
         rows.into_iter().chain(commands).for_each(|(key, row)| self.dirty_rows.add(key, row));
         self.durable.extend(calls);
     }
 
     /// Commits pending edits of rows alone, if there are any.
     pub(super) fn commit_rows(&mut self) {
-        if self.pending_rows.is_empty() {
+        if self.pending_rows.is_empty() && !self.owes_sync() {
             self.rows_committed();
             return self.deliver(Vec::new(), QueueReservation::none());
         }

@@ -400,9 +400,18 @@ impl Database {
         &self,
         fill: impl FnOnce(&WriteTransaction) -> Result<T, AbortCause>,
     ) -> Result<T, CommitFailure> {
+        self.commit_with(Durability::Immediate, fill)
+    }
+
+    /// Commits the writes of `fill`. Without [`Durability::Immediate`] they are on disk with a later commit.
+    pub(super) fn commit_with<T>(
+        &self,
+        durability: Durability,
+        fill: impl FnOnce(&WriteTransaction) -> Result<T, AbortCause>,
+    ) -> Result<T, CommitFailure> {
         let filled = guarded(&self.path, || {
             let mut transaction = self.redb()?.begin_write()?;
-            transaction.set_durability(Durability::Immediate)?;
+            transaction.set_durability(durability)?;
             transaction.set_two_phase_commit(true);
             // Costs up to a tenth of the throughput; without it a large file takes seconds to open after a crash.
             transaction.set_quick_repair(true);

@@ -3,7 +3,8 @@
 //! The contents of the disk are unknown then, and redb does not use the file any more. So the writer
 //!
 //! 1. closes the file, once the last read of it has ended;
-//! 2. opens it, and checks that the journal ends where it did before the failed commit or where that commit ends it;
+//! 2. opens it, and checks that the journal ends where it did before the failed commit, or where that commit ends it, or where
+//!    it ended before the unsynced commits of a node of a cluster ([`super::unsynced`]), which applies their records again;
 //! 3. replays the end of the journal;
 //! 4. makes a commit without changes. A failed sync may have left the last commit in the page cache only; this one puts
 //!    it on the disk, and shows that the disk takes writes again;
@@ -33,6 +34,7 @@ use crate::store::{
     shadow_counts::CountChange,
     slot::DatabaseSlot,
     state::{dictionary::DictionaryTrainer, dirty_set::DirtySet, names::NameCounts},
+    unsynced::UnsyncedCommits,
     writer::{QueueReservation, Writer},
 };
 
@@ -128,13 +130,21 @@ impl Healer {
         Ok(())
     }
 
-    /// Returns true if the failed commit is on the disk, whose journal ends at `found`. It ended at `head` before.
-    fn has_landed(&self, head: JournalPosition, found: JournalPosition) -> Result<bool, String> {
+    /// Returns true if the failed commit is on the disk, whose journal ends at `found`, and the change of the numbers of
+    /// shadows by that. The journal ended at `head` before, with the commits of which some were `unsynced`.
+    fn has_landed(
+        &self,
+        head: JournalPosition,
+        found: JournalPosition,
+        unsynced: &UnsyncedCommits,
+    ) -> Result<(bool, CountChange), String> {
         match &self.unknown {
-            _ if found == head => Ok(false),
-            Some(unknown) if found == unknown.head => Ok(true),
-            _ => Err(format!("its journal ends at {}, and should at {}", found.seq, head.seq)),
+            _ if found == head => return Ok((false, CountChange::default())),
+            Some(unknown) if found == unknown.head => return Ok((true, unknown.counts)),
+            _ => {}
         }
+        let lost = unsynced.lost(found).map(|lost| (false, lost.undone()));
+        lost.ok_or_else(|| format!("its journal ends at {}, and should at {}", found.seq, head.seq))
     }
 }
 
@@ -170,9 +180,9 @@ impl<C> Writer<C> {
         database.follow(self.shared.database.pages())?;
         database.check_writable()?;
         let (progress, applied_position) = (database.progress()?, database.applied_position()?);
-        let landed = self.healer.has_landed(self.progress.head, progress.head);
+        let landed = self.healer.has_landed(self.progress.head, progress.head, &self.unsynced);
         let path = || self.options.path.clone();
-        let landed = landed.map_err(|detail| StoreError::Corrupt { path: path(), detail })?;
+        let (landed, landed_counts) = landed.map_err(|detail| StoreError::Corrupt { path: path(), detail })?;
         let cache = self.shared.cache.successor();
         let recovered = recovery::recover(&database, &progress, self.options.document.path_tombstones_max, &cache)?;
         let dirty_rows = tables::recover(&database, &progress.rows, self.options.row_lag_bytes_max)?;
@@ -183,8 +193,7 @@ impl<C> Writer<C> {
         self.trainer = DictionaryTrainer::default();
         self.index = IndexKeeper::open(&database, Arc::clone(&self.shared.index))?;
 
-        let unknown = self.healer.unknown.as_ref().filter(|_| landed).map(|unknown| unknown.counts);
-        let (landed_counts, fresh) = (unknown.unwrap_or_default(), recovered.fresh.len());
+        let fresh = recovered.fresh.len();
         self.shared.counter.lock().reopen(&database, recovered.counts, landed_counts, fresh)?;
         self.shared.cache.replace(cache);
         *self.shared.fresh.write() = recovered.fresh;
@@ -194,6 +203,7 @@ impl<C> Writer<C> {
         self.names = NameCounts::new(self.options.shadow_names_max);
         self.set_applied_position(applied_position);
         self.progress = progress;
+        self.unsynced.synced();
         self.shared.head.store(progress.head.seq.0, Ordering::Release);
         Ok(landed)
     }

@@ -50,6 +50,7 @@ mod shadow_counts;
 mod slot;
 mod state;
 mod store_clock;
+mod unsynced;
 mod writer;
 
 #[cfg(test)]

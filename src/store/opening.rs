@@ -6,6 +6,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64},
     },
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use parking_lot::Mutex;
@@ -38,6 +39,7 @@ use crate::{
             record::RecordEncoder,
         },
         store_clock::{Moment, Source, StoreClock},
+        unsynced::UnsyncedCommits,
         writer::{CommitReport, Deliver, Message, Writer},
     },
 };
@@ -150,8 +152,10 @@ pub(super) fn assemble<C: Send + 'static>(
         deliver,
         dirty_set: DirtySet::new(recovered.dirty, Arc::clone(&shared.unflushed), &progress, &options),
         shared,
+        last_entry: Instant::now(),
         dirty_rows,
         pending_rows: PendingRows::default(),
+        unsynced: UnsyncedCommits::default(),
         durable: Vec::new(),
         broadcasts: Vec::new(),
         progress,

@@ -38,8 +38,11 @@ pub struct StoreOptions {
     pub row_lag_bytes_max: u64,
     /// Fewest documents flushed with each commit, while any are dirty.
     pub flush_documents_min: usize,
-    /// Documents flushed per commit while no command is queued.
+    /// Documents flushed per commit while the writer is idle.
     pub flush_documents_idle: usize,
+    /// The time without an accepted command after which the writer is idle. A document that changes all the time is so
+    /// flushed once for many changes.
+    pub flush_idle_after: Duration,
     /// Fewest dirty documents of which a dictionary is made, with which records are compressed.
     pub dictionary_documents_min: usize,
     /// The free bytes on the disk below which commands are refused.
@@ -78,6 +81,7 @@ impl StoreOptions {
             row_lag_bytes_max: 16 << 20,
             flush_documents_min: 8,
             flush_documents_idle: 256,
+            flush_idle_after: Duration::from_millis(100),
             dictionary_documents_min: 1000,
             free_disk_min: 256 << 20,
             shadow_names_max: 100,

@@ -73,6 +73,11 @@ impl CountChange {
         if deleted { &mut self.deleted } else { &mut self.live }
     }
 
+    /// Returns the change that undoes this one.
+    pub(super) fn undone(self) -> Self {
+        Self { live: -self.live, deleted: -self.deleted }
+    }
+
     /// Adds another change.
     pub(super) fn add(&mut self, other: Self) {
         self.live += other.live;
@@ -105,7 +110,7 @@ impl ShadowCounter {
     }
 
     /// Continues with the reopened `database`, whose recovery changed the numbers by `recovered`. `landed` are the changes
-    /// of the failed commit, if they are on the disk, and `fresh` is the number of shadows without a record.
+    /// of the failed commit, if they are on the disk, or undoes those of commits that are not, and `fresh` is the number of shadows without a record.
     pub(super) fn reopen(
         &mut self,
         database: &Database,

@@ -12,7 +12,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use redb::{ReadTransaction, WriteTransaction};
+use redb::{Durability, ReadTransaction, WriteTransaction};
 
 use crate::store::{
     backup::copy::CopyError,
@@ -71,12 +71,13 @@ impl DatabaseSlot {
         self.get()?.read(body)
     }
 
-    /// As [`Database::commit`].
-    pub(super) fn commit<T>(
+    /// As [`Database::commit_with`].
+    pub(super) fn commit_with<T>(
         &self,
+        durability: Durability,
         fill: impl FnOnce(&WriteTransaction) -> Result<T, AbortCause>,
     ) -> Result<T, CommitFailure> {
-        self.get().map_err(CommitFailure::NotTried)?.commit(fill)
+        self.get().map_err(CommitFailure::NotTried)?.commit_with(durability, fill)
     }
 
     /// As [`Database::back_up`].

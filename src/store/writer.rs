@@ -47,6 +47,7 @@ use crate::{
         schema::Checkpoint,
         state::{dictionary::DictionaryTrainer, dirty_set::DirtySet, names::NameCounts, record::RecordEncoder},
         store_clock::StoreClock,
+        unsynced::UnsyncedCommits,
     },
 };
 
@@ -106,8 +107,11 @@ pub(super) struct Writer<C> {
     pub(super) deliver: Deliver<C>,
     pub(super) progress: Checkpoint,
     pub(super) dirty_set: DirtySet,
+    /// The time of the last commit of a journal entry.
+    pub(super) last_entry: Instant,
     pub(super) dirty_rows: DirtyRows,
     pub(super) pending_rows: PendingRows,
+    pub(super) unsynced: UnsyncedCommits,
     /// The calls for edits of rows that were committed since the last report.
     pub(super) durable: Vec<OnDurable>,
     /// The broadcasts that were applied since the last report.
@@ -151,6 +155,7 @@ impl<C> Writer<C> {
             self.flush_some();
         }
         self.pending_rows.add(self.shared.sent_rows.close());
+        self.unsynced.hurry();
         if !self.is_failed() {
             self.commit_rows();
         }
@@ -170,11 +175,11 @@ impl<C> Writer<C> {
             self.process(messages);
         } else if self.is_failed() {
             // The next attempt is not due.
-        } else if !self.dirty_set.is_empty() {
+        } else if self.flush_from().is_some_and(|from| from <= Instant::now()) {
             self.flush_some();
         } else if self.index_has_work() {
             self.index_some();
-        } else if self.pending_rows.is_due() {
+        } else if self.has_due_commit() {
             self.commit_rows();
         }
         ControlFlow::Continue(())
@@ -186,10 +191,12 @@ impl<C> Writer<C> {
         if let Some(until) = self.healer.next_attempt() {
             return self.take_until(messages, most, until);
         }
-        if self.dirty_set.is_empty() && !self.index_has_work() {
+        let flush_from = self.flush_from();
+        if flush_from.is_some() || !self.index_has_work() {
             // Building begins when the pages are known to be sound.
             let verified = self.index.is_waiting(&self.shared.database).then(|| Instant::now() + VERIFIED_EVERY);
-            if let Some(until) = self.pending_rows.due().into_iter().chain(verified).min() {
+            let due = self.pending_rows.due().into_iter().chain(self.unsynced.due());
+            if let Some(until) = due.chain(verified).chain(flush_from).min() {
                 return self.take_until(messages, most, until);
             }
             return match self.queue.blocking_recv_many(messages, most) {
@@ -207,15 +214,25 @@ impl<C> Writer<C> {
         ControlFlow::Continue(())
     }
 
+    /// Returns the time from which an idle writer flushes the dirty set; `None` if that is empty.
+    fn flush_from(&self) -> Option<Instant> {
+        (!self.dirty_set.is_empty()).then(|| self.last_entry + self.options.flush_idle_after)
+    }
+
     /// Returns true if an idle writer has something to do for the index. It does nothing while the disk is nearly full.
     pub(super) fn index_has_work(&mut self) -> bool {
         self.state == State::Writable && self.index.has_work(&self.shared.database)
     }
 
+    /// Returns true if a commit is due for edits of rows, or to sync former ones.
+    fn has_due_commit(&self) -> bool {
+        self.pending_rows.is_due() || self.unsynced.is_due(self.progress.head)
+    }
+
     /// Takes the edits of rows that were sent. Nothing is left to do for those that cancel each other out.
     fn take_rows(&mut self) {
         self.pending_rows.add(self.shared.sent_rows.take());
-        if self.pending_rows.is_empty() && !self.is_failed() {
+        if self.pending_rows.is_empty() && !self.is_failed() && !self.owes_sync() {
             self.rows_committed();
             self.deliver(Vec::new(), QueueReservation::none());
         }
@@ -287,7 +304,7 @@ impl<C> Writer<C> {
         for (order, _permit) in orders {
             self.purge(order);
         }
-        if !self.is_failed() && self.pending_rows.is_due() {
+        if !self.is_failed() && self.has_due_commit() {
             self.commit_rows();
         }
         self.deliver(Vec::new(), QueueReservation::none());
@@ -396,7 +413,7 @@ impl<C> Writer<C> {
         self.shared.commits.failed.add(1);
         tracing::error!(%error, "a commit failed: no command is accepted until the store was reopened");
         self.state = State::Failed(error.to_string());
-        self.pending_rows.commit_failed();
+        self.pending_rows.commit_failed(self.unsynced.take_rows());
         self.healer.commit_failed();
         self.clock.commit_failed();
         rejection

@@ -519,6 +519,6 @@ fn nodes_agree_and_every_request_is_answered_once() {
     }
     let histories = usize::try_from(histories()).unwrap();
     assert!(changed > 10 * histories, "{changed} changes");
-    assert!(claims > 2 * histories as u64, "{claims} claims");
+    assert!(2 * claims > 3 * histories as u64, "{claims} claims");
     assert!(refused > histories && unchanged > histories, "{refused} refused, {unchanged} unchanged");
 }

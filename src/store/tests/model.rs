@@ -1,6 +1,6 @@
 //! A naive model of a store: every document in a map, every accepted change in a list.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -212,6 +212,7 @@ pub(super) fn small_options() -> StoreOptions {
         lag_entries_max: 24,
         flush_documents_min: 1,
         flush_documents_idle: 2,
+        flush_idle_after: Duration::ZERO,
         document_cache_bytes: 64 * 2000,
         ..super::options()
     }

@@ -17,7 +17,10 @@ use super::{
     sim_disk::{Repaired, SimDisk, Stop},
     stepped::Stepped,
 };
-use crate::store::{RowEdit, RowKey, State, Store, StoreOptions, backup::copy};
+use crate::store::{
+    Link, LogAction, MemberOptions, NodeId, RowEdit, RowKey, State, Store, StoreOptions, backup::copy,
+    rows::sent::WAITING_BYTES_MAX,
+};
 
 /// The rows by key.
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -300,4 +303,56 @@ fn a_backup_has_the_rows() {
     assert!(copy::check(&restored).unwrap().is_sound());
     let rows = rows_of(&super::Running::open(restored).unwrap().store);
     assert_eq!(rows.len(), 200);
+}
+
+/// A link to a log that never answers.
+struct NoLink;
+
+impl Link for NoLink {
+    fn carry_out(&mut self, _: LogAction) {}
+    fn send(&mut self, _: NodeId, _: Bytes) {}
+    fn send_to_all(&mut self, _: Bytes) {}
+}
+
+/// A node of a cluster does not sync each commit. What a failed sync loses of them is written again.
+#[test]
+fn unsynced_rows_of_a_node_outlive_a_failed_commit() {
+    let disk = SimDisk::new(Vec::new(), Stop::Never);
+    let mut stepped = Stepped::open(&disk, options()).unwrap();
+    stepped.join(MemberOptions {
+        node: NodeId(1),
+        incarnation: 1,
+        record_bytes_max: 1 << 20,
+        row_of: |_| None,
+        link: Box::new(NoLink),
+    });
+    let put = |n: u64, bytes: usize| vec![RowEdit::Put(number(n), Bytes::from(vec![b'x'; bytes]))];
+    // As many bytes do not wait for another commit.
+    stepped.store.write_rows(put(1, WAITING_BYTES_MAX), None).unwrap();
+    stepped.apply([]);
+    assert_eq!(stored(&stepped).len(), 1);
+    assert!(!stepped.writer.unsynced.is_empty(), "nobody waits for a sync");
+
+    let durable = Arc::new(AtomicUsize::new(0));
+    let calls = Arc::clone(&durable);
+    let on_durable = move || drop(calls.fetch_add(1, Ordering::SeqCst));
+    disk.repair(Repaired::Pending, Stop::AtSync(disk.operations().0 + 1));
+    stepped.store.write_rows(put(2, 1), Some(Box::new(on_durable))).unwrap();
+    stepped.apply([]);
+    assert!(disk.has_stopped());
+    assert_eq!(durable.load(Ordering::SeqCst), 0);
+    disk.repair(Repaired::Lost, Stop::Never);
+    stepped.heal().unwrap();
+    assert_eq!(stored(&stepped), Rows::new(), "the disk lost the unsynced commit");
+    stepped.apply([]);
+    assert_eq!((stored(&stepped).len(), durable.load(Ordering::SeqCst)), (2, 1));
+
+    stepped.store.write_rows(put(3, WAITING_BYTES_MAX), None).unwrap();
+    stepped.apply([]);
+    assert!(!stepped.writer.unsynced.is_empty());
+    stepped.writer.unsynced.hurry();
+    stepped.apply([]);
+    assert!(stepped.writer.unsynced.is_empty(), "its time has come");
+    let image = SimDisk::new(disk.durable(), Stop::Never);
+    assert_eq!(rows_of(&Stepped::open(&image, options()).unwrap().store).len(), 3);
 }

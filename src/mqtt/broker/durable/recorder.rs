@@ -67,7 +67,8 @@ impl Recorder {
         }
     }
 
-    /// Sends `edits`, to be on disk within half a second, or with the next [`Recorder::after_commit`].
+    /// Sends `edits`, to be on disk within half a second (of a node of a cluster, a second later), or with the next
+    /// [`Recorder::after_commit`].
     pub fn write(&self, edits: Vec<RowEdit>) {
         if !edits.is_empty() {
             self.send(edits, None);

@@ -237,9 +237,6 @@ impl<C> Writer<C> {
         } else {
             self.unsynced.begin(self.progress.head);
         }
-        if !entries.is_empty() {
-            self.last_entry = started;
-        }
         self.progress = progress;
         self.applied_position.iter_mut().for_each(AppliedPosition::written);
         self.trainer.next.take().into_iter().for_each(|next| self.shared.dictionaries.add(next));

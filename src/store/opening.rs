@@ -6,7 +6,6 @@ use std::{
         atomic::{AtomicBool, AtomicU64},
     },
     thread::{self, JoinHandle},
-    time::Instant,
 };
 
 use parking_lot::Mutex;
@@ -128,7 +127,7 @@ pub(super) fn assemble<C: Send + 'static>(
         database: Arc::new(DatabaseSlot::new(database, options.path.clone())),
         cache,
         dictionaries,
-        fresh: Default::default(),
+        fresh: recovered.fresh.into(),
         unflushed: Arc::default(),
         index: index_status,
         head: AtomicU64::new(progress.head.seq.0),
@@ -141,7 +140,6 @@ pub(super) fn assemble<C: Send + 'static>(
         has_foreign_rows: AtomicBool::new(false),
         absent: Arc::new(Document::absent()),
     };
-    *shared.fresh.write() = recovered.fresh;
     shared.health.lock().recovered_entries = recovered.entries;
     let shared = Arc::new(shared);
     let (store, queue) = store(Arc::clone(&shared), options.queue_bytes_max);
@@ -152,7 +150,6 @@ pub(super) fn assemble<C: Send + 'static>(
         deliver,
         dirty_set: DirtySet::new(recovered.dirty, Arc::clone(&shared.unflushed), &progress, &options),
         shared,
-        last_entry: Instant::now(),
         dirty_rows,
         pending_rows: PendingRows::default(),
         unsynced: UnsyncedCommits::default(),

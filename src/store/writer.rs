@@ -107,8 +107,6 @@ pub(super) struct Writer<C> {
     pub(super) deliver: Deliver<C>,
     pub(super) progress: Checkpoint,
     pub(super) dirty_set: DirtySet,
-    /// The time of the last commit of a journal entry.
-    pub(super) last_entry: Instant,
     pub(super) dirty_rows: DirtyRows,
     pub(super) pending_rows: PendingRows,
     pub(super) unsynced: UnsyncedCommits,
@@ -175,7 +173,7 @@ impl<C> Writer<C> {
             self.process(messages);
         } else if self.is_failed() {
             // The next attempt is not due.
-        } else if self.flush_from().is_some_and(|from| from <= Instant::now()) {
+        } else if self.dirty_set.flush_from().is_some_and(|from| from <= Instant::now()) {
             self.flush_some();
         } else if self.index_has_work() {
             self.index_some();
@@ -191,7 +189,7 @@ impl<C> Writer<C> {
         if let Some(until) = self.healer.next_attempt() {
             return self.take_until(messages, most, until);
         }
-        let flush_from = self.flush_from();
+        let flush_from = self.dirty_set.flush_from();
         if flush_from.is_some() || !self.index_has_work() {
             // Building begins when the pages are known to be sound.
             let verified = self.index.is_waiting(&self.shared.database).then(|| Instant::now() + VERIFIED_EVERY);
@@ -212,11 +210,6 @@ impl<C> Writer<C> {
             }
         }
         ControlFlow::Continue(())
-    }
-
-    /// Returns the time from which an idle writer flushes the dirty set; `None` if that is empty.
-    fn flush_from(&self) -> Option<Instant> {
-        (!self.dirty_set.is_empty()).then(|| self.last_entry + self.options.flush_idle_after)
     }
 
     /// Returns true if an idle writer has something to do for the index. It does nothing while the disk is nearly full.

@@ -16,6 +16,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ops::Bound,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -57,6 +58,10 @@ pub(in crate::store) struct DirtySet {
     cached_max: u64,
     /// Fewest documents to flush in a commit.
     slice_min: usize,
+    /// The time of the last insertion.
+    inserted: Instant,
+    /// The time after an insertion from which an idle writer flushes.
+    idle_after: Duration,
 }
 
 /// A place in a pass, and the head of the journal when the pass was there.
@@ -90,6 +95,8 @@ impl DirtySet {
             bytes_max: options.document_cache_bytes as u64 / 4 * 3,
             cached_max: options.document_cache_bytes as u64 / 2 * 3,
             slice_min: options.flush_documents_min,
+            inserted: Instant::now(),
+            idle_after: options.flush_idle_after,
         };
         set.start_pass(progress.head);
         set
@@ -97,6 +104,11 @@ impl DirtySet {
 
     pub(in crate::store) fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Returns the time from which an idle writer flushes; `None` if nothing is dirty.
+    pub(in crate::store) fn flush_from(&self) -> Option<Instant> {
+        (!self.is_empty()).then(|| self.inserted + self.idle_after)
     }
 
     pub(in crate::store) fn len(&self) -> usize {
@@ -124,6 +136,7 @@ impl DirtySet {
 
     /// Adds `key`, whose newest document has a record of about `bytes`.
     pub(in crate::store) fn insert(&mut self, key: ShadowKey, bytes: u32) {
+        self.inserted = Instant::now();
         let is_ahead = self.is_ahead(&key);
         let former = self.shadows.write().dirty.insert(key, bytes);
         self.bytes = self.bytes + u64::from(bytes) - u64::from(former.unwrap_or_default());

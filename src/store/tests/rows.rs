@@ -335,7 +335,9 @@ fn unsynced_rows_of_a_node_outlive_a_failed_commit() {
 
     let durable = Arc::new(AtomicUsize::new(0));
     let calls = Arc::clone(&durable);
-    let on_durable = move || drop(calls.fetch_add(1, Ordering::SeqCst));
+    let on_durable = move || {
+        calls.fetch_add(1, Ordering::SeqCst);
+    };
     disk.repair(Repaired::Pending, Stop::AtSync(disk.operations().0 + 1));
     stepped.store.write_rows(put(2, 1), Some(Box::new(on_durable))).unwrap();
     stepped.apply([]);

@@ -49,7 +49,9 @@ const EVENT_DEVICES_MAX: usize = 500;
 /// Most changes of shadows, and of presence, that are taken at once.
 const BATCH: usize = 200;
 /// Most shadows that may change while a live query reads devices or rests; after more, it reads all devices again.
-const CHANGED_MAX: usize = 10_000;
+const CHANGED_MAX: usize = 2_000;
+/// The memory of as many keys, of the longest names, which every live query is charged.
+const CHANGED_BYTES: usize = CHANGED_MAX * 192;
 /// Most ranges of devices by which the changes for a live query are selected.
 const RANGES_MAX: usize = 256;
 
@@ -275,7 +277,9 @@ impl<R: Reader> LiveQuery<R> {
         query: Arc<Query>,
     ) -> Result<Self, LiveFailure> {
         let source = Source::new(search, reader.access(), &query);
-        let (members, charge) = all_members(search, &mut reader, &query).await?;
+        let (members, mut charge) = all_members(search, &mut reader, &query).await?;
+        let memory = CHANGED_BYTES + members.memory();
+        search.service.quotas().grow(&mut charge, memory).map_err(LiveFailure::Memory)?;
         Ok(Self {
             search: search.clone(),
             reader,
@@ -437,7 +441,7 @@ impl<R: Reader> LiveQuery<R> {
         if self.members.len() > MEMBERS_MAX {
             return Err(LiveFailure::TooMany);
         }
-        let memory = self.members.memory();
+        let memory = CHANGED_BYTES + self.members.memory();
         self.search.service.quotas().grow(&mut self.charge, memory).map_err(LiveFailure::Memory)
     }
 

@@ -152,9 +152,14 @@ fn publish(topic: &str) -> Result<Question, String> {
     }
 }
 
-/// Returns the question for receiving `topic`. Events of a shadow need the right to subscribe to the shadow.
+/// Returns the question for receiving `topic`. Events of a shadow need the right to subscribe to the shadow, those of a named query
+/// the right to read some device.
 fn receive(topic: &str) -> Result<Question, String> {
-    match (Destination::of(&topic_name(topic)?), topics::shadow_of(topic)) {
+    let name = topic_name(topic)?;
+    if topics::is_of_a_query(&name) {
+        return Ok(Question::ReceiveOfQuery(topic.to_owned()));
+    }
+    match (Destination::of(&name), topics::shadow_of(topic)) {
         (Destination::Ordinary, _) => Ok(Question::Receive(topic.to_owned())),
         (_, Some(key)) => Ok(Question::Shadow(Operation::Subscribe, key, None)),
         (_, None) => Err(format!("{topic}: the service publishes nothing there; for a shadow use 'subscribe'")),

@@ -217,6 +217,8 @@ fn a_topic_of_a_shadow_is_authorized_as_the_shadow() {
         (["receive", "shadow/lamp-1/update/delta"], 0, may("subscribe lamp-1"), ""),
         (["receive", "$aws/things/lamp-1/shadow/get/accepted"], 0, may("subscribe lamp-1"), ""),
         (["receive", "shadow/lamp-2/presence"], 3, may_not("subscribe lamp-2"), ""),
+        (["receive", "shadow/$query/old/count"], 0, may("receive shadow/$query/old/count"), ""),
+        (["receive", "shadow/$query/old/x"], 2, String::new(), "the service publishes nothing there"),
         (["publish", "log/lamp-1"], 3, may_not("publish to log/lamp-1"), ""),
         (["administer", "end-sessions"], 3, may_not("administer end-sessions"), ""),
         (["administer", "everything"], 2, String::new(), "use list-sessions, end-sessions, list-retained"),

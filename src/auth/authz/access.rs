@@ -294,6 +294,18 @@ impl Access {
         self.rights.everything || self.rights.granted.iter().any(follows)
     }
 
+    /// Returns the rules that allow to read some device, so that a query may have an answer.
+    pub fn rules_to_search(&self) -> impl Iterator<Item = &Rule> {
+        let who = self.who();
+        let granted = self.rights.granted.iter().filter(move |granted| {
+            let rule = &granted.rule;
+            rule.allows(Operation::Get)
+                && !granted.paths(Operation::Get).is_empty()
+                && rule.has_devices(&granted.devices, who)
+        });
+        granted.map(|granted| &*granted.rule)
+    }
+
     /// Returns the ranges of the devices with a shadow that `operation` may read, in order and disjoint; `None` if any
     /// device may have one, or the ranges are more than `max`.
     #[must_use]

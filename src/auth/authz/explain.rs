@@ -19,6 +19,8 @@ pub enum Question {
     Publish(String),
     /// Receiving messages of an ordinary topic.
     Receive(String),
+    /// Receiving messages of a topic of a named query.
+    ReceiveOfQuery(String),
     /// An administrative operation.
     Administer(Administration),
 }
@@ -41,6 +43,7 @@ impl Question {
             Self::Shadow(operation, key, path) => access.rules(key, *operation, path.as_ref()).collect(),
             Self::Publish(topic) => access.rules_to_publish(topic).collect(),
             Self::Receive(topic) => access.rules_to_receive(topic).collect(),
+            Self::ReceiveOfQuery(_) => access.rules_to_search().collect(),
             Self::Administer(operation) => access.rules_to_administer(*operation).collect(),
         };
         Answer { access, question: self, by }
@@ -61,7 +64,7 @@ impl fmt::Display for Question {
             Self::Shadow(operation, key, None) => write!(f, "{} {key}", operation.name()),
             Self::Shadow(operation, key, Some(path)) => write!(f, "{} {path} of {key}", operation.name()),
             Self::Publish(topic) => write!(f, "publish to {topic}"),
-            Self::Receive(topic) => write!(f, "receive {topic}"),
+            Self::Receive(topic) | Self::ReceiveOfQuery(topic) => write!(f, "receive {topic}"),
             Self::Administer(operation) => write!(f, "administer {}", operation.name()),
         }
     }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    auth::{Access, NameFilter, Operation},
+    auth::{Access, NameFilter},
     mqtt::{
         protocol::{
             packet::{Reason, Will},
@@ -40,16 +40,11 @@ pub(in crate::mqtt) fn check_will(access: &Access, will: Option<&Will>) -> Resul
 pub(in crate::mqtt) fn may_subscribe(access: &Access, filter: &TopicFilter) -> bool {
     let filter = filter.as_str();
     if query_topics::is_of_queries(filter) {
-        return may_search(access);
+        return access.rules_to_search().next().is_some();
     }
     access.may_receive_some(filter)
         || topics::rendering()
             .any(|shape| selected(filter, &shape).is_some_and(|(device, name)| access.may_follow_some(device, name)))
-}
-
-/// Returns true if a client with `access` may read some device, so that a query may have an answer for it.
-fn may_search(access: &Access) -> bool {
-    access.devices(Operation::Get, usize::MAX).is_none_or(|devices| !devices.is_empty())
 }
 
 /// Returns the devices and names that `filter` selects among the topics of this `shape`; `None` if it selects none.

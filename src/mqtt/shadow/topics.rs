@@ -7,7 +7,10 @@
 
 use crate::{
     auth,
-    mqtt::{protocol::topic::TopicName, shadow::query_topics},
+    mqtt::{
+        protocol::topic::{TopicFilter, TopicName},
+        shadow::query_topics,
+    },
     shadow::{DeviceId, ShadowKey, ShadowName, excerpt, name::NameError},
     wire::Dialect,
 };
@@ -195,6 +198,12 @@ pub fn presence(device: &DeviceId) -> String {
 #[must_use]
 pub fn presence_of(topic: &str) -> Option<DeviceId> {
     DeviceId::new(topic.strip_prefix(NATIVE)?.strip_suffix(PRESENCE)?).ok()
+}
+
+/// Returns true if `topic` is one of a named query.
+#[must_use]
+pub fn is_of_a_query(topic: &TopicName) -> bool {
+    TopicFilter::new(topic.as_str()).is_ok_and(|topic| matches!(query_topics::query_of(&topic), Some(Ok(_))))
 }
 
 /// Returns the shadow whose events or presence are published on `topic`, of either dialect.

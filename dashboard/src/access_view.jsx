@@ -1,4 +1,4 @@
-// Who one is, what one may and uses, and the same of other principals for who has all rights.
+// The principal, its roles and the use of its limits; for who has all rights, those of others, and all users and roles.
 
 import { useEffect, useState } from "preact/hooks";
 
@@ -36,8 +36,65 @@ export function AccessView({ params, session }) {
         </form>
         {name ? <Usage key={name} principal={name} /> : <p class="muted">Its use of its limits; for who has all rights.</p>}
       </div>
-      <p class="muted">Users, roles and rules are in the configuration. The service shows no list of them over HTTP: <code>umbrad passwd list</code> lists the users, and <code>umbrad auth explain</code> says what a principal may, and by which rule.</p>
+      <Roles />
+      <Users />
+      <p class="muted">They are changed in the configuration and by <code>umbrad passwd</code>; <code>umbrad auth explain</code> says what a principal may, and by which rule.</p>
     </section>
+  );
+}
+
+const LIMITS = { memory: "bytes of memory", workPerSecond: "units of work a second", sessions: "sessions", filters: "filters", newShadows: "new shadows a day" };
+const LISTS = { devices: "Devices", names: "Shadows", operations: "Operations", read: "Reads", write: "Writes", publish: "Publishes", subscribe: "Subscribes", administer: "Administers" };
+
+/** The roles in use, each with its limits, grants and rules. */
+function Roles() {
+  const [roles, setRoles] = useState(null);
+  const [problem, setProblem] = useState("");
+  useEffect(() => {
+    ask("GET", "/v1/roles").then((answer) => setRoles(answer.roles), (error) => setProblem(error.message));
+  }, []);
+  return (
+    <div class="card guide">
+      <h2>Roles</h2>
+      {roles === null && <p class="muted" role="status">{problem || "Loading…"}</p>}
+      {roles?.map(({ role, limits, rules, grants }) => (
+        <details key={role}>
+          <summary>{role}</summary>
+          <p class="muted">At most {Object.entries(LIMITS).map(([key, unit]) => `${count(limits[key])} ${unit}`).join(", ")}.</p>
+          {grants.map(({ principals, by, devices }, index) => (
+            <p key={index}>Granted to {principals.join(", ") || "everybody"}{by.length > 0 && ` by ${by.join(", ")}`}{devices.length > 0 && ` for ${devices.join(", ")}`}.</p>
+          ))}
+          {rules.map((rule) => (
+            <dl class="facts" key={rule.origin}>
+              <div><dt>Rule</dt><dd>{rule.origin}</dd></div>
+              {Object.entries(LISTS).filter(([key]) => rule[key]?.length > 0).map(([key, title]) => <div key={key}><dt>{title}</dt><dd>{rule[key].map((entry) => entry || "classic").join(", ")}</dd></div>)}
+              {rule.operations === undefined && <div><dt>Operations</dt><dd>all</dd></div>}
+            </dl>
+          ))}
+        </details>
+      ))}
+    </div>
+  );
+}
+
+/** The users of the file, with their roles. */
+function Users() {
+  const { entries, loading, problem, more } = useList("/v1/users", "users");
+  return (
+    <div class="card guide">
+      <h2>Users</h2>
+      {problem && <p class="muted" role="status">{problem.message}</p>}
+      {!problem && entries.length === 0 && <p class="muted" role="status">{loading ? "Loading…" : "There are no users with passwords."}</p>}
+      {entries.length > 0 && (
+        <div class="scroll" tabIndex={0} role="region" aria-label="Users">
+          <table class="list">
+            <thead><tr><th scope="col">User</th><th scope="col">Roles</th></tr></thead>
+            <tbody>{entries.map(({ user, roles }) => <tr key={user}><th scope="row"><a href={addressOf("access", [], { principal: user })}>{user}</a></th><td>{roles.join(", ") || "none"}</td></tr>)}</tbody>
+          </table>
+        </div>
+      )}
+      {more && <button onClick={more} disabled={loading}>More</button>}
+    </div>
   );
 }
 

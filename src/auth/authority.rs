@@ -215,6 +215,25 @@ impl Authority {
         debug_assert!(read, "the sender is here");
     }
 
+    /// Returns the roles and grants in use.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.state.rules().policy.clone()
+    }
+
+    /// Returns at most `limit` users after `after` whose names begin with `prefix`, in their order, with the roles that grants
+    /// give them.
+    #[must_use]
+    pub fn users(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<(Principal, Vec<Arc<str>>)> {
+        let (rules, client) = (self.state.rules(), "".into());
+        let with_roles = |user: Principal| {
+            let roles =
+                rules.policy.roles_of(&user, Method::Password, None, &client).into_iter().map(Arc::from).collect();
+            (user, roles)
+        };
+        self.state.login.users(prefix, after, limit).into_iter().map(with_roles).collect()
+    }
+
     /// Returns the AWS access keys.
     #[must_use]
     pub fn access_keys(&self) -> Arc<AccessKeys> {

@@ -18,6 +18,7 @@ pub(super) mod problem;
 pub(super) mod purge;
 pub(super) mod queries;
 pub(super) mod query;
+pub(super) mod roles;
 pub(super) mod rollouts;
 pub(super) mod search;
 pub(super) mod sessions;

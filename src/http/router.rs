@@ -14,7 +14,7 @@ use crate::{
     http::{
         api::{
             Api, aggregate, aws, aws_index, aws_topics, device, devices, history, operating, principals,
-            problem::Problem, purge, queries, rollouts, search, sessions, shadows, writes,
+            problem::Problem, purge, queries, roles, rollouts, search, sessions, shadows, writes,
         },
         auth::sign_in,
         dashboard, openapi,
@@ -39,6 +39,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/session", session)
         .merge(operating::router())
         .merge(principals::router())
+        .merge(roles::router())
         .merge(purge::router());
     router.fallback(no_such_path).with_state(api)
 }

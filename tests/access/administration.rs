@@ -178,3 +178,59 @@ fn umbrad_kick_ends_connections() {
         "{log}"
     );
 }
+
+/// Users and roles are listed for who has all rights, as the server uses them.
+#[test]
+fn users_and_roles_are_listed_for_operators() {
+    let server = site();
+    let list = |path: &str| get(&server, "boss", path).json();
+    let users = |page: &Value| -> Vec<String> {
+        let users = page["users"].as_array().unwrap();
+        users.iter().map(|user| user["user"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = ["app-1", "boss", "ghost", "kiosk", "lamp-1", "lamp-2", "partial", "viewer-1"];
+    let page = list("/v1/users");
+    assert_eq!(users(&page), all);
+    assert_eq!((&page["users"][4]["roles"], &page["users"][2]["roles"]), (&json!(["device"]), &json!([])));
+    assert!(!page.to_string().contains("argon2"), "no hashes");
+    let (mut read, mut path) = (Vec::new(), "/v1/users?limit=3".to_owned());
+    loop {
+        let page = list(&path);
+        read.extend(users(&page));
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/v1/users?limit=3&cursor={next}");
+    }
+    assert_eq!(read, all);
+    assert_eq!(users(&list("/v1/users?prefix=lamp-")), ["lamp-1", "lamp-2"]);
+    assert_eq!(users(&list("/v1/users?prefix=lamp-&limit=1")), ["lamp-1"]);
+
+    let roles = list("/v1/roles");
+    let role = |name: &str| roles["roles"].as_array().unwrap().iter().find(|role| role["role"] == name).unwrap();
+    let partial = role("partial");
+    assert_eq!(partial["grants"], json!([{"principals": ["partial"], "by": [], "devices": []}]));
+    assert_eq!(partial["rules"][0]["read"], json!(["/desired/zone/t", "/reported/zone"]));
+    assert_eq!(role("app")["grants"][0]["devices"], json!(["lamp-*"]));
+    assert!(role("admin")["limits"]["sessions"].is_u64());
+
+    for (path, status) in [
+        ("/v1/users?limit=0", 400),
+        ("/v1/users?limit=101", 400),
+        ("/v1/users?cursor=%20", 400),
+        ("/v1/users?prefix=/", 400),
+    ] {
+        assert_eq!(get(&server, "boss", path).status, status, "{path}");
+    }
+    for path in ["/v1/users", "/v1/roles"] {
+        assert_eq!(get(&server, "viewer-1", path).status, 403, "{path}");
+    }
+
+    let file = server.directory().join("users");
+    let fewer: String = fs::read_to_string(&file)
+        .unwrap()
+        .lines()
+        .filter(|line| !line.starts_with("ghost:"))
+        .fold(String::new(), |text, line| text + line + "\n");
+    fs::write(&file, fewer).unwrap();
+    server.hangup(1, DONE);
+    assert!(!users(&list("/v1/users")).contains(&"ghost".to_owned()));
+}

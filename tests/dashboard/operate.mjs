@@ -105,7 +105,10 @@ async function tester(browser, page, origin) {
 
 async function access(browser, page) {
   await page.getByRole("link", { name: "Access" }).click();
-  await page.getByText("admin", { exact: true }).waitFor();
+  await page.locator("dd", { hasText: /^admin$/ }).waitFor();
+  await page.locator("summary", { hasText: /^admin$/ }).click();
+  await page.locator("dt", { hasText: "Administers" }).first().waitFor();
+  await page.getByText("There are no users with passwords.").waitFor();
   await page.getByLabel("Principal").fill("anonymous/door");
   await page.keyboard.press("Enter");
   await page.getByRole("region", { name: "Limits of anonymous/door" }).waitFor();

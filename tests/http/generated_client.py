@@ -154,6 +154,8 @@ assert "umbra_" in call("get_metrics")
 assert call("take_backup").payload.read()
 assert call("get_cluster", status=404).error == "not-found"
 assert call("get_principal", call("get_session").principal).work_per_second > 0
+assert call("list_users", limit=5).users == []
+assert "admin" in [role.role for role in call("list_roles").roles]
 assert call("end_connections", "nobody").sessions == 0
 assert call("purge_shadows", pattern="lamp*", dry_run=True).purged == 0
 assert call("purge_shadows", deleted=True).kept > 0

@@ -182,6 +182,11 @@ impl Login {
         &self.clock
     }
 
+    /// Returns at most `limit` users after `after` whose names begin with `prefix`, in their order.
+    pub(in crate::auth) fn users(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<Principal> {
+        self.passwords.as_ref().map_or_else(Vec::new, |users| users.page(prefix, after, limit))
+    }
+
     /// Returns the counters of checks and refusals.
     #[must_use]
     pub fn counters(&self) -> &LoginCounters {

@@ -80,6 +80,11 @@ impl Passwords {
         Ok(Self { path, users: RwLock::new(Arc::new(users)), context, checks })
     }
 
+    /// Returns at most `limit` users after `after` whose names begin with `prefix`, in their order.
+    pub(in crate::auth) fn page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<Principal> {
+        self.users.read().page(prefix, after, limit)
+    }
+
     /// Reads the users file again; if that fails, the old users stay.
     pub(in crate::auth) fn reload(&self) -> Result<(), FileError> {
         let users = Arc::new(Users::read(&self.path)?);

@@ -3,7 +3,7 @@
 //! A line is `name:$argon2id$…`, empty, or a comment that begins with `#`. One unusable line makes the whole file
 //! unusable. Otherwise a silently missing user would be noticed only at the next outage.
 
-use std::{collections::HashMap, fs, io, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, io, ops::Bound, path::Path, sync::Arc};
 
 use crate::auth::{FileError, PasswordHash, Principal, authn::password::HashError};
 
@@ -13,7 +13,7 @@ pub(in crate::auth) const USERS_MAX: usize = 1_000_000;
 /// The users by name.
 #[derive(Debug)]
 pub(in crate::auth) struct Users {
-    by_name: HashMap<Principal, Arc<PasswordHash>>,
+    by_name: BTreeMap<Principal, Arc<PasswordHash>>,
     /// The hash that is checked for an unknown user.
     imaginary: Arc<PasswordHash>,
 }
@@ -32,7 +32,7 @@ impl Users {
 
     /// Parses `text`, the content of the file at `path`.
     pub(in crate::auth) fn parse(path: &Path, text: &str) -> Result<Self, FileError> {
-        let mut by_name = HashMap::new();
+        let mut by_name = BTreeMap::new();
         let mut dearest: Option<Arc<PasswordHash>> = None;
         for (number, line) in (1..).zip(text.lines()) {
             let refuse = |detail: &dyn std::fmt::Display| FileError::line(path, number, detail);
@@ -60,6 +60,16 @@ impl Users {
     /// Returns the hash for unknown users, as costly as the most costly hash in the file.
     pub(in crate::auth) fn imaginary(&self) -> &Arc<PasswordHash> {
         &self.imaginary
+    }
+
+    /// Returns at most `limit` users after `after` whose names begin with `prefix`, in their order.
+    pub(in crate::auth) fn page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<Principal> {
+        let first = match after {
+            Some(after) if after >= prefix => Bound::Excluded(Principal::of_known(&after.into())),
+            _ => Bound::Included(Principal::of_known(&prefix.into())),
+        };
+        let names = self.by_name.range((first, Bound::Unbounded)).map(|(name, _)| name);
+        names.take_while(|name| name.name().starts_with(prefix)).take(limit).cloned().collect()
     }
 
     /// Returns the number of users.

@@ -29,6 +29,21 @@ pub struct Policy {
     limits: BTreeMap<Arc<str>, Arc<RoleLimits>>,
     /// The limits of roles without limits of their own.
     default_limits: Arc<RoleLimits>,
+    /// The rules and grants as written.
+    written: Arc<(Vec<RuleConfig>, Vec<GrantConfig>)>,
+}
+
+/// A role as written.
+#[derive(Clone, Debug)]
+pub struct DescribedRole<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The limits of a principal that has it.
+    pub limits: RoleLimits,
+    /// Its rules.
+    pub rules: Vec<&'a RuleConfig>,
+    /// The grants that give it.
+    pub grants: Vec<&'a GrantConfig>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +95,7 @@ impl Policy {
     ///
     /// The first invalid one, or one that names an unknown role.
     pub fn read(rules: &[RuleConfig], grants: &[GrantConfig]) -> Result<Self, PolicyError> {
-        let mut policy = Self::default();
+        let mut policy = Self { written: Arc::new((rules.to_vec(), grants.to_vec())), ..Self::default() };
         for (index, text) in rules.iter().enumerate() {
             let rule = Rule::read(text).map_err(|error| PolicyError { list: "rule", index, error })?;
             policy.roles.entry(rule.role.clone()).or_default().push(Arc::new(rule));
@@ -101,6 +116,17 @@ impl Policy {
     /// Returns the names of the roles.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
         self.roles.keys().map(|name| &**name)
+    }
+
+    /// Returns the roles as written, in the order of their names.
+    pub fn described(&self) -> impl Iterator<Item = DescribedRole<'_>> {
+        let (rules, grants) = &*self.written;
+        self.roles().map(move |name| DescribedRole {
+            name,
+            limits: **self.limits.get(name).unwrap_or(&self.default_limits),
+            rules: rules.iter().filter(|rule| rule.role == name).collect(),
+            grants: grants.iter().filter(|grant| grant.role == name).collect(),
+        })
     }
 
     /// Returns the rights of `principal`, authenticated by `method`, as the client `client`. `role` is that assigned by

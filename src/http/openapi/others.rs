@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::http::api::{principals::KEEP_SESSIONS, purge};
+use crate::http::api::{principals::KEEP_SESSIONS, purge, query::Parameter, roles};
 
 /// Returns the paths with their operations.
 pub(super) fn paths() -> Map<String, Value> {
@@ -43,6 +43,16 @@ pub(super) fn paths() -> Map<String, Value> {
         ("/v1/backup", backup),
         ("/v1/cluster", cluster()),
         ("/v1/purge", purge_shadows()),
+        (
+            "/v1/users",
+            operators_list(
+                "listUsers",
+                "The users of the file, with the roles that grants give them",
+                "Users",
+                &roles::PARAMETERS,
+            ),
+        ),
+        ("/v1/roles", operators_list("listRoles", "The roles in use: their limits, rules and grants", "Roles", &[])),
         ("/v1/principals/{name}", principal()),
         ("/v1/principals/{name}/connections", connections()),
     ];
@@ -60,6 +70,24 @@ fn cluster() -> Value {
             "401": problem("Not authenticated"),
             "403": problem("Not allowed"),
             "404": problem("This server is a single node"),
+        },
+    } })
+}
+
+/// Returns an operation that reads a list and needs all rights.
+fn operators_list(id: &str, about: &str, schema: &str, parameters: &[&'static Parameter]) -> Value {
+    let problem = |about: &str| answer(about, "application/problem+json", reference("Problem"));
+    let parameters: Vec<_> = parameters.iter().map(|parameter| super::parameter(parameter)).collect();
+    json!({ "get": {
+        "operationId": id,
+        "summary": format!("{about}; needs all rights"),
+        "parameters": parameters,
+        "responses": {
+            "200": answer(about, "application/json", reference(schema)),
+            "400": problem("A parameter is invalid"),
+            "401": problem("Not authenticated"),
+            "403": problem("Not allowed"),
+            "429": problem("Too many requests"),
         },
     } })
 }

@@ -29,6 +29,7 @@ pub(super) fn all(limits: &DocumentLimits) -> Map<String, Value> {
     native(&mut schemas);
     entries(&mut schemas);
     mqtt(&mut schemas);
+    roles(&mut schemas);
     cluster(&mut schemas);
     queries::all(&mut schemas);
     rollouts::all(&mut schemas);
@@ -271,6 +272,30 @@ fn sessions(schemas: &mut Map<String, Value>) {
     let members = members.chain([("principal", json!({ "type": "string" }))]);
     let names: Vec<_> = counts.into_iter().chain(amounts).chain(["principal"]).collect();
     put(schemas, "PrincipalUse", closed(members, &names));
+}
+
+/// Adds the schemas of users and roles.
+fn roles(schemas: &mut Map<String, Value>) {
+    let (text, count) = (json!({ "type": "string" }), json!({ "type": "integer", "minimum": 0 }));
+    let texts = json!({ "type": "array", "items": text });
+    put(schemas, "User", closed([("user", text.clone()), ("roles", texts.clone())], &["user", "roles"]));
+    put(schemas, "Users", closed([("users", list("User")), ("next", text.clone())], &["users"]));
+    let limits = ["memory", "workPerSecond", "sessions", "filters", "newShadows"];
+    put(schemas, "RoleLimits", closed(limits.map(|name| (name, count.clone())), &limits));
+    let lists = ["devices", "names", "operations", "read", "write", "publish", "subscribe", "administer"];
+    let rule = lists.map(|name| (name, texts.clone())).into_iter().chain([("origin", text.clone())]);
+    let needs: Vec<_> = lists.into_iter().filter(|name| *name != "operations").chain(["origin"]).collect();
+    put(schemas, "RoleRule", closed(rule, &needs));
+    let grant = ["principals", "by", "devices"];
+    put(schemas, "RoleGrant", closed(grant.map(|name| (name, texts.clone())), &grant));
+    let role = [
+        ("role", text),
+        ("limits", reference("RoleLimits")),
+        ("rules", list("RoleRule")),
+        ("grants", list("RoleGrant")),
+    ];
+    put(schemas, "Role", closed(role, &["role", "limits", "rules", "grants"]));
+    put(schemas, "Roles", closed([("roles", list("Role"))], &["roles"]));
 }
 
 /// Adds the schema of the cluster.

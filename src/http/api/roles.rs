@@ -1,0 +1,127 @@
+//! The users and roles in use, for operators. What the configuration says about them is read with it.
+//!
+//! As [`super::principals`], they are not in the table of [`crate::http::operation`].
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    admission::work,
+    config::{GrantConfig, RuleConfig},
+    http::{
+        api::{
+            Api,
+            devices::limit,
+            problem::Problem,
+            query::{BadParameter, Kind, Parameter, ParameterLocation, Query},
+            text_cursor,
+        },
+        auth::caller::Caller,
+        operation::{LIMIT, OPAQUE_CURSOR},
+    },
+};
+
+static USER_PREFIX: Parameter = Parameter {
+    name: "prefix",
+    location: ParameterLocation::Query,
+    kind: Kind::Text("^[A-Za-z0-9.:_-]{0,128}$"),
+    about: "Only users whose name begins with this prefix",
+};
+
+pub(in crate::http) static PARAMETERS: [&Parameter; 3] = [&USER_PREFIX, &LIMIT, &OPAQUE_CURSOR];
+
+pub(in crate::http) fn router() -> Router<Arc<Api>> {
+    Router::new().route("/v1/users", get(users)).route("/v1/roles", get(roles))
+}
+
+/// `GET /v1/users`
+async fn users(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
+    admit(&caller, &api)?;
+    let read = || -> Result<_, BadParameter> {
+        let query = Query::read(uri.query(), &PARAMETERS)?;
+        let prefix = query.text(&USER_PREFIX)?.unwrap_or_default().into_owned();
+        Ok((prefix, text_cursor::read(&query)?, limit(&query)?))
+    };
+    let (prefix, after, limit) = read().map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
+    let mut found = api.authority.users(&prefix, after.as_deref(), limit + 1);
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    let users: Vec<_> = found.iter().map(|(user, roles)| json!({ "user": user.name(), "roles": roles })).collect();
+    let mut body = json!({ "users": users });
+    if let (true, Some((last, _)), Some(members)) = (has_more, found.last(), body.as_object_mut()) {
+        members.insert("next".to_owned(), text_cursor::encode(last.name()).into());
+    }
+    Ok(answer(&body, &caller, &api))
+}
+
+/// `GET /v1/roles`
+async fn roles(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
+    admit(&caller, &api)?;
+    let policy = api.authority.policy();
+    let roles: Vec<_> = policy
+        .described()
+        .map(|role| {
+            let limits = role.limits;
+            json!({
+                "role": role.name,
+                "limits": {
+                    "memory": limits.memory,
+                    "workPerSecond": limits.work,
+                    "sessions": limits.sessions,
+                    "filters": limits.filters,
+                    "newShadows": limits.new_shadows_per_day,
+                },
+                "rules": role.rules.into_iter().map(rule).collect::<Vec<_>>(),
+                "grants": role.grants.into_iter().map(grant).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    Ok(answer(&json!({ "roles": roles }), &caller, &api))
+}
+
+fn rule(rule: &RuleConfig) -> Value {
+    let mut members = json!({ "origin": rule.origin });
+    let lists = [
+        ("devices", Some(&rule.devices)),
+        ("names", Some(&rule.names)),
+        ("operations", rule.operations.as_ref()),
+        ("read", Some(&rule.read)),
+        ("write", Some(&rule.write)),
+        ("publish", Some(&rule.publish)),
+        ("subscribe", Some(&rule.subscribe)),
+        ("administer", Some(&rule.administer)),
+    ];
+    if let Some(members) = members.as_object_mut() {
+        let lists = lists.into_iter().filter_map(|(key, list)| Some((key.to_owned(), json!(list?))));
+        members.extend(lists);
+    }
+    members
+}
+
+fn grant(grant: &GrantConfig) -> Value {
+    json!({ "principals": grant.principals, "by": grant.by, "devices": grant.devices })
+}
+
+fn admit(caller: &Caller, api: &Api) -> Result<(), Problem> {
+    caller.admit(work::PAGE, api)?;
+    if caller.has_all_rights() {
+        return Ok(());
+    }
+    let message = "Forbidden: to see users and roles needs all rights";
+    Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()))
+}
+
+fn answer(body: &Value, caller: &Caller, api: &Api) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    let response = (headers, body.to_string()).into_response();
+    caller.charge_rendered(&response, api);
+    response
+}

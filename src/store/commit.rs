@@ -248,7 +248,7 @@ impl<C> Writer<C> {
     pub(super) fn must_sync(&self) -> bool {
         let PendingRows { calls, commands, .. } = &self.pending_rows;
         let waits = || !calls.is_empty() || !commands.is_empty() || self.trainer.next.is_some();
-        self.node.is_none() || waits() || self.unsynced.is_due(self.progress.head)
+        self.node.is_none() || waits() || self.unsynced.is_due()
     }
 
     /// Returns true if former commits must be on disk at once.

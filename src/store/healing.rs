@@ -29,6 +29,7 @@ use crate::store::{
     health::State,
     index::keeper::IndexKeeper,
     journal::recovery,
+    replication::member::Member,
     rows::tables,
     schema::{Checkpoint, JournalPosition, META_TABLE, PROGRESS_KEY},
     shadow_counts::CountChange,
@@ -162,7 +163,11 @@ impl<C> Writer<C> {
         }
         self.healer.attempts += 1;
         match self.reopen() {
-            Ok(landed) => self.healed(landed),
+            Ok(landed) => {
+                self.healed(landed);
+                // The records of a node that the file lacks, before anything else is committed.
+                self.take_part();
+            }
             Err(error) => {
                 self.healer.postpone();
                 let (attempts, pause) = (self.healer.attempts, self.healer.pause);
@@ -202,8 +207,12 @@ impl<C> Writer<C> {
         self.dirty_set = DirtySet::new(recovered.dirty, Arc::clone(&self.shared.unflushed), &progress, &self.options);
         self.names = NameCounts::new(self.options.shadow_names_max);
         self.set_applied_position(applied_position);
+        self.member.iter_mut().for_each(Member::reopened);
         self.progress = progress;
-        self.unsynced.synced();
+        let rows = self.unsynced.take_rows();
+        if !landed {
+            self.pending_rows.put_back(rows);
+        }
         self.shared.head.store(progress.head.seq.0, Ordering::Release);
         Ok(landed)
     }

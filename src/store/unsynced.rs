@@ -2,19 +2,22 @@
 //!
 //! A majority of the servers of the log has a record on disk before a node applies it, so a node need not sync each of its
 //! commits: after a stop it reads the records again. A commit is synced, and all before it, when somebody waits for an edit of a
-//! row, which the log does not have, or when the first unsynced one becomes too old or they too large. A single node syncs
-//! every commit.
+//! row, which the log does not have, when it has what must not be received again, or when the first unsynced one becomes too
+//! old or they too large. A single node syncs every commit.
 //!
-//! A file that is opened again after a failed commit may lack all unsynced ones.
+//! A file that is opened again after a failed commit may lack all unsynced ones. Then their records are applied again, before
+//! anything else is decided or committed, and their edits of rows are written again.
 
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use crate::store::{rows::edited_row::EditedRows, schema::JournalPosition, shadow_counts::CountChange};
 
 /// The longest time that a commit waits for a sync.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
-/// Bytes of the journal that wait for a sync at most. A node keeps more than these records.
-const JOURNAL_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of records and rows that wait for a sync at most. A node keeps more than these records.
+const BYTES_MAX: usize = 16 << 20;
 
 /// The unsynced commits; see the module.
 #[derive(Default)]
@@ -23,6 +26,10 @@ pub(in crate::store) struct UnsyncedCommits {
     /// The rows that were edited.
     rows: EditedRows,
     counts: CountChange,
+    /// The bytes of the records, with those of the next commit, and of the rows.
+    bytes: usize,
+    /// True if the next commit must be synced.
+    is_urgent: bool,
 }
 
 struct FirstUnsynced {
@@ -42,17 +49,26 @@ impl UnsyncedCommits {
         self.first.as_ref().map(|first| first.due)
     }
 
-    /// Returns true if they have to be synced now, when the journal ends at `head`.
-    pub(in crate::store) fn is_due(&self, head: JournalPosition) -> bool {
-        let is_due = |first: &FirstUnsynced| {
-            head.bytes.saturating_sub(first.head.bytes) >= JOURNAL_BYTES_MAX || first.due <= Instant::now()
-        };
-        self.first.as_ref().is_some_and(is_due)
+    /// Returns true if they have to be synced now, or with the next commit.
+    pub(in crate::store) fn is_due(&self) -> bool {
+        self.is_urgent
+            || self.bytes >= BYTES_MAX
+            || self.first.as_ref().is_some_and(|first| first.due <= Instant::now())
     }
 
     /// Makes them due.
     pub(in crate::store) fn hurry(&mut self) {
         self.first.iter_mut().for_each(|first| first.due = Instant::now());
+    }
+
+    /// Adds the bytes of records that the next commit applies.
+    pub(in crate::store) fn add_records(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    /// Lets the next commit be synced.
+    pub(in crate::store) fn sync_next(&mut self) {
+        self.is_urgent = true;
     }
 
     /// Notes an unsynced commit, before which the journal ended at `head`.
@@ -63,6 +79,8 @@ impl UnsyncedCommits {
     /// Notes rows that an unsynced commit has edited.
     pub(in crate::store) fn add_rows(&mut self, rows: &EditedRows) {
         if !self.is_empty() {
+            let bytes = rows.iter().map(|(key, row)| key.len() + row.value.as_ref().map_or(0, Bytes::len));
+            self.bytes += bytes.sum::<usize>();
             self.rows.extend(rows.iter().map(|(key, row)| (key.clone(), row.clone())));
         }
     }
@@ -79,9 +97,9 @@ impl UnsyncedCommits {
         *self = Self::default();
     }
 
-    /// Returns the rows that may be lost, and forgets them.
+    /// Forgets them, since the file was opened again. Returns the rows that may be lost.
     pub(in crate::store) fn take_rows(&mut self) -> EditedRows {
-        std::mem::take(&mut self.rows)
+        std::mem::take(self).rows
     }
 
     /// Returns the change of the numbers of shadows by commits that the file lacks, if its journal ends at `found` without

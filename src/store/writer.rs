@@ -189,12 +189,11 @@ impl<C> Writer<C> {
         if let Some(until) = self.healer.next_attempt() {
             return self.take_until(messages, most, until);
         }
-        let flush_from = self.dirty_set.flush_from();
-        if flush_from.is_some() || !self.index_has_work() {
+        if !self.index_has_work() {
             // Building begins when the pages are known to be sound.
             let verified = self.index.is_waiting(&self.shared.database).then(|| Instant::now() + VERIFIED_EVERY);
             let due = self.pending_rows.due().into_iter().chain(self.unsynced.due());
-            if let Some(until) = due.chain(verified).chain(flush_from).min() {
+            if let Some(until) = due.chain(verified).chain(self.dirty_set.flush_from()).min() {
                 return self.take_until(messages, most, until);
             }
             return match self.queue.blocking_recv_many(messages, most) {
@@ -219,7 +218,7 @@ impl<C> Writer<C> {
 
     /// Returns true if a commit is due for edits of rows, or to sync former ones.
     fn has_due_commit(&self) -> bool {
-        self.pending_rows.is_due() || self.unsynced.is_due(self.progress.head)
+        self.pending_rows.is_due() || self.unsynced.is_due()
     }
 
     /// Takes the edits of rows that were sent. Nothing is left to do for those that cancel each other out.
@@ -406,7 +405,7 @@ impl<C> Writer<C> {
         self.shared.commits.failed.add(1);
         tracing::error!(%error, "a commit failed: no command is accepted until the store was reopened");
         self.state = State::Failed(error.to_string());
-        self.pending_rows.commit_failed(self.unsynced.take_rows());
+        self.pending_rows.commit_failed();
         self.healer.commit_failed();
         self.clock.commit_failed();
         rejection

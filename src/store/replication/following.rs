@@ -40,7 +40,12 @@ impl<C> Writer<C> {
         for (chain, record) in records {
             requests.begin(chain.position.number);
             match record {
-                ReadRecord::Claim(journal) => check_same(chain.position.number, group.changes.head, journal)?,
+                ReadRecord::Claim(journal) => {
+                    if let Err(error) = check_same(chain.position.number, group.changes.head, journal) {
+                        self.apply_group(group, requests)?;
+                        return Err(error);
+                    }
+                }
                 ReadRecord::Batch(batch) => {
                     if !batch.purged.is_empty() || batch.removed > self.progress.checkpoint.seq {
                         self.apply_group(group, requests)?;
@@ -88,6 +93,9 @@ impl<C> Writer<C> {
                 return Ok(());
             }
             // The rows of a member of a cluster are its own.
+            if rows.is_some() {
+                self.unsynced.sync_next();
+            }
             self.pending_rows.set_commands(rows.unwrap_or_default());
             changes.record.rows = self.pending_rows.records(self.progress.rows.head);
         } else {

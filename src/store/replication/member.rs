@@ -170,6 +170,7 @@ pub(in crate::store) struct Member<C> {
 struct ReceivedRecord {
     chain: Chain,
     read: ReadRecord,
+    bytes: usize,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -271,6 +272,13 @@ impl<C> Member<C> {
         self.own.add(request, self.now);
     }
 
+    /// Notes that the file was opened again, which may lack records that were applied: they are to be read again. A batch that was
+    /// decided after them is applied by its record, if the log has that.
+    pub(in crate::store) fn reopened(&mut self) {
+        self.is_behind = true;
+        self.decided = None;
+    }
+
     /// Takes no more commands, and ends when the last one is answered.
     pub(in crate::store) fn close(&mut self) {
         self.closing.get_or_insert(self.now);
@@ -332,7 +340,8 @@ impl<C> Member<C> {
             if matches!(read, ReadRecord::Claim(_)) {
                 self.follow_claim(&chain);
             }
-            self.records.push(ReceivedRecord { chain, read, permit });
+            let bytes = self.replica.kept().record(chain.position.number).map_or(0, Bytes::len);
+            self.records.push(ReceivedRecord { chain, read, bytes, permit });
         }
         if let Some(error) = self.replica.latched() {
             let reason = error.to_string();

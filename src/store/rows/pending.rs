@@ -95,17 +95,20 @@ impl PendingRows {
         records
     }
 
-    /// Keeps the rows for another commit, other than those of its commands, which have failed, and with `former` ones that may
-    /// be lost. The failed one may be on the disk, so none of them is new any more.
-    pub(in crate::store) fn commit_failed(&mut self, mut former: EditedRows) {
-        for (key, _) in self.commands.drain(..) {
-            former.remove(&key);
-        }
+    /// Adds `former` rows that the file may have lost, before those that wait.
+    pub(in crate::store) fn put_back(&mut self, former: EditedRows) {
         if !former.is_empty() {
             self.due.get_or_insert_with(|| Instant::now() + WAIT_MAX);
         }
         let newer = std::mem::replace(&mut self.rows, former);
         self.rows.extend(newer);
+        self.rows.values_mut().for_each(|row| row.is_new = false);
+    }
+
+    /// Keeps the rows for another commit, other than those of its commands, which have failed. The failed one may be on the
+    /// disk, so none of them is new any more.
+    pub(in crate::store) fn commit_failed(&mut self) {
+        self.commands.clear();
         self.rows.values_mut().for_each(|row| row.is_new = false);
     }
 

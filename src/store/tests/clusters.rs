@@ -320,6 +320,9 @@ impl Cluster {
     fn tick(&mut self, node: usize) {
         self.now += Duration::from_millis(self.random.below(300));
         let now = self.now;
+        if self.has_faults && self.random.chance(10) {
+            self.nodes[node].stepped.writer.unsynced.hurry();
+        }
         self.event(node, LogEvent::Tick(now));
     }
 
@@ -386,7 +389,7 @@ impl Cluster {
                 _ => Repaired::Torn(random.below(1000)),
             };
             disk.repair(content, Stop::Never);
-        } else if !*has_failed && random.chance(12) {
+        } else if !*has_failed && random.chance(25) {
             *has_failed = true;
             let (syncs, writes) = disk.operations();
             let stop = match random.below(3) {

@@ -2,6 +2,8 @@
 
 use std::{mem, sync::atomic::Ordering, time::Duration};
 
+use bytes::Bytes;
+
 use crate::{
     shadow::Rejection,
     store::{
@@ -86,6 +88,7 @@ impl<C> Writer<C> {
             return;
         }
         let mut records = mem::take(&mut member.records);
+        self.unsynced.add_records(records.iter().map(|record| record.bytes).sum());
         let applied = match member.decided.take() {
             Some(decided) if records.first().is_some_and(|first| first.chain.position.number == decided.number) => {
                 let own = records.remove(0);
@@ -108,11 +111,8 @@ impl<C> Writer<C> {
         });
         match applied {
             Ok(()) => self.deliver_held(member),
-            Err(_) if self.is_failed() => {
-                // The file is opened again, and says how far it is.
-                member.is_behind = true;
-                member.decided = None;
-            }
+            // The file is opened again, and says how far it is.
+            Err(_) if self.is_failed() => {}
             Err(error) => member.latch(error.to_string()),
         }
     }
@@ -153,6 +153,9 @@ impl<C> Writer<C> {
             self.keep_loaded(changes.touched);
             return Ok(());
         }
+        if member.held.must_commit() {
+            self.unsynced.sync_next();
+        }
         self.pending_rows.set_commands(member.held.rows.clone());
         changes.record.rows = self.pending_rows.records(self.progress.rows.head);
         let (head, counts) = (changes.head, changes.counts);
@@ -171,11 +174,12 @@ impl<C> Writer<C> {
         while chain.position.number < member.replica.chain().position.number {
             let number = chain.position.number + 1;
             let kept = member.replica.kept().record(number);
+            let bytes = kept.map_or(0, Bytes::len);
             let Some(Ok(read)) = kept.map(|record| chain.read(record)) else {
                 member.latch(format!("record {number} is to be applied again, and is not kept: start the node again"));
                 return false;
             };
-            records.push(ReceivedRecord { chain, read, permit: None });
+            records.push(ReceivedRecord { chain, read, bytes, permit: None });
         }
         member.records = records;
         member.is_behind = false;

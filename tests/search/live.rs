@@ -252,17 +252,17 @@ fn refusals_name_the_reason() {
     assert_eq!(refused["message"], json!("Invalid parameter 'Last-Event-ID': must be the id of an event"));
 }
 
-/// The set of a stream counts as memory of its caller, for the first result and later. `small` may keep little.
+/// The set of a stream counts as memory of its caller, for the first result and later. `follower` may keep little.
 #[test]
 fn a_set_counts_as_memory() {
     let site = Site::open();
     let write =
         |n: usize| site.write_many(100, |device| (format!("d{device:03}/shadow"), json!({"reported": {"n": n}})));
     write(1);
-    let refused = Live::open(&site, "small", "reported.n:1").err().unwrap();
+    let refused = Live::open(&site, "follower", "reported.n:1").err().unwrap();
     assert_eq!((refused.status, &refused.json()["error"]), (429, &json!("too-many-requests")), "{}", refused.text());
     // The connection of that request counts until the server has seen its end.
-    let mut live = eventually("memory for a stream", || Live::open(&site, "small", "reported.n:2").ok());
+    let mut live = eventually("memory for a stream", || Live::open(&site, "follower", "reported.n:2").ok());
     write(2);
     while live.read().is_some() {}
     assert_eq!(live.end.unwrap()["error"], json!("too-many-requests"));
@@ -302,7 +302,7 @@ fn streams_are_counted() {
     site.write(&[("a/shadow", json!({"reported": {"n": 1}}))]);
     let mut open = Vec::new();
     let refused = loop {
-        match Live::open(&site, "small", "reported.n:1") {
+        match Live::open(&site, "follower", "reported.n:1") {
             Ok(live) => open.push(live),
             Err(refused) => break refused,
         }

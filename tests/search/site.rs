@@ -10,7 +10,7 @@ use crate::harness::{
 };
 
 /// Besides the administrator's: `partial` may read a part of the lamps, `shop` all of what begins with `shop-`, `slow` may
-/// cause little work, and for `small` little is kept. Over MQTT, `blind` may read no device, and `few` have few streams.
+/// cause little work, and for `small` and `follower` little is kept. Over MQTT, `blind` may read no device, and `few` have few streams.
 pub(crate) const LISTENERS: &str = r#"
 [[listener]]
 name = "web"
@@ -66,10 +66,16 @@ bind = "127.0.0.1:0"
 anonymous_role = "few"
 
 [[listener]]
-name = "small-mqtt"
+name = "follower"
+kind = "http"
+bind = "127.0.0.1:0"
+anonymous_role = "follower"
+
+[[listener]]
+name = "follower-mqtt"
 kind = "mqtt"
 bind = "127.0.0.1:0"
-anonymous_role = "small"
+anonymous_role = "follower"
 
 [[rule]]
 role = "blind"
@@ -77,6 +83,11 @@ subscribe = ["news"]
 
 [[rule]]
 role = "few"
+devices = ["*"]
+read = ["/reported"]
+
+[[rule]]
+role = "follower"
 devices = ["*"]
 read = ["/reported"]
 
@@ -115,6 +126,11 @@ sessions = 2
 [[role]]
 role = "small"
 memory = "80KiB"
+
+# As much beside what a live query is charged for changes that wait.
+[[role]]
+role = "follower"
+memory = "455KiB"
 "#;
 
 /// Connections that write many shadows.

@@ -400,8 +400,8 @@ fn a_set_counts_as_memory() {
     let site = Site::open();
     site.write_many(400, |device| (format!("d{device:03}/shadow"), n(1)));
     store(&site, "q", "reported.n:1");
-    let mut client = Client::open_at(site.0.address_of("small-mqtt"), V5);
-    assert_eq!(client.ask_in("small"), Some(0));
+    let mut client = Client::open_at(site.0.address_of("follower-mqtt"), V5);
+    assert_eq!(client.ask_in("follower"), Some(0));
     client.subscribe(&[("shadow/$query/q/#", 1)]);
     let mut live = Follower::new(client, "q");
     let end = live.wait_for_end();

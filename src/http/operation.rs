@@ -137,7 +137,7 @@ const SECTION_POINTERS: &str =
 /// RFC 9110 section 8.8.3, in a list that may have empty elements.
 const TAGS: &str = "^(\\*|[ ,]*((W/)?\"[!#-~\u{80}-\u{ff}]*\"( *,[ ,]*(W/)?\"[!#-~\u{80}-\u{ff}]*\")*)?[ ,]*)$";
 /// Text without control characters.
-const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+pub(super) const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 /// Text of at least one character, without control characters.
 const PRINTABLE_PART: &str = r"^[^\u0000-\u001f\u007f-\u009f]+$";
 /// Any text.

@@ -44,7 +44,7 @@ def before_call(context, case, kwargs):
         headers.pop("If-Match", None)
         headers.pop("If-None-Match", None)
     # Only a cursor of an earlier page is a position in a history, or among sessions or topics.
-    listed = ("/v1/sessions", "/v1/retained", "/v1/queries", "/v1/rollouts", "/v1/rollouts/{rollout}/devices")
+    listed = ("/v1/sessions", "/v1/retained", "/v1/users", "/v1/queries", "/v1/rollouts", "/v1/rollouts/{rollout}/devices")
     if case.operation.path in listed or "history" in case.operation.path:
         query.pop("cursor", None)
     if case.operation.path == "/v1/queries/{query}" and isinstance(case.body, dict):

@@ -22,17 +22,18 @@ use crate::{
             devices::limit,
             problem::Problem,
             query::{BadParameter, Kind, Parameter, ParameterLocation, Query},
+            sessions::prefix,
             text_cursor,
         },
         auth::caller::Caller,
-        operation::{LIMIT, OPAQUE_CURSOR},
+        operation::{LIMIT, OPAQUE_CURSOR, PRINTABLE},
     },
 };
 
 static USER_PREFIX: Parameter = Parameter {
     name: "prefix",
     location: ParameterLocation::Query,
-    kind: Kind::Text("^[A-Za-z0-9.:_-]{0,128}$"),
+    kind: Kind::Text(PRINTABLE),
     about: "Only users whose name begins with this prefix",
 };
 
@@ -47,8 +48,7 @@ async fn users(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<
     admit(&caller, &api)?;
     let read = || -> Result<_, BadParameter> {
         let query = Query::read(uri.query(), &PARAMETERS)?;
-        let prefix = query.text(&USER_PREFIX)?.unwrap_or_default().into_owned();
-        Ok((prefix, text_cursor::read(&query)?, limit(&query)?))
+        Ok((prefix(&query, &USER_PREFIX)?, text_cursor::read(&query)?, limit(&query)?))
     };
     let (prefix, after, limit) = read().map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
     let mut found = api.authority.users(&prefix, after.as_deref(), limit + 1);

@@ -248,7 +248,7 @@ fn topics(uri: &Uri) -> Result<(usize, Option<String>, String), BadParameter> {
     Ok((limit(&query)?, text_cursor::read(&query)?, prefix(&query, &TOPIC_PREFIX)?))
 }
 
-fn prefix(query: &Query<'_>, parameter: &'static Parameter) -> Result<String, BadParameter> {
+pub(super) fn prefix(query: &Query<'_>, parameter: &'static Parameter) -> Result<String, BadParameter> {
     let text = query.text(parameter)?.unwrap_or_default();
     match text.chars().any(char::is_control) {
         true => Err(bad(parameter.name, "must not contain control characters")),

@@ -23,7 +23,7 @@ const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("net", &["admission", "auth", "config", "observability", "private_file", "rate"]),
     ("store", &["observability", "shadow"]),
     ("cluster", &["config", "private_file", "store"]),
-    ("wire", &["auth", "shadow"]),
+    ("wire", &["shadow"]),
     ("fleet", &["shadow"]),
     ("engine", &["admission", "auth", "clock", "observability", "shadow", "store", "wire"]),
     ("search", &["admission", "auth", "config", "engine", "fleet", "shadow", "store", "wire"]),

@@ -5,7 +5,6 @@ use std::{hint::black_box, sync::Arc, time::Instant};
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use umbrad::{
-    auth::Projection,
     mqtt::{
         broker::router::{DeliveryKind, Router},
         protocol::{
@@ -15,7 +14,7 @@ use umbrad::{
             topic::TopicName,
         },
     },
-    shadow::{Command, Decision, Document, DocumentLimits, OnConflict, Update, Version},
+    shadow::{Command, Decision, Document, DocumentLimits, OnConflict, Projection, Update, Version},
     wire::{Dialect, get_accepted, parse_update, update_accepted, update_delta, update_documents},
 };
 

@@ -6,7 +6,7 @@
 //! topics. `explain` reports to operators which rule allows an operation. `ban_list` refuses principals by name.
 //!
 //! *Invariant:* a command reaches the service only with the [`Sender`](crate::shadow::Sender) that [`Access::admit`]
-//! made for it. Every rendering of a shadow goes through a [`Projection`].
+//! made for it. Every rendering of a shadow goes through a [`Projection`](crate::shadow::Projection).
 
 pub mod authn;
 pub mod authority;
@@ -22,7 +22,6 @@ pub use crate::auth::authz::access::{Access, NameFilter};
 pub use crate::auth::authz::administration::Administration;
 pub use crate::auth::authz::devices::DeviceRange;
 pub use crate::auth::authz::policy::Policy;
-pub use crate::auth::authz::projection::Projection;
 pub use crate::auth::authz::rule::Operation;
 pub use crate::auth::authz::topics::is_reserved;
 pub use authority::{AuthContext, Authority, LoginRecord, LoginRequest};

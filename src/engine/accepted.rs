@@ -5,8 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::{
-    auth::Projection,
-    shadow::{Command, Disposition, Document, FirstOutcome},
+    shadow::{Command, Disposition, Document, FirstOutcome, Projection},
     store::Applied,
     wire::{self, Dialect, ReplyOptions, aws},
 };

@@ -20,11 +20,11 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::{
-    auth::{DeviceRange, Projection},
+    auth::DeviceRange,
     engine::{Notifier, Outcome, Requester},
     shadow::{
-        Change, DeviceId, Document, Etag, Pointer, ShadowKey, ShadowName, Timestamp, Version, document::change::Effect,
-        pointer::SectionName,
+        Change, DeviceId, Document, Etag, Pointer, Projection, ShadowKey, ShadowName, Timestamp, Version,
+        document::change::Effect, pointer::SectionName,
     },
     store::{Applied, Envelope, JournalEntry, Seq},
     wire::ChangeEntry,

@@ -28,6 +28,7 @@ pub use crate::shadow::document::etag::Etag;
 pub use crate::shadow::document::reverse_apply::ReverseApply;
 pub use crate::shadow::patch::JsonPatch;
 pub use crate::shadow::rights::paths::Paths;
+pub use crate::shadow::rights::projection::Projection;
 pub use crate::shadow::rights::{Revocable, Scope, Sender, SenderLogin};
 pub use command::{ClientToken, Command, Delete, OnConflict, Patch, Preconditions, SectionPatch, Update};
 pub use document::{Document, DocumentLimits, Section, Stamp, Timestamp, Version};

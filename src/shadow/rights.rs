@@ -14,6 +14,7 @@
 //!   value changes anything.
 
 pub(super) mod paths;
+pub(super) mod projection;
 pub(super) mod seen;
 use std::{fmt, sync::Arc};
 

@@ -12,9 +12,8 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::{
-    auth::Projection,
     shadow::{
-        ClientToken, Document, Rejection, SectionPatch, ShadowKey, Timestamp, Update,
+        ClientToken, Document, Projection, Rejection, SectionPatch, ShadowKey, Timestamp, Update,
         document::tree::{Leaf, Members, Node},
     },
     wire::{

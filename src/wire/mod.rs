@@ -2,7 +2,7 @@
 //!
 //! `request` parses a payload into a typed command or a rejection; `strict` is its JSON reader, and that of
 //! `request/json_patch`. `native` renders messages in the native dialect, [`aws`] in the AWS dialect. Each message takes
-//! the [`Projection`](crate::auth::Projection) of its reader and contains nothing beyond it.
+//! the [`Projection`](crate::shadow::Projection) of its reader and contains nothing beyond it.
 //!
 //! Not here: topics and headers (`mqtt`, `http`), and the effect of a command (`shadow`).
 

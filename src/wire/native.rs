@@ -15,10 +15,9 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::{
-    auth::Projection,
     shadow::{
-        ClientToken, Disposition, Document, Etag, FirstOutcome, Rejection, SectionPatch, ShadowKey, Timestamp, Update,
-        Version,
+        ClientToken, Disposition, Document, Etag, FirstOutcome, Projection, Rejection, SectionPatch, ShadowKey,
+        Timestamp, Update, Version,
         document::tree::{Members, Node},
     },
     wire::{ReplyOptions, native::metadata::Metadata, write::Object},

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::{
     auth::{
-        Principal, Projection,
+        Principal,
         authz::{
             administration::Administration,
             devices::{self, DeviceRange},
@@ -18,8 +18,8 @@ use crate::{
     },
     config::RoleLimits,
     shadow::{
-        Command, Delete, Paths, Pointer, Rejection, Revocable, Scope, Sender, SenderLogin, ShadowKey, ShadowName,
-        index::ValuePath,
+        Command, Delete, Paths, Pointer, Projection, Rejection, Revocable, Scope, Sender, SenderLogin, ShadowKey,
+        ShadowName, index::ValuePath,
     },
 };
 

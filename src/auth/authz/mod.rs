@@ -8,6 +8,5 @@ pub mod devices;
 pub mod explain;
 pub mod pattern;
 pub mod policy;
-pub(super) mod projection;
 pub mod rule;
 pub(super) mod topics;

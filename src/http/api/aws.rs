@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use crate::{
     admission::work,
-    auth::{Projection, authn::login::AuthenticationError},
+    auth::authn::login::AuthenticationError,
     http::{
         api::{
             Api,
@@ -34,7 +34,7 @@ use crate::{
         },
         operation::{AWS_NAME, NEXT_TOKEN, Operation, PAGE_SIZE},
     },
-    shadow::{ClientToken, Command, Delete, DeviceId, Rejection, ShadowKey, ShadowName, Timestamp},
+    shadow::{ClientToken, Command, Delete, DeviceId, Projection, Rejection, ShadowKey, ShadowName, Timestamp},
     wire::{self, Dialect, Refused, aws},
 };
 

@@ -11,7 +11,6 @@ use bytes::Bytes;
 
 use crate::{
     admission::work,
-    auth::Projection,
     engine::RefusalPosition,
     http::{
         api::{
@@ -24,7 +23,7 @@ use crate::{
         auth::caller::Caller,
         operation::{AFTER, BEFORE, HISTORY_CURSOR, LIMIT, Operation},
     },
-    shadow::{Rejection, Version},
+    shadow::{Projection, Rejection, Version},
     store::{HistoryEnd, JournalEntry, Seq},
     wire::{self, ChangeEntry, RefusedEntry},
 };

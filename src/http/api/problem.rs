@@ -10,8 +10,7 @@ use axum::{
 use bytes::Bytes;
 
 use crate::{
-    auth::Projection,
-    shadow::{Etag, Rejection, ShadowKey, Timestamp},
+    shadow::{Etag, Projection, Rejection, ShadowKey, Timestamp},
     wire,
 };
 

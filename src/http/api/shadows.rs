@@ -14,7 +14,6 @@ use axum::{
 use bytes::Bytes;
 
 use crate::{
-    auth::Projection,
     engine::AtVersion,
     http::{
         api::{
@@ -28,7 +27,7 @@ use crate::{
         auth::caller::Caller,
         operation::{FIELDS, Operation, VERSION},
     },
-    shadow::{Document, Etag, Rejection, ShadowKey, Timestamp, Version, excerpt},
+    shadow::{Document, Etag, Projection, Rejection, ShadowKey, Timestamp, Version, excerpt},
     wire::{self, Selection},
 };
 

@@ -11,11 +11,10 @@ use tokio::sync::oneshot;
 
 use crate::{
     admission::{Admitted, work},
-    auth::Projection,
     engine::{self, AcceptedCommand, Envelope, IncomingRequest, Requester, Taken},
     http::{api::Api, auth::caller::Caller},
     observability::request_id::RequestId,
-    shadow::{ClientToken, Command, Disposition, Document, Etag, Rejection, Sender, ShadowKey, Timestamp},
+    shadow::{ClientToken, Command, Disposition, Document, Etag, Projection, Rejection, Sender, ShadowKey, Timestamp},
     store::Applied,
     wire::{self, Dialect, Via},
 };

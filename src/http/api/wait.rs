@@ -9,7 +9,6 @@ use axum::http::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    auth::Projection,
     engine::changes::{FeedFilter, Next, QueueContent},
     http::{
         api::{
@@ -20,7 +19,7 @@ use crate::{
         auth::caller::Caller,
         operation::{TIMEOUT, WAIT},
     },
-    shadow::{Document, ShadowKey, Version},
+    shadow::{Document, Projection, ShadowKey, Version},
 };
 
 /// The condition of a wait.

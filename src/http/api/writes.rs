@@ -15,7 +15,6 @@ use axum::{
 use bytes::Bytes;
 
 use crate::{
-    auth::Projection,
     http::{
         api::{
             Api,
@@ -33,7 +32,7 @@ use crate::{
     },
     shadow::{
         Command, Delete, Disposition, DocumentLimits, IdempotencyKey, Keyed, OnConflict, Patch, Preconditions,
-        Rejection, ShadowKey, Update, Version,
+        Projection, Rejection, ShadowKey, Update, Version,
     },
     wire::{self, Dialect},
 };

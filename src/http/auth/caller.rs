@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::{
     admission::{Charge, PrincipalQuota, work},
     auth::{
-        self, Access, AuthContext, Authority, LoginRequest, Method, Principal, Projection,
+        self, Access, AuthContext, Authority, LoginRequest, Method, Principal,
         authn::{
             access_keys::AccessKey,
             login::{AuthenticationError, Credentials},
@@ -39,7 +39,7 @@ use crate::{
     },
     net::Peer,
     search::Reader,
-    shadow::{Command, Rejection, Sender, ShadowKey},
+    shadow::{Command, Projection, Rejection, Sender, ShadowKey},
     store::StoredShadow,
     wire::Via,
 };

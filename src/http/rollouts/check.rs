@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::{
     admission::work,
-    auth::{Access, DeviceRange, Projection},
+    auth::{Access, DeviceRange},
     fleet::{
         Device, Needs, Query,
         rollout::{
@@ -33,7 +33,7 @@ use crate::{
         scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, scan},
         visible::is_match,
     },
-    shadow::{DeviceId, Pointer, Rejection, Timestamp, pointer::SectionName},
+    shadow::{DeviceId, Pointer, Projection, Rejection, Timestamp, pointer::SectionName},
 };
 
 /// The time for a scan of the devices of a check, and of all devices.

@@ -11,7 +11,7 @@ use std::{any::Any, cell::RefCell, sync::Arc, time::Instant};
 use bytes::Bytes;
 
 use crate::{
-    auth::{Access, Operation, Projection},
+    auth::{Access, Operation},
     engine::{self, Notifier, Outcome, Requester},
     mqtt::{
         broker::{
@@ -25,7 +25,7 @@ use crate::{
             topics::Event,
         },
     },
-    shadow::{Command, ShadowKey},
+    shadow::{Command, Projection, ShadowKey},
     store::{Applied, Seq},
     wire::{Dialect, ReplyOptions},
 };

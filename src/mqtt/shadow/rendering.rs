@@ -7,9 +7,8 @@
 use bytes::Bytes;
 
 use crate::{
-    auth::Projection,
     mqtt::shadow::topics::Event,
-    shadow::{Change, ClientToken, Document, Rejection, ShadowKey, Timestamp, Update},
+    shadow::{Change, ClientToken, Document, Projection, Rejection, ShadowKey, Timestamp, Update},
     wire::{self, Dialect, ReplyOptions, aws},
 };
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     admission::Admitted,
-    auth::{self, Access, Projection},
+    auth::{self, Access},
     engine::{self, AcceptedCommand, Envelope, IncomingRequest, RefusedRequest, Requester, Service},
     mqtt::{
         broker::outbox::{Outbox, SessionId},
@@ -27,7 +27,9 @@ use crate::{
         },
     },
     observability::request_id::RequestId,
-    shadow::{ClientToken, Command, Delete, Document, DocumentLimits, Rejection, Sender, ShadowKey, Timestamp},
+    shadow::{
+        ClientToken, Command, Delete, Document, DocumentLimits, Projection, Rejection, Sender, ShadowKey, Timestamp,
+    },
     store::RowEdit,
     wire::{self, Dialect, Parsed, Payload, Refused, ReplyOptions, Via},
 };

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    auth::Projection,
     shadow::{
-        Change, Etag, ShadowKey, Timestamp, Version,
+        Change, Etag, Projection, ShadowKey, Timestamp, Version,
         document::change::{Effect, Replaced},
     },
     wire::{native::message, write::Object},

@@ -3,8 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    auth::Projection,
-    shadow::{Rejection, ShadowKey, Timestamp},
+    shadow::{Projection, Rejection, ShadowKey, Timestamp},
     wire::native::{message, refused},
 };
 

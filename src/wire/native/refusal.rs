@@ -1,8 +1,7 @@
 //! The paths of a conflict in the native dialect. Paths that the reader may not see are left out.
 
 use crate::{
-    auth::Projection,
-    shadow::{Collisions, Conflict, Stamp, command::rejection::FailedExpectation},
+    shadow::{Collisions, Conflict, Projection, Stamp, command::rejection::FailedExpectation},
     wire::write::Object,
 };
 

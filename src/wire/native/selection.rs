@@ -5,9 +5,8 @@ use std::str::FromStr;
 use bytes::Bytes;
 
 use crate::{
-    auth::Projection,
     shadow::{
-        Document, Pointer,
+        Document, Pointer, Projection,
         document::tree::{Members, Node},
         pointer::{NotAPointer, SectionName},
     },

@@ -5,10 +5,9 @@ use serde_json::{Value, json};
 
 use super::only;
 use crate::{
-    auth::Projection,
     shadow::{
-        ClientToken, Command, Decision, Delete, DeviceId, Document, DocumentLimits, PreviousVersion, Rejection,
-        ShadowKey, ShadowName, Timestamp, Version, decide,
+        ClientToken, Command, Decision, Delete, DeviceId, Document, DocumentLimits, PreviousVersion, Projection,
+        Rejection, ShadowKey, ShadowName, Timestamp, Version, decide,
         pointer::SectionName,
         tests::{sender, update, written},
     },

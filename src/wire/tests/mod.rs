@@ -9,10 +9,7 @@ mod outcomes;
 mod reference;
 mod requests;
 
-use crate::{
-    auth::Projection,
-    shadow::{Paths, Pointer, pointer::SectionName},
-};
+use crate::shadow::{Paths, Pointer, Projection, pointer::SectionName};
 
 /// Returns the projection of one section.
 fn only(section: SectionName) -> Projection {

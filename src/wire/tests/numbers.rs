@@ -4,8 +4,7 @@ use proptest::{prelude::*, test_runner::TestCaseResult};
 use serde_json::json;
 
 use crate::{
-    auth::Projection,
-    shadow::{Command, Decision, Document, DocumentLimits, Timestamp, decide, tests::sender},
+    shadow::{Command, Decision, Document, DocumentLimits, Projection, Timestamp, decide, tests::sender},
     wire::{Dialect, get_accepted, parse_operations, parse_state, parse_update},
 };
 

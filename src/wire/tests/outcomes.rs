@@ -4,10 +4,9 @@ use serde_json::{Value, json};
 
 use super::only;
 use crate::{
-    auth::Projection,
     shadow::{
         ClientToken, Command, Decision, Delete, DeviceId, Disposition, Document, DocumentLimits, FirstOutcome,
-        OnConflict, Preconditions, Rejection, ShadowKey, Timestamp, Update, Version, collisions,
+        OnConflict, Preconditions, Projection, Rejection, ShadowKey, Timestamp, Update, Version, collisions,
         pointer::SectionName,
         tests::{decided, update, written},
     },

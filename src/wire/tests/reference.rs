@@ -3,10 +3,9 @@
 use serde_json::Value;
 
 use crate::{
-    auth::Projection,
     shadow::{
-        ClientToken, Command, Decision, Delete, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, Timestamp,
-        Update, Version, collisions, decide, tests::sender,
+        ClientToken, Command, Decision, Delete, DeviceId, Document, DocumentLimits, Projection, Rejection, ShadowKey,
+        Timestamp, Update, Version, collisions, decide, tests::sender,
     },
     wire::{Dialect, native, parse_update},
 };

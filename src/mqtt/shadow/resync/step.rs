@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     admission::{PrincipalPermit, work},
-    auth::{DeviceRange, Operation, Projection},
+    auth::{DeviceRange, Operation},
     mqtt::{
         broker::{
             Broker,
@@ -30,7 +30,7 @@ use crate::{
             topics::Event,
         },
     },
-    shadow::{DeviceId, Document, PreviousVersion, Rejection, ShadowKey, Version},
+    shadow::{DeviceId, Document, PreviousVersion, Projection, Rejection, ShadowKey, Version},
     store::{JournalEntry, StoredShadow},
     wire::Dialect,
 };

@@ -97,3 +97,63 @@ impl From<Paths> for Projection {
         Self(paths)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::shadow::{
+        document::change::Effect,
+        tests::{state, update, written},
+    };
+
+    fn only(paths: &[&str]) -> Projection {
+        let paths: Vec<Pointer> = paths.iter().map(|path| path.parse().unwrap()).collect();
+        Projection::from(Paths::from_iter(&paths))
+    }
+
+    fn document() -> Document {
+        written(&[json!({"desired": {"a": 1, "b": 2}, "reported": {"b": 2}, "tags": {"t": 1}})])
+    }
+
+    #[test]
+    fn a_projection_shows_its_paths_alone() {
+        let all = json!({"desired": {"a": 1, "b": 2}, "reported": {"b": 2}, "tags": {"t": 1}});
+        let without_tags = json!({"desired": {"a": 1, "b": 2}, "reported": {"b": 2}});
+        for (projection, seen, is_whole) in [
+            (Projection::ALL, all, true),
+            (Projection::STATE, without_tags.clone(), true),
+            (Projection::ALL.without_tags(), without_tags, true),
+            (only(&["/desired/b", "/reported"]), json!({"desired": {"b": 2}, "reported": {"b": 2}}), false),
+            (Projection::NONE, json!({}), false),
+        ] {
+            let document = document();
+            assert_eq!(state(&projection.document(&document)), seen, "{projection:?}");
+            assert_eq!(state(&projection.values(&document)), seen, "{projection:?}");
+            assert_eq!(projection.reads_state(), is_whole, "{projection:?}");
+            assert_eq!(projection.etag(&document) == document.etag, is_whole, "{projection:?}");
+            assert_eq!(projection.document(&document).etag, projection.etag(&document), "{projection:?}");
+            let delta = projection.delta(&document);
+            assert_eq!(delta.is_some(), is_whole, "{projection:?}");
+            assert_eq!(projection.has_delta(&document), is_whole, "{projection:?}");
+        }
+        let converged = written(&[json!({"desired": {"a": 1}, "reported": {"a": 1}})]);
+        assert!(!Projection::ALL.has_delta(&converged));
+    }
+
+    #[test]
+    fn a_projection_shows_its_part_of_changes_and_updates() {
+        let desired = only(&["/desired/a"]);
+        let change = |path: &str| Change { path: path.parse().unwrap(), replaced: None, effect: Effect::Remove };
+        assert_eq!(desired.change(&change("/desired/a")).as_deref(), Some(&change("/desired/a")));
+        assert_eq!(desired.change(&change("/desired/b")), None);
+        assert!(desired.reads(&"/desired/a/x".parse().unwrap()) && !desired.reads(&"/desired".parse().unwrap()));
+        let sent = update(json!({"desired": {"a": 1, "b": 2}, "tags": {"t": 1}}));
+        assert_eq!(*desired.update(&sent), update(json!({"desired": {"a": 1}})));
+        assert!(matches!(Projection::ALL.update(&sent), Cow::Borrowed(_)));
+        assert_eq!(desired.paths(), &Paths::from_iter([&"/desired/a".parse::<Pointer>().unwrap()]));
+    }
+}

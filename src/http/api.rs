@@ -47,7 +47,10 @@ use crate::{
     config::{Limits, limits::STREAMS_MAX},
     engine::{Service, changes::Changes},
     http::{
-        api::{cursor::Cursors, operating::Metrics, principals::Principals, problem::Problem, sessions::MqttSessions},
+        api::{
+            cursor::Cursors, operating::Metrics, principals::Principals, problem::Problem, query::BadParameter,
+            sessions::MqttSessions,
+        },
         auth::{caller::Caller, kicks::Kicks, sessions::Sessions},
         openapi,
         rollouts::{RolloutRows, Rollouts},
@@ -238,6 +241,11 @@ impl Api {
 
     pub(super) fn now(&self) -> Timestamp {
         self.service.now()
+    }
+
+    /// Returns the refusal of a request for its parameter `bad`.
+    pub(super) fn invalid(&self, bad: &BadParameter) -> Problem {
+        Problem::parameter(&bad.name, &bad.reason, self.now())
     }
 
     /// Waits for a permit for a range read by `caller`.

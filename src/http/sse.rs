@@ -92,9 +92,8 @@ pub(super) async fn follow(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
-    let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let filter = parse_filter(&uri).map_err(invalid)?;
-    let last = last_event(&headers).map_err(invalid)?;
+    let filter = parse_filter(&uri).map_err(|bad| api.invalid(&bad))?;
+    let last = last_event(&headers).map_err(|bad| api.invalid(&bad))?;
     let permit = api.stream_permit(&mut caller)?;
     let following = subscribe(&api, &caller, &filter);
     let rights = caller.access().clone();

@@ -80,14 +80,13 @@ pub(in crate::http) async fn get(
     uri: Uri,
 ) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
-    let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let (query, aggregate) = parse(&uri).map_err(invalid)?;
+    let (query, aggregate) = parse(&uri).map_err(|bad| api.invalid(&bad))?;
     let aggregated = aggregated(&api, &mut caller, query, aggregate).await;
     let aggregated = aggregated.map_err(|failure| match failure {
         AggregateFailure::Scan(failure) => unread(&failure, &headers, &api),
         AggregateFailure::Memory(rejection) => Problem::general(&rejection, api.now()),
         AggregateFailure::TooLong => too_long("aggregate fewer devices", &api),
-        AggregateFailure::Buckets(error) => invalid(bad(INTERVAL.name, error.to_string())),
+        AggregateFailure::Buckets(error) => api.invalid(&bad(INTERVAL.name, error.to_string())),
     })?;
     let response = no_store(rendered(&aggregated).to_string().into());
     caller.charge_rendered(&response, &api);

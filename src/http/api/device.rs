@@ -40,7 +40,7 @@ pub(in crate::http) async fn get(
 ) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
     let query = Query::read(uri.query(), Operation::GetDevice.parameters());
-    query.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
+    query.map_err(|bad| api.invalid(&bad))?;
     let permit = api.read_turn(&caller).await;
     let found = devices::of_device(&api, &caller, &key.device, After::Nothing, SHADOWS_MAX).await;
     let (shadows, more) = found.map_err(|rejection| devices::failed(&rejection, &api))?;

@@ -75,8 +75,7 @@ struct DevicePage<'a> {
 /// `GET /v1/devices`
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
-    let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let list = ParsedList::read(&uri, &caller, &api).map_err(invalid)?;
+    let list = ParsedList::read(&uri, &caller, &api).map_err(|bad| api.invalid(&bad))?;
     let next = uri.query().map(without_cursor).unwrap_or_default();
     let _permit = api.read_turn(&caller).await;
     let (now, found) = (api.now(), Vec::new());
@@ -105,10 +104,9 @@ pub(in crate::http) async fn shadows(
     uri: Uri,
 ) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
-    let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let query = Query::read(uri.query(), Operation::ListShadows.parameters()).map_err(invalid)?;
-    let limit = limit(&query).map_err(invalid)?;
-    let after = after(&query).map_err(invalid)?;
+    let query = Query::read(uri.query(), Operation::ListShadows.parameters()).map_err(|bad| api.invalid(&bad))?;
+    let limit = limit(&query).map_err(|bad| api.invalid(&bad))?;
+    let after = after(&query).map_err(|bad| api.invalid(&bad))?;
     let _permit = api.read_turn(&caller).await;
     let found = of_device(&api, &caller, &key.device, after, limit).await;
     let (entries, more) = found.map_err(|rejection| failed(&rejection, &api))?;

@@ -45,8 +45,7 @@ pub(in crate::http) async fn get(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let projection = caller.history_projection(&key, &api)?;
-    let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let HistoryPage { from, before, limit } = HistoryPage::read(&uri).map_err(invalid)?;
+    let HistoryPage { from, before, limit } = HistoryPage::read(&uri).map_err(|bad| api.invalid(&bad))?;
     let refused = |rejection: Rejection| caller.refused(&rejection, &key, &api);
     caller.admit(work::PAGE, &api)?;
     let _admitted = api.service.admit(&caller.quota(&api), &key).map_err(refused)?;
@@ -57,7 +56,7 @@ pub(in crate::http) async fn get(
     let permit = api.read_turn(&caller).await;
     let history = api.service.history(&key, from, before, limit, permit).await.map_err(refused)?;
     let history =
-        history.ok_or_else(|| invalid(bad(HISTORY_CURSOR.name, "is not a 'next' of this shadow's history")))?;
+        history.ok_or_else(|| api.invalid(&bad(HISTORY_CURSOR.name, "is not a 'next' of this shadow's history")))?;
     let (end, next) = match history.end {
         HistoryEnd::First => (wire::HistoryEnd::First, None),
         HistoryEnd::More(next) => (wire::HistoryEnd::More, Some(cursor(next, before))),
@@ -105,7 +104,7 @@ pub(in crate::http) async fn rejections(
 ) -> Result<Response, Problem> {
     let projection = caller.read_projection(&key, &api)?;
     let query = Query::read(uri.query(), Operation::GetRejections.parameters());
-    query.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
+    query.map_err(|bad| api.invalid(&bad))?;
     let admitted = api.service.admit(&caller.quota(&api), &key);
     let _admitted = admitted.map_err(|rejection| caller.refused(&rejection, &key, &api))?;
     let visible = |entry| visible_refusal(entry, &caller, &projection);
@@ -119,7 +118,7 @@ pub(in crate::http) async fn all_rejections(
     uri: Uri,
 ) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
-    let (after, limit) = followed(&uri).map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
+    let (after, limit) = followed(&uri).map_err(|bad| api.invalid(&bad))?;
     let (kept, end) = api.service.refusals_after(after);
     let visible = kept.into_iter().filter_map(|(position, key, entry)| {
         let projection = caller.projection(&key)?;

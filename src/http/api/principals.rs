@@ -82,9 +82,8 @@ async fn end_connections(
     Path(name): Path<String>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let invalid = |bad: crate::http::api::query::BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let query = Query::read(uri.query(), &[&KEEP_SESSIONS]).map_err(invalid)?;
-    let keep_sessions = query.flag(&KEEP_SESSIONS).map_err(invalid)?.unwrap_or(false);
+    let query = Query::read(uri.query(), &[&KEEP_SESSIONS]).map_err(|bad| api.invalid(&bad))?;
+    let keep_sessions = query.flag(&KEEP_SESSIONS).map_err(|bad| api.invalid(&bad))?.unwrap_or(false);
     if !caller.has_all_rights() {
         let message = "Forbidden: to end connections needs all rights";
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));

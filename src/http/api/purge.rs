@@ -123,7 +123,7 @@ async fn purge(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
     }
     let purge = Purge::read(&api, caller, &uri);
-    let mut purge = purge.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
+    let mut purge = purge.map_err(|bad| api.invalid(&bad))?;
     let ended = purge.run().await;
     purge.log();
     let failed = |rejection: Rejection| match &rejection {

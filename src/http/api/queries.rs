@@ -44,7 +44,7 @@ struct ParsedQuery {
 /// `GET /v1/queries`
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
-    let (limit, after) = page(&uri).map_err(|bad| invalid(&bad, &api))?;
+    let (limit, after) = page(&uri).map_err(|bad| api.invalid(&bad))?;
     let mut found = api.search.queries.list(after.as_deref(), limit + 1, caller.access());
     let more = found.len() > limit;
     found.truncate(limit);
@@ -69,8 +69,8 @@ pub(in crate::http) async fn get(
     Path(name): Path<String>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    Query::read(uri.query(), Operation::GetQuery.parameters()).map_err(|bad| invalid(&bad, &api))?;
-    let name = read_name(&name).map_err(|bad| invalid(&bad, &api))?;
+    Query::read(uri.query(), Operation::GetQuery.parameters()).map_err(|bad| api.invalid(&bad))?;
+    let name = read_name(&name).map_err(|bad| api.invalid(&bad))?;
     let found = api.search.queries.get(&name).filter(|query| query.is_visible_to(caller.access()));
     let found = found.ok_or_else(|| refusal(&NotStored::NotFound, &name, &api))?;
     Ok(answer(StatusCode::OK, &found, &caller, &api))
@@ -86,13 +86,13 @@ pub(in crate::http) async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     caller.admit(work::PAGE + api.search.queries.work_of_change(), &api)?;
-    Query::read(uri.query(), Operation::PutQuery.parameters()).map_err(|bad| invalid(&bad, &api))?;
-    Conditions::read(&headers).map_err(|bad| invalid(&bad, &api))?;
+    Query::read(uri.query(), Operation::PutQuery.parameters()).map_err(|bad| api.invalid(&bad))?;
+    Conditions::read(&headers).map_err(|bad| api.invalid(&bad))?;
     // A condition that is not looked at would be a blind write.
     if headers.contains_key(header::IF_MATCH) {
-        return Err(invalid(&bad("If-Match", "is not possible: a query has no ETag"), &api));
+        return Err(api.invalid(&bad("If-Match", "is not possible: a query has no ETag")));
     }
-    let name = read_name(&name).map_err(|bad| invalid(&bad, &api))?;
+    let name = read_name(&name).map_err(|bad| api.invalid(&bad))?;
     if !may_store(caller.access()) {
         let message = "Forbidden: this needs the right to read more than single devices";
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
@@ -120,8 +120,8 @@ pub(in crate::http) async fn delete(
     uri: Uri,
 ) -> Result<Response, Problem> {
     caller.admit(api.search.queries.work_of_change(), &api)?;
-    Query::read(uri.query(), Operation::DeleteQuery.parameters()).map_err(|bad| invalid(&bad, &api))?;
-    let name = read_name(&name).map_err(|bad| invalid(&bad, &api))?;
+    Query::read(uri.query(), Operation::DeleteQuery.parameters()).map_err(|bad| api.invalid(&bad))?;
+    let name = read_name(&name).map_err(|bad| api.invalid(&bad))?;
     let deleted = api.search.queries.delete(&api.service, caller.access(), &name);
     deleted.map_err(|refused| refusal(&refused, &name, &api))?;
     confirmed(&api).await?;
@@ -167,10 +167,6 @@ fn read_name(text: &str) -> Result<QueryName, BadParameter> {
 fn page(uri: &Uri) -> Result<(usize, Option<String>), BadParameter> {
     let query = Query::read(uri.query(), Operation::ListQueries.parameters())?;
     Ok((limit(&query)?, text_cursor::read(&query)?))
-}
-
-fn invalid(bad: &BadParameter, api: &Api) -> Problem {
-    Problem::parameter(&bad.name, &bad.reason, api.now())
 }
 
 /// Returns the problem for a query `name` that is not stored, deleted or shown.

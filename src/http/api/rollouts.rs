@@ -42,7 +42,7 @@ const EXAMINED_MAX: usize = 20_000;
 /// `GET /v1/rollouts`
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
-    let (limit, after, state) = page(&uri).map_err(|bad| invalid(&bad, &api))?;
+    let (limit, after, state) = page(&uri).map_err(|bad| api.invalid(&bad))?;
     let is_wanted = |slot: &Slot| slot.is_visible_to(&caller) && state.is_none_or(|state| state == slot.state());
     let mut found = api.rollouts.list(after.as_deref(), limit + 1, is_wanted);
     let more = found.len() > limit;
@@ -59,7 +59,7 @@ pub(in crate::http) async fn get(
     Path(id): Path<String>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    Query::read(uri.query(), Operation::GetRollout.parameters()).map_err(|bad| invalid(&bad, &api))?;
+    Query::read(uri.query(), Operation::GetRollout.parameters()).map_err(|bad| api.invalid(&bad))?;
     let slot = found(&api, &caller, &id)?;
     answer(StatusCode::OK, &slot, &caller, &api).await
 }
@@ -72,7 +72,7 @@ pub(in crate::http) async fn devices(
     uri: Uri,
 ) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
-    let (limit, after, state) = device_page(&uri).map_err(|bad| invalid(&bad, &api))?;
+    let (limit, after, state) = device_page(&uri).map_err(|bad| api.invalid(&bad))?;
     let slot = found(&api, &caller, &id)?;
     let (page, next) = slot.read(|rollout, _| {
         let mut page = Vec::new();
@@ -133,7 +133,7 @@ pub(in crate::http) async fn roll_back(
 }
 
 async fn control(api: Arc<Api>, caller: Caller, id: &str, uri: &Uri, control: Control) -> Result<Response, Problem> {
-    Query::read(uri.query(), Operation::PauseRollout.parameters()).map_err(|bad| invalid(&bad, &api))?;
+    Query::read(uri.query(), Operation::PauseRollout.parameters()).map_err(|bad| api.invalid(&bad))?;
     let slot = found(&api, &caller, id)?;
     let done = api.rollouts.control(&api, &caller, &slot, control).await;
     done.map_err(|refused| refusal(&refused, &api))?;
@@ -150,7 +150,7 @@ pub(in crate::http) async fn delete(
     Path(id): Path<String>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    Query::read(uri.query(), Operation::DeleteRollout.parameters()).map_err(|bad| invalid(&bad, &api))?;
+    Query::read(uri.query(), Operation::DeleteRollout.parameters()).map_err(|bad| api.invalid(&bad))?;
     let slot = found(&api, &caller, &id)?;
     let (of, removed) = (api.clone(), slot.clone());
     let is_removed = blocking(move || of.rollouts.remove(&of, &removed)).await;
@@ -198,10 +198,6 @@ fn refusal(refused: &Refused, api: &Api) -> Problem {
         }
     };
     Problem::new(StatusCode::CONFLICT, error, &message, api.now())
-}
-
-fn invalid(bad: &BadParameter, api: &Api) -> Problem {
-    Problem::parameter(&bad.name, &bad.reason, api.now())
 }
 
 /// Returns a response with the rollout.

@@ -72,8 +72,7 @@ pub(in crate::http) async fn search(
     uri: Uri,
 ) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
-    let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let search = Arc::new(ParsedSearch::read(&uri, &caller, &api).map_err(invalid)?);
+    let search = Arc::new(ParsedSearch::read(&uri, &caller, &api).map_err(|bad| api.invalid(&bad))?);
     let scanned = run(&api, &mut caller, &headers, &search).await?;
     let cursor = search.cursor(&scanned, &api, &caller);
     let matches = scanned.visitor;

@@ -126,7 +126,7 @@ pub trait MqttSessions: Send + Sync {
 /// `GET /v1/sessions`
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
     admit(Administration::ListSessions, &caller, &api)?;
-    let page = page(&uri).map_err(|bad| invalid(&bad, &api))?;
+    let page = page(&uri).map_err(|bad| api.invalid(&bad))?;
     let _permit = api.read_turn(&caller).await;
     let (sessions, next) = api.mqtt_sessions.page(&page);
     let next = next.map(|name| text_cursor::encode(&format!("{}{SEPARATOR}{}", name.principal, name.client)));
@@ -142,7 +142,7 @@ pub(in crate::http) async fn get(
     uri: Uri,
 ) -> Result<Response, Problem> {
     admit(Administration::ListSessions, &caller, &api)?;
-    Query::read(uri.query(), Operation::GetSession.parameters()).map_err(|bad| invalid(&bad, &api))?;
+    Query::read(uri.query(), Operation::GetSession.parameters()).map_err(|bad| api.invalid(&bad))?;
     let found = api.mqtt_sessions.session(&SessionName { principal, client });
     let (session, filters) = found.ok_or_else(|| not_found(&api))?;
     let filters: Vec<_> = filters.iter().map(|(filter, qos)| GrantedFilter { filter, qos: *qos }).collect();
@@ -158,7 +158,7 @@ pub(in crate::http) async fn end(
     uri: Uri,
 ) -> Result<Response, Problem> {
     admit(Administration::EndSessions, &caller, &api)?;
-    Query::read(uri.query(), Operation::EndSession.parameters()).map_err(|bad| invalid(&bad, &api))?;
+    Query::read(uri.query(), Operation::EndSession.parameters()).map_err(|bad| api.invalid(&bad))?;
     let name = SessionName { principal, client };
     let ended = api.mqtt_sessions.end(&name).await;
     let SessionName { principal, client } = name;
@@ -184,7 +184,7 @@ pub(in crate::http) async fn retained(
     uri: Uri,
 ) -> Result<Response, Problem> {
     admit(Administration::ListRetained, &caller, &api)?;
-    let (limit, after, prefix) = topics(&uri).map_err(|bad| invalid(&bad, &api))?;
+    let (limit, after, prefix) = topics(&uri).map_err(|bad| api.invalid(&bad))?;
     let _permit = api.read_turn(&caller).await;
     let mut found = api.mqtt_sessions.retained(after.as_deref(), &prefix, limit + 1);
     let more = found.len() > limit;
@@ -202,10 +202,6 @@ fn admit(operation: Administration, caller: &Caller, api: &Api) -> Result<(), Pr
     }
     let message = format!("Forbidden: this needs the right to administer {}", operation.name());
     Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", &message, api.now()))
-}
-
-fn invalid(bad: &BadParameter, api: &Api) -> Problem {
-    Problem::parameter(&bad.name, &bad.reason, api.now())
 }
 
 fn not_found(api: &Api) -> Problem {

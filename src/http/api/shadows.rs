@@ -56,9 +56,8 @@ pub(in crate::http) async fn get(
 ) -> Result<Response, Problem> {
     let mut projection = caller.read_projection(&key, &api)?;
     let refused = |caller: &Caller, rejection: Rejection| caller.refused(&rejection, &key, &api);
-    let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let read = ParsedRead::read(&uri).map_err(invalid)?;
-    let conditions = Conditions::read(&headers).map_err(invalid)?;
+    let read = ParsedRead::read(&uri).map_err(|bad| api.invalid(&bad))?;
+    let conditions = Conditions::read(&headers).map_err(|bad| api.invalid(&bad))?;
     let admitted = api.service.admit(&caller.quota(&api), &key).map_err(|rejection| refused(&caller, rejection))?;
     let (document, met) = match (read.wait, read.version) {
         (None, None) => {

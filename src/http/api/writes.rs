@@ -76,9 +76,7 @@ pub(in crate::http) async fn put(
     let mut write = Write::admit(&api, caller, key, Operation::PutShadow, &uri, &headers)?;
     payload::check_encoding(&headers, &api)?;
     if let Some(other) = payload::media_type(&headers).filter(|media_type| media_type != "application/json") {
-        let message = format!("Unsupported media type '{other:.64}'; send application/json");
-        let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", &message, api.now());
-        return Err(problem.with(header::ACCEPT, JSON));
+        return Err(unsupported(&other, "send application/json", &api).with(header::ACCEPT, JSON));
     }
     let body = write.body(&headers, body).await?;
     let parse = |asked: &ParsedWrite, body: &[u8]| {
@@ -107,10 +105,7 @@ pub(in crate::http) async fn patch(
         }
         Some("application/json-patch+json") => ParsedWrite::json_patch,
         other => {
-            let other = other.unwrap_or("none");
-            let message = format!("Unsupported media type '{other:.64}'; Accept-Patch lists the supported ones");
-            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            let problem = Problem::new(status, "unsupported-media-type", &message, api.now());
+            let problem = unsupported(other.unwrap_or("none"), "Accept-Patch lists the supported ones", &api);
             // RFC 5789 section 2.2.
             return Err(problem.with(header::HeaderName::from_static("accept-patch"), ACCEPT_PATCH));
         }
@@ -118,6 +113,12 @@ pub(in crate::http) async fn patch(
     let body = write.body(&headers, body).await?;
     let accepted = write.submit(&headers, &body, |asked, body| parse(asked, body, &api.document)).await?;
     Ok(write.answer(&accepted, &uri))
+}
+
+/// Returns the refusal of a body of the type `media_type`. `instead` names what is supported.
+fn unsupported(media_type: &str, instead: &str, api: &Api) -> Problem {
+    let message = format!("Unsupported media type '{media_type:.64}'; {instead}");
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", &message, api.now())
 }
 
 /// `DELETE S`
@@ -145,7 +146,7 @@ impl<'a> Write<'a> {
     ) -> Result<Self, Problem> {
         let projection = caller.read_projection(&key, api)?;
         let asked = ParsedWrite::read(operation, uri, headers);
-        let asked = asked.map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
+        let asked = asked.map_err(|bad| api.invalid(&bad))?;
         let asked = asked.ok_or_else(|| {
             let message = "A write must say what it expects: If-Match with the ETag that was read, If-Match: * for \
                            whatever is there, If-None-Match: * to create, upsert=true to create or change, or on_conflict=rebase with \

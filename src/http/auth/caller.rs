@@ -115,8 +115,7 @@ impl Caller {
     /// Authenticates a request.
     async fn authenticate(parts: &Parts, api: &Api) -> Result<Self, Problem> {
         let client = client(&parts.headers, api)?;
-        let authorization =
-            authorization(&parts.headers).map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
+        let authorization = authorization(&parts.headers).map_err(|bad| api.invalid(&bad))?;
         if authorization.is_none()
             && let Some(caller) = Self::signed_in(parts, client, api)
         {

@@ -19,7 +19,7 @@ use axum::{
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{answer, confirmed, invalid, refusal};
+use super::{answer, confirmed, refusal};
 use crate::{
     admission::{Charge, work},
     auth::{self, DeviceRange},
@@ -99,7 +99,7 @@ pub(in crate::http) async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     check_id(&id, &api)?;
-    Conditions::read(&headers).map_err(|bad| invalid(&bad, &api))?;
+    Conditions::read(&headers).map_err(|bad| api.invalid(&bad))?;
     let request = ParsedRequest::read(&api, &caller, Operation::PutRollout, &uri, &headers, body).await?;
     if request.dry_run {
         return request.dry_run(&api, &mut caller, &headers).await;
@@ -124,7 +124,7 @@ pub(in crate::http) async fn bulk(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let key = idempotency_key(&headers).map_err(|bad| invalid(&bad, &api))?;
+    let key = idempotency_key(&headers).map_err(|bad| api.invalid(&bad))?;
     let request = ParsedRequest::read(&api, &caller, Operation::PostBulk, &uri, &headers, body).await?;
     if request.dry_run {
         return request.dry_run(&api, &mut caller, &headers).await;
@@ -153,7 +153,7 @@ fn check_id(id: &str, api: &Api) -> Result<(), Problem> {
         return Ok(());
     }
     debug_assert!(matches!(ROLLOUT.kind, Kind::Text(_)), "the description has the same pattern");
-    Err(invalid(&bad(ROLLOUT.name, "must be 1 to 64 characters of A-Z a-z 0-9 : . _ -"), api))
+    Err(api.invalid(&bad(ROLLOUT.name, "must be 1 to 64 characters of A-Z a-z 0-9 : . _ -")))
 }
 
 impl ParsedRequest {
@@ -166,8 +166,8 @@ impl ParsedRequest {
         body: Body,
     ) -> Result<Self, Problem> {
         caller.admit(work::PAGE, api)?;
-        let query = Query::read(uri.query(), operation.parameters()).map_err(|bad| invalid(&bad, api))?;
-        let dry_run = query.flag(&ROLLOUT_DRY_RUN).map_err(|bad| invalid(&bad, api))?.unwrap_or(false);
+        let query = Query::read(uri.query(), operation.parameters()).map_err(|bad| api.invalid(&bad))?;
+        let dry_run = query.flag(&ROLLOUT_DRY_RUN).map_err(|bad| api.invalid(&bad))?.unwrap_or(false);
         if caller.access().devices(auth::Operation::Update, 1).is_some_and(|devices| devices.is_empty()) {
             let message = "Forbidden: this needs the right to update shadows";
             return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    found, invalid,
+    found,
     render::{Part, rollout},
 };
 use crate::{
@@ -60,7 +60,7 @@ pub(in crate::http) async fn follow(
     uri: Uri,
 ) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
-    Query::read(uri.query(), Operation::FollowRollout.parameters()).map_err(|bad| invalid(&bad, &api))?;
+    Query::read(uri.query(), Operation::FollowRollout.parameters()).map_err(|bad| api.invalid(&bad))?;
     let slot = found(&api, &caller, &id)?;
     let permit = api.stream_permit(&mut caller)?;
     let mut changes = slot.changes();

@@ -45,9 +45,8 @@ pub(in crate::http) async fn follow(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
-    let invalid = |bad: BadParameter| Problem::parameter(&bad.name, &bad.reason, api.now());
-    let query = Arc::new(parse(&uri).map_err(invalid)?);
-    let last = last_event(&headers).map_err(invalid)?;
+    let query = Arc::new(parse(&uri).map_err(|bad| api.invalid(&bad))?);
+    let last = last_event(&headers).map_err(|bad| api.invalid(&bad))?;
     let permit = api.stream_permit(&mut caller)?;
     // Before the response begins, so that a failure has a status.
     let live = LiveQuery::begin(&api.search, caller, query).await;

@@ -5,13 +5,14 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
+    io::{self, ErrorKind},
     time::Duration,
 };
 
 use clap::Args;
-use umbra_client::{Client, ConnectOptions, ConnectOptionsError, Error};
+use umbra_client::{Client, ConnectOptions, ConnectOptionsError, Error, Message, Messages};
 
-use super::{Exit, contexts::Contexts};
+use super::{Exit, contexts::Contexts, output::complain};
 use crate::config;
 
 /// The broker, from flags or a stored context.
@@ -105,9 +106,31 @@ impl Connection {
         }
     }
 
-    /// Returns the failure for a lost connection.
-    pub(super) fn lost(&self) -> CommandFailure {
-        self.failure(Error::Closed)
+    /// Prints `messages` with `print` until there were `count`, or without it until the connection is lost, and closes the
+    /// connection. `what` names them in the failure of a reader that is too slow.
+    pub(super) async fn print(
+        self,
+        mut messages: Messages,
+        count: Option<u64>,
+        what: &str,
+        print: impl Fn(&Message) -> io::Result<()>,
+    ) -> Result<Exit, CommandFailure> {
+        let mut left = count.unwrap_or(u64::MAX);
+        while left > 0 {
+            let message = messages.recv().await.ok_or_else(|| self.failure(Error::Closed))?;
+            match print(&message) {
+                Ok(()) => left -= 1,
+                // The reader has enough: `umbrad sub … | head`.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
+                Err(error) => return Ok(complain(&error, Exit::Failed)),
+            }
+            if messages.missed() > 0 {
+                let lost = format!("standard output was not read in time; {what} were lost");
+                return Err(CommandFailure::failed(lost));
+            }
+        }
+        self.client.close().await;
+        Ok(Exit::Done)
     }
 }
 

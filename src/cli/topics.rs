@@ -1,6 +1,6 @@
 //! `umbrad pub` and `umbrad sub`
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -90,24 +90,8 @@ impl Subscribe {
         let connection = self.broker.connect().await?;
         let filters: Vec<_> = self.filters.iter().map(String::as_str).collect();
         let subscribed = connection.client.subscribe(&filters, self.qos, CAPACITY).await;
-        let mut messages = subscribed.map_err(|error| refusal(&connection, error))?;
-        let mut left = self.count.unwrap_or(u64::MAX);
-        while left > 0 {
-            let message = messages.recv().await.ok_or_else(|| connection.lost())?;
-            match self.write(&message) {
-                Ok(()) => left -= 1,
-                // The reader has enough: `umbrad sub … | head`.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
-                Err(error) => return Ok(complain(&error, Exit::Failed)),
-            }
-            if messages.missed() > 0 {
-                return Err(CommandFailure::failed(
-                    "standard output was not read in time; messages were lost".to_owned(),
-                ));
-            }
-        }
-        connection.client.close().await;
-        Ok(Exit::Done)
+        let messages = subscribed.map_err(|error| refusal(&connection, error))?;
+        connection.print(messages, self.count, "messages", |message| self.write(message)).await
     }
 
     fn write(&self, message: &Message) -> io::Result<()> {

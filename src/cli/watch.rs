@@ -1,6 +1,6 @@
 //! `umbrad watch`
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -52,25 +52,10 @@ impl Watch {
         let filters = self.filters();
         let filters = filters.each_ref().map(String::as_str);
         let subscribed = connection.client.subscribe(&filters, Qos::AtLeastOnce, CAPACITY).await;
-        let mut messages = subscribed.map_err(|error| connection.failure(error))?;
+        let messages = subscribed.map_err(|error| connection.failure(error))?;
         eprintln!("umbrad: watching; interrupt to end");
-        let mut left = self.count.unwrap_or(u64::MAX);
-        while left > 0 {
-            let message = messages.recv().await.ok_or_else(|| connection.lost())?;
-            match writeln!(io::stdout().lock(), "{}", self.line(&message)) {
-                Ok(()) => left -= 1,
-                // The reader has enough: `umbrad watch … | head`.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
-                Err(error) => return Ok(complain(&error, Exit::Failed)),
-            }
-            if messages.missed() > 0 {
-                return Err(CommandFailure::failed(
-                    "standard output was not read in time; events were lost".to_owned(),
-                ));
-            }
-        }
-        connection.client.close().await;
-        Ok(Exit::Done)
+        let print = |message: &Message| writeln!(io::stdout().lock(), "{}", self.line(message));
+        connection.print(messages, self.count, "events", print).await
     }
 
     fn filters(&self) -> [String; 4] {

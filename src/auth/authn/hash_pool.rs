@@ -3,8 +3,6 @@
 //! A hash takes tens of milliseconds and as many MiB. So it must not run on the threads that serve connections, and a
 //! flood of logins must not slow connected clients. Equal checks from one address share one job and its verdict. A job
 //! whose clients have all gone is skipped.
-//! time: whoever asks the same from the same address gets the same answer. One that nobody waits for any more, because
-//! its clients have gone, is not made at all.
 
 use std::{
     collections::HashMap,

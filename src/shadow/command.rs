@@ -1,6 +1,6 @@
 //! Commands to a shadow, parsed and typed.
 
-pub mod collisions;
+pub mod conflicts;
 pub mod decide;
 pub mod idempotency;
 pub(super) mod precondition;

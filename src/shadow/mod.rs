@@ -18,7 +18,7 @@ pub mod selection;
 pub(crate) mod tests;
 pub mod text;
 
-pub use crate::shadow::command::collisions::{Collisions, Conflict, collisions};
+pub use crate::shadow::command::conflicts::{Collisions, Conflict, collisions};
 pub use crate::shadow::command::decide::{Decision, Disposition, decide};
 pub use crate::shadow::command::idempotency::{FirstOutcome, IdempotencyKey, Keyed, Remembered, RememberedKey};
 pub use crate::shadow::command::rejection::{Rejection, SizeLimit};

@@ -21,7 +21,7 @@ use std::{fmt, sync::Arc};
 use serde_json::{Map, Value};
 
 use crate::shadow::{
-    command::{Command, Patch, SectionPatch, Update, collisions::leaves_of, rejection::Rejection},
+    command::{Command, Patch, SectionPatch, Update, conflicts::leaves_of, rejection::Rejection},
     document::{
         Document,
         tree::{Members, Node},

@@ -4,11 +4,11 @@
 //! change still receives its version, with an empty `state`. `timestamp` is the time of the version; in a rejection, of
 //! the refusal. Metadata mirrors the state, with `{"timestamp","version","by"}` in place of each leaf.
 
+pub(super) mod conflicts;
 pub(super) mod history;
 pub(super) mod listing;
 pub(super) mod metadata;
 pub(super) mod problem;
-pub(super) mod refusal;
 pub(super) mod selection;
 pub(super) mod sessions;
 use bytes::Bytes;
@@ -271,12 +271,12 @@ pub(super) fn refused(
             }
             envelope.member("version", &version.0);
             etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
-            collisions.iter().for_each(|found| refusal::collisions(envelope, found, projection));
+            collisions.iter().for_each(|found| conflicts::collisions(envelope, found, projection));
         }
         Rejection::ExpectationFailed { version, etag, failed } => {
             envelope.member("version", &version.0);
             etag.iter().for_each(|etag| envelope.text("etag", &etag.to_string()));
-            refusal::failed(envelope, failed, projection);
+            conflicts::failed(envelope, failed, projection);
         }
         Rejection::TooManyRequests { retry_after_ms: Some(retry_after_ms), .. } => {
             envelope.member("retryAfterMs", retry_after_ms);

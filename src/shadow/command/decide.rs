@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use crate::shadow::{
-    command::{Command, Delete, Update, collisions, idempotency::FirstOutcome, rejection::Rejection},
+    command::{Command, Delete, Update, conflicts, idempotency::FirstOutcome, rejection::Rejection},
     document::{Document, DocumentLimits, Stamp, Timestamp, Version, change::Change, merge},
     pointer::SectionName,
     rights::{Scope, Sender},
@@ -85,7 +85,7 @@ fn decide_update(
     if let Some(path) = scope.overwrites(update, current) {
         return Err(Rejection::Forbidden { what: path.to_string() });
     }
-    update.preconditions.check(current, &scope.reads, |since| collisions::is_clean(update, current, since))?;
+    update.preconditions.check(current, &scope.reads, |since| conflicts::is_clean(update, current, since))?;
     let mut changes = Vec::new();
     for name in SectionName::ALL {
         let members = &current.section(name).members;

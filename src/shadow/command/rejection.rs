@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 use serde_json::Value;
 
 use crate::shadow::{
-    command::{Expectation, Expected, collisions::Collisions},
+    command::{Expectation, Expected, conflicts::Collisions},
     document::{Document, Stamp, Version, etag::Etag},
     name::ShadowKey,
     pointer::{Pointer, SectionName},

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use crate::shadow::{
-    command::collisions::{Collisions, Conflict},
+    command::conflicts::{Collisions, Conflict},
     document::change::Change,
     pointer::Pointer,
 };

@@ -9,7 +9,7 @@ use crate::shadow::{
     Update, Version,
     command::{
         Expectation, Expected,
-        collisions::{collisions, is_clean},
+        conflicts::{collisions, is_clean},
     },
 };
 

@@ -304,6 +304,13 @@ pub(super) fn echo(envelope: &mut Object<'_>, token: Option<&ClientToken>) {
     }
 }
 
+/// Writes the cursor of the next page of a list, if there is one.
+pub(super) fn cursor(envelope: &mut Object<'_>, next: Option<&str>) {
+    if let Some(next) = next {
+        envelope.text("next", next);
+    }
+}
+
 /// Writes one of the two documents of `documents`.
 fn side(mut side: Object<'_>, document: &Document, projection: &Projection, metadata: bool) {
     let document = &*projection.document(document);

@@ -9,7 +9,10 @@ use crate::{
         Change, Etag, Projection, ShadowKey, Timestamp, Version,
         document::change::{Effect, Replaced},
     },
-    wire::{native::message, write::Object},
+    wire::{
+        native::{cursor, message},
+        write::Object,
+    },
 };
 
 /// One accepted change.
@@ -91,9 +94,7 @@ pub fn history<'a>(
     message(|envelope| {
         envelope.array("entries", entries, |out, entry| write_change(Object::open(out), &entry, projection));
         envelope.text("end", end.as_str());
-        if let Some(next) = next {
-            envelope.text("next", next);
-        }
+        cursor(envelope, next);
     })
 }
 

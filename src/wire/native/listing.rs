@@ -8,7 +8,10 @@ use serde_json::Value;
 
 use crate::{
     shadow::{Etag, ShadowName, Timestamp, Version, document::canonical},
-    wire::{native::message, write::Object},
+    wire::{
+        native::{cursor, message},
+        write::Object,
+    },
 };
 
 /// A device that has shadows.
@@ -177,7 +180,7 @@ pub fn session<'a>(principal: &str, method: &str, roles: impl Iterator<Item = &'
     message(|envelope| {
         envelope.text("principal", principal);
         envelope.text("method", method);
-        envelope.array("roles", roles, crate::shadow::document::canonical::write_string);
+        envelope.array("roles", roles, canonical::write_string);
     })
 }
 
@@ -222,9 +225,7 @@ pub fn purge_step(step: &PurgeStep<'_>) -> Bytes {
     message(|envelope| {
         envelope.member("purged", &step.purged);
         envelope.member("kept", &step.kept);
-        if let Some(next) = step.next {
-            envelope.text("next", next);
-        }
+        cursor(envelope, step.next);
     })
 }
 
@@ -319,10 +320,4 @@ pub fn names<'a>(names: impl Iterator<Item = &'a str>, next: Option<&str>, now: 
             envelope.text("nextToken", next);
         }
     })
-}
-
-fn cursor(envelope: &mut Object<'_>, next: Option<&str>) {
-    if let Some(next) = next {
-        envelope.text("next", next);
-    }
 }

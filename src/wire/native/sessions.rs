@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use crate::wire::{native::message, write::Object};
+use crate::wire::{
+    native::{cursor, message},
+    write::Object,
+};
 
 /// An MQTT session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,10 +139,4 @@ pub fn retained(entries: &[RetainedEntry<'_>], next: Option<&str>) -> Bytes {
         });
         cursor(envelope, next);
     })
-}
-
-fn cursor(envelope: &mut Object<'_>, next: Option<&str>) {
-    if let Some(next) = next {
-        envelope.text("next", next);
-    }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 /// Returns `text` without the difference between upper and lower case.
 #[must_use]
 pub fn folded(text: &str) -> Cow<'_, str> {
-    match text.chars().any(|char| char.is_uppercase() || char.is_ascii_uppercase()) {
+    match text.chars().any(char::is_uppercase) {
         true => Cow::Owned(text.chars().flat_map(char::to_lowercase).collect()),
         false => Cow::Borrowed(text),
     }

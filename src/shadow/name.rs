@@ -124,7 +124,36 @@ pub(crate) fn check(
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
     use super::*;
+
+    #[test]
+    fn an_error_shows_the_name_and_the_rule() {
+        for (text, error) in [
+            ("", "'' is 0 bytes long, allowed are 1 to 64"),
+            ("a/b+", "'a/b+' holds '/', allowed are A-Z a-z 0-9 : _ - $"),
+        ] {
+            assert_eq!(ShadowName::new(text).unwrap_err().to_string(), error);
+        }
+        let error = ShadowName::new(&"é".repeat(65)).unwrap_err().to_string();
+        assert_eq!(error, format!("'{}' is 130 bytes long, allowed are 1 to 64", "é".repeat(64)));
+        assert!(ShadowName::new(&"a".repeat(64)).is_ok() && ShadowName::new(&"a".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn a_key_shows_device_and_name() {
+        let device = DeviceId::new("dev-1").unwrap();
+        assert_eq!(ShadowKey::classic(device.clone()).to_string(), "dev-1");
+        assert_eq!(ShadowKey::named(device, ShadowName::new("cfg").unwrap()).to_string(), "dev-1~cfg");
+    }
+
+    #[test]
+    fn an_excerpt_is_cut_between_characters() {
+        for (text, shown) in [("", ""), ("abc", "abc"), ("abcd", "abc"), ("äöü!", "äöü")] {
+            assert_eq!(excerpt(text, 3), shown);
+        }
+    }
 
     #[test]
     fn names_are_checked() {

@@ -104,7 +104,25 @@ impl fmt::Display for Pointer {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
     use super::*;
+
+    #[test]
+    fn a_member_is_within_the_paths_above_it() {
+        let pointer = |text: &str| text.parse::<Pointer>().unwrap();
+        assert_eq!(pointer("/desired/a").member("b"), pointer("/desired/a/b"));
+        assert_eq!(Pointer::section(SectionName::Tags).member("b"), pointer("/tags/b"));
+        for (path, other, is_within) in [
+            ("/desired/a/b", "/desired/a", true),
+            ("/desired/a", "/desired/a", true),
+            ("/desired/a", "/desired/a/b", false),
+            ("/desired/ab", "/desired/a", false),
+            ("/desired/a", "/reported", false),
+        ] {
+            assert_eq!(pointer(path).is_within(&pointer(other)), is_within, "{path} {other}");
+        }
+    }
 
     #[test]
     fn pointers_round_trip() {

@@ -89,6 +89,20 @@ mod tests {
     }
 
     #[test]
+    fn everything_is_every_section() {
+        let mut selection = Selection::default();
+        for (section, is_everything) in
+            [(SectionName::Desired, false), (SectionName::Reported, false), (SectionName::Tags, true)]
+        {
+            assert!(selection.section(section).is_nothing());
+            selection.add(section, &[]);
+            assert_eq!(selection.section(section), &SelectedPart::All);
+            assert_eq!(selection.is_everything(), is_everything);
+        }
+        assert_eq!(Selection::everything(), selection);
+    }
+
+    #[test]
     fn a_path_includes_those_below_it() {
         let of = |paths: &[&str]| {
             let mut selection = Selection::default();

@@ -306,7 +306,10 @@ fn tag_text(condition: &EtagCondition) -> Value {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
 
+    use serde_json::json;
+
     use super::*;
+    use crate::shadow::{command::Expectation, tests::written};
 
     fn known(by: &str, key: &str, decided: u64) -> RememberedKey {
         let document = Document::absent();
@@ -323,6 +326,9 @@ mod tests {
         RememberedKey { by: by.into(), key: IdempotencyKey::new(key).unwrap(), decided: Timestamp(decided), first }
     }
 
+    /// Numbers of principals around those at which a share changes.
+    const PRINCIPALS: [usize; 12] = [1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 63, PER_SHADOW_MAX];
+
     /// Returns the keys after each of `principals` sent `each` of them, in turns.
     fn filled(principals: usize, each: usize) -> Remembered {
         let rounds = (0..each).flat_map(|round| (0..principals).map(move |principal| (round, principal)));
@@ -336,11 +342,124 @@ mod tests {
     }
 
     #[test]
+    fn a_key_has_1_to_64_bytes() {
+        for (length, fits) in [(0, false), (1, true), (64, true), (65, false)] {
+            assert_eq!(IdempotencyKey::new(&"k".repeat(length)).is_some(), fits, "{length}");
+        }
+        assert_eq!(IdempotencyKey::new("a b").unwrap().as_str(), "a b");
+    }
+
+    /// A key is valid for 24 hours, the last second included, and only for the principal that sent it.
+    #[test]
+    fn a_key_is_found_until_it_expires() {
+        let remembered = Remembered::of(vec![known("a", "k", 100), known("a", "l", 200)]);
+        let [k, l] = ["k", "l"].map(|key| IdempotencyKey::new(key).unwrap());
+        let last = 100 + REMEMBERED_SECONDS;
+        for (by, key, now, decided) in [
+            ("a", &k, 100, Some(100)),
+            ("a", &k, 50, Some(100)),
+            ("a", &k, last, Some(100)),
+            ("a", &k, last + 1, None),
+            ("a", &l, last + 1, Some(200)),
+            ("b", &k, 100, None),
+        ] {
+            let found = remembered.find(by, key, Timestamp(now)).map(|first| first.timestamp.0);
+            assert_eq!(found, decided, "{by} {key:?} at {now}");
+        }
+        assert_eq!(remembered.expires_at(), Some(Timestamp(200 + REMEMBERED_SECONDS + 1)));
+        assert_eq!(Remembered::default().expires_at(), None);
+        assert_eq!(Remembered::of(Vec::new()), Remembered::default());
+        // Of two requests with one key, the later one counts: the former had expired when it came.
+        let twice = Remembered::of(vec![known("a", "k", 100), known("a", "k", 300)]);
+        assert_eq!(twice.find("a", &k, Timestamp(300)).map(|first| first.timestamp.0), Some(300));
+    }
+
+    /// A key that is used again for another request is refused, so each part of a request is in its digest.
+    #[test]
+    fn requests_that_differ_have_different_digests() {
+        let etag = |text: &str| EtagCondition::from(text);
+        let tag = Document::absent().etag;
+        let any = Preconditions::default();
+        let conditions = [
+            any.clone(),
+            Preconditions { version: Some(Version(1)), ..any.clone() },
+            Preconditions { version: Some(Version(2)), ..any.clone() },
+            Preconditions { version: Some(Version(1)), on_conflict: OnConflict::Rebase, ..any.clone() },
+            Preconditions { etag: Some(EtagCondition::Any), ..any.clone() },
+            Preconditions { etag: Some(EtagCondition::Tag(tag)), ..any.clone() },
+            Preconditions { etag: Some(etag("x")), ..any.clone() },
+            Preconditions { etag: Some(etag("y")), ..any.clone() },
+            Preconditions { etag: Some(EtagCondition::OneOf(vec![])), ..any.clone() },
+            Preconditions { etag: Some(EtagCondition::OneOf(vec![etag("x"), EtagCondition::Any])), ..any.clone() },
+            Preconditions { none_of: vec![tag], ..any.clone() },
+            Preconditions { expect: vec![expected(Expected::Absent)], ..any.clone() },
+            Preconditions { expect: vec![expected(Expected::Version(Version(1)))], ..any.clone() },
+            Preconditions { expect: vec![expected(Expected::Value(json!(1)))], ..any.clone() },
+            Preconditions { expect: vec![expected(Expected::Value(json!(2)))], ..any.clone() },
+        ];
+        let key = || IdempotencyKey::new("k").unwrap();
+        let merge = |members: Value| SectionPatch::Merge(members.as_object().unwrap().clone());
+        let none = Update::default();
+        let mut digests = vec![
+            Keyed::update(key(), &Update { replace: true, ..none.clone() }).digest,
+            Keyed::update(key(), &Update { state_is_null: true, ..none.clone() }).digest,
+            Keyed::update(key(), &Update { desired: SectionPatch::Clear, ..none.clone() }).digest,
+            Keyed::update(key(), &Update { reported: SectionPatch::Clear, ..none.clone() }).digest,
+            Keyed::update(key(), &Update { desired: merge(json!({"a": 1})), ..none.clone() }).digest,
+            Keyed::update(key(), &Update { desired: merge(json!({"a": 2})), ..none.clone() }).digest,
+            Keyed::update(key(), &Update { tags: merge(json!({"a": 1})), ..none.clone() }).digest,
+            Keyed::edits(key(), &json!([1]), &any).digest,
+        ];
+        for preconditions in conditions {
+            digests.push(Keyed::update(key(), &Update { preconditions: preconditions.clone(), ..none.clone() }).digest);
+            digests.push(Keyed::edits(key(), &json!([]), &preconditions).digest);
+            digests.push(Keyed::delete(key(), &Delete { preconditions, keyed: None }).digest);
+        }
+        let count = digests.len();
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), count);
+        // The same request in another spelling, and as a dry run.
+        let spelled = Update { desired: merge(json!({"a": 1.0})), dry_run: true, ..none.clone() };
+        let plain = Update { desired: merge(json!({"a": 1})), ..none };
+        assert_eq!(Keyed::update(key(), &spelled), Keyed::update(key(), &plain));
+    }
+
+    fn expected(holds: Expected) -> Expectation {
+        Expectation { path: "/desired/a".parse().unwrap(), holds }
+    }
+
+    #[test]
+    fn a_command_names_its_key_its_base_and_a_dry_run() {
+        let keyed = Some(Keyed { key: IdempotencyKey::new("k").unwrap(), digest: RequestDigest::default() });
+        let preconditions =
+            Preconditions { version: Some(Version(1)), on_conflict: OnConflict::Rebase, ..Preconditions::default() };
+        let before = written(&[json!({"desired": {"a": 1}}), json!({"desired": {"b": 1}})]);
+        for dry_run in [false, true] {
+            let (preconditions, keyed) = (preconditions.clone(), keyed.clone());
+            let patch =
+                Patch { dry_run, keyed: keyed.clone(), preconditions: preconditions.clone(), ..Patch::default() };
+            let update =
+                Update { dry_run, keyed: keyed.clone(), preconditions: preconditions.clone(), ..Update::default() };
+            let delete = Command::Delete(Delete { preconditions, keyed: keyed.clone() });
+            for command in [Command::Patch(patch), Command::Update(update)] {
+                assert_eq!((command.keyed(), command.is_dry_run()), (keyed.as_ref(), dry_run));
+                assert_eq!(command.rebased_from(&before), Some(Version(1)));
+            }
+            assert_eq!(
+                (delete.keyed(), delete.is_dry_run(), delete.rebased_from(&before)),
+                (keyed.as_ref(), false, None)
+            );
+        }
+        assert_eq!(Command::Update(Update::default()).keyed(), None);
+    }
+
+    #[test]
     fn each_principal_keeps_its_newest_keys() {
         let remembered = filled(1, 20);
         assert_eq!(remembered.keys().len(), PER_PRINCIPAL_MAX);
         assert_eq!(remembered.keys().first().map(|known| known.key.as_str()), Some("k4"));
-        for principals in 1..=PER_SHADOW_MAX {
+        for principals in PRINCIPALS {
             let remembered = filled(principals, 20);
             assert!(remembered.keys().len() <= PER_SHADOW_MAX);
             for principal in 0..principals {
@@ -357,7 +476,7 @@ mod tests {
     /// No principal can evict the fair share of another one, however much it sends.
     #[test]
     fn one_principal_cannot_evict_the_share_of_another() {
-        for principals in 1..PER_SHADOW_MAX {
+        for principals in PRINCIPALS.into_iter().filter(|principals| *principals < PER_SHADOW_MAX) {
             let mut remembered = filled(principals, 16);
             for n in 0..200 {
                 remembered = remembered.with(known("flood", &format!("f{n}"), 200)).unwrap();

@@ -77,3 +77,56 @@ impl IndexedPaths {
         !self.is_empty() && (exists_changed || self.iter().any(is_concerned))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+    use crate::shadow::{DeviceId, document::change::Effect};
+
+    #[test]
+    fn an_index_is_concerned_by_changes_of_its_paths() {
+        let paths =
+            IndexedPaths::new(["reported.a.b", "shadow.name.cfg.tags.*"].map(|path| path.parse().unwrap()).into());
+        let device = DeviceId::new("dev-1").unwrap();
+        let classic = ShadowKey::classic(device.clone());
+        let named = ShadowKey::named(device, ShadowName::new("cfg").unwrap());
+        for (key, path, is_concerned) in [
+            (&classic, "/reported/a/b", true),
+            (&classic, "/reported/a/b/c", true),
+            (&classic, "/reported/a", true),
+            (&classic, "/reported", true),
+            (&classic, "/reported/a/c", false),
+            (&classic, "/desired/a/b", false),
+            (&classic, "/tags/x", false),
+            (&named, "/tags/x", true),
+            (&named, "/reported/a/b", false),
+        ] {
+            let changes = [Change { path: path.parse().unwrap(), replaced: None, effect: Effect::Remove }];
+            assert_eq!(paths.are_concerned(key, &changes, false), is_concerned, "{key} {path}");
+            assert!(paths.are_concerned(key, &changes, true));
+            assert!(!IndexedPaths::default().are_concerned(key, &changes, true), "nothing is indexed");
+        }
+        assert!(!paths.are_concerned(&classic, &[], false) && paths.are_concerned(&classic, &[], true));
+        let shown: Vec<_> = paths.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["reported.a.b", "shadow.name.cfg.tags.*"]);
+        assert!(!paths.is_empty() && IndexedPaths::default().is_empty());
+    }
+
+    #[test]
+    fn a_path_is_indexed_by_itself_or_one_above() {
+        let paths = IndexedPaths::new(["reported.a", "tags.*"].map(|path| path.parse().unwrap()).into());
+        for (path, is_indexed) in
+            [("/reported/a", true), ("/reported/a/b", false), ("/tags/x/y", true), ("/desired/a", false)]
+        {
+            let pointer: Pointer = path.parse().unwrap();
+            let value = ValuePath { shadow: None, section: pointer.section, keys: pointer.keys.clone() };
+            assert_eq!((paths.has(&value), value.pointer()), (is_indexed, pointer), "{path}");
+        }
+        let [exact, below] = [0, 1].map(|index| paths.iter().nth(index).unwrap());
+        assert!(!exact.is_below() && below.is_below());
+        let name = ShadowName::new("cfg").unwrap();
+        assert!(exact.is_of_shadow(None) && !exact.is_of_shadow(Some(&name)));
+    }
+}

@@ -266,6 +266,17 @@ fn a_deletion_empties_the_shadow_and_keeps_its_version() {
     assert_eq!(after(&deleted, &command(&json!({"desired": {"a": 1}}), false)).version, Version(4));
 }
 
+/// The versions of a name that was purged go on above the floor of its device.
+#[test]
+fn a_purged_shadow_is_a_tombstone_at_the_floor() {
+    let purged = Document::absent_at(Version(7));
+    assert_eq!((purged.version, purged.floor, purged.etag.version), (Version(7), Version(7), Version(7)));
+    assert!(purged.deleted && !purged.exists() && purged.sections().next().is_none());
+    assert_eq!(after(&purged, &command(&json!({"desired": {"a": 1}}), false)).version, Version(8));
+    assert_eq!(Document::absent_at(Version(0)), Document::absent());
+    assert!(!Document::absent().deleted);
+}
+
 #[test]
 fn limits_apply_to_the_result() {
     let limits = DocumentLimits {

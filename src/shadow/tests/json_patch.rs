@@ -413,6 +413,83 @@ fn the_cost_of_a_patch_is_bounded() {
     assert!(crate::wire::json_patch(vec![remove; 257].into()).is_err());
 }
 
+/// Eight for each value, its text, four and the key for each member; one for eight elements that make way.
+#[test]
+fn the_cost_of_each_operation_is_exact() {
+    let document = written(&[json!({"desired": {"list": vec![0; 17], "a": {"x": "y"}}})]);
+    let add = |path: &str, value: Value| json!({"op": "add", "path": path, "value": value});
+    let to = |op: &str, from: &str, path: &str| json!({"op": op, "from": from, "path": path});
+    for (operation, cost) in [
+        (add("/desired/b", json!(1)), 8),
+        (add("/desired/b", json!("abc")), 11),
+        (add("/desired/b", json!([1, true])), 24),
+        (add("/desired/b", json!({"k": 1})), 21),
+        (add("/desired/b", json!({"k": {"l": "m"}})), 35),
+        (json!({"op": "replace", "path": "/desired/a/x", "value": "abc"}), 11),
+        (to("copy", "/desired/a", "/desired/c"), 22),
+        (add("/desired/list/9", json!(1)), 9),
+        (add("/desired/list/-", json!(1)), 8),
+        (json!({"op": "remove", "path": "/desired/list/1"}), 1),
+        (json!({"op": "remove", "path": "/desired/list/9"}), 0),
+        (to("move", "/desired/list", "/desired/a/l"), 144),
+        (to("move", "/desired/list", "/desired/b"), 0),
+        (to("move", "/desired/a/x", "/desired/b"), 0),
+        (json!({"op": "remove", "path": "/desired/a"}), 0),
+    ] {
+        for spare in [0, 1] {
+            // The work may be four times both limits. An operation before it takes what the limits have too much.
+            let max = (cost + 99_usize).next_multiple_of(4);
+            let filler = "x".repeat(max + 1 - spare - cost - 8);
+            let patch = patch(json!([add("/desired/filler", json!(filler)), operation]), Preconditions::default());
+            let limits = DocumentLimits { document_bytes_max: max / 4, tags_bytes_max: 0, ..DocumentLimits::default() };
+            let refused = decide(&document, &patch, &sender("x"), Timestamp(9), &limits).err();
+            let too_costly =
+                Rejection::TooLarge { what: SizeLimit::Patch { operation: usize::from(cost > 0) }, size: max + 1, max };
+            assert_eq!(refused == Some(too_costly), spare == 0, "{operation}: {refused:?}");
+        }
+    }
+}
+
+#[test]
+fn the_levels_of_a_patch_are_those_of_path_and_value() {
+    let document = written(&[json!({"desired": {"a": {"x": 1}}})]);
+    let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+    let shadow = DocumentLimits::default().depth_max;
+    for (path, levels, max) in [
+        ("/desired/b", LEVELS_MAX - 1, shadow),
+        ("/desired/b", LEVELS_MAX, LEVELS_MAX),
+        ("/desired/a/b", LEVELS_MAX - 2, shadow),
+        ("/desired/a/b", LEVELS_MAX - 1, LEVELS_MAX),
+    ] {
+        let operations = json!([{"op": "add", "path": path, "value": nested(levels)}]);
+        let command = patch(operations, Preconditions::default());
+        let refused = decide(&document, &command, &sender("x"), Timestamp(9), &DocumentLimits::default()).unwrap_err();
+        assert_eq!(refused, Rejection::TooDeep { max }, "{path} {levels}");
+    }
+}
+
+#[test]
+fn elements_are_found_by_their_index() {
+    let document = written(&[json!({"desired": {"list": [1, 2]}})]);
+    let at = |op: &str, index: &str| json!([{"op": op, "path": format!("/desired/list/{index}"), "value": 9}]);
+    for (op, index, list) in [
+        ("add", "0", Some(json!([9, 1, 2]))),
+        ("add", "2", Some(json!([1, 2, 9]))),
+        ("add", "3", None),
+        ("add", "01", None),
+        ("remove", "0", Some(json!([2]))),
+        ("remove", "1", Some(json!([1]))),
+        ("remove", "2", None),
+        ("remove", "-", None),
+        ("replace", "1", Some(json!([1, 9]))),
+        ("replace", "2", None),
+        ("test", "1", None),
+    ] {
+        let found = outcome(&document, &patch(at(op, index), Preconditions::default()), Scope::ALL);
+        assert_eq!(found.ok(), list.map(|list| json!({"desired": {"list": list}})), "{op} {index}");
+    }
+}
+
 /// A patch that moved a large value down and up occupied the writer for 11 ms, since each step down scanned all of it.
 #[test]
 fn steps_down_with_a_large_value_are_counted() {

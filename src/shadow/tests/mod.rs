@@ -8,6 +8,7 @@ mod decisions;
 pub(crate) mod json_patch;
 mod naive;
 mod properties;
+mod rejections;
 
 use serde_json::{Map, Value, json};
 

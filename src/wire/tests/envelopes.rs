@@ -86,6 +86,29 @@ fn update_delta() {
     assert_eq!(native::update_delta(&converged, &Projection::ALL, None), None);
 }
 
+/// Small devices get the version and the difference, and nothing at all once there is none.
+#[test]
+fn lean_delta() {
+    let converged = written(&[json!({"desired": {"a": 1}, "reported": {"a": 1}})]);
+    let differs = written(&[json!({"desired": {"a": 1}, "reported": {"a": 1}}), json!({"desired": {"a": 2, "b": {}}})]);
+    let same = written(&[json!({"desired": {"a": 2, "b": {}}}), json!({"reported": {"c": 1}})]);
+    let expected = r#"{"version":2,"state":{"a":2,"b":{}}}"#;
+    check(&native::lean_delta(&differs, &Projection::STATE), expected);
+    assert_eq!(native::lean_delta(&converged, &Projection::STATE), Bytes::new());
+    assert_eq!(native::lean_delta(&differs, &only(SectionName::Desired)), Bytes::new());
+    for (before, after, changed) in [
+        (&converged, &differs, Some(expected)),
+        (&differs, &converged, Some("")),
+        (&differs, &same, None),
+        (&Document::absent(), &converged, None),
+    ] {
+        let event = native::changed_lean_delta(before, after, &Projection::STATE);
+        assert_eq!(event.as_deref().map(|bytes| str::from_utf8(bytes).unwrap()), changed);
+    }
+    let deleted = written(&[json!({"desired": {"a": 1}}), json!("delete")]);
+    assert_eq!(native::lean_delta(&deleted, &Projection::STATE), Bytes::new());
+}
+
 #[test]
 fn update_documents() {
     let first = written(&[json!({"reported": {"a": 1}})]);

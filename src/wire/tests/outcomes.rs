@@ -1,8 +1,8 @@
 //! Tests of conflicts, failed expectations, rebases, replays and dry runs in replies.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::only;
+use super::{json_of, only};
 use crate::{
     shadow::{
         ClientToken, Command, Decision, Delete, DeviceId, Disposition, Document, DocumentLimits, FirstOutcome,
@@ -23,10 +23,6 @@ fn shadow() -> Document {
 
 fn key() -> ShadowKey {
     ShadowKey::classic(DeviceId::new("dev-1").unwrap())
-}
-
-fn json_of(bytes: &[u8]) -> Value {
-    serde_json::from_slice(bytes).unwrap()
 }
 
 fn conflict() -> Rejection {

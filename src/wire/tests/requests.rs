@@ -8,7 +8,7 @@ use crate::{
         ClientToken, DeviceId, DocumentLimits, Etag, OnConflict, Preconditions, Rejection, SectionPatch, ShadowKey,
         Update, Version, command::EtagCondition, tests::update,
     },
-    wire::{Dialect, Refused, parse_delete, parse_get, parse_update},
+    wire::{Dialect, Refused, parse_delete, parse_get, parse_rollout, parse_update},
 };
 
 fn native(payload: &[u8]) -> Result<Update, Refused> {
@@ -215,6 +215,35 @@ fn parses_updates() {
     assert_eq!(native(br#"{"state":{}}"#).unwrap(), Update::default());
     let cleared = native(br#"{"state":{"tags":null,"reported":{"a":null}}}"#).unwrap();
     assert_eq!(cleared, update(json!({"tags": null, "reported": {"a": null}})));
+}
+
+#[test]
+fn parses_rollouts() {
+    let limits = DocumentLimits { depth_max: 2, ..DocumentLimits::default() };
+    let parse = |payload: &str| parse_rollout(payload.as_bytes(), &limits);
+    let (members, parsed) = parse(
+        r#"{"patch": {"desired": {"a": {"b": 1}}, "tags": {"t": null}}, "expect": [{"path": "/desired/a", "absent": true}], "waves": [1]}"#,
+    )
+    .unwrap();
+    assert_eq!(members["waves"], json!([1]));
+    assert_eq!(parsed.preconditions.expect.len(), 1);
+    assert_eq!(
+        Update { preconditions: Default::default(), ..parsed },
+        update(json!({"desired": {"a": {"b": 1}}, "tags": {"t": null}}))
+    );
+    for (payload, error) in [
+        ("{", "invalid-json"),
+        ("{}", "invalid-field"),
+        (r#"{"patch": null}"#, "invalid-field"),
+        (r#"{"patch": {"delta": {}}}"#, "invalid-node"),
+        (r#"{"patch": {"desired": 1}}"#, "invalid-section"),
+        (r#"{"patch": {"desired": {"a": [null]}}}"#, "invalid-node"),
+        (r#"{"patch": {}, "expect": 1}"#, "invalid-field"),
+    ] {
+        assert_eq!(parse(payload).unwrap_err().error(), error, "{payload}");
+    }
+    let deep = r#"{"patch": {"desired": {"a": {"b": {"c": {}}}}}}"#;
+    assert_eq!(parse(deep).unwrap_err(), Rejection::TooDeep { max: 2 });
 }
 
 #[test]

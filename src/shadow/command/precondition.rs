@@ -71,7 +71,7 @@ impl Preconditions {
     /// Returns the earlier version that a command was rebased from; `before` is the document it was decided against.
     #[must_use]
     pub fn rebased_from(&self, before: &Document) -> Option<Version> {
-        self.version.filter(|&version| version != before.version && self.can_rebase(version, before))
+        self.version.filter(|&version| self.can_rebase(version, before))
     }
 
     fn can_rebase(&self, expected: Version, current: &Document) -> bool {

@@ -89,10 +89,10 @@ fn write_in_order<'a, T>(
     true
 }
 
-/// Returns true if `key` sorts the same by UTF-8 bytes and by UTF-16 code units. The orders differ only between
-/// U+E000..U+FFFF and the code points above, whose surrogates come first; their first bytes are from 0xEE on.
+/// Returns true if `key` sorts the same by UTF-8 bytes and by UTF-16 code units among such keys. The orders differ only for
+/// code points above U+FFFF, whose surrogates come before U+E000..U+FFFF; their first bytes are from 0xF0 on.
 fn sorts_by_bytes(key: &str) -> bool {
-    key.bytes().all(|byte| byte < 0xEE)
+    key.bytes().all(|byte| byte < 0xF0)
 }
 
 /// Appends a quoted string, escaped as RFC 8785 requires, which is as serde_json does it.

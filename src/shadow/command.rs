@@ -270,6 +270,15 @@ mod tests {
     use crate::shadow::{Pointer, document::change::Replaced};
 
     #[test]
+    fn a_command_describes_an_update_unless_it_deletes() {
+        let dry = |dry_run| Command::Patch(Patch { dry_run, ..Patch::default() }).update().map(|update| update.dry_run);
+        assert_eq!((dry(true), dry(false)), (Some(true), Some(false)));
+        let update = Update { replace: true, ..Update::default() };
+        assert_eq!(Command::Update(update.clone()).update().as_deref(), Some(&update));
+        assert_eq!(Command::Delete(Delete::default()).update(), None);
+    }
+
+    #[test]
     fn changes_become_an_update() {
         let change = |section, keys: &[&str], effect| {
             let path = Pointer { section, keys: keys.iter().map(|key| (*key).into()).collect() };

@@ -257,6 +257,44 @@ mod tests {
         })
     }
 
+    struct Login(bool);
+
+    impl Revocable for Login {
+        fn is_revoked(&self) -> bool {
+            self.0
+        }
+    }
+
+    #[test]
+    fn a_login_is_that_of_its_sender() {
+        let [one, other] = [true, false].map(|is_revoked| SenderLogin::new(Arc::new(Login(is_revoked))));
+        let none = SenderLogin::default();
+        assert!(one.is_revoked() && !other.is_revoked() && !none.is_revoked());
+        for (login, is_one, is_none) in [(&one, true, false), (&other, false, false), (&none, false, true)] {
+            assert_eq!((*login == one, one == *login), (is_one, is_one));
+            assert_eq!((*login == none, none == *login), (is_none, is_none));
+        }
+    }
+
+    #[test]
+    fn the_touched_paths_are_leaves_removals_and_whole_sections() {
+        let sent = update(json!({"desired": {"a": {"b": 1, "c": null}, "d": {}}, "reported": null}));
+        let touched = |update: &Update| update.touched_paths().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(touched(&sent), ["/desired/a/b", "/desired/a/c", "/desired/d", "/reported"]);
+        assert_eq!(touched(&Update { replace: true, ..sent }), ["/desired", "/reported"]);
+    }
+
+    /// A replaced section is written whole, so nothing in it is overwritten beyond that.
+    #[test]
+    fn a_replacement_overwrites_no_parent() {
+        let document = written(&[json!({"desired": {"a": 5}})]);
+        let sent = update(json!({"desired": {"a": {"b": 2}}}));
+        let scope = scope(&[], &["/desired/a/b"]);
+        assert!(scope.overwrites(&sent, &document).is_some());
+        assert_eq!(scope.overwrites(&Update { replace: true, ..sent.clone() }, &document), None);
+        assert_eq!(Scope::ALL.overwrites(&sent, &document), None);
+    }
+
     #[test]
     fn every_path_that_an_update_names_is_checked() {
         let scope = scope(&["/desired", "/reported"], &["/desired/zone/t", "/desired/m", "/reported"]);

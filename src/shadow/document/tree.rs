@@ -229,6 +229,16 @@ mod tests {
         }
         let collected: Members = keys.into_iter().zip(0..).map(|(key, value)| (key.into(), leaf(value))).collect();
         assert_eq!(collected, members, "of equal keys, the last one is kept");
+        for (given, kept) in [
+            (&["a", "a"][..], &[("a", 1)][..]),
+            (&["a", "a", "b"], &[("a", 1), ("b", 2)]),
+            (&["b", "a"], &[("a", 1), ("b", 0)]),
+        ] {
+            let members: Members = given.iter().zip(0..).map(|(key, value)| ((*key).into(), leaf(value))).collect();
+            let found: Vec<_> = members.iter().map(|(key, node)| (key.as_str(), node.to_value())).collect();
+            let kept: Vec<_> = kept.iter().map(|(key, value)| (*key, Value::from(*value))).collect();
+            assert_eq!(found, kept, "{given:?}");
+        }
         assert!(members.get("b").is_some() && members.get("c").is_none());
         for key in keys {
             members.remove(key);

@@ -329,6 +329,49 @@ mod tests {
     }
 
     #[test]
+    fn digits_at_the_end_of_a_beginning_may_go_on() {
+        for (digits, ranges) in [(0, 1), (1, 25), (23, 3), (24, 2), (25, 1)] {
+            let found = TermRange::texts_beginning(&format!("a{}", "7".repeat(digits)));
+            assert_eq!(found.len(), ranges, "{digits} digits");
+        }
+        assert_eq!(TermRange::texts_beginning("a07").len(), 1);
+        let ranges = TermRange::texts_beginning(&"7".repeat(20));
+        for (digit, count, is_within) in [("7", 20, true), ("7", 24, true), ("8", 24, false), ("7", 19, false)] {
+            let term = term(&json!(digit.repeat(count)));
+            assert_eq!(ranges.iter().any(|range| range.has(&term)), is_within, "{digit} {count}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_a_number_has_a_second_term() {
+        for (value, number) in [
+            (json!("5"), Some(5.0)),
+            (json!("-1.5"), Some(-1.5)),
+            (json!("5x"), None),
+            (json!(5), None),
+            (json!(true), None),
+        ] {
+            let mut second = Vec::new();
+            assert_eq!(put_second(&mut second, &value), number.is_some(), "{value}");
+            assert_eq!(is_second(&second), number.is_some(), "{value}");
+            assert_eq!(length(&second), number.map(|_| 9), "{value}");
+            assert!(!is_second(&term(&value)), "{value}");
+            let is_found = number.is_none_or(|number| {
+                let ranges = TermRange::numbers(Bound::Included(number), Bound::Included(number));
+                ranges.iter().any(|range| range.has(&second))
+            });
+            assert!(is_found, "{value}");
+        }
+        assert_eq!((length(&[]), length(&[9])), (None, None));
+        let text = TermRange::text("ab");
+        assert!(text.has(&term(&json!("Ab"))) && !text.has(&term(&json!("abc"))) && !text.has(&term(&json!("a"))));
+        let [no, yes] = [false, true].map(TermRange::flag);
+        assert!(no.has(&term(&json!(false))) && !no.has(&term(&json!(true))));
+        assert!(yes.has(&term(&json!(true))) && !yes.has(&term(&json!(false))));
+        assert!(!TermRange::all_numbers().has(&term(&json!("5"))) && !TermRange::number(5.0).has(&term(&json!(6))));
+    }
+
+    #[test]
     fn ranges_have_all_that_is_within_them() {
         let texts = |texts: &str| texts.split(' ').map(|text| json!(text)).collect::<Vec<_>>();
         let check = |ranges: &[TermRange], value: &Value| ranges.iter().any(|range| range.has(&term(value)));

@@ -99,8 +99,8 @@ mod tests {
 
     use super::*;
     use crate::shadow::{
-        Pointer,
-        tests::{state, written},
+        Pointer, Version,
+        tests::{state, update, written},
     };
 
     fn paths(texts: &[&str]) -> Paths {
@@ -127,6 +127,43 @@ mod tests {
             assert_eq!(state(&document.seen(&paths(readable))), expected, "{readable:?}");
         }
         assert!(matches!(document.seen(&Paths::ALL), Cow::Borrowed(_)));
+    }
+
+    /// Tombstones are paths too, and without them nothing before this version can be compared.
+    #[test]
+    fn a_part_has_no_tombstones() {
+        let document =
+            written(&[json!({"desired": {"a": 1, "gone": 1}, "tags": {"t": 1}}), json!({"desired": {"gone": null}})]);
+        assert_eq!((document.tombstones.len(), document.floor), (1, Version(0)));
+        let part = document.seen(&paths(&["/desired/a"]));
+        assert_eq!((part.tombstones.len(), part.floor, part.version), (0, Version(2), Version(2)));
+        let values = document.values_seen(&paths(&["/desired/a"]));
+        assert_eq!((values.tombstones.len(), state(&values)), (0, json!({"desired": {"a": 1}})));
+        // What is hidden is not there.
+        assert!(matches!(document.seen(&paths(&["/desired", "/tags"])), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn an_update_is_cut_to_the_readable_paths() {
+        let sent = update(json!({"desired": {"a": 1, "b": 2}, "reported": {"c": 1}, "tags": {"t": 1}}));
+        for (readable, expected) in [
+            (&["/desired/a"][..], json!({"desired": {"a": 1}})),
+            (&["/reported", "/tags"], json!({"reported": {"c": 1}, "tags": {"t": 1}})),
+            (&["/desired", "/reported"], json!({"desired": {"a": 1, "b": 2}, "reported": {"c": 1}})),
+        ] {
+            assert_eq!(*sent.seen(&paths(readable)), update(expected), "{readable:?}");
+        }
+        let state = Update { tags: Default::default(), ..sent.clone() };
+        assert!(matches!(state.seen(&Paths::STATE), Cow::Borrowed(_)));
+        assert!(matches!(sent.seen(&Paths::STATE), Cow::Owned(_)));
+        assert!(matches!(state.seen(&paths(&["/desired"])), Cow::Owned(_)));
+        let cleared = update(Value::Null);
+        for (readable, is_null) in
+            [(&["/desired", "/reported"][..], true), (&["/desired"], false), (&["/reported", "/tags"], false)]
+        {
+            assert_eq!(cleared.seen(&paths(readable)).state_is_null, is_null, "{readable:?}");
+        }
+        assert!(!sent.seen(&Paths::STATE).state_is_null);
     }
 
     /// An etag of all of `desired` and `reported` would confirm guesses about hidden values.

@@ -1,9 +1,9 @@
-//! Tests of stale versions: accepted rebases, reported conflicts, and expectations on single paths.
+//! Tests of stale versions: accepted rebases and reported conflicts.
 
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
 
-use super::{after, decided, is_version, pointer, properties::command, update, written};
+use super::{decided, pointer, properties::command, update, written};
 use crate::shadow::{
     Change, Collisions, Command, Decision, Delete, Document, DocumentLimits, OnConflict, Preconditions, Rejection,
     Update, Version,
@@ -228,7 +228,7 @@ fn only_a_stale_version_is_rebased() {
 }
 
 #[test]
-fn rebased_from_tells_the_earlier_version() {
+fn rebased_from_is_the_earlier_version() {
     let document = written(&desired(vec![json!({"a": 1}), json!({"b": 1})]));
     for (seen, expected) in [(1, Some(Version(1))), (2, None)] {
         assert_eq!(rebasing(&json!({}), false, seen).preconditions.rebased_from(&document), expected);
@@ -380,6 +380,21 @@ fn conflicts_of_whole_sections_are_ordered() {
             (Command::Update(update(json!({"reported": null}))), 1, &[], &["/reported/t"]),
         ],
     );
+    // A removed path is another one than those sent beside it.
+    check(
+        &[json!({"desired": {"a": {"x": 1, "y": 1}, "k": 1}}), json!({"desired": {"a": {"x": null}}})],
+        vec![
+            (
+                replace(json!({"desired": {"a": {"z": 1}}})),
+                1,
+                &["/desired/a/x"],
+                &["/desired/a/z", "/desired/a/y", "/desired/k"],
+            ),
+            (replace(json!({"desired": {"a": {"x": 1}}})), 1, &["/desired/a/x"], &["/desired/a/y", "/desired/k"]),
+            (replace(json!({"desired": {"a": 1}})), 1, &["/desired/a"], &["/desired/k"]),
+            (replace(json!({"desired": {}})), 1, &["/desired/a/x"], &["/desired/a/y", "/desired/k"]),
+        ],
+    );
     // A deletion touches sections with members only.
     check(&[json!({"reported": {"t": 1}}), json!({"reported": {"t": 2}})], vec![(delete(), 1, &["/reported/t"], &[])]);
     check(
@@ -419,62 +434,6 @@ fn no_more_than_64_are_listed() {
         json!({ "desired": members })
     };
     assert!(!reported(&[exact(1), exact(2)], &exact(3), 1).truncated);
-}
-
-#[test]
-fn expectations() {
-    let document = written(&[
-        json!({"desired": {"mode": "heat", "o": {"x": 1}, "list": [{"a": 1}, 2]}}),
-        json!({"desired": {"o": {"x": 2}}}),
-        json!({"desired": {"gone": 1}}),
-        json!({"desired": {"gone": null}}),
-    ]);
-    let value = Expected::Value;
-    let version = |version| Expected::Version(Version(version));
-    for (path, expected, holds) in [
-        ("/desired/mode", version(1), true),
-        ("/desired/mode", version(0), false),
-        ("/desired/o/x", version(1), false),
-        ("/desired/o/x", version(2), true),
-        ("/desired/o", version(1), false),
-        ("/desired", version(3), false),
-        ("/desired", version(4), true),
-        ("/desired/gone", version(3), false),
-        ("/desired/never", version(0), true),
-        ("/desired/list/0", version(1), true),
-        ("/desired/mode", value(json!("heat")), true),
-        ("/desired/mode", value(json!("eco")), false),
-        ("/desired/o", value(json!({"x": 2.0})), true),
-        ("/desired/o", value(json!({"x": 2, "y": 1})), false),
-        ("/desired/list", value(json!([{"a": 1}, 2.0])), true),
-        ("/desired/list/0/a", value(json!(1)), true),
-        ("/desired/list/1", value(json!(2)), true),
-        ("/desired/list/01", value(json!(2)), false),
-        ("/desired/list/2", Expected::Absent, true),
-        ("/desired/list/1", Expected::Absent, false),
-        ("/desired/gone", Expected::Absent, true),
-        ("/desired/gone/below", Expected::Absent, true),
-        ("/desired/mode", Expected::Absent, false),
-        ("/reported", Expected::Absent, true),
-        ("/desired", Expected::Absent, false),
-        ("/reported", value(json!({})), false),
-    ] {
-        let about = format!("{path} {expected:?}");
-        let always = Expectation { path: pointer("/desired/mode"), holds: value(json!("heat")) };
-        let expect = vec![always, Expectation { path: pointer(path), holds: expected }];
-        let preconditions = Preconditions { expect, ..Preconditions::default() };
-        let command = Command::Update(Update { preconditions, ..update(json!({"desired": {"w": 1}})) });
-        match decided(&document, &command, &DocumentLimits::default()) {
-            Ok(_) => assert!(holds, "{about}"),
-            Err(Rejection::ExpectationFailed { version, failed, .. }) => {
-                assert!(!holds, "{about}");
-                assert_eq!(version, Version(4));
-                assert_eq!(failed.iter().map(|failed| failed.path.to_string()).collect::<Vec<_>>(), [path], "{about}");
-            }
-            Err(other) => panic!("{about}: {other:?}"),
-        }
-    }
-    assert!(is_version(&after(&document, &Command::Update(update(json!({"desired": {"w": 1}})))), 5));
 }
 
 proptest! {

@@ -266,6 +266,17 @@ fn a_deletion_empties_the_shadow_and_keeps_its_version() {
     assert_eq!(after(&deleted, &command(&json!({"desired": {"a": 1}}), false)).version, Version(4));
 }
 
+/// A leaf of a former version has a stamp without time and author.
+#[test]
+fn a_forgotten_stamp_has_only_a_version() {
+    let forgotten = Stamp::forgotten(Version(7));
+    assert_eq!((forgotten.version, forgotten.timestamp, &*forgotten.by), (Version(7), Timestamp(0), ""));
+    for (timestamp, by, is_forgotten) in [(0, "", true), (5, "", false), (0, "x", false), (5, "x", false)] {
+        let stamp = Stamp { version: Version(7), timestamp: Timestamp(timestamp), by: by.into() };
+        assert_eq!(stamp.is_forgotten(), is_forgotten, "{timestamp} {by:?}");
+    }
+}
+
 /// The versions of a name that was purged go on above the floor of its device.
 #[test]
 fn a_purged_shadow_is_a_tombstone_at_the_floor() {
@@ -414,6 +425,10 @@ fn an_equal_value_sent_again_is_refreshed() {
             let expected = (Version(1), Timestamp(time), "tester");
             assert_eq!((stamp.version, stamp.timestamp, &*stamp.by), expected, "{path} after {sent}");
             assert!(!next.changed_after(&pointer(path), Version(1)), "{path} after {sent}");
+        }
+        if let [first, .., last] = touched {
+            let stamp = |path: &str| next.newest_change(&pointer(path)).unwrap();
+            assert!(std::sync::Arc::ptr_eq(stamp(first), stamp(last)), "leaves that shared a stamp share one");
         }
     }
 }

@@ -5,6 +5,7 @@
 mod changed_after;
 mod conflicts;
 mod decisions;
+mod expectations;
 pub(crate) mod json_patch;
 mod naive;
 mod properties;

@@ -4,6 +4,7 @@
 
 mod aws;
 mod envelopes;
+mod fields;
 mod given;
 mod histories;
 mod lists;

@@ -10,7 +10,7 @@ use crate::{
         pointer::SectionName,
         tests::{decided, update, written},
     },
-    wire::{self, Accepted},
+    wire::{self, Accepted, ReplyOptions},
 };
 
 fn shadow() -> Document {
@@ -92,6 +92,64 @@ fn failed_expectations_are_named() {
             {"path": "/desired/old", "expected": "version", "version": 2, "by": "tester", "timestamp": 2},
         ])
     );
+}
+
+/// A replayed patch is unknown, and a requester may leave out metadata. An etag of everything is for readers of everything.
+#[test]
+fn accepted_has_only_what_is_known_wanted_and_visible() {
+    let (document, sent) = (shadow(), update(json!({"desired": {"mode": "heat"}})));
+    let first = FirstOutcome {
+        digest: [7; 16],
+        version: Version(3),
+        timestamp: Timestamp(3),
+        etag: document.etag,
+        etag_is_own: true,
+        changed: true,
+        created: false,
+        rebased_from: None,
+    };
+    let options = |metadata| ReplyOptions { token: None, metadata };
+    for (is_known, metadata, members) in [
+        (true, true, (true, true)),
+        (true, false, (true, false)),
+        (false, true, (false, false)),
+        (false, false, (false, false)),
+    ] {
+        let disposition = Disposition::Replayed(first);
+        let accepted =
+            Accepted { update: &sent, is_known, changed: true, document: &document, rebased_from: None, disposition };
+        let shown = json_of(&wire::update_outcome(&accepted, &Projection::ALL, options(metadata)));
+        let found = (shown.get("state").is_some(), shown.get("metadata").is_some());
+        assert_eq!(found, members, "known: {is_known}, metadata: {metadata}");
+    }
+    for (etag_is_own, projection, is_shown) in [
+        (true, Projection::ALL, true),
+        (true, only(SectionName::Tags), true),
+        (false, Projection::STATE, true),
+        (false, only(SectionName::Tags), false),
+    ] {
+        let disposition = Disposition::Replayed(FirstOutcome { etag_is_own, ..first });
+        let accepted = Accepted {
+            update: &sent,
+            is_known: true,
+            changed: true,
+            document: &document,
+            rebased_from: None,
+            disposition,
+        };
+        let shown = json_of(&wire::update_outcome(&accepted, &projection, None));
+        assert_eq!(shown.get("etag").is_some(), is_shown, "own: {etag_is_own}, {projection:?}");
+    }
+    for metadata in [true, false] {
+        let messages = [
+            wire::get_accepted(&document, &Projection::ALL, options(metadata)),
+            wire::update_delta(&document, &Projection::ALL, options(metadata)).unwrap(),
+            wire::update_documents(&document, &document, &Projection::ALL, options(metadata)),
+        ];
+        for message in messages {
+            assert_eq!(String::from_utf8_lossy(&message).contains("metadata"), metadata);
+        }
+    }
 }
 
 #[test]

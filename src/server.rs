@@ -225,7 +225,8 @@ impl ServerParts {
         mut cluster: Option<&mut Membership>,
     ) -> Result<(Self, impl FnOnce() + Send + 'static), ServeError> {
         let limits = &config.limits;
-        let (service, decided) = open(config, cluster.as_mut().and_then(|cluster| cluster.member(peers::row_of)))?;
+        let (service, decided) =
+            open(config, cluster.as_mut().and_then(|cluster| cluster.member(peers::row_of, peers::opens)))?;
         let service = Arc::new(service);
         let router = Arc::new(Router::new(Recorder::new(service.clone())));
         let events = Arc::new(Events::new(router.clone(), service.head()));

@@ -20,6 +20,7 @@ pub(crate) fn queued(key: &ShadowKey, update: Update) -> QueuedCommand<()> {
             author: Sender { by: "app-1".into(), scope: Scope::ALL, login: SenderLogin::default() },
             id: RequestId::next(),
             client: "client-1".into(),
+            is_of_session: false,
             client_token: None,
             may_create: true,
             row: None,

@@ -26,7 +26,7 @@ use crate::{
         nats::{NatsLog, follow::FollowEnd},
     },
     config::ClusterSettings,
-    store::{Link, LogAction, LogEvent, MemberHealth, MemberOptions, NodeId, RowEdit},
+    store::{Link, LogAction, LogEvent, MemberHealth, MemberOptions, NodeId, RowEdit, SessionClient},
 };
 
 /// Bytes of records that were read and are not applied yet: much less than a node keeps, from which a store that was opened again
@@ -134,7 +134,11 @@ impl Membership {
     }
 
     /// Returns the options for opening the store; `None` the second time.
-    pub(crate) fn member(&mut self, row_of: fn(&Bytes) -> Option<RowEdit>) -> Option<MemberOptions> {
+    pub(crate) fn member(
+        &mut self,
+        row_of: fn(&Bytes) -> Option<RowEdit>,
+        opens: fn(&Bytes) -> Option<SessionClient>,
+    ) -> Option<MemberOptions> {
         let link = Box::new(self.link.take()?);
         // A process that starts again must not be taken for the former one.
         let incarnation = RandomState::new().hash_one(std::process::id());
@@ -143,6 +147,7 @@ impl Membership {
             incarnation,
             record_bytes_max: self.log.record_bytes_max(),
             row_of,
+            opens,
             link,
         })
     }

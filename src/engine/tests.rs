@@ -45,6 +45,7 @@ fn deletion() -> Envelope {
         author: sender("p"),
         id: RequestId::current(),
         client: "c".into(),
+        is_of_session: false,
         client_token: None,
         may_create: true,
         row: None,

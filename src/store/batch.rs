@@ -47,6 +47,8 @@ pub struct Envelope {
     pub id: RequestId,
     /// The client for the history; empty if none.
     pub client: Arc<str>,
+    /// True if `client` is the id of an MQTT client, and the command came in its session or is its will.
+    pub is_of_session: bool,
     /// The client token, for replies and events.
     pub client_token: Option<ClientToken>,
     /// False if the author has created as many shadows as it may.
@@ -230,8 +232,8 @@ impl Changes {
             (Err(rejection), false) => Err(rejection),
             (_, true) => self.unchanged(envelope, context),
             (Ok(_), false) => Err(Rejection::Unavailable(
-                "the node of the cluster that decides refused the request, for a reason that this node does not see; its \
-                 limits or the number of its shadow's names may differ"
+                "the node of the cluster that decides refused the request, for a reason that this node does not see: the change may be \
+                 larger than a record of the log can be, or its limits or the number of its shadow's names differ"
                     .to_owned(),
             )),
         };

@@ -42,6 +42,14 @@ pub(super) enum DecodeError {
     Format { found: u32, supported: u32 },
 }
 
+impl DecodeError {
+    /// Returns the error for a value of a format that is not the `supported` one.
+    pub(super) fn of_format(found: u64, supported: u64) -> Self {
+        let number = |format| u32::try_from(format).unwrap_or(u32::MAX);
+        Self::Format { found: number(found), supported: number(supported) }
+    }
+}
+
 /// Appends `number` in LEB128.
 #[expect(clippy::cast_possible_truncation, reason = "seven bits at a time is the encoding")]
 pub(super) fn put_u64(out: &mut Vec<u8>, mut number: u64) {

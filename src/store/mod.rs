@@ -76,6 +76,7 @@ pub use purging::PurgedTombstones;
 pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
 pub use replication::{
     member::{Broadcast, Link, LogEvent, MemberHealth, MemberOptions, OtherNode},
+    openings::SessionClient,
     record::NodeId,
     replica::{Action as LogAction, Appended},
 };

@@ -41,7 +41,6 @@ use crate::{
             batch_log::BatchLog,
             member::{Broadcast, LogEvent, Member},
             record::NodeId,
-            requests::OwnRequest,
         },
         rows::{dirty_rows::DirtyRows, pending::PendingRows, sent::OnDurable},
         schema::Checkpoint,
@@ -266,14 +265,16 @@ impl<C> Writer<C> {
                 }
                 Message::Broadcast(bytes, on_applied, permit) => {
                     if let Some(member) = &mut self.member {
-                        member.add(OwnRequest::Broadcast(bytes, on_applied, permit));
+                        member.add_broadcast(bytes, on_applied, permit);
                     }
                 }
                 Message::QueuedCommand(queued, permit) => {
                     if self.member.is_some() {
                         // Asked once: what is refused must not be decided here, where it would be in no log.
-                        match (self.refusal(), &mut self.member) {
-                            (None, Some(member)) => member.add(OwnRequest::Command(queued, permit)),
+                        let of_command = |member: &Member<C>| member.refusal_of(&queued.envelope);
+                        let refusal = self.refusal().or_else(|| self.member.as_ref().and_then(of_command));
+                        match (refusal, &mut self.member) {
+                            (None, Some(member)) => member.add(queued, permit),
                             (refusal, _) => refused.push((*queued, permit, refusal.unwrap_or(Rejection::Internal))),
                         }
                         continue;

@@ -18,6 +18,7 @@ fn notify(changes: &Arc<Changes>, device: &str, seq: Seq, after: &Arc<Document>)
         author: sender("p"),
         id: RequestId::next(),
         client: "c".into(),
+        is_of_session: false,
         client_token: None,
         may_create: true,
         row: None,

@@ -120,7 +120,9 @@ where
         let Parsed { command, client_token, projection } = parsed;
         let (key, id, client) = (key.clone(), RequestId::current(), caller.client().clone());
         let token = client_token.clone();
-        let envelope = Envelope { key, command, author, id, client, client_token, may_create: true, row: None };
+        let (is_of_session, may_create) = (false, true);
+        let envelope =
+            Envelope { key, command, author, id, client, is_of_session, client_token, may_create, row: None };
         (envelope, Box::new(PendingResponse { answer, dialect, projection, client_token: token, admitted }))
     }
 }

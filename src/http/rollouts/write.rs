@@ -276,8 +276,17 @@ impl<'a> Write<'a> {
         let (answer, outcome) = oneshot::channel();
         let (key, client) = (self.key.clone(), self.slot.client.clone());
         let id = RequestId::current();
-        let envelope =
-            Envelope { key, command, author, id, client, client_token: None, may_create: false, row: Some(row) };
+        let envelope = Envelope {
+            key,
+            command,
+            author,
+            id,
+            client,
+            is_of_session: false,
+            client_token: None,
+            may_create: false,
+            row: Some(row),
+        };
         let request = RolloutWrite { envelope, weight: self.slot.weight, answer };
         let taken = match self.api.service.take(request, &caller.quota(self.api)) {
             Ok(Taken::Submitted) => Ok(()),

@@ -37,7 +37,7 @@ use crate::{
         },
         protocol::message::Message,
     },
-    store::{BROADCAST_BYTES_MAX, Broadcast, BroadcastPermit, OnDurable, RowEdit},
+    store::{BROADCAST_BYTES_MAX, Broadcast, BroadcastPermit, OnDurable, RowEdit, SessionClient},
 };
 
 /// Bytes of retained messages that may wait for the log, of which a principal may have those of its part of a queue.
@@ -297,6 +297,16 @@ pub fn row_of(bytes: &Bytes) -> Option<RowEdit> {
         true => retained_row::remove(topic),
         false => retained_row::of_value(topic, bytes.slice(HEAD_BYTES..)),
     })
+}
+
+/// Returns the client whose session a broadcast of `bytes` opens.
+pub fn opens(bytes: &Bytes) -> Option<SessionClient> {
+    if bytes.first() != Some(&OPENED) {
+        return None;
+    }
+    let now = Now { date_ms: 0, instant: Instant::now() };
+    let Some(PeerMessage::Opened { key, .. }) = PeerMessage::decode(bytes.clone(), now) else { return None };
+    Some(SessionClient { principal: key.principal.name().clone(), client_id: key.client_id })
 }
 
 /// The bytes before the value of the row: the kind, the node and the session.

@@ -138,7 +138,8 @@ impl IncomingRequest for ReceivedRequest {
         let Self { mut request, client, .. } = self;
         let row = request.received.as_mut().and_then(|received| received.edit.take());
         let (key, id, client_token) = (request.key.clone(), request.id, request.client_token.clone());
-        let envelope = Envelope { key, command, author, id, client, client_token, may_create: true, row };
+        let (is_of_session, may_create) = (true, true);
+        let envelope = Envelope { key, command, author, id, client, is_of_session, client_token, may_create, row };
         (envelope, Box::new(Request { admitted: Some(admitted), ..request }))
     }
 }

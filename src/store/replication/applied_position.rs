@@ -32,7 +32,7 @@ pub(in crate::store) struct AppliedPosition {
     /// The log as this store has read it.
     pub(in crate::store) chain: Chain,
     /// The last entry that the decider's retention has removed.
-    removed: Seq,
+    pub(in crate::store) removed: Seq,
     /// The first entries of batches, and how they were decided; only where it differs from the one before. Oldest first.
     decided: VecDeque<(Seq, DecidedBy)>,
     /// The last record when this was written to the file.

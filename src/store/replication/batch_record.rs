@@ -70,6 +70,8 @@ pub(in crate::store) enum RequestDecision {
     /// The request is no command: every node receives these bytes.
     Broadcast(Bytes),
     Refused,
+    /// The command was not looked at: its client has opened a session at another node since.
+    Stale,
 }
 
 /// A command as it was sent, without the parts that its journal entry has.
@@ -84,6 +86,7 @@ const UNCHANGED: u8 = 2;
 const REFUSED: u8 = 3;
 const REMEMBERED: u8 = 4;
 const BROADCAST: u8 = 5;
+const STALE: u8 = 6;
 
 /// An idempotency key that a shadow gets without a journal entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -195,6 +198,7 @@ fn put_requests(out: &mut Vec<u8>, requests: &[DecidedRequest]) {
                 out.extend_from_slice(bytes);
             }
             RequestDecision::Refused => out.push(REFUSED),
+            RequestDecision::Stale => out.push(STALE),
         }
     }
 }
@@ -221,6 +225,7 @@ fn requests(payload: &mut Decoder<'_>) -> Result<Vec<DecidedRequest>, DecodeErro
                 RequestDecision::Broadcast(Bytes::copy_from_slice(payload.bytes(length)?))
             }
             REFUSED => RequestDecision::Refused,
+            STALE => RequestDecision::Stale,
             _ => return Err(DecodeError::Invalid("a decision")),
         };
         Ok(DecidedRequest { request, decision })

@@ -59,14 +59,6 @@ pub(in crate::store) enum ChainError {
         /// The number of the record.
         number: u64,
     },
-    /// The log lost its end, and this node no longer has the records that are missing.
-    #[error("the log ends at record {tail}, and this node has applied {number} and does not keep all between")]
-    Lost {
-        /// The end of the log.
-        tail: u64,
-        /// The last record that this node has applied.
-        number: u64,
-    },
 }
 
 impl Chain {

@@ -26,12 +26,13 @@ const DRY_RUN: u8 = 8;
 
 /// Appends `envelope`, without its login, its row and the request id in the log.
 pub(in crate::store) fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
-    let Envelope { key, command, author, client, client_token, may_create, id: _, row: _ } = envelope;
+    let Envelope { key, command, author, client, is_of_session, client_token, may_create, id: _, row: _ } = envelope;
     put_key(out, key);
     put_str(out, &author.by);
     put_paths(out, &author.scope.reads);
     put_paths(out, &author.scope.writes);
     put_str(out, client);
+    out.push(u8::from(*is_of_session));
     out.push(u8::from(*may_create));
     put_token(out, client_token.as_ref());
     put_command(out, command);
@@ -43,9 +44,10 @@ pub(in crate::store) fn envelope(payload: &mut Decoder<'_>) -> Result<Envelope, 
     let by = payload.str()?.into();
     let scope = Scope { reads: paths(payload)?, writes: paths(payload)? };
     let author = Sender { by, scope, login: SenderLogin::default() };
-    let (client, may_create) = (payload.str()?.into(), is_set(payload)?);
+    let (client, is_of_session, may_create) = (payload.str()?.into(), is_set(payload)?, is_set(payload)?);
     let (client_token, command) = (token(payload)?, command(payload)?);
-    Ok(Envelope { key, command, author, id: RequestId::next(), client, client_token, may_create, row: None })
+    let id = RequestId::next();
+    Ok(Envelope { key, command, author, id, client, is_of_session, client_token, may_create, row: None })
 }
 
 pub(super) fn put_key(out: &mut Vec<u8>, key: &ShadowKey) {

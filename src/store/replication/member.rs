@@ -27,17 +27,20 @@ use self::{answers::Answered, deciding::claim_after, health::HeardOf};
 use crate::{
     shadow::Rejection,
     store::{
-        batch::{Outcome, QueuedCommand},
+        batch::{Envelope, Outcome, QueuedCommand},
         changes::Changes,
         codec::DecodeError,
         replication::{
             applied_position::AppliedPosition,
             chain::{Chain, ReadRecord},
+            openings::{Openings, SessionClient, superseded},
             record::{Claim, NodeId},
             replica::{Action, Appended, KeptRecords, Reaction, Replica},
-            requests::{BusMessage, OwnRequest, OwnRequests, ReceivedRequests, RequestContent, RequestNumber},
+            requests::{
+                BusMessage, OwnBroadcast, OwnRequest, OwnRequests, ReceivedRequests, RequestNumber, RequestToDecide,
+            },
         },
-        rows::edit::RowEdit,
+        rows::{edit::RowEdit, sent::OnDurable},
     },
 };
 
@@ -55,8 +58,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The interval at which a node sends its status to the others.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// The interval at which messages that cannot be read are logged.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// The time without a status after which another node is taken for gone.
 const GONE_AFTER: Duration = Duration::from_secs(5);
+/// The interval at which a node looks again if a log that lacks records has them.
+const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// The time for the last requests when the store is closed.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -133,6 +140,8 @@ pub struct MemberOptions {
     pub record_bytes_max: usize,
     /// Returns the edit of a row that is committed together with a broadcast of these bytes, at every node.
     pub row_of: fn(&Bytes) -> Option<RowEdit>,
+    /// Returns the client whose session a broadcast of these bytes opens at the node that sends it.
+    pub opens: fn(&Bytes) -> Option<SessionClient>,
     /// The connection to the log and the other nodes.
     pub link: Box<dyn Link>,
 }
@@ -144,6 +153,8 @@ pub(in crate::store) struct Member<C> {
     origin: Claim,
     record_bytes_max: usize,
     row_of: fn(&Bytes) -> Option<RowEdit>,
+    opens: fn(&Bytes) -> Option<SessionClient>,
+    openings: Openings,
     own: OwnRequests<C>,
     received: ReceivedRequests,
     /// The records that follow those that are applied.
@@ -159,10 +170,12 @@ pub(in crate::store) struct Member<C> {
     now: Duration,
     last_record: Duration,
     last_append: Duration,
+    last_comparison: Duration,
     claim_after: Duration,
     is_turn_of_own: bool,
     others: BTreeMap<NodeId, HeardOf>,
     last_status: Duration,
+    last_unreadable: Option<Duration>,
     closing: Option<Duration>,
     latched: Option<String>,
 }
@@ -184,7 +197,7 @@ struct DecidedBatch {
 impl<C> Member<C> {
     /// Returns the member that has applied the log up to `position`.
     pub(in crate::store) fn new(options: MemberOptions, position: Option<&AppliedPosition>) -> Self {
-        let MemberOptions { node, incarnation, record_bytes_max, row_of, mut link } = options;
+        let MemberOptions { node, incarnation, record_bytes_max, row_of, opens, mut link } = options;
         let origin = Claim { node, incarnation };
         let chain = position.map(|position| position.chain).unwrap_or_default();
         let mut replica = Replica::new(origin, chain, KeptRecords::default());
@@ -196,6 +209,8 @@ impl<C> Member<C> {
             origin,
             record_bytes_max,
             row_of,
+            opens,
+            openings: Openings::after(origin, chain.position.number),
             own: OwnRequests::new(),
             received: ReceivedRequests::default(),
             records: Vec::new(),
@@ -206,10 +221,12 @@ impl<C> Member<C> {
             now: Duration::ZERO,
             last_record: Duration::ZERO,
             last_append: Duration::ZERO,
+            last_comparison: Duration::ZERO,
             claim_after: claim_after(origin, 0),
             is_turn_of_own: false,
             others: BTreeMap::new(),
             last_status: Duration::ZERO,
+            last_unreadable: None,
             closing: None,
             latched: None,
         }
@@ -225,7 +242,8 @@ impl<C> Member<C> {
         if self.closing.is_some() {
             return Some(Rejection::Unavailable("the service is ending; try again when it is back".to_owned()));
         }
-        if self.latched.is_none() && self.silence() <= SILENCE_MAX && self.longest_wait() <= SILENCE_MAX {
+        let is_late = self.silence() > SILENCE_MAX || self.longest_wait() > SILENCE_MAX;
+        if self.latched.is_none() && self.replica.short().is_none() && !is_late {
             return None;
         }
         self.health().obstacle().map(Rejection::Unavailable)
@@ -243,6 +261,7 @@ impl<C> Member<C> {
             waiting_requests: self.own.len(),
             silence: self.silence(),
             longest_wait: self.longest_wait(),
+            short_log: self.replica.short(),
             latched: self.latched.clone(),
             others: self.others.iter().map(|(node, other)| other.health(*node, self.now)).collect(),
         }
@@ -256,6 +275,14 @@ impl<C> Member<C> {
         self.own.oldest().map_or(Duration::ZERO, |since| self.now.saturating_sub(since))
     }
 
+    /// Compares the log again with what this node has applied.
+    fn compare_again(&mut self) {
+        if self.now.saturating_sub(self.last_comparison) >= COMPARE_EVERY {
+            self.last_comparison = self.now;
+            self.replica.check().into_iter().for_each(|action| self.link.carry_out(action));
+        }
+    }
+
     /// Returns true if this node ends, and its own requests are answered.
     fn has_ended_own(&self) -> bool {
         self.closing.is_some() && self.own.is_empty()
@@ -267,9 +294,27 @@ impl<C> Member<C> {
         self.closing.is_some_and(|since| is_idle || is_late(since) || self.latched.is_some())
     }
 
-    /// Adds a request of this node.
-    pub(in crate::store) fn add(&mut self, request: OwnRequest<C>) {
-        self.own.add(request, self.now);
+    /// Adds a command of a client of this node.
+    pub(in crate::store) fn add(&mut self, queued: Box<QueuedCommand<C>>, permit: OwnedSemaphorePermit) {
+        self.own.add(OwnRequest::Command(queued, permit), self.now);
+    }
+
+    /// Adds bytes for every node.
+    pub(in crate::store) fn add_broadcast(
+        &mut self,
+        bytes: Bytes,
+        on_applied: Option<OnDurable>,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let opens = (self.opens)(&bytes);
+        self.openings.waits_here(opens.as_ref());
+        self.own.add(OwnRequest::Broadcast(OwnBroadcast { bytes, opens, on_applied, _permit: permit }), self.now);
+    }
+
+    /// Returns the reason for refusing a command of a session whose client is at another node by now.
+    pub(in crate::store) fn refusal_of(&self, envelope: &Envelope) -> Option<Rejection> {
+        let client = SessionClient::of(envelope)?;
+        self.openings.has_left(&client, self.now).then(superseded)
     }
 
     /// Notes that the file was opened again, which may lack records that were applied: they are to be read again. A batch that was
@@ -361,9 +406,10 @@ impl<C> Member<C> {
 
     fn take_message(&mut self, message: &Bytes) {
         match BusMessage::decode(message) {
-            Ok(BusMessage::Requests { epoch, origin, oldest, first, envelopes }) => {
-                if self.is_deciding() && epoch == self.replica.chain().epoch {
-                    self.received.add(origin, oldest, first, envelopes);
+            Ok(BusMessage::Requests { epoch, origin, applied, oldest, first, envelopes }) => {
+                // A node sends again what is not taken, with what it has applied by then.
+                if self.is_deciding() && epoch == self.replica.chain().epoch && self.openings.are_known_after(applied) {
+                    self.received.add((origin, applied), oldest, first, envelopes);
                 }
             }
             Ok(BusMessage::HandOver(epoch)) => {
@@ -383,7 +429,15 @@ impl<C> Member<C> {
             Ok(BusMessage::Status(origin, applied)) => {
                 self.others.insert(origin.node, HeardOf { applied, at: self.now });
             }
-            Err(error) => tracing::error!(%error, "a message of another node cannot be read"),
+            Err(error) => self.report_unreadable(&error),
+        }
+    }
+
+    /// Logs, not too often, that a message is of another format. It is not taken: a record of that format would end this node's part.
+    fn report_unreadable(&mut self, error: &DecodeError) {
+        if self.last_unreadable.is_none_or(|last| self.now.saturating_sub(last) >= REPORT_EVERY) {
+            self.last_unreadable = Some(self.now);
+            tracing::error!(%error, "a message of another node cannot be read; all nodes need programs that fit together");
         }
     }
 
@@ -418,7 +472,7 @@ impl<C> Member<C> {
     }
 
     /// Takes the next request to decide: of this node's clients and of others in turn.
-    fn next_request(&mut self) -> Option<(RequestNumber, Result<RequestContent, DecodeError>)> {
+    fn next_request(&mut self) -> Option<RequestToDecide> {
         self.is_turn_of_own = !self.is_turn_of_own;
         if self.is_turn_of_own {
             self.next_own().or_else(|| self.received.next())
@@ -427,9 +481,11 @@ impl<C> Member<C> {
         }
     }
 
-    fn next_own(&mut self) -> Option<(RequestNumber, Result<RequestContent, DecodeError>)> {
+    fn next_own(&mut self) -> Option<RequestToDecide> {
+        let applied = self.replica.chain().position.number;
         let (number, request) = self.own.next()?;
-        Some((RequestNumber { origin: self.origin, number }, Ok(request.content())))
+        let content = Ok(request.content());
+        Some(RequestToDecide { request: RequestNumber { origin: self.origin, number }, applied, content })
     }
 
     /// Begins again with the first requests that are not in the log.
@@ -442,7 +498,7 @@ impl<C> Member<C> {
     fn client(&mut self, request: RequestNumber) -> Option<(QueuedCommand<C>, OwnedSemaphorePermit)> {
         match self.own_request(request)? {
             OwnRequest::Command(queued, permit) => Some((*queued, permit)),
-            OwnRequest::Broadcast(..) | OwnRequest::Withdrawn => None,
+            OwnRequest::Broadcast(_) | OwnRequest::Withdrawn => None,
         }
     }
 
@@ -465,12 +521,15 @@ impl<C> Member<C> {
         }
     }
 
-    /// Holds what every node receives.
-    fn hold_broadcast(&mut self, request: RequestNumber, bytes: Bytes) {
+    /// Holds what every node receives with the record `number`.
+    fn hold_broadcast(&mut self, request: RequestNumber, number: u64, bytes: Bytes) {
         let is_own = request.origin == self.origin;
-        if let Some(OwnRequest::Broadcast(_, on_applied, permit)) = self.own_request(request) {
-            drop(permit);
+        if let Some(OwnRequest::Broadcast(OwnBroadcast { opens, on_applied, .. })) = self.own_request(request) {
+            self.openings.waits_no_more(opens.as_ref());
             self.held.calls.extend(on_applied);
+        }
+        if let Some(client) = (self.opens)(&bytes) {
+            self.openings.add(client, request.origin, number, self.now);
         }
         // In the commit of the record, so that a start need not receive it again.
         self.held.rows.extend((self.row_of)(&bytes));

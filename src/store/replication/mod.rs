@@ -21,6 +21,7 @@ pub(super) mod chain;
 pub(super) mod command_codec;
 pub(super) mod following;
 pub(super) mod member;
+pub(super) mod openings;
 pub(super) mod record;
 pub(super) mod replay;
 pub(super) mod replica;

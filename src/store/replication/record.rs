@@ -22,7 +22,7 @@ use crate::store::{
 const RECORD_FORMAT: u64 = 1;
 
 /// The name of the log, part of each checksum.
-const LOG: &str = "log";
+pub(in crate::store) const LOG: &str = "log";
 
 const CLAIM: u8 = 1;
 const BATCH: u8 = 2;
@@ -104,11 +104,7 @@ pub(in crate::store) fn encode(
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     frame::begin(&mut out);
-    put_u64(&mut out, RECORD_FORMAT);
-    put_u64(&mut out, shard.0);
-    put_u64(&mut out, epoch.0);
-    put_u64(&mut out, number);
-    out.extend_from_slice(&previous.0);
+    put_head(&mut out, (shard, epoch, number), previous);
     match content {
         RecordContent::Claim(Claim { node, incarnation }, journal) => {
             out.push(CLAIM);
@@ -130,9 +126,21 @@ pub(in crate::store) fn encode(
     out
 }
 
+/// Appends what precedes the content of a record.
+pub(in crate::store) fn put_head(
+    out: &mut Vec<u8>,
+    (shard, epoch, number): (ShardId, Epoch, u64),
+    previous: RecordDigest,
+) {
+    for value in [RECORD_FORMAT, shard.0, epoch.0, number] {
+        put_u64(out, value);
+    }
+    out.extend_from_slice(&previous.0);
+}
+
 impl LogRecord {
     /// Returns the encoded record.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(in crate::store) fn encode(&self) -> Vec<u8> {
         encode((self.shard, self.epoch, self.number), self.previous, &self.content)
     }
@@ -142,8 +150,7 @@ impl LogRecord {
         let mut payload = frame::open(framed, LOG, &number.to_le_bytes())?;
         let format = payload.u64()?;
         if format != RECORD_FORMAT {
-            let known = |format| u32::try_from(format).unwrap_or(u32::MAX);
-            return Err(DecodeError::Format { found: known(format), supported: known(RECORD_FORMAT) });
+            return Err(DecodeError::of_format(format, RECORD_FORMAT));
         }
         let (shard, epoch) = (ShardId(payload.u64()?), Epoch(payload.u64()?));
         if payload.u64()? != number {

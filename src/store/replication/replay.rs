@@ -49,6 +49,9 @@ pub(in crate::store) trait ReplayedRequests {
         context: &mut DecideContext<'_>,
     );
 
+    /// Receives a request that came too late to be decided.
+    fn stale(&mut self, request: RequestNumber);
+
     /// Receives bytes that every node receives.
     fn broadcast(&mut self, request: RequestNumber, bytes: Bytes);
 
@@ -114,6 +117,7 @@ impl Replay {
                 RequestDecision::Broadcast(bytes) => requests.broadcast(request, bytes),
                 RequestDecision::Unchanged => requests.unchanged(request, true, &mut self.changes, context),
                 RequestDecision::Refused => requests.unchanged(request, false, &mut self.changes, context),
+                RequestDecision::Stale => requests.stale(request),
             }
         }
         while self.add_next(&mut rest, decided_at, context.shared)?.is_some() {}
@@ -198,6 +202,8 @@ impl ReplayedRequests for NoRequests {
     fn changed(&mut self, _: RequestNumber, _: SentCommand, _: ReplayedChange) {}
 
     fn unchanged(&mut self, _: RequestNumber, _: bool, _: &mut Changes, _: &mut DecideContext<'_>) {}
+
+    fn stale(&mut self, _: RequestNumber) {}
 
     fn broadcast(&mut self, _: RequestNumber, _: Bytes) {}
 

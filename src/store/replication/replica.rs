@@ -7,7 +7,8 @@
 //! - After an unknown outcome the same bytes are appended again under the same condition. If they are refused, the record at
 //!   that number is read: it is this node's own, which is therefore stored, or another's, and this node does not decide any more.
 //! - If the log ends before what this node has applied, and what it has agrees with it, the node appends the missing records
-//!   again before its own. If it does not agree, the node is *latched*: it neither decides nor follows any more.
+//!   again before its own. If it no longer keeps them all, as after a start, it waits until another node has appended them. If what it has
+//!   does not agree, the node is *latched*: it neither decides nor follows any more.
 //!
 //! Time is not known here. When to claim is the caller's choice: claims of several nodes may meet, and one of them is stored.
 
@@ -36,6 +37,8 @@ pub(in crate::store) struct Replica {
     /// The own record that follows the last record read: a claim, or a batch if this node decides.
     own: Option<Bytes>,
     pending: Option<Pending>,
+    /// The end of the log, if that is before what this node has applied and others have to append what is missing.
+    short: Option<u64>,
 }
 
 /// The duty of a node.
@@ -102,7 +105,7 @@ pub(in crate::store) struct Reaction {
 impl Replica {
     /// Returns a follower that has applied the log up to the position of `chain`.
     pub(in crate::store) fn new(claim: Claim, chain: Chain, kept: KeptRecords) -> Self {
-        Self { claim, chain, kept, duty: Duty::Following, own: None, pending: None }
+        Self { claim, chain, kept, duty: Duty::Following, own: None, pending: None, short: None }
     }
 
     /// Returns the position up to which this node has read the log.
@@ -128,6 +131,12 @@ impl Replica {
         }
     }
 
+    /// Returns the end of the log, if it lacks records that this node has applied and does not keep. It is to be
+    /// [compared](Self::check) again after some time.
+    pub(in crate::store) fn short(&self) -> Option<u64> {
+        self.short
+    }
+
     /// Returns the action whose result is awaited.
     pub(in crate::store) fn action(&self) -> Option<Action> {
         match self.pending? {
@@ -144,7 +153,7 @@ impl Replica {
     /// Claims the next epoch, in the state whose journal ends at `journal`; `None` unless this node only follows.
     pub(in crate::store) fn claim(&mut self, journal: JournalPosition) -> Option<Action> {
         let epoch = Epoch(self.chain.epoch.0 + 1);
-        (self.duty == Duty::Following)
+        (self.duty == Duty::Following && self.short.is_none())
             .then(|| self.append(epoch, &RecordContent::Claim(self.claim, journal), usize::MAX))
             .flatten()
     }
@@ -225,7 +234,7 @@ impl Replica {
         match tail.min(number) {
             0 => self.stored(0),
             end if self.position(end).is_some() => self.go_on(Pending::End(end)),
-            _ => self.latch(ChainError::Lost { tail, number }),
+            _ => self.wait_for_others(tail),
         }
     }
 
@@ -242,6 +251,7 @@ impl Replica {
             Err(error) => return self.latch(error),
         };
         self.kept.push(self.chain.position, record.clone());
+        self.short = None;
         self.duty = if is_own { Duty::Deciding } else { Duty::Following };
         Reaction { action: None, record: Some(read), is_own }
     }
@@ -253,19 +263,25 @@ impl Replica {
             Some(own) if number > applied => self.observe(&own),
             // The caller only wanted to compare.
             None => {
-                self.pending = None;
+                (self.pending, self.short) = (None, None);
                 Reaction::default()
             }
             Some(_) if number == applied || self.kept.record(number + 1).is_some() => {
                 self.go_on(Pending::Append(number + 1))
             }
-            Some(_) => self.latch(ChainError::Lost { tail: number, number: applied }),
+            Some(_) => self.wait_for_others(number),
         }
     }
 
     fn go_on(&mut self, pending: Pending) -> Reaction {
         self.pending = Some(pending);
         Reaction { action: self.action(), ..Reaction::default() }
+    }
+
+    fn wait_for_others(&mut self, tail: u64) -> Reaction {
+        self.duty = Duty::Following;
+        (self.own, self.pending, self.short) = (None, None, Some(tail));
+        Reaction::default()
     }
 
     fn latch(&mut self, error: ChainError) -> Reaction {

@@ -9,7 +9,7 @@
 //! it. So no request that the log has before the claim is decided again after it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     mem,
     time::Duration,
 };
@@ -23,13 +23,16 @@ use crate::store::{
     frame,
     replication::{
         command_codec,
+        openings::SessionClient,
         record::{Claim, Epoch, NodeId},
     },
     rows::sent::OnDurable,
 };
 
 /// The kind of value, part of each checksum.
-const BUS: &str = "bus";
+pub(in crate::store) const BUS: &str = "bus";
+/// The format of messages that this program writes, and the only one it reads.
+pub(in crate::store) const BUS_FORMAT: u64 = 1;
 
 const REQUESTS: u8 = 1;
 const HAND_OVER: u8 = 2;
@@ -61,6 +64,8 @@ pub(in crate::store) enum BusMessage {
     Requests {
         epoch: Epoch,
         origin: Claim,
+        /// The last record that this node has applied. A request that came too late as of it is not among these.
+        applied: u64,
         /// The oldest request of this node that the log does not answer.
         oldest: u64,
         /// The number of the first of `envelopes`.
@@ -87,9 +92,19 @@ pub(in crate::store) enum RequestContent {
 /// A request of this node, with those who wait for its answer.
 pub(in crate::store) enum OwnRequest<C> {
     Command(Box<QueuedCommand<C>>, OwnedSemaphorePermit),
-    Broadcast(Bytes, Option<OnDurable>, OwnedSemaphorePermit),
+    Broadcast(OwnBroadcast),
     /// A command whose client does not wait any more.
     Withdrawn,
+}
+
+/// Bytes for every node, from this one.
+pub(in crate::store) struct OwnBroadcast {
+    pub(in crate::store) bytes: Bytes,
+    /// The client whose session they open here.
+    pub(in crate::store) opens: Option<SessionClient>,
+    pub(in crate::store) on_applied: Option<OnDurable>,
+    /// Its memory.
+    pub(in crate::store) _permit: OwnedSemaphorePermit,
 }
 
 /// The requests of this node that the log does not answer yet.
@@ -102,14 +117,30 @@ pub(in crate::store) struct OwnRequests<C> {
     unexpired: u64,
     /// The first that was not sent to the decider, or that this node has not decided.
     next: u64,
+    /// Commands that fit into no message, withdrawn.
+    too_large: Vec<(QueuedCommand<C>, OwnedSemaphorePermit)>,
     /// The time of the last change of `waiting` at its front, or of sending it again.
     progress: Duration,
+}
+
+/// A request, of another node unless this one has it in [`OwnRequests`], that is to be decided.
+pub(in crate::store) struct RequestToDecide {
+    pub(in crate::store) request: RequestNumber,
+    /// The last record that its node had applied when it sent the request.
+    pub(in crate::store) applied: u64,
+    pub(in crate::store) content: Result<RequestContent, DecodeError>,
+}
+
+struct ReceivedRequest {
+    request: RequestNumber,
+    applied: u64,
+    encoded: Bytes,
 }
 
 /// The requests of other nodes that wait to be decided by this one.
 #[derive(Default)]
 pub(in crate::store) struct ReceivedRequests {
-    queue: VecDeque<(RequestNumber, Bytes)>,
+    queue: VecDeque<ReceivedRequest>,
     /// The number of requests at the front whose record is being appended.
     taken: usize,
     /// The number that follows the last received of each node.
@@ -121,10 +152,11 @@ impl BusMessage {
     pub(in crate::store) fn encode(&self) -> Bytes {
         let mut out = Vec::new();
         frame::begin(&mut out);
+        put_u64(&mut out, BUS_FORMAT);
         match self {
-            Self::Requests { epoch, origin, oldest, first, envelopes } => {
+            Self::Requests { epoch, origin, applied, oldest, first, envelopes } => {
                 out.push(REQUESTS);
-                for number in [epoch.0, origin.node.0, origin.incarnation, *oldest, *first] {
+                for number in [epoch.0, origin.node.0, origin.incarnation, *applied, *oldest, *first] {
                     put_u64(&mut out, number);
                 }
                 put_len(&mut out, envelopes.len());
@@ -151,10 +183,15 @@ impl BusMessage {
     /// Decodes a message.
     pub(in crate::store) fn decode(framed: &[u8]) -> Result<Self, DecodeError> {
         let mut payload = frame::open(framed, BUS, &[])?;
+        let format = payload.u64()?;
+        if format != BUS_FORMAT {
+            return Err(DecodeError::of_format(format, BUS_FORMAT));
+        }
         let message = match payload.u8()? {
             REQUESTS => Self::Requests {
                 epoch: Epoch(payload.u64()?),
                 origin: Claim { node: NodeId(payload.u64()?), incarnation: payload.u64()? },
+                applied: payload.u64()?,
                 oldest: payload.u64()?,
                 first: payload.u64()?,
                 envelopes: (0..payload.count()?)
@@ -178,7 +215,14 @@ impl BusMessage {
 
 impl<C> OwnRequests<C> {
     pub(in crate::store) fn new() -> Self {
-        Self { waiting: VecDeque::new(), first: 1, unexpired: 1, next: 1, progress: Duration::ZERO }
+        Self {
+            waiting: VecDeque::new(),
+            first: 1,
+            unexpired: 1,
+            next: 1,
+            too_large: Vec::new(),
+            progress: Duration::ZERO,
+        }
     }
 
     /// Adds a request at `now`.
@@ -223,14 +267,58 @@ impl<C> OwnRequests<C> {
             self.unexpired += 1;
             let expired = match request {
                 OwnRequest::Command(..) => mem::replace(request, OwnRequest::Withdrawn),
-                OwnRequest::Broadcast(..) | OwnRequest::Withdrawn => continue,
+                OwnRequest::Broadcast(_) | OwnRequest::Withdrawn => continue,
             };
-            while let Some((OwnRequest::Withdrawn, _)) = self.waiting.front() {
-                self.take();
-            }
+            self.forget_withdrawn();
             if let OwnRequest::Command(queued, permit) = expired {
                 return Some((*queued, permit));
             }
+        }
+    }
+
+    /// Withdraws the commands of clients in `moved`, whose newest session is at another node, and returns them. What follows the opening
+    /// of another session here is newer, and stays.
+    pub(in crate::store) fn withdraw(
+        &mut self,
+        moved: &HashSet<SessionClient>,
+    ) -> Vec<(QueuedCommand<C>, OwnedSemaphorePermit)> {
+        let (mut is_back, mut withdrawn) = (HashSet::new(), Vec::new());
+        for (request, _) in &mut self.waiting {
+            let client = match request {
+                OwnRequest::Broadcast(broadcast) => {
+                    is_back.extend(broadcast.opens.clone());
+                    continue;
+                }
+                OwnRequest::Command(queued, _) => SessionClient::of(&queued.envelope),
+                OwnRequest::Withdrawn => None,
+            };
+            if client.is_some_and(|client| moved.contains(&client) && !is_back.contains(&client))
+                && let OwnRequest::Command(queued, permit) = mem::replace(request, OwnRequest::Withdrawn)
+            {
+                withdrawn.push((*queued, permit));
+            }
+        }
+        self.forget_withdrawn();
+        withdrawn
+    }
+
+    fn withdraw_too_large(&mut self, number: u64) {
+        let index = usize::try_from(number - self.first).unwrap_or(usize::MAX);
+        if let Some((request @ OwnRequest::Command(..), _)) = self.waiting.get_mut(index)
+            && let OwnRequest::Command(queued, permit) = mem::replace(request, OwnRequest::Withdrawn)
+        {
+            self.too_large.push((*queued, permit));
+        }
+    }
+
+    /// Takes the commands that fit into no message: they are refused.
+    pub(in crate::store) fn take_too_large(&mut self) -> Vec<(QueuedCommand<C>, OwnedSemaphorePermit)> {
+        mem::take(&mut self.too_large)
+    }
+
+    fn forget_withdrawn(&mut self) {
+        while let Some((OwnRequest::Withdrawn, _)) = self.waiting.front() {
+            self.take();
         }
     }
 
@@ -260,8 +348,14 @@ impl<C> OwnRequests<C> {
         Some((number, request))
     }
 
-    /// Returns the message, of at most `bytes_max`, with the next requests for the node that decides in `epoch`.
-    pub(in crate::store) fn message(&mut self, epoch: Epoch, origin: Claim, bytes_max: usize) -> Option<BusMessage> {
+    /// Returns the message, of at most `bytes_max`, with the next requests for the node that decides in `epoch`. This node has
+    /// `applied` the log.
+    pub(in crate::store) fn message(
+        &mut self,
+        epoch: Epoch,
+        (origin, applied): (Claim, u64),
+        bytes_max: usize,
+    ) -> Option<BusMessage> {
         let (oldest, first) = (self.first, self.next);
         let room = bytes_max.saturating_sub(MESSAGE_OVERHEAD_BYTES);
         let (mut envelopes, mut bytes) = (Vec::new(), 0);
@@ -270,6 +364,7 @@ impl<C> OwnRequests<C> {
             request.put(&mut encoded);
             if encoded.len() + LENGTH_BYTES > room {
                 encoded = vec![WITHOUT_CONTENT];
+                self.withdraw_too_large(number);
             }
             bytes += encoded.len() + LENGTH_BYTES;
             if bytes > room.min(MESSAGE_BYTES) && !envelopes.is_empty() {
@@ -278,7 +373,7 @@ impl<C> OwnRequests<C> {
             }
             envelopes.push(encoded.into());
         }
-        (!envelopes.is_empty()).then_some(BusMessage::Requests { epoch, origin, oldest, first, envelopes })
+        (!envelopes.is_empty()).then_some(BusMessage::Requests { epoch, origin, applied, oldest, first, envelopes })
     }
 }
 
@@ -289,9 +384,9 @@ impl<C> OwnRequest<C> {
                 out.push(COMMAND);
                 command_codec::put_envelope(out, &queued.envelope);
             }
-            Self::Broadcast(bytes, ..) => {
+            Self::Broadcast(broadcast) => {
                 out.push(BROADCAST);
-                out.extend_from_slice(bytes);
+                out.extend_from_slice(&broadcast.bytes);
             }
             Self::Withdrawn => out.push(WITHOUT_CONTENT),
         }
@@ -303,7 +398,7 @@ impl<C> OwnRequest<C> {
             Self::Command(queued, _) => {
                 RequestContent::Command(Box::new(Envelope { row: None, ..queued.envelope.clone() }))
             }
-            Self::Broadcast(bytes, ..) => RequestContent::Broadcast(bytes.clone()),
+            Self::Broadcast(broadcast) => RequestContent::Broadcast(broadcast.bytes.clone()),
             Self::Withdrawn => RequestContent::None,
         }
     }
@@ -326,13 +421,20 @@ impl RequestContent {
 }
 
 impl ReceivedRequests {
-    /// Adds requests of `origin`, as far as they follow those before. The requests before `oldest` are answered or withdrawn.
-    pub(in crate::store) fn add(&mut self, origin: Claim, oldest: u64, first: u64, envelopes: Vec<Bytes>) {
+    /// Adds requests of `origin`, as far as they follow those before. The requests before `oldest` are answered or withdrawn. The
+    /// node had `applied` the log when it sent them.
+    pub(in crate::store) fn add(
+        &mut self,
+        (origin, applied): (Claim, u64),
+        oldest: u64,
+        first: u64,
+        envelopes: Vec<Bytes>,
+    ) {
         let next = self.next.entry(origin).or_insert(oldest);
         *next = oldest.max(*next);
         for (number, encoded) in (first..).zip(envelopes) {
             if number == *next {
-                self.queue.push_back((RequestNumber { origin, number }, encoded));
+                self.queue.push_back(ReceivedRequest { request: RequestNumber { origin, number }, applied, encoded });
                 *next += 1;
             }
         }
@@ -344,10 +446,10 @@ impl ReceivedRequests {
     }
 
     /// Takes the next request, until it is [`settled`](Self::settle).
-    pub(in crate::store) fn next(&mut self) -> Option<(RequestNumber, Result<RequestContent, DecodeError>)> {
-        let (request, encoded) = self.queue.get(self.taken)?;
+    pub(in crate::store) fn next(&mut self) -> Option<RequestToDecide> {
+        let ReceivedRequest { request, applied, encoded } = self.queue.get(self.taken)?;
         self.taken += 1;
-        Some((*request, RequestContent::decode(encoded)))
+        Some(RequestToDecide { request: *request, applied: *applied, content: RequestContent::decode(encoded) })
     }
 
     /// Forgets the requests that were taken, whose record is in the log.

@@ -2,8 +2,22 @@
 
 use std::time::Duration;
 
-use super::clusters::{Cluster, NODES};
-use crate::shadow::Rejection;
+use super::{
+    clusters::{Cluster, NODES},
+    count, key,
+};
+use crate::{
+    shadow::Rejection,
+    store::{
+        LogEvent, Seq,
+        codec::put_u64,
+        frame,
+        replication::{
+            record::LOG,
+            requests::{BUS, BUS_FORMAT},
+        },
+    },
+};
 
 /// A node's requests were withdrawn after its messages had been lost for some time. The decider waited for those requests, and took
 /// none of that node any more.
@@ -76,4 +90,149 @@ fn hands_over_at_once_under_load() {
     while others.iter().any(|node| !cluster.nodes[*node].waiting.is_empty()) {
         cluster.turn();
     }
+}
+
+/// A decider kept the requests of others when another node began to decide. The next time that it decided, it applied them again.
+#[test]
+fn requests_received_by_a_former_decider_are_decided_once() {
+    let mut cluster = Cluster::open(1);
+    let former = cluster.decider();
+    cluster.turn();
+    let (asks, next) = ((former + 1) % NODES, (former + 2) % NODES);
+    // While its append is under way, it can decide nothing.
+    cluster.nodes[former].log_cut_until = usize::MAX;
+    count_at(&mut cluster, former);
+    let asked: Vec<_> = (0..3).map(|_| count_at(&mut cluster, asks)).collect();
+    cluster.pass_all(asks);
+    // The other does not claim: it reads the log, and its time does not pass.
+    while !cluster.nodes[next].is_deciding() || asked.iter().any(|id| cluster.requests[id].answer.is_none()) {
+        cluster.pass_all(next);
+        cluster.read_at(next);
+        cluster.pass_all(asks);
+        cluster.read_records(asks);
+    }
+    cluster.nodes[former].log_cut_until = 0;
+    while !cluster.nodes[former].waiting.is_empty() {
+        cluster.turn();
+    }
+    // The former one is the first to notice that the next is cut off.
+    cluster.nodes[next].log_cut_until = usize::MAX;
+    while !cluster.nodes[former].is_deciding() {
+        cluster.pass_all(former);
+        cluster.read_at(former);
+        cluster.pass_all(asks);
+        cluster.read_records(asks);
+    }
+    cluster.nodes[next].log_cut_until = 0;
+    let last = count_at(&mut cluster, asks);
+    while cluster.requests[&last].answer.is_none() {
+        cluster.turn();
+    }
+    let made: Vec<_> = asked.iter().chain([&last]).map(|id| cluster.requests[id].made.unwrap().0).collect();
+    assert!(made.is_sorted());
+    let entries = cluster.nodes[asks].stepped.store.journal(Seq(made[0] - 1), 100).unwrap().entries;
+    for id in asked {
+        let client = format!("c-{id}");
+        assert_eq!(entries.iter().filter(|entry| *entry.client == *client).count(), 1, "request {id}");
+    }
+}
+
+/// Lets `node` take an update that changes something. Returns its number.
+fn count_at(cluster: &mut Cluster, node: usize) -> u64 {
+    let mut queued = cluster.request(cluster.requests.len() as u64);
+    let id = queued.context;
+    queued.envelope.key = key("d1");
+    queued.envelope.command = count(1000 + id);
+    cluster.submit_queued(node, queued);
+    id
+}
+
+/// A node that started while the log lacked records which others append again left the cluster.
+#[test]
+fn a_node_that_starts_while_the_log_is_refilled_waits() {
+    let mut cluster = Cluster::open(1);
+    let decider = cluster.decider();
+    let node = (decider + 1) % NODES;
+    for _ in 0..4 {
+        let id = count_at(&mut cluster, node);
+        while cluster.requests[&id].answer.is_none() {
+            cluster.turn();
+        }
+    }
+    let image = cluster.nodes[node].disk.durable();
+    cluster.nodes[node].restart(node, image);
+    let applied = cluster.nodes[node].next_record - 1;
+    cluster.log.log.lock().lose_after(applied - 2);
+    let obstacle = |cluster: &Cluster| cluster.nodes[node].stepped.store.health().member.unwrap().obstacle();
+    let is_short = |obstacle: Option<String>| obstacle.is_some_and(|text| text.contains("waits for a node that keeps"));
+    while !is_short(obstacle(&cluster)) {
+        cluster.pass_all(node);
+        cluster.read_at(node);
+    }
+    let refused = count_at(&mut cluster, node);
+    assert!(matches!(&cluster.requests[&refused].answer, Some(Err(Rejection::Unavailable(_)))));
+    // It does not claim, however long nobody does.
+    let until = cluster.now + Duration::from_secs(20);
+    while cluster.now < until {
+        cluster.pass_all(node);
+        cluster.read_at(node);
+        assert!(!cluster.nodes[node].is_deciding());
+    }
+    while obstacle(&cluster).is_some() {
+        cluster.turn();
+    }
+    assert!(cluster.log.log.lock().get(applied).is_some(), "the decider has appended what was lost");
+    let id = count_at(&mut cluster, node);
+    while cluster.requests[&id].answer.is_none() {
+        cluster.turn();
+    }
+    assert!(cluster.requests[&id].made.is_some());
+}
+
+/// A request that fits into no message was sent without its content, for the decider to refuse it.
+#[test]
+fn a_request_that_is_too_large_is_refused_at_its_node() {
+    let mut cluster = Cluster::open(3);
+    let decider = cluster.decider();
+    cluster.turn();
+    let node = (decider + 1) % NODES;
+    let small = count_at(&mut cluster, node);
+    let mut queued = cluster.request(cluster.requests.len() as u64);
+    queued.envelope.command = super::update(&serde_json::json!({"desired": {"text": "x".repeat(2000)}}), None);
+    let large = queued.context;
+    cluster.submit_queued(node, queued);
+    let answer = cluster.requests[&large].answer.clone();
+    assert!(matches!(&answer, Some(Err(Rejection::Unavailable(text))) if text.contains("larger")), "{answer:?}");
+    let last = count_at(&mut cluster, node);
+    while cluster.requests[&last].answer.is_none() {
+        cluster.turn();
+    }
+    assert!(cluster.requests[&small].made.is_some() && cluster.requests[&last].made.is_some());
+}
+
+/// Returns a value of a later format.
+fn of_later_format(kind: &str, key: &[u8], format: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::begin(&mut out);
+    put_u64(&mut out, format);
+    out.extend_from_slice(b"nobody here knows this");
+    frame::finish(&mut out, kind, key);
+    out
+}
+
+#[test]
+fn a_node_leaves_at_a_record_of_a_later_format_and_takes_no_such_message() {
+    let mut cluster = Cluster::open(1);
+    let decider = cluster.decider();
+    let node = &mut cluster.nodes[(decider + 1) % NODES];
+    let number = node.next_record;
+    (node.events)(LogEvent::Received(of_later_format(BUS, &[], BUS_FORMAT + 1).into(), None));
+    node.stepped.step();
+    assert_eq!(node.latched(), None);
+    let record = of_later_format(LOG, &number.to_le_bytes(), 2).into();
+    (node.events)(LogEvent::Record { number, record, permit: None });
+    node.stepped.step();
+    let obstacle = node.stepped.store.health().member.and_then(|member| member.obstacle()).unwrap();
+    let expected = format!("record {number} of the log cannot be read: format 2, this program knows 1");
+    assert!(obstacle.contains("left its cluster") && obstacle.contains(&expected), "{obstacle}");
 }

@@ -9,11 +9,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    Random, indexes, key,
+    Random,
+    cluster_node::{Node, Sent},
+    cluster_sessions::{self, Sessions},
+    indexes, key,
     memory_log::{FaultyLog, MemoryLog, ReplicatedLog},
     model::{random_command, small_options},
     named, queued_by,
@@ -22,16 +24,13 @@ use super::{
     stepped::Stepped,
 };
 use crate::{
-    shadow::{ClientToken, Command, Rejection, Scope, Sender, SenderLogin, Update, Version},
-    store::{
-        Link, LogAction, LogEvent, MemberOptions, NodeId, Outcome, QueuedCommand, Seq, State, StoreOptions,
-        journal::entry::JournalEntry,
-    },
+    shadow::{ClientToken, Command, DocumentLimits, Rejection, Scope, Sender, SenderLogin, Update, Version},
+    store::{LogAction, LogEvent, Outcome, QueuedCommand, Seq, State, StoreOptions, journal::entry::JournalEntry},
 };
 
 pub(super) const NODES: usize = 3;
 const HISTORIES: u64 = 100;
-const STEPS: usize = 400;
+const STEPS: usize = 600;
 
 /// Paths with an index on every node, and searches and fields of them.
 const INDEXED: &str = "reported.* tags.nested.* desired.a.in shadow.name.b.reported.a";
@@ -45,62 +44,19 @@ const QUERIES: [&str; 6] = [
 ];
 const FIELDS: [&str; 3] = ["reported.a", "tags.nested.b", "shadow.name.b.reported.a"];
 
-/// Something that a node gave to its link.
-enum Sent {
-    Action(LogAction),
-    Message(NodeId, Bytes),
-}
-
-struct MemoryLink {
-    sent: Arc<Mutex<Vec<Sent>>>,
-    node: usize,
-}
-
-impl Link for MemoryLink {
-    fn carry_out(&mut self, action: LogAction) {
-        self.sent.lock().push(Sent::Action(action));
-    }
-
-    fn send(&mut self, node: NodeId, message: Bytes) {
-        self.sent.lock().push(Sent::Message(node, message));
-    }
-
-    fn send_to_all(&mut self, message: Bytes) {
-        let others = (0..NODES).filter(|node| *node != self.node);
-        others.for_each(|node| self.sent.lock().push(Sent::Message(NodeId(node as u64), message.clone())));
-    }
-}
-
-pub(super) struct Node {
-    pub(super) stepped: Stepped,
-    disk: SimDisk,
-    options: StoreOptions,
-    record_bytes_max: usize,
-    sent: Arc<Mutex<Vec<Sent>>>,
-    events: Box<dyn Fn(LogEvent) -> bool>,
-    /// The next record that the reader of the log passes on.
-    next_record: u64,
-    incarnation: u64,
-    paused_until: usize,
-    /// True if its disk has failed or will.
-    has_failed: bool,
-    /// The last change that this node has published.
-    published: Seq,
-    /// The requests of its clients that were not answered.
-    pub(super) waiting: BTreeSet<u64>,
-}
-
 /// A request of a client.
 pub(super) struct Request {
     expected: Option<Version>,
     /// The last change that any client had been answered before.
     after: Seq,
     pub(super) answer: Option<Result<Option<Seq>, Rejection>>,
+    /// The change that it made, as any node has seen.
+    pub(super) made: Option<Seq>,
 }
 
 pub(super) struct Cluster {
-    random: Random,
-    log: FaultyLog,
+    pub(super) random: Random,
+    pub(super) log: FaultyLog,
     pub(super) nodes: Vec<Node>,
     pub(super) requests: BTreeMap<u64, Request>,
     pub(super) now: Duration,
@@ -109,41 +65,7 @@ pub(super) struct Cluster {
     has_faults: bool,
     /// The node whose messages to others are lost.
     pub(super) cut: Option<usize>,
-}
-
-impl Node {
-    fn open(number: usize, disk: SimDisk, options: &StoreOptions, record_bytes_max: usize, incarnation: u64) -> Self {
-        let mut stepped = Stepped::open(&disk, options.clone()).unwrap();
-        let sent = Arc::<Mutex<Vec<Sent>>>::default();
-        let link = Box::new(MemoryLink { sent: Arc::clone(&sent), node: number });
-        let node = NodeId(number as u64);
-        stepped.join(MemberOptions { node, incarnation, record_bytes_max, row_of: |_| None, link });
-        let events = Box::new(stepped.store.log_events());
-        let applied = stepped.writer.applied_position.as_ref().map_or(0, |applied| applied.chain.position.number);
-        let published = stepped.store.head();
-        Self {
-            stepped,
-            disk,
-            options: options.clone(),
-            record_bytes_max,
-            sent,
-            events,
-            next_record: applied + 1,
-            incarnation,
-            paused_until: 0,
-            has_failed: false,
-            published,
-            waiting: BTreeSet::new(),
-        }
-    }
-
-    pub(super) fn is_deciding(&self) -> bool {
-        self.stepped.writer.member.as_ref().is_some_and(|member| member.is_deciding())
-    }
-
-    fn latched(&self) -> Option<String> {
-        self.stepped.store.health().member.and_then(|member| member.latched)
-    }
+    pub(super) sessions: Sessions,
 }
 
 impl Cluster {
@@ -154,6 +76,7 @@ impl Cluster {
             shadow_names_max: 2,
             indexed: indexes::declared(INDEXED),
             lag_entries_max: 10 + 20 * node as u64,
+            document: DocumentLimits { path_tombstones_max: 2 + 3 * node, ..small_options().document },
             // In every other history, old changes leave the journal.
             journal_bytes_max: if seed.is_multiple_of(2) { 3000 } else { 1 << 20 },
             ..small_options()
@@ -172,10 +95,11 @@ impl Cluster {
             newest_answer: Seq(0),
             has_faults: true,
             cut: None,
+            sessions: Sessions::default(),
         }
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub(super) fn below(&mut self, end: usize) -> usize {
         self.random.below(end as u64) as usize
     }
 
@@ -185,9 +109,11 @@ impl Cluster {
         if self.nodes[node].paused_until > self.step {
             return;
         }
-        match self.below(20) {
+        match self.below(23) {
             0..=3 => self.submit(node),
-            4..=8 => self.pass(node),
+            20 | 21 => self.submit_in_session(),
+            22 => self.move_client(node),
+            4..=8 => _ = self.pass(node),
             9..=12 => self.read(node),
             13..=16 => self.tick(node),
             17 if self.has_faults && self.random.chance(8) => self.restart(node),
@@ -195,26 +121,34 @@ impl Cluster {
             18 if self.has_faults && self.random.chance(2) => {
                 self.nodes[node].paused_until = self.step + self.below(120);
             }
-            _ => self.pass(node),
+            18 if self.has_faults && self.random.chance(2) => {
+                self.nodes[node].log_cut_until = self.step + self.below(160)
+            }
+            _ => _ = self.pass(node),
         }
     }
 
     /// Sends a request of a client to `node`.
     pub(super) fn submit(&mut self, node: usize) {
-        let id = self.requests.len() as u64;
-        let queued = self.request(id);
+        let queued = self.request(self.requests.len() as u64);
+        self.submit_queued(node, queued);
+    }
+
+    /// Sends `queued`, whose number is that of the next request, to `node`.
+    pub(super) fn submit_queued(&mut self, node: usize, queued: QueuedCommand<u64>) {
+        let id = queued.context;
         let expected = match &queued.envelope.command {
             // A key may be used again, and then has its first outcome.
             Command::Update(Update { preconditions, keyed: None, dry_run: false, .. }) => preconditions.version,
             _ => None,
         };
-        self.requests.insert(id, Request { expected, after: self.newest_answer, answer: None });
+        self.requests.insert(id, Request { expected, after: self.newest_answer, answer: None, made: None });
         self.nodes[node].waiting.insert(id);
         self.nodes[node].stepped.store.try_reserve(100).unwrap().send(queued).unwrap();
         self.run(node);
     }
 
-    fn request(&mut self, id: u64) -> QueuedCommand<u64> {
+    pub(super) fn request(&mut self, id: u64) -> QueuedCommand<u64> {
         let random = &mut self.random;
         let device = ["d1", "d2", "d3"][random.below(3) as usize];
         let key = match random.below(3) {
@@ -232,14 +166,10 @@ impl Cluster {
         queued
     }
 
-    /// Passes on something that `node` gave to its link: to the log, or to another node.
-    pub(super) fn pass(&mut self, node: usize) {
-        let sent = {
-            let mut sent = self.nodes[node].sent.lock();
-            if sent.is_empty() { None } else { Some(sent.remove(0)) }
-        };
-        match sent {
-            None => {}
+    /// Passes on something that `node` gave to its link: to the log, or to another node. Returns false if there is nothing.
+    pub(super) fn pass(&mut self, node: usize) -> bool {
+        match self.nodes[node].take_sent(self.nodes[node].log_cut_until <= self.step) {
+            None => return false,
             Some(Sent::Action(action)) => {
                 let event = match action {
                     LogAction::Append { expected, record } => {
@@ -257,14 +187,13 @@ impl Cluster {
                 let to = to.0 as usize;
                 let bytes_max = self.nodes[node].record_bytes_max;
                 assert!(message.len() <= bytes_max, "the bus takes no message of {} bytes", message.len());
-                if self.cut == Some(node) || self.has_faults && self.random.chance(8) {
-                    return; // lost
-                }
-                if self.nodes[to].paused_until <= self.step {
+                let is_lost = self.cut == Some(node) || self.has_faults && self.random.chance(8);
+                if !is_lost && self.nodes[to].paused_until <= self.step {
                     self.event(to, LogEvent::Received(message, None));
                 }
             }
         }
+        true
     }
 
     /// Lets every node do all that it can, and some time pass.
@@ -275,19 +204,27 @@ impl Cluster {
 
     /// Passes on all that `node` gave to its link.
     pub(super) fn pass_all(&mut self, node: usize) {
-        while !self.nodes[node].sent.lock().is_empty() {
-            self.pass(node);
-        }
+        while self.pass(node) {}
     }
 
     /// Lets every node read the log, and some time pass.
     pub(super) fn read_all(&mut self) {
-        for node in 0..NODES {
-            self.read_some(node, usize::MAX);
-            self.now += Duration::from_millis(20);
-            let now = self.now;
-            self.event(node, LogEvent::Tick(now));
+        (0..NODES).for_each(|node| self.read_at(node));
+    }
+
+    /// Lets `node` read the log, while its time stands still.
+    pub(super) fn read_records(&mut self, node: usize) {
+        if self.read_some(node, usize::MAX) {
+            self.run(node);
         }
+    }
+
+    /// Lets `node` read the log, and some time pass.
+    pub(super) fn read_at(&mut self, node: usize) {
+        self.read_some(node, usize::MAX);
+        self.now += Duration::from_millis(20);
+        let now = self.now;
+        self.event(node, LogEvent::Tick(now));
     }
 
     /// Takes turns until one node decides.
@@ -308,16 +245,24 @@ impl Cluster {
         self.tick(node);
     }
 
-    fn read_some(&mut self, node: usize, limit: usize) {
+    /// Passes at most `limit` records of the log to `node`. Returns false if there is none.
+    fn read_some(&mut self, node: usize, limit: usize) -> bool {
+        if self.nodes[node].log_cut_until > self.step {
+            return false;
+        }
         let records = self.log.log.lock().follow(self.nodes[node].next_record, limit).unwrap();
+        let is_any = !records.is_empty();
         for record in records {
             let number = self.nodes[node].next_record;
             self.nodes[node].next_record += 1;
             (self.nodes[node].events)(LogEvent::Record { number, record, permit: None });
         }
+        is_any
     }
 
     fn tick(&mut self, node: usize) {
+        // The clocks of the nodes differ.
+        *self.nodes[node].stepped.now.lock() += self.random.below(2 + 3 * node as u64);
         self.now += Duration::from_millis(self.random.below(300));
         let now = self.now;
         if self.has_faults && self.random.chance(10) {
@@ -332,7 +277,7 @@ impl Cluster {
     }
 
     /// Lets the writer of `node` take its queue, and checks its outcomes.
-    fn run(&mut self, node: usize) {
+    pub(super) fn run(&mut self, node: usize) {
         let outcomes = self.nodes[node].stepped.step();
         outcomes.into_iter().for_each(|outcome| self.check(node, outcome));
         assert_eq!(self.nodes[node].latched(), None, "node {node}");
@@ -345,8 +290,11 @@ impl Cluster {
             assert_eq!(seq.0, self.nodes[node].published.0 + 1, "node {node}");
             self.nodes[node].published = seq;
             assert_eq!(applied.after.version.0, applied.before.version.0 + 1);
-            let id = envelope.client.strip_prefix("c-").unwrap();
-            assert_eq!(envelope.client_token, ClientToken::new(&format!("t-{id}")), "the token is on every node");
+            let token = envelope.client_token.as_ref().map(ClientToken::as_str);
+            let id = token.and_then(|token| token.strip_prefix("t-")).expect("the token is on every node");
+            let made = &mut self.requests.get_mut(&id.parse().unwrap()).unwrap().made;
+            assert!(made.is_none_or(|made| made == seq), "request {id} was applied twice");
+            *made = Some(seq);
         }
         let Some(id) = context else { return };
         assert!(self.nodes[node].waiting.remove(&id), "a request is answered once, at its own node");
@@ -370,10 +318,7 @@ impl Cluster {
             let disk = &self.nodes[node].disk;
             if self.random.chance(2) { disk.durable() } else { disk.torn(&mut self.random) }
         };
-        let Node { options, incarnation, record_bytes_max, .. } = &self.nodes[node];
-        let (options, incarnation, record_bytes_max) = (options.clone(), incarnation + 1, *record_bytes_max);
-        let disk = SimDisk::new(image, Stop::Never);
-        self.nodes[node] = Node::open(node, disk, &options, record_bytes_max, incarnation);
+        self.nodes[node].restart(node, image);
         self.check_index(node, &format!("node {node} after a start"));
     }
 
@@ -405,7 +350,7 @@ impl Cluster {
     fn settle(&mut self) {
         self.has_faults = false;
         for node in 0..NODES {
-            self.nodes[node].paused_until = 0;
+            (self.nodes[node].paused_until, self.nodes[node].log_cut_until) = (0, 0);
             let has_stopped = self.nodes[node].disk.has_stopped();
             self.nodes[node].disk.repair(if has_stopped { Repaired::Lost } else { Repaired::Pending }, Stop::Never);
             while !matches!(self.nodes[node].stepped.store.health().state, State::Writable) {
@@ -420,7 +365,7 @@ impl Cluster {
             }
             let node = self.below(NODES);
             match self.below(3) {
-                0 => self.pass(node),
+                0 => _ = self.pass(node),
                 1 => self.read(node),
                 _ => self.tick(node),
             }
@@ -471,7 +416,15 @@ impl Cluster {
         let entries = self.entries(0);
         let mut by_client = BTreeMap::new();
         for entry in &entries {
-            let id: u64 = entry.client.strip_prefix("c-").unwrap().parse().unwrap();
+            let of_session = |(_, request): &(&u64, &Request)| request.made == Some(entry.seq);
+            let id = match entry.client.strip_prefix("c-") {
+                Some(id) => id.parse().unwrap(),
+                // No node may have seen it: each that applied it was stopped before it published it.
+                None => match self.requests.iter().find(of_session) {
+                    Some((id, _)) => *id,
+                    None => continue,
+                },
+            };
             assert!(by_client.insert(id, entry.seq).is_none(), "{about}: request {id} was applied twice");
         }
         let mut changed = 0;
@@ -489,14 +442,17 @@ impl Cluster {
                 }
                 Some(Ok(None)) => assert_eq!(by_client.get(id), None, "{about}: request {id} changed nothing"),
                 Some(Err(Rejection::OutcomeUnknown)) | None => {}
-                Some(Err(_)) => assert_eq!(by_client.get(id), None, "{about}: request {id} was refused"),
+                Some(Err(refusal)) => assert_eq!(by_client.get(id), None, "{about}: request {id}: {refusal:?}"),
             }
         }
         for node in 1..NODES {
             let (one, other) = (&self.nodes[0].stepped, &self.nodes[node].stepped);
             assert_eq!(Dump::of(other).state, Dump::of(one).state, "{about}: node {node}");
             assert_eq!(other.store.head(), one.store.head(), "{about}: node {node}");
+            let removed = |stepped: &Stepped| stepped.writer.applied_position.as_ref().unwrap().removed;
+            assert_eq!(removed(other), removed(one), "{about}: what node {node} may remove");
         }
+        self.check_sessions(about);
         changed
     }
 }
@@ -507,7 +463,7 @@ fn histories() -> u64 {
 
 #[test]
 fn nodes_agree_and_every_request_is_answered_once() {
-    let (mut changed, mut claims, mut refused, mut unchanged) = (0, 0, 0, 0);
+    let (mut changed, mut claims, mut refused, mut unchanged, mut superseded) = (0, 0, 0, 0, 0);
     for seed in 0..histories() {
         let about = format!("seed {seed}");
         let mut cluster = Cluster::open(seed);
@@ -519,9 +475,11 @@ fn nodes_agree_and_every_request_is_answered_once() {
         let answers = || cluster.requests.values().filter_map(|request| request.answer.as_ref());
         refused += answers().filter(|answer| answer.is_err()).count();
         unchanged += answers().filter(|answer| matches!(answer, Ok(None))).count();
+        superseded += answers().filter(|answer| cluster_sessions::is_superseded(answer)).count();
     }
     let histories = usize::try_from(histories()).unwrap();
     assert!(changed > 10 * histories, "{changed} changes");
     assert!(2 * claims > 3 * histories as u64, "{claims} claims");
     assert!(refused > histories && unchanged > histories, "{refused} refused, {unchanged} unchanged");
+    assert!(superseded > histories / 4, "{superseded} refused since their clients had left");
 }

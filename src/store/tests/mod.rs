@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod ages;
+mod cluster_node;
 mod cluster_requests;
+mod cluster_sessions;
 mod clusters;
 mod copies;
 mod counts;
@@ -99,8 +101,9 @@ fn queued<C>(key: &ShadowKey, command: Command, context: C) -> QueuedCommand<C> 
 fn queued_by<C>(author: &str, key: &ShadowKey, command: Command, context: C) -> QueuedCommand<C> {
     let (author, id) = (sender(author), RequestId::next());
     let client = "client-1".into();
+    let (key, is_of_session, may_create) = (key.clone(), false, true);
     let envelope =
-        Envelope { key: key.clone(), command, author, id, client, client_token: None, may_create: true, row: None };
+        Envelope { key, command, author, id, client, is_of_session, client_token: None, may_create, row: None };
     QueuedCommand { envelope, context }
 }
 

@@ -324,6 +324,7 @@ fn unsynced_rows_of_a_node_outlive_a_failed_commit() {
         incarnation: 1,
         record_bytes_max: 1 << 20,
         row_of: |_| None,
+        opens: |_| None,
         link: Box::new(NoLink),
     });
     let put = |n: u64, bytes: usize| vec![RowEdit::Put(number(n), Bytes::from(vec![b'x'; bytes]))];

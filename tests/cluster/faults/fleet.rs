@@ -74,10 +74,10 @@ impl Fleet {
         format!("round-{}-{number}", self.seed)
     }
 
-    /// A device at which a writer uses idempotency keys. A shadow remembers only the newest, and a node may still have a request of
-    /// unknown outcome. So after one, a writer uses its next device.
-    pub fn own_device(&self, writer: usize, number: usize) -> String {
-        format!("round-{}-of-{writer}-{number}", self.seed)
+    /// A device at which a writer uses idempotency keys. A shadow remembers only the newest, so a request that a former node applied
+    /// late would have its effect twice.
+    pub fn own_device(&self, writer: usize) -> String {
+        format!("round-{}-of-{writer}", self.seed)
     }
 
     pub fn retained_topics(&self) -> Vec<String> {

@@ -68,7 +68,18 @@ fn check_effects(about: &str, history: &[Value], updates: &[&Update]) {
         applied.extend(effect.map(|version| (version, *update)));
     }
     assert!(effects.is_empty(), "{about}: effects that nobody sent: {effects:?}");
+    check_writers(about, applied.clone());
     check_order(about, applied, updates);
+}
+
+/// The effects of each writer are in the order in which it sent them: what it had sent to a node that it left has none after what it has
+/// sent to the next one.
+fn check_writers(about: &str, mut applied: Vec<(u64, &Update)>) {
+    applied.sort_by_key(|(_, update)| (&update.path, update.value));
+    for pair in applied.windows(2) {
+        let [(earlier, one), (later, other)] = pair else { continue };
+        assert!(one.path != other.path || earlier < later, "{about}: {one:?} has its effect after {other:?}");
+    }
 }
 
 fn check_order(about: &str, mut applied: Vec<(u64, &Update)>, updates: &[&Update]) {

@@ -49,8 +49,6 @@ pub struct Writer<'a> {
     value: u64,
     /// The newest version of each device that it was answered.
     known: HashMap<String, u64>,
-    /// The number of its own device.
-    own: usize,
     /// How long it waits for an answer.
     patience: Duration,
 }
@@ -62,17 +60,7 @@ impl<'a> Writer<'a> {
     pub fn new(fleet: &'a Fleet, number: usize, seed: u64) -> Self {
         let patience = Duration::from_secs(if number.is_multiple_of(2) { 3 } else { 60 });
         let random = Seed(seed << 8 | number as u64);
-        Self {
-            fleet,
-            number,
-            node: number % NODES,
-            client: None,
-            random,
-            value: 0,
-            known: HashMap::new(),
-            own: 0,
-            patience,
-        }
+        Self { fleet, number, node: number % NODES, client: None, random, value: 0, known: HashMap::new(), patience }
     }
 
     pub fn run(mut self) -> Vec<Update> {
@@ -104,12 +92,11 @@ impl<'a> Writer<'a> {
 
     /// An update that is sent again until its outcome is known.
     fn update_with_key(&mut self) -> Update {
-        let device = self.fleet.own_device(self.number, self.own);
+        let device = self.fleet.own_device(self.number);
         let key = format!("key-{}-{}", self.number, self.value);
         let mut update = self.update(&device, None, Some(&key));
         let (deadline, sent, value) = (Instant::now() + *DEADLINE, update.sent, update.value);
         while !matches!(update.outcome, Outcome::Accepted(_)) && Instant::now() < deadline {
-            self.own += usize::from(update.outcome == Outcome::Unknown);
             sleep(Duration::from_millis(50));
             self.value = value;
             update = Update { sent, ..self.update(&device, None, Some(&key)) };

@@ -89,6 +89,7 @@ fn envelopes_come_back() {
             },
             id: RequestId::next(),
             client: "client".into(),
+            is_of_session: index % 2 == 1,
             client_token: if index % 3 == 0 { None } else { ClientToken::new("t") },
             may_create: index % 5 == 0,
             row: None,
@@ -99,7 +100,8 @@ fn envelopes_come_back() {
         let found = envelope(&mut payload).unwrap();
         payload.finish().unwrap();
         assert_eq!((&found.key, &found.command, &found.author), (&sent.key, &sent.command, &sent.author));
-        assert_eq!((&found.client, found.may_create), (&sent.client, sent.may_create));
+        assert_eq!((&found.client, found.is_of_session), (&sent.client, sent.is_of_session));
+        assert_eq!(found.may_create, sent.may_create);
         assert_eq!(found.client_token, sent.client_token);
         for length in 0..encoded.len() {
             assert!(envelope(&mut Decoder::new(&encoded[..length])).is_err(), "{length} of {} bytes", encoded.len());

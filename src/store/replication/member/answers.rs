@@ -5,13 +5,14 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     observability::request_id::RequestId,
-    shadow::{Disposition, Scope, Sender, SenderLogin},
+    shadow::{Disposition, Rejection, Scope, Sender, SenderLogin},
     store::{
         batch::{Applied, DecideContext, Envelope, Outcome, QueuedCommand},
         changes::Changes,
         replication::{
             batch_record::SentCommand,
             member::{Broadcast, Member},
+            openings::superseded,
             replay::{ReplayedChange, ReplayedRequests},
             requests::RequestNumber,
         },
@@ -82,7 +83,9 @@ impl<C> ReplayedRequests for Answers<'_, C> {
                 // The rights of the author were checked by its node; events are cut for their readers.
                 let author = Sender { by: entry.principal, scope: Scope::ALL, login: SenderLogin::default() };
                 let (key, id, client) = (entry.key, RequestId::next(), entry.client);
-                let envelope = Envelope { key, command, author, id, client, client_token, may_create: true, row: None };
+                let (is_of_session, may_create) = (false, true);
+                let envelope =
+                    Envelope { key, command, author, id, client, is_of_session, client_token, may_create, row: None };
                 (envelope, None)
             }
         };
@@ -106,9 +109,18 @@ impl<C> ReplayedRequests for Answers<'_, C> {
         self.member.held.outcomes.push(Outcome { envelope, context: Some(client), result, against });
     }
 
+    fn stale(&mut self, request: RequestNumber) {
+        if self.is_answered() {
+            return;
+        }
+        if let Some((queued, permit)) = self.member.client(request) {
+            self.member.held.add_refused(queued, permit, superseded());
+        }
+    }
+
     fn broadcast(&mut self, request: RequestNumber, bytes: Bytes) {
         if !self.is_answered() {
-            self.member.hold_broadcast(request, bytes);
+            self.member.hold_broadcast(request, self.position.0, bytes);
         }
     }
 
@@ -121,6 +133,13 @@ impl<C> Answered<C> {
     /// Returns true if the position must be written with what is held, which a start must not receive again.
     pub(super) fn must_commit(&self) -> bool {
         !self.rows.is_empty() || !self.broadcasts.is_empty()
+    }
+
+    /// Adds a request of this node that is refused without a decision.
+    pub(super) fn add_refused(&mut self, queued: QueuedCommand<C>, permit: OwnedSemaphorePermit, rejection: Rejection) {
+        let QueuedCommand { mut envelope, context } = queued;
+        self.add(&mut envelope, permit, false);
+        self.outcomes.push(Outcome { envelope, context: Some(context), result: Err(rejection), against: None });
     }
 
     /// Adds the queue bytes of a request, and its row if it `is_accepted`.

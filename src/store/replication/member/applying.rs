@@ -7,7 +7,6 @@ use bytes::Bytes;
 use crate::{
     shadow::Rejection,
     store::{
-        batch::{Outcome, QueuedCommand},
         error::StoreError,
         healing::UnknownCommit,
         health::Pages,
@@ -19,6 +18,7 @@ use crate::{
                 ANSWER_WITHIN, DecidedBatch, Member, MemberOptions, ReceivedRecord,
                 answers::{Answered, Answers},
             },
+            openings::superseded,
             requests::BusMessage,
         },
         writer::{QueueReservation, Writer},
@@ -63,6 +63,7 @@ impl<C> Writer<C> {
             member.give_up();
             self.deliver_held(&mut member);
         }
+        self.end_superseded(&mut member);
         self.expire(&mut member);
         member.send_status();
         if !self.is_failed() && member.latched.is_none() && member.records.is_empty() {
@@ -139,7 +140,7 @@ impl<C> Writer<C> {
         let mut outcomes = outcomes.into_iter().peekable();
         for DecidedRequest { request, decision } in &changes.record.requests {
             if let RequestDecision::Broadcast(bytes) = decision {
-                member.hold_broadcast(*request, bytes.clone());
+                member.hold_broadcast(*request, number, bytes.clone());
                 continue;
             }
             match outcomes.next_if(|outcome| outcome.context == Some(*request)) {
@@ -196,18 +197,25 @@ impl<C> Writer<C> {
         self.deliver(outcomes, QueueReservation::of(permit));
     }
 
+    /// Refuses requests of sessions whose clients have opened one at another node since. No node decides them any more.
+    fn end_superseded(&mut self, member: &mut Member<C>) {
+        let moved = member.openings.take_moved();
+        if moved.is_empty() {
+            return;
+        }
+        let mut ended = Answered::default();
+        for (queued, permit) in member.own.withdraw(&moved) {
+            ended.add_refused(queued, permit, superseded());
+        }
+        self.deliver(ended.outcomes, QueueReservation::of(ended.permit));
+    }
+
     /// Ends requests that have waited for too long.
     fn expire(&mut self, member: &mut Member<C>) {
         let mut expired = Answered::default();
         let before = if member.latched.is_some() { Duration::MAX } else { member.now.saturating_sub(ANSWER_WITHIN) };
-        while let Some((QueuedCommand { mut envelope, context }, permit)) = member.own.expired(before) {
-            expired.add(&mut envelope, permit, false);
-            expired.outcomes.push(Outcome {
-                envelope,
-                context: Some(context),
-                result: Err(Rejection::OutcomeUnknown),
-                against: None,
-            });
+        while let Some((queued, permit)) = member.own.expired(before) {
+            expired.add_refused(queued, permit, Rejection::OutcomeUnknown);
         }
         self.deliver(expired.outcomes, QueueReservation::of(expired.permit));
     }

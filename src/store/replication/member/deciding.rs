@@ -1,6 +1,6 @@
 //! A member that decides: it claims when nobody does, decides requests, and appends their records.
 
-use std::{mem, time::Duration};
+use std::{collections::HashMap, mem, time::Duration};
 
 use crate::{
     shadow::Rejection,
@@ -9,13 +9,14 @@ use crate::{
         changes::Changes,
         replication::{
             batch_record::{DecidedRequest, RequestDecision, SentCommand},
-            member::{CLAIM_AFTER, DecidedBatch, HEARTBEAT, Member, RECORD_BYTES, RESEND_AFTER},
+            member::{CLAIM_AFTER, DecidedBatch, HEARTBEAT, Member, RECORD_BYTES, RESEND_AFTER, answers::Answered},
+            openings::superseded,
             record::{Claim, RecordContent},
             replica::Action,
-            requests::{RequestContent, RequestNumber},
+            requests::{RequestContent, RequestNumber, RequestToDecide},
         },
         state::names::NameCounts,
-        writer::Writer,
+        writer::{QueueReservation, Writer},
     },
 };
 
@@ -23,6 +24,9 @@ impl<C> Writer<C> {
     pub(super) fn claim_or_decide(&mut self, member: &mut Member<C>) {
         if member.replica.action().is_some() {
             return;
+        }
+        if member.replica.short().is_some() {
+            return member.compare_again();
         }
         if member.is_deciding() {
             // Requests that come while this node ends are for the next decider.
@@ -46,9 +50,15 @@ impl<C> Writer<C> {
             member.own.restart(member.now);
         }
         let epoch = member.replica.chain().epoch;
-        while let Some(message) = member.own.message(epoch, member.origin, member.record_bytes_max) {
+        let sender = (member.origin, member.replica.chain().position.number);
+        while let Some(message) = member.own.message(epoch, sender, member.record_bytes_max) {
             member.link.send(decider, message.encode());
         }
+        let mut refused = Answered::default();
+        for (queued, permit) in member.own.take_too_large() {
+            refused.add_refused(queued, permit, too_large());
+        }
+        self.deliver(refused.outcomes, QueueReservation::of(refused.permit));
     }
 
     /// Decides some requests, and appends their record.
@@ -91,12 +101,21 @@ impl<C> Writer<C> {
         let Self { shared, dirty_set, names, options, progress, .. } = self;
         let mut context = DecideContext { shared, dirty_set, names, limits: &options.document, now };
         let mut broadcast_bytes = 0;
-        while let Some((request, content)) = next {
+        let mut opened = HashMap::new();
+        while let Some(RequestToDecide { request, applied, content }) = next {
             let decision = match content {
                 Ok(RequestContent::Command(envelope)) => {
-                    batch.decide_request(QueuedCommand { envelope: *envelope, context: request }, &mut context)
+                    let queued = QueuedCommand { envelope: *envelope, context: request };
+                    if member.openings.supersede(&queued.envelope, request.origin, applied, &opened) {
+                        batch.refuse_stale(queued)
+                    } else {
+                        batch.decide_request(queued, &mut context)
+                    }
                 }
-                Ok(RequestContent::Broadcast(bytes)) => RequestDecision::Broadcast(bytes),
+                Ok(RequestContent::Broadcast(bytes)) => {
+                    opened.extend((member.opens)(&bytes).map(|client| (client, request.origin)));
+                    RequestDecision::Broadcast(bytes)
+                }
                 Ok(RequestContent::None) => RequestDecision::Refused,
                 Err(error) => {
                     let node = request.origin.node.0;
@@ -142,7 +161,7 @@ impl<C> Writer<C> {
     }
 }
 
-/// Returns the refusal of a change that makes too large a record.
+/// Returns the refusal of a change that makes too large a message or record.
 fn too_large() -> Rejection {
     Rejection::Unavailable(
         "the change is larger than a record of the cluster's log may be; change less at once".to_owned(),
@@ -160,6 +179,13 @@ impl Batch<RequestNumber> {
         self.decide(queued, context);
         let is_remembered = self.changes.record.no_ops.len() > no_ops;
         self.outcomes.last().map_or(RequestDecision::Refused, |outcome| decision(outcome, is_remembered))
+    }
+
+    /// Refuses a request that came too late. Returns the decision for the record.
+    fn refuse_stale(&mut self, queued: QueuedCommand<RequestNumber>) -> RequestDecision {
+        let QueuedCommand { envelope, context } = queued;
+        self.outcomes.push(Outcome { envelope, context: Some(context), result: Err(superseded()), against: None });
+        RequestDecision::Stale
     }
 }
 

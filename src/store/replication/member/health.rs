@@ -26,6 +26,8 @@ pub struct MemberHealth {
     pub silence: Duration,
     /// The time since which the oldest request of this node's clients waits.
     pub longest_wait: Duration,
+    /// The last record of the log, if that lacks records which this node has applied.
+    pub short_log: Option<u64>,
     /// The reason why this node takes no part any more.
     pub latched: Option<String>,
     /// The other nodes that this one has heard of since its start, by their numbers.
@@ -49,6 +51,12 @@ impl MemberHealth {
     pub fn obstacle(&self) -> Option<String> {
         if let Some(reason) = &self.latched {
             return Some(format!("This node has left its cluster: {reason}"));
+        }
+        if let (Some(tail), applied) = (self.short_log, self.applied) {
+            return Some(format!(
+                "The log ends at record {tail}, and this node has applied {applied}: it waits for a node that keeps the records \
+                 between. If none does, restore the log"
+            ));
         }
         if self.decider.is_none() {
             return Some("No node of the cluster decides yet".to_owned());

@@ -64,6 +64,7 @@ fn requests() -> Vec<DecidedRequest> {
         (origin(1), 8, RequestDecision::Remembered),
         (origin(2), 2, RequestDecision::Unchanged),
         (origin(3), 1, RequestDecision::Broadcast(Bytes::from_static(b"all"))),
+        (origin(2), 3, RequestDecision::Stale),
     ]
     .map(|(origin, number, decision)| DecidedRequest { request: RequestNumber { origin, number }, decision })
     .into()

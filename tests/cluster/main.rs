@@ -13,3 +13,4 @@ mod faults;
 mod killed_decider;
 mod order;
 mod pauses;
+mod upgrade;

@@ -4,7 +4,7 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
 };
 
@@ -20,7 +20,12 @@ pub fn program() -> PathBuf {
 /// Returns a command that runs `umbrad` without standard input, and without the contexts and secrets of the user who
 /// runs the tests.
 pub fn umbrad(arguments: &[&str]) -> Command {
-    let mut command = Command::new(program());
+    umbrad_of(&program(), arguments)
+}
+
+/// As [`umbrad`], by the program at `path`.
+pub fn umbrad_of(path: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(path);
     command.args(arguments).stdin(Stdio::null()).env("XDG_CONFIG_HOME", "/nonexistent");
     for variable in ["UMBRA_CONTEXT", "UMBRA_PASSWORD", "UMBRA_TOKEN"] {
         command.env_remove(variable);

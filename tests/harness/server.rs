@@ -14,7 +14,10 @@ use std::{
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 
-use super::{DEADLINE, eventually, program::umbrad};
+use super::{
+    DEADLINE, eventually,
+    program::{program, umbrad_of},
+};
 
 /// What a test sets besides the address and the store; lines of the sections of `broker.toml`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +40,7 @@ pub struct Server {
     child: Child,
     setup: Setup,
     directory: TempDir,
+    program: PathBuf,
 }
 
 /// How a server ended, or why it did not start.
@@ -61,15 +65,16 @@ impl Server {
 
     /// Starts a server on the store in `directory`.
     pub fn within(directory: TempDir, setup: Setup) -> Result<Self, (Exit, TempDir)> {
-        match launch(directory.path(), setup) {
-            Ok((child, address)) => Ok(Self { address, child, setup, directory }),
+        let program = program();
+        match launch(&program, directory.path(), setup) {
+            Ok((child, address)) => Ok(Self { address, child, setup, directory, program }),
             Err(exit) => Err((exit, directory)),
         }
     }
 
     /// Tries to start a second server on the same store; it must end by itself.
     pub fn second(&self) -> Exit {
-        match launch(self.directory.path(), self.setup) {
+        match launch(&self.program, self.directory.path(), self.setup) {
             Ok((mut child, _)) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -117,8 +122,19 @@ impl Server {
 
     /// Starts a server on the store of this one, which has ended.
     pub fn restart(&mut self) {
-        let launched = launch(self.directory.path(), self.setup);
+        let launched = launch(&self.program, self.directory.path(), self.setup);
         (self.child, self.address) = launched.unwrap_or_else(|exit| panic!("the server did not start again: {exit:?}"));
+    }
+
+    /// Starts the program at `path` on the store of this server, which has ended.
+    pub fn restart_as(&mut self, path: &Path) {
+        path.clone_into(&mut self.program);
+        self.restart();
+    }
+
+    /// The path of the program that runs.
+    pub fn running_program(&self) -> PathBuf {
+        fs::read_link(format!("/proc/{}/exe", self.child.id())).expect("the server is running")
     }
 
     /// Stops the server and gives its directory.
@@ -192,8 +208,8 @@ pub fn store_path(directory: &Path) -> PathBuf {
     directory.join("umbra.redb")
 }
 
-/// Starts `umbrad serve` on `directory` and waits until it listens.
-fn launch(directory: &Path, setup: Setup) -> Result<(Child, SocketAddr), Exit> {
+/// Starts `program serve` on `directory` and waits until it listens.
+fn launch(program: &Path, directory: &Path, setup: Setup) -> Result<(Child, SocketAddr), Exit> {
     let Setup { listener, limits, store } = setup;
     let path = store_path(directory);
     let config = format!(
@@ -204,7 +220,7 @@ fn launch(directory: &Path, setup: Setup) -> Result<(Child, SocketAddr), Exit> {
     fs::write(&file, config).expect("a writable directory");
     // The server writes to files, which a thread that copies from a pipe could still do after the next start.
     let output = |name| fs::File::create(directory.join(name)).expect("a writable directory");
-    let mut child = umbrad(&["serve", "--config"])
+    let mut child = umbrad_of(program, &["serve", "--config"])
         .arg(&file)
         .current_dir(directory)
         .stdout(output("stdout"))

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -29,6 +29,8 @@ pub struct Fleet {
     accepted: Mutex<HashMap<usize, Instant>>,
     /// The newest version that each subscriber has seen since it subscribed; `None` while it is not subscribed.
     seen: Vec<Mutex<Option<HashMap<String, u64>>>>,
+    /// The number of subscriptions of each subscriber so far.
+    subscriptions: Vec<AtomicUsize>,
     pub published: Mutex<Vec<Publication>>,
 }
 
@@ -62,6 +64,7 @@ impl Fleet {
             writers_end: AtomicBool::new(false),
             accepted: Mutex::default(),
             seen: (0..NODES).map(|_| Mutex::default()).collect(),
+            subscriptions: (0..NODES).map(|_| AtomicUsize::default()).collect(),
             published: Mutex::default(),
         }
     }
@@ -120,7 +123,13 @@ impl Fleet {
 
     /// A subscriber has subscribed, or its connection has ended.
     pub fn subscribed(&self, node: usize, is_subscribed: bool) {
+        self.subscriptions[node].fetch_add(usize::from(is_subscribed), Ordering::Relaxed);
         *self.seen[node].lock().unwrap() = is_subscribed.then(HashMap::new);
+    }
+
+    /// The number of subscriptions of each subscriber: one, and another for each connection that it lost.
+    pub fn subscriptions(&self) -> Vec<usize> {
+        self.subscriptions.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 
     /// A subscriber has seen a version. Returns the one before on this connection.

@@ -3,11 +3,11 @@
 //!
 //! `UMBRA_TEST_CLUSTER_ROUNDS` is the number of rounds. Each has the seed that follows the last; the first is `UMBRA_TEST_CLUSTER_SEED`.
 
-mod fleet;
+pub mod fleet;
 mod injection;
 mod subscriber;
 mod verdict;
-mod writer;
+pub mod writer;
 
 use std::{
     collections::BTreeSet,
@@ -22,7 +22,7 @@ use crate::harness::{
     server::UNLIMITED,
 };
 use fleet::{Fleet, RETAINED_TOPICS};
-use writer::Writer;
+use writer::{Update, Writer};
 
 const WRITERS: usize = 9;
 /// Load before the first fault.
@@ -38,12 +38,16 @@ fn nothing_is_lost_or_repeated_under_faults() {
     }
 }
 
-/// One round, with devices of its own.
 fn play(cluster: &mut Cluster, seed: u64) {
     let faults = injection::plan(&mut Seed(seed));
     println!("seed {seed}: {faults:?}");
+    round(cluster, seed, |cluster, fleet| injection::run(cluster, fleet, &faults));
+}
+
+/// One round, with devices of its own: `disturb` is called under load. Returns the updates of the writers.
+pub fn round(cluster: &mut Cluster, seed: u64, disturb: impl FnOnce(&mut Cluster, &Fleet)) -> Vec<Update> {
     let fleet = &Fleet::new(cluster, seed);
-    thread::scope(|scope| {
+    let updates = thread::scope(|scope| {
         // Also after a failure: the scope waits for all threads.
         let _ends = fleet.end_when_dropped();
         for node in 0..NODES {
@@ -55,7 +59,7 @@ fn play(cluster: &mut Cluster, seed: u64) {
         let writers: Vec<_> = (0..WRITERS).map(|number| Writer::new(fleet, number, seed)).collect();
         let writers: Vec<_> = writers.into_iter().map(|writer| scope.spawn(move || writer.run())).collect();
         thread::sleep(BEFORE);
-        injection::run(cluster, fleet, &faults);
+        disturb(cluster, fleet);
         let mended = Instant::now();
         (0..NODES).for_each(|node| cluster.wait_until_ready(node));
         let ready = mended.elapsed();
@@ -77,9 +81,11 @@ fn play(cluster: &mut Cluster, seed: u64) {
             updates.len(),
             updates.iter().map(|update| update.answered - update.sent).max().unwrap_or_default(),
         );
+        updates
     });
     cluster.nodes.iter_mut().for_each(|node| node.assert_alive());
     assert_eq!(RETAINED_TOPICS, fleet.retained_topics().len());
+    updates
 }
 
 fn number_from(variable: &str, default: u64) -> u64 {

@@ -6,7 +6,7 @@
 //! at once and is never sent again from here, since only the caller knows whether that is right; watches get
 //! [`Event::Resumed`].
 //!
-//! The waits between attempts grow, and attempts have no end.
+//! The waits between attempts grow, and attempts have no end. With several addresses, each attempt is at the next one.
 
 use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
@@ -128,29 +128,31 @@ pub(crate) async fn run(options: Options, ends: Ends) {
     let mut connect_at = Instant::now();
     loop {
         // Cancelling a poll could cut a write in half, so each one is polled to its end.
-        let not_before = connect_at;
-        let mut poll = pin!(async {
-            sleep_until(not_before).await;
-            network.poll().await
-        });
-        let event = loop {
-            tokio::select! {
-                event = &mut poll => break event,
-                command = commands.recv() => match command {
-                    Some(Command::Request(request)) => connection.request(request),
-                    Some(Command::Watch(watcher, waiter)) => {
-                        let filters = connection.subscriptions.add(watcher);
-                        connection.subscribe_to(filters, waiter);
-                    }
-                    Some(Command::Subscribe(sink, waiter)) => {
-                        let filters = connection.subscriptions.add_sink(sink);
-                        connection.subscribe_to(filters, waiter);
-                    }
-                    Some(Command::Publish(message, waiter)) => connection.publish(message, waiter),
-                    Some(Command::Close) | None => break Err(MqttError::RequestsDone),
-                },
-                () = watch_ended.notified() => connection.prune(),
-                () = connection.requests.next_refusal() => connection.requests.fail_refused(Instant::now()),
+        let event = {
+            let not_before = connect_at;
+            let mut poll = pin!(async {
+                sleep_until(not_before).await;
+                network.poll().await
+            });
+            loop {
+                tokio::select! {
+                    event = &mut poll => break event,
+                    command = commands.recv() => match command {
+                        Some(Command::Request(request)) => connection.request(request),
+                        Some(Command::Watch(watcher, waiter)) => {
+                            let filters = connection.subscriptions.add(watcher);
+                            connection.subscribe_to(filters, waiter);
+                        }
+                        Some(Command::Subscribe(sink, waiter)) => {
+                            let filters = connection.subscriptions.add_sink(sink);
+                            connection.subscribe_to(filters, waiter);
+                        }
+                        Some(Command::Publish(message, waiter)) => connection.publish(message, waiter),
+                        Some(Command::Close) | None => break Err(MqttError::RequestsDone),
+                    },
+                    () = watch_ended.notified() => connection.prune(),
+                    () = connection.requests.next_refusal() => connection.requests.fail_refused(Instant::now()),
+                }
             }
         };
         match event {
@@ -163,6 +165,8 @@ pub(crate) async fn run(options: Options, ends: Ends) {
                     break;
                 }
                 connect_at = Instant::now() + wait;
+                connection.options.rotate();
+                network.options = mqtt_options(&connection.options);
             }
         }
     }

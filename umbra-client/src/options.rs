@@ -42,6 +42,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Options {
     pub(crate) address: Address,
+    /// Other nodes of the same cluster.
+    pub(crate) others: Vec<Address>,
     /// `None`: the system's certificate authorities, if the address is encrypted.
     pub(crate) tls: Option<Tls>,
     pub(crate) http_url: Option<Address>,
@@ -71,6 +73,7 @@ impl Options {
     pub fn at(address: Address, client_id: &str) -> Self {
         Self {
             address,
+            others: Vec::new(),
             tls: None,
             http_url: None,
             client_id: client_id.to_owned(),
@@ -81,6 +84,29 @@ impl Options {
             reconnect: Backoff::CONNECTS,
             connects_once: false,
             observer: Arc::new(NoopObserver),
+        }
+    }
+
+    /// Adds the address of another node of the same cluster. When a connection fails or breaks, the client goes to the next
+    /// address, and from the last to the first.
+    ///
+    /// ```
+    /// use umbra_client::Options;
+    ///
+    /// let options = Options::new("node-1.example:1883", "back-end-1")?.or_at("node-2.example:1883".parse()?);
+    /// # Ok::<(), umbra_client::Error>(())
+    /// ```
+    #[must_use]
+    pub fn or_at(mut self, address: Address) -> Self {
+        self.others.push(address);
+        self
+    }
+
+    /// Goes on to the next address.
+    pub(crate) fn rotate(&mut self) {
+        if !self.others.is_empty() {
+            let next = self.others.remove(0);
+            self.others.push(std::mem::replace(&mut self.address, next));
         }
     }
 

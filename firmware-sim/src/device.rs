@@ -210,6 +210,12 @@ impl Device {
     async fn wait_for_deltas(&mut self, watch: &mut Watch) -> Result<(), String> {
         let deadline = Instant::now() + DELTA_DEADLINE;
         self.known = self.shadow.get().await.map_err(text)?;
+        // Its node may be behind those of the writers, in a cluster.
+        let newest = self.recorder.with_oracle(|oracle| oracle.newest(&self.id));
+        while self.known.version < newest && Instant::now() < deadline {
+            sleep(BEHIND_PAUSE).await;
+            self.known = self.shadow.get().await.map_err(text)?;
+        }
         while !self.undelivered().is_empty() {
             let Ok(Some(event)) = timeout_at(deadline, watch.recv()).await else {
                 for field in self.undelivered() {
@@ -247,5 +253,7 @@ const INSTALL_SECONDS: f64 = 90.0;
 const EVENT_CAPACITY: usize = 64;
 /// The longest duration of a reading.
 const READING_TIME_MAX: Duration = Duration::from_millis(300);
+/// The pause before a shadow is read again from a node that is behind.
+const BEHIND_PAUSE: Duration = Duration::from_millis(20);
 /// The longest delay of a delta after the last write.
 const DELTA_DEADLINE: Duration = Duration::from_secs(3);

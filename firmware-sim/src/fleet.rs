@@ -19,6 +19,7 @@ use umbra_client::{Address, ConnectOptions, DeviceId, Document};
 
 use crate::{
     device::{Device, DutyCycle},
+    nodes,
     participant::{Broker, name},
     report::Recorder,
     scenario::DeviceKind,
@@ -39,6 +40,10 @@ pub(crate) struct FleetArgs {
     devices: u32,
     #[command(flatten)]
     connect: ConnectOptions,
+    /// URLs of the other nodes of the broker's cluster, separated by commas. Clients are spread over all nodes, and go to another when
+    /// theirs fails; at the end all nodes must have the same shadows.
+    #[arg(long, value_name = "URLS", value_delimiter = ',')]
+    nodes: Vec<Address>,
     /// Seconds until the fleet comes to rest; without it, until interrupted.
     #[arg(long)]
     duration: Option<f64>,
@@ -88,14 +93,19 @@ pub(crate) fn main(args: FleetArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn run(args: FleetArgs) -> anyhow::Result<ExitCode> {
-    let broker = Broker::new(&args.connect)?;
-    let address = args.connect.address();
-    wait_for_broker(&address).await?;
+    let broker = Broker::new(&args.connect, &args.nodes)?;
+    let addresses: Vec<_> = [args.connect.address()].into_iter().chain(args.nodes.iter().cloned()).collect();
+    for address in &addresses {
+        wait_for_broker(address).await?;
+    }
     let seed = args.seed.unwrap_or_else(rand::random);
     let recorder = Arc::new(Recorder::new(args.narrate));
     recorder.log(&format!(
         "{} thermostats, {} apps and {} monitors write the same shadows on {} (seed {seed})",
-        args.devices, args.app_writers, args.monitors, address
+        args.devices,
+        args.app_writers,
+        args.monitors,
+        addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(", ")
     ));
 
     let fleet = Fleet { args, broker, recorder: recorder.clone(), rng: SmallRng::seed_from_u64(seed) };
@@ -154,6 +164,9 @@ impl Fleet {
         let late = || Err(format!("not converged after {} s", self.args.settle));
         for id in ids.iter() {
             finals.entry(id.clone()).or_insert_with(late);
+        }
+        if !self.args.nodes.is_empty() {
+            nodes::compare(&self.args.connect, &self.args.nodes, &finals, deadline, &self.recorder).await?;
         }
         Ok(finals)
     }

@@ -18,6 +18,7 @@ mod bench;
 mod device;
 mod difference;
 mod fleet;
+mod nodes;
 mod oracle;
 mod participant;
 mod report;

@@ -2,11 +2,18 @@
 //!
 //! The client library does the writes and their retries; here every try, connection and announced version is recorded.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Context;
 use umbra_client::{
-    Accepted, Attempt, Client, ConnectOptions, ConnectionError, DeviceId, Error, Observer, Options, Rejection, ShadowId,
+    Accepted, Address, Attempt, Client, ConnectOptions, ConnectionError, DeviceId, Error, Observer, Options, Rejection,
+    ShadowId,
 };
 
 use crate::{
@@ -14,18 +21,38 @@ use crate::{
     report::Recorder,
 };
 
-/// The broker's address, with the TLS settings and the login of all clients.
+/// The addresses of the broker's nodes, with the TLS settings and the login of all clients.
 #[derive(Debug, Clone)]
-pub(crate) struct Broker(Options);
+pub(crate) struct Broker {
+    /// The options of a client of each node, which goes to the others when that fails.
+    nodes: Arc<[Options]>,
+    /// The clients so far: they are spread over the nodes.
+    clients: Arc<AtomicUsize>,
+}
 
 impl Broker {
-    /// Reads the files named in `options`, once for all clients.
+    /// Reads the files named in `options`, once for all clients. `others` are more nodes of the same cluster.
     ///
     /// # Errors
     ///
     /// A file cannot be used, or the options contradict each other.
-    pub(crate) fn new(options: &ConnectOptions) -> anyhow::Result<Self> {
-        Ok(Self(options.options("any")?))
+    pub(crate) fn new(options: &ConnectOptions, others: &[Address]) -> anyhow::Result<Self> {
+        let mut addresses: Vec<_> = [options.address()].into_iter().chain(others.iter().cloned()).collect();
+        let mut nodes = Vec::new();
+        for _ in 0..addresses.len() {
+            let mut of_first = options.clone();
+            of_first.url = addresses.first().cloned();
+            let others = addresses.iter().skip(1).cloned();
+            nodes.push(others.fold(of_first.options("any")?, Options::or_at));
+            addresses.rotate_left(1);
+        }
+        Ok(Self { nodes: nodes.into(), clients: Arc::default() })
+    }
+
+    /// Returns the options of the next client.
+    fn options(&self) -> Options {
+        let number = self.clients.fetch_add(1, Ordering::Relaxed);
+        self.nodes.iter().cycle().nth(number % self.nodes.len()).cloned().expect("a broker has a node")
     }
 }
 
@@ -41,7 +68,7 @@ pub(crate) fn name(text: &str) -> anyhow::Result<DeviceId> {
 /// Connects the client `name` in the background. `narrates_all`: each of its writes is narrated, not only retried ones.
 pub(crate) fn connect(name: &DeviceId, broker: &Broker, recorder: &Arc<Recorder>, narrates_all: bool) -> Client {
     let observer = Arc::new(ClientObserver { name: name.clone(), recorder: recorder.clone(), narrates_all });
-    Client::start(broker.0.clone().client_id(name.as_str()).observer(observer))
+    Client::start(broker.options().client_id(name.as_str()).observer(observer))
 }
 
 /// The check of the versions announced to one connection.

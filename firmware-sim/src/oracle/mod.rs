@@ -13,6 +13,7 @@
 //! - a version that nobody asked for, if the fleet alone writes the shadows ([`Violation::Unaccounted`]);
 //! - a device that did not converge ([`Violation::Unconverged`]), that got no delta ([`Violation::MissingDelta`], found by
 //!   the device itself), or whose shadow could not be read;
+//! - a node of a cluster that has another final state ([`Violation::NodeDiffers`], found by [`crate::nodes`]);
 //! - a device that a rollout changed before its wave, or beyond the number of devices of its wave
 //!   ([`Violation::WaveExceeded`]).
 //!
@@ -184,6 +185,11 @@ impl Oracle {
     /// Records a violation found elsewhere, such as by [`VersionOrder`].
     pub(crate) fn add_violation(&mut self, violation: Violation) {
         self.found.push(violation);
+    }
+
+    /// Returns the newest version of a shadow that a reply assigned; 0 if there is none.
+    pub(crate) fn newest(&self, device: &DeviceId) -> Version {
+        self.shadows.get(device).and_then(|shadow| shadow.versions.last()).unwrap_or_default()
     }
 
     /// Returns the number of versions, between the first and the last of each shadow, that no reply assigned.

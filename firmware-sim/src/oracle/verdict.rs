@@ -135,6 +135,17 @@ pub(crate) enum Violation {
         /// What the device shows.
         reason: String,
     },
+    /// A node of a cluster has another final state than the device has read.
+    NodeDiffers {
+        /// The device.
+        device: DeviceId,
+        /// The address of the node.
+        node: String,
+        /// The final version.
+        version: Version,
+        /// What the node has.
+        found: String,
+    },
     /// The final state could not be read.
     Unread {
         /// The device.
@@ -155,6 +166,7 @@ impl Violation {
             | Self::FinalBehind { version, .. }
             | Self::MissingDelta { version, .. }
             | Self::AppliedTwice { version, .. }
+            | Self::NodeDiffers { version, .. }
             | Self::Unconverged { version, .. } => *version,
             Self::KeyForgotten { .. }
             | Self::EffectTwice { .. }
@@ -181,6 +193,7 @@ impl Violation {
             | Self::MissingDelta { device, .. }
             | Self::Unconverged { device, .. }
             | Self::WaveExceeded { device, .. }
+            | Self::NodeDiffers { device, .. }
             | Self::Unread { device, .. } => device,
         }
     }
@@ -233,6 +246,9 @@ impl fmt::Display for Violation {
             }
             Self::WaveExceeded { device, rollout, reason } => {
                 write!(f, "wave exceeded by rollout {rollout}: {device}: {reason}")
+            }
+            Self::NodeDiffers { device, node, version, found } => {
+                write!(f, "nodes differ: {device} has the final version {version}, and {node} has {found}")
             }
             Self::Unread { device, reason } => write!(f, "not read: {device}: {reason}"),
         }

@@ -70,7 +70,7 @@ pub(crate) async fn run(
     on_progress: impl FnMut(f64, &Recorder) -> anyhow::Result<()>,
 ) -> anyhow::Result<Outcome> {
     let Settings { scenario, connect, seed, narrate } = settings;
-    let (endpoint, broker) = (Arc::new(Endpoint::new(&connect)?), Broker::new(&connect)?);
+    let (endpoint, broker) = (Arc::new(Endpoint::new(&connect)?), Broker::new(&connect, &[])?);
     wait_for_broker(&connect.address()).await?;
     let http = connect.http_client();
     if !scenario.waves.is_empty() {

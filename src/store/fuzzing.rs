@@ -11,6 +11,11 @@ use crate::{
         codec::{DecodeError, Decoder, put_pointer, put_u64, put_value},
         frame,
         journal::entry::{JOURNAL, JournalEntry, NewJournalEntry, Seq},
+        replication::{
+            command_codec,
+            record::{Epoch, LOG, LogRecord, RecordDigest, ShardId, put_head},
+            requests::{BUS, BUS_FORMAT, BusMessage},
+        },
         schema::{CREATED_KEY, Checkpoint, Created, FILE_FORMAT, META, PROGRESS_KEY},
         state::{
             dictionary::{Dictionaries, Dictionary},
@@ -115,6 +120,50 @@ pub fn floor(framed: &[u8]) -> Option<Vec<u8>> {
 pub fn created(framed: &[u8]) -> Option<Vec<u8>> {
     let later = Created::decode(framed).is_ok_and(|created| created.format != FILE_FORMAT);
     if later { None } else { again(framed, Created::decode, Created::encode).map(|(_, written)| written) }
+}
+
+/// Decodes and encodes a record of the log of several nodes.
+#[must_use]
+pub fn log_record(framed: &[u8]) -> Option<Vec<u8>> {
+    again(framed, |framed| LogRecord::decode(SEQ.0, framed), LogRecord::encode).map(|(_, written)| written)
+}
+
+/// Decodes and encodes a message from node to node.
+#[must_use]
+pub fn bus_message(framed: &[u8]) -> Option<Vec<u8>> {
+    again(framed, BusMessage::decode, |message| message.encode().to_vec()).map(|(_, written)| written)
+}
+
+/// Decodes and encodes a command as it is sent to the node that decides.
+#[must_use]
+pub fn envelope(bytes: &[u8]) -> Option<Vec<u8>> {
+    let again = |bytes: &[u8]| {
+        let mut payload = Decoder::new(bytes);
+        let envelope = command_codec::envelope(&mut payload)?;
+        payload.finish()?;
+        let mut out = Vec::new();
+        command_codec::put_envelope(&mut out, &envelope);
+        Ok::<_, DecodeError>(out)
+    };
+    let written = again(bytes).ok()?;
+    assert_eq!(again(&written).as_ref(), Ok(&written), "written in two ways");
+    Some(written)
+}
+
+/// Returns `content` framed as that of a record of the log, and as a message from node to node.
+#[must_use]
+pub fn framed_for_nodes(content: &[u8]) -> [Vec<u8>; 2] {
+    let (mut record, mut message) = (Vec::new(), Vec::new());
+    frame::begin(&mut record);
+    put_head(&mut record, (ShardId(0), Epoch(1), SEQ.0), RecordDigest::default());
+    frame::begin(&mut message);
+    put_u64(&mut message, BUS_FORMAT);
+    for framed in [&mut record, &mut message] {
+        framed.extend_from_slice(content);
+    }
+    frame::finish(&mut record, LOG, &SEQ.0.to_le_bytes());
+    frame::finish(&mut message, BUS, &[]);
+    [record, message]
 }
 
 /// Decodes and encodes a JSON value.

@@ -14,6 +14,7 @@
 mod accepted;
 pub mod changes;
 mod conflict_base;
+mod log_questions;
 mod notify;
 mod reads;
 mod refusals;
@@ -32,15 +33,16 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 pub(crate) use self::{accepted::accepted, submission::log_refusal};
+use self::{
+    log_questions::LogQuestions,
+    refusals::{Refusals, refused_entry},
+    submission::PendingReply,
+};
 pub use self::{
     notify::{Notifier, Outcome, Outcomes},
     reads::{AtVersion, ENTRIES_PER_LOOKUP, NewestChange, NewestChanges},
     refusals::{FollowedRefusal, RefusalPosition},
     submission::{AcceptedCommand, AwaitingPermit, IncomingRequest, Permit, RefusedRequest, Requester, Taken},
-};
-use self::{
-    refusals::{Refusals, refused_entry},
-    submission::PendingReply,
 };
 pub use crate::store::Envelope;
 use crate::{
@@ -68,6 +70,7 @@ pub struct Service {
     clock: Clock,
     /// The permits of reads on blocking threads.
     reads: Arc<Semaphore>,
+    questions: LogQuestions,
 }
 
 impl Service {
@@ -119,7 +122,8 @@ impl Service {
             outcomes: outcomes.clone(),
         };
         let reads = Arc::new(Semaphore::new(reads::at_once()));
-        Ok((Self { store, quotas, refusals, outcomes, clock, reads }, decided))
+        let questions = LogQuestions::default();
+        Ok((Self { store, quotas, refusals, outcomes, clock, reads, questions }, decided))
     }
 
     /// Returns the time of the service, in milliseconds since 1970.

@@ -16,6 +16,7 @@ use crate::{
     mqtt::broker::Broker,
     net::Tls,
     search::{FleetSearch, named},
+    server::profile::ProfileReporter,
 };
 
 /// Reads the configuration in the same way as at the start.
@@ -35,6 +36,8 @@ pub struct Reload {
     pub broker: Arc<Broker>,
     /// The owner of the named queries.
     pub search: Arc<FleetSearch>,
+    /// The report to the other nodes of a cluster; `None` for a single node.
+    pub profile: Option<ProfileReporter>,
 }
 
 impl Reload {
@@ -80,7 +83,11 @@ impl Reload {
         }
         let read = config.is_ok();
         let config = config.ok();
-        (read, self.authority.reload(config.as_ref().map(|(config, policy)| (config, policy.clone()))))
+        let faults = self.authority.reload(config.as_ref().map(|(config, policy)| (config, policy.clone())));
+        if let Some(profile) = &self.profile {
+            profile.reloaded(config.as_ref().map(|(config, _)| &config.written));
+        }
+        (read, faults)
     }
 
     fn log_keys_that_need_a_restart(&self, config: &Config) {

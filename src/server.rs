@@ -8,9 +8,11 @@
 //! *Invariant:* every part runs until the server ends. If one stops unexpectedly, the server logs it and shuts down: a
 //! server without listeners or replies would look alive.
 
+mod joining;
 mod losses;
 pub(crate) mod messages;
 mod opening;
+pub mod profile;
 mod sessions;
 pub mod supervisor;
 pub mod telemetry;
@@ -29,7 +31,6 @@ use tokio::{
     signal::unix::Signal,
     sync::{Semaphore, oneshot},
     task::{self, JoinSet},
-    time::sleep,
 };
 
 pub(crate) use self::opening::store_options;
@@ -193,16 +194,17 @@ pub async fn run(
     let bound = bound.collect::<Result<Vec<_>, _>>()?;
     let notifier = NotifierThread::start(notify)?;
     let mut shutdown = pin!(shutdown);
-    let _cluster = match cluster {
-        Some(membership) => parts.join(membership, &mut shutdown).await,
-        None => JoinSet::new(),
+    let joined = match cluster {
+        Some(membership) => Some(parts.join(membership, &config.written, &mut shutdown).await),
+        None => None,
     };
+    let (_cluster, profile) = joined.unzip();
     let RunningTasks { mut tasks, mut notifier } = parts.start(&config, bound, notifier);
     let (authority, broker, search) = (parts.authority.clone(), parts.broker.clone(), parts.api.search.clone());
     tasks.spawn(supervisor::watch(parts.service.clone(), broker.clone()));
     supervisor::ready();
     tasks.spawn(watch_certificates(secured.clone(), broker.clone()));
-    let reload = Reload { read_config, started_with: config.written, authority, tls: secured, broker, search };
+    let reload = Reload { read_config, started_with: config.written, authority, tls: secured, broker, search, profile };
     let stopped = tokio::select! {
         () = &mut shutdown => Ok(()),
         () = reload.at(hangups) => Ok(()),
@@ -262,29 +264,6 @@ impl ServerParts {
         Ok((Self { service, authority, broker, api: Arc::new(api), listener_context }, move || {
             decided.notify((notifiers, peers))
         }))
-    }
-
-    /// Starts the tasks of the cluster, and waits until this node has applied what the log has now, so that no client reads
-    /// what was before; not longer than until `shutdown` resolves.
-    async fn join(&self, membership: Membership, shutdown: &mut (impl Future<Output = ()> + Unpin)) -> JoinSet<()> {
-        let applied = || self.service.health().member.unwrap_or_default().applied;
-        let tail = membership.tail();
-        let broker = self.broker.clone();
-        let on_message = move |message| broker.receive_from_peer(message);
-        let service = self.service.clone();
-        let health = move || service.health().member.unwrap_or_default();
-        let tasks = membership.start(applied(), self.service.log_events(), on_message, health);
-        let has_caught_up = async {
-            let tail = tail.await;
-            while applied() < tail && self.service.health().member.is_some_and(|member| member.latched.is_none()) {
-                sleep(CATCH_UP_CHECK).await;
-            }
-        };
-        tokio::select! {
-            () = has_caught_up => {}
-            () = shutdown => {}
-        }
-        tasks
     }
 
     /// Starts all listeners.
@@ -453,9 +432,6 @@ fn dashboard_url(listener: &ListenerConfig, address: SocketAddr) -> Option<Strin
         _ => format!("{scheme}://{address}/"),
     })
 }
-
-/// The interval at which a node that starts looks how far it is in the log.
-const CATCH_UP_CHECK: Duration = Duration::from_millis(20);
 
 /// Interval of the checks of certificates.
 const EXPIRY_CHECK: Duration = Duration::from_secs(24 * 3600);

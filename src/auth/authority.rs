@@ -203,6 +203,14 @@ impl Authority {
         faults
     }
 
+    /// Returns the digests of the files in use, by the keys of the configuration that name them.
+    #[must_use]
+    pub fn digests(&self) -> Vec<(&'static str, [u8; 32])> {
+        let access_keys = self.access_keys_file.as_ref().map(|_| ("auth.aws_keys", self.access_keys().digest()));
+        let bans = self.bans_file.as_ref().map(|_| ("auth.banned", self.state.bans.read().digest()));
+        self.state.login.digests().chain(access_keys).chain(bans).collect()
+    }
+
     /// Returns a number that changes with each reload.
     #[must_use]
     pub fn generation(&self) -> u64 {

@@ -5,6 +5,8 @@
 
 use std::{collections::HashSet, fmt, fs, path::Path};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::auth::{
     FileError, Principal,
     authz::pattern::{Pattern, PlaceholderValues},
@@ -16,6 +18,8 @@ pub(super) struct BanList {
     /// The names without `*`.
     names: HashSet<Box<str>>,
     patterns: Vec<Pattern>,
+    /// The SHA-256 of the file.
+    digest: [u8; 32],
 }
 
 /// Most bytes of the file.
@@ -31,12 +35,17 @@ impl BanList {
         if text.len() > FILE_BYTES_MAX {
             return Err(refuse(&"is larger than 1 MiB"));
         }
-        let mut list = Self::default();
+        let mut list = Self { digest: Sha256::digest(&text).into(), ..Self::default() };
         let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
         for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
             list.add(line).map_err(|detail| FileError::line(path, number, detail))?;
         }
         Ok(list)
+    }
+
+    /// Returns the SHA-256 of the file.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        self.digest
     }
 
     /// Returns true if `principal` is banned.

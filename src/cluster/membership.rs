@@ -26,7 +26,7 @@ use crate::{
         nats::{NatsLog, follow::FollowEnd},
     },
     config::ClusterSettings,
-    store::{Link, LogAction, LogEvent, MemberHealth, MemberOptions, NodeId, RowEdit, SessionClient},
+    store::{Link, LogAction, LogEvent, LogInquiry, MemberHealth, MemberOptions, NodeId, RowEdit, SessionClient},
 };
 
 /// Bytes of records that were read and are not applied yet: much less than a node keeps, from which a store that was opened again
@@ -191,6 +191,11 @@ impl Membership {
         }
         tasks.spawn(trim(log, log_age_max, health));
         tasks
+    }
+
+    /// Returns the log for those who only ask about it.
+    pub(crate) fn inquiry(&self) -> Arc<dyn LogInquiry> {
+        Arc::new(self.log.clone())
     }
 
     /// Returns the number of the last record of the log; waits until it is known.

@@ -29,7 +29,6 @@ use crate::store::{
     health::State,
     index::keeper::IndexKeeper,
     journal::recovery,
-    replication::member::Member,
     rows::tables,
     schema::{Checkpoint, JournalPosition, META_TABLE, PROGRESS_KEY},
     shadow_counts::CountChange,
@@ -207,7 +206,8 @@ impl<C> Writer<C> {
         self.dirty_set = DirtySet::new(recovered.dirty, Arc::clone(&self.shared.unflushed), &progress, &self.options);
         self.names = NameCounts::new(self.options.shadow_names_max);
         self.set_applied_position(applied_position);
-        self.member.iter_mut().for_each(Member::reopened);
+        let applied = self.applied_position.as_ref().map_or(0, |applied| applied.chain.position.number);
+        self.member.iter_mut().for_each(|member| member.reopened(applied));
         self.progress = progress;
         let rows = self.unsynced.take_rows();
         if !landed {

@@ -36,6 +36,7 @@ mod healing;
 mod health;
 mod index;
 mod journal;
+mod log_inquiry;
 mod opening;
 mod options;
 mod pages;
@@ -70,15 +71,17 @@ pub use error::StoreError;
 pub use handle::{BROADCAST_BYTES_MAX, BroadcastPermit, Permit, Store};
 pub use health::{Health, IndexHealth, IndexReadiness, Pages, State};
 pub use index::lookup::{DeviceLookup, IndexedDevices, Proposed, ValueGroup};
+pub use log_inquiry::{LogAnswer, LogInquiry, LogServer, LogServerSettings, LogStatus};
 pub use opening::{open, open_member};
 pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
 pub use purging::PurgedTombstones;
 pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
 pub use replication::{
-    member::{Broadcast, Link, LogEvent, MemberHealth, MemberOptions, OtherNode},
+    member::{Broadcast, Difference, Link, LogEvent, MemberHealth, MemberOptions, OtherNode},
     openings::SessionClient,
     record::NodeId,
     replica::{Action as LogAction, Appended},
+    status::NodeProfile,
 };
 pub use rows::{
     edit::{RowEdit, RowKey},

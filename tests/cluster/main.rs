@@ -11,6 +11,7 @@ mod broker;
 mod configuration;
 mod faults;
 mod killed_decider;
+mod operator;
 mod order;
 mod pauses;
 mod upgrade;

@@ -36,12 +36,23 @@ struct Links {
 impl Cluster {
     /// Starts the servers and the nodes, with `limits` as in [`Setup`], and waits until all nodes are ready.
     pub fn start(limits: &'static str) -> Self {
+        Self::with(|_| limits)
+    }
+
+    /// Starts the servers and the nodes, each with its own `limits`, and waits until all nodes are ready.
+    pub fn with(limits: impl Fn(usize) -> &'static str) -> Self {
         let nats = NatsServers::start(SOUND);
         let links = Links::to(&nats);
-        let nodes = (0..NODES).map(|node| Server::with(setup(&nats, &links.urls(node), node + 1, limits))).collect();
+        let start = |node| Server::with(setup(&nats, &links.urls(node), node + 1, limits(node)));
+        let nodes = (0..NODES).map(start).collect();
         let cluster = Self { nodes, nats, links };
         (0..NODES).for_each(|node| cluster.wait_until_ready(node));
         cluster
+    }
+
+    /// Starts another process with the number of a node, and a store of its own.
+    pub fn namesake(&self, node: usize) -> Server {
+        Server::with(setup(&self.nats, &self.links.urls(node), node + 1, ""))
     }
 
     /// Sets the fault of all connections between a node and NATS.

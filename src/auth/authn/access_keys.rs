@@ -7,6 +7,7 @@
 use std::{collections::HashMap, fmt, fs, path::Path, sync::Arc};
 
 use ring::digest;
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::auth::{FileError, Principal};
@@ -57,6 +58,18 @@ impl AccessKeys {
             }
         }
         Ok(keys)
+    }
+
+    /// Returns a SHA-256 of all keys.
+    pub(in crate::auth) fn digest(&self) -> [u8; 32] {
+        let mut keys: Vec<_> = self.0.values().collect();
+        keys.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        let mut digest = Sha256::new();
+        for part in keys.iter().flat_map(|key| [key.id.as_str(), &key.secret, &**key.principal.name()]) {
+            digest.update((part.len() as u64).to_le_bytes());
+            digest.update(part);
+        }
+        digest.finalize().into()
     }
 
     /// Returns the key with this id.

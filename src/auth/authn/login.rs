@@ -112,6 +112,13 @@ impl Login {
         [users, keys].into_iter().filter_map(Result::err).collect()
     }
 
+    /// Returns the digests of the files in use, by the keys that name them.
+    pub(in crate::auth) fn digests(&self) -> impl Iterator<Item = (&'static str, [u8; 32])> {
+        let users = self.passwords.as_ref().map(|passwords| ("auth.users", passwords.digest()));
+        let keys = self.tokens.as_ref().map(|tokens| ("auth.token_keys", tokens.digest()));
+        [users, keys].into_iter().flatten()
+    }
+
     /// Authenticates the client at `address`. `anonymous` is its client id if the listener accepts anonymous clients.
     ///
     /// A refusal takes `failure_delay`. Dropping the future cancels the login.

@@ -94,6 +94,11 @@ impl Passwords {
         Ok(())
     }
 
+    /// Returns the SHA-256 of the users file that is in use.
+    pub(in crate::auth) fn digest(&self) -> [u8; 32] {
+        self.users.read().digest()
+    }
+
     /// Returns true if `user` still has the password with this hash.
     pub(in crate::auth) fn has(&self, user: &Principal, hash: &PasswordHash) -> bool {
         self.users.read().get(user).is_some_and(|now| **now == *hash)

@@ -11,6 +11,7 @@ use jsonwebtoken::{
     jwk::{Jwk, JwkSet, KeyOperations, PublicKeyUse},
 };
 use ring::digest;
+use sha2::{Digest as _, Sha256};
 
 use crate::auth::FileError;
 use crate::private_file;
@@ -77,6 +78,13 @@ impl TokenKeys {
     /// Returns the key with this fingerprint.
     pub(in crate::auth) fn get(&self, fingerprint: &[u8]) -> Option<&Arc<TokenKey>> {
         self.0.iter().find(|key| key.fingerprint == fingerprint)
+    }
+
+    /// Returns a SHA-256 of the keys, in their order.
+    pub(in crate::auth) fn digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        self.0.iter().for_each(|key| digest.update(&key.fingerprint));
+        digest.finalize().into()
     }
 
     /// Returns the number of keys.

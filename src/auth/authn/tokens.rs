@@ -103,6 +103,11 @@ impl Tokens {
         Ok(())
     }
 
+    /// Returns a SHA-256 of the keys in use.
+    pub(in crate::auth) fn digest(&self) -> [u8; 32] {
+        self.keys.read().digest()
+    }
+
     /// Returns true if `key` is still in use.
     pub(in crate::auth) fn has(&self, key: &TokenKey) -> bool {
         self.keys.read().has(key)

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, fs, io, ops::Bound, path::Path, sync::Arc};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::auth::{FileError, PasswordHash, Principal, authn::password::HashError};
 
 /// Most users of a file.
@@ -16,6 +18,7 @@ pub(in crate::auth) struct Users {
     by_name: BTreeMap<Principal, Arc<PasswordHash>>,
     /// The hash that is checked for an unknown user.
     imaginary: Arc<PasswordHash>,
+    digest: [u8; 32],
 }
 
 impl Users {
@@ -49,7 +52,7 @@ impl Users {
             }
         }
         let imaginary = imaginary(dearest.as_deref()).map_err(|error| FileError::whole(path, error))?;
-        Ok(Self { by_name, imaginary: Arc::new(imaginary) })
+        Ok(Self { by_name, imaginary: Arc::new(imaginary), digest: Sha256::digest(text).into() })
     }
 
     /// Returns the password hash of a user.
@@ -70,6 +73,11 @@ impl Users {
         };
         let names = self.by_name.range((first, Bound::Unbounded)).map(|(name, _)| name);
         names.take_while(|name| name.name().starts_with(prefix)).take(limit).cloned().collect()
+    }
+
+    /// Returns the SHA-256 of the file.
+    pub(in crate::auth) fn digest(&self) -> [u8; 32] {
+        self.digest
     }
 
     /// Returns the number of users.

@@ -17,6 +17,8 @@ use crate::cluster::LogUnavailable;
 
 /// The time in which a leader hears from each replica: it sends heartbeats every second, and nobody else is elected in less.
 const HEARD_WITHIN: Duration = Duration::from_secs(4);
+/// The entries by which a replica may be behind its leader. There are some hundred each second.
+const LAG_MAX: u64 = 1_000;
 /// No server leads JetStream, or this one is cut off from it.
 const UNAVAILABLE: u64 = 10_008;
 const MESSAGE_NOT_FOUND: u64 = 10_037;
@@ -39,11 +41,15 @@ pub(super) struct StreamInfo {
     pub(super) cluster: Option<StreamCluster>,
 }
 
-/// The first and the last message of the stream. Of an empty one, the last is the last that was there, and the first one more.
+/// The first and the last message of the stream, their number and bytes. Of an empty one, the last is the last that was there, and the first one more.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct StreamState {
     pub(super) first_seq: u64,
     pub(super) last_seq: u64,
+    #[serde(default)]
+    pub(super) messages: u64,
+    #[serde(default)]
+    pub(super) bytes: u64,
 }
 
 /// The servers that have the stream.
@@ -61,6 +67,23 @@ pub(super) struct StreamPeer {
     /// Nanoseconds since the leader heard from it.
     #[serde(default)]
     active: u64,
+    /// The entries by which it is behind the leader.
+    #[serde(default)]
+    lag: u64,
+    #[serde(default)]
+    offline: bool,
+}
+
+impl StreamPeer {
+    /// Returns true if the leader has lately heard from it.
+    fn is_heard(&self) -> bool {
+        Duration::from_nanos(self.active) < HEARD_WITHIN
+    }
+
+    /// Returns true if it is heard of, and not behind by more than a busy log may be for a moment.
+    pub(super) fn is_current(&self) -> bool {
+        !self.offline && self.is_heard() && self.lag <= LAG_MAX
+    }
 }
 
 impl StreamInfo {
@@ -68,7 +91,7 @@ impl StreamInfo {
     /// that another was elected, for a minute and longer.
     pub(super) fn is_of_a_majority(&self) -> bool {
         let Some(StreamCluster { leader, replicas }) = &self.cluster else { return true };
-        let heard = replicas.iter().filter(|replica| Duration::from_nanos(replica.active) < HEARD_WITHIN).count();
+        let heard = replicas.iter().filter(|replica| replica.is_heard()).count();
         leader.is_some() && 2 * (heard + 1) > replicas.len() + 1
     }
 }
@@ -195,6 +218,20 @@ mod tests {
             let info = json!({"config": {}, "state": {"first_seq": 1, "last_seq": 2}, "cluster": cluster});
             let info = serde_json::from_value::<StreamInfo>(info).expect("an answer");
             assert_eq!(info.is_of_a_majority(), expected, "{cluster}");
+        }
+    }
+
+    #[test]
+    fn a_replica_that_is_away_or_far_behind_is_not_current() {
+        for (peer, expected) in [
+            (json!({"name": "n", "current": false, "active": 10, "lag": 3}), true),
+            (json!({"name": "n", "current": true, "active": 900_000_000}), true),
+            (json!({"name": "n", "active": 5_000_000_000_u64}), false),
+            (json!({"name": "n", "active": 10, "lag": 1_001}), false),
+            (json!({"name": "n", "active": 10, "offline": true}), false),
+        ] {
+            let found = serde_json::from_value::<StreamPeer>(peer.clone()).expect("a replica");
+            assert_eq!(found.is_current(), expected, "{peer}");
         }
     }
 }

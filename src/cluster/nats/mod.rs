@@ -10,6 +10,7 @@
 //! - `servers`: checks the servers' versions and settings.
 //! - `follow`: records in order, for ever.
 //! - `bus`: messages between nodes.
+//! - `inquiry`: what readers and operators ask.
 //! - `echo`: changes a server that passes nothing on.
 //!
 //! Each request is sent once and waits [`REQUEST_TIMEOUT`] at most. Commands of the client that are queued while it reconnects are sent
@@ -21,6 +22,7 @@ pub(crate) mod bus;
 mod connection;
 mod echo;
 pub(crate) mod follow;
+mod inquiry;
 mod servers;
 mod stream;
 
@@ -74,6 +76,7 @@ struct Shared {
     names: Names,
     node: NodeId,
     record_bytes_max: usize,
+    allows_unsafe_sync: bool,
     /// The first failure since the last success or change of server.
     failing_since: Mutex<Option<Instant>>,
     /// The number whose append was refused last.
@@ -180,6 +183,7 @@ impl NatsLog {
                 names,
                 node: NodeId(settings.node),
                 record_bytes_max: settings.record_bytes_max,
+                allows_unsafe_sync: settings.allow_unsafe_sync,
                 failing_since: Mutex::new(None),
                 refused: AtomicU64::new(0),
             }),

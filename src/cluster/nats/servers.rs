@@ -28,28 +28,29 @@ struct ServerReply {
     data: ServerSettings,
 }
 
+/// The settings of a server.
 #[derive(Clone, Debug, Deserialize)]
-struct ServerSettings {
+pub(super) struct ServerSettings {
     server_name: String,
-    version: String,
+    pub(super) version: String,
     #[serde(default)]
-    max_payload: usize,
+    pub(super) max_payload: usize,
     #[serde(default)]
-    jetstream: JetStream,
+    pub(super) jetstream: JetStream,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-struct JetStream {
-    config: Option<JetStreamConfig>,
+pub(super) struct JetStream {
+    pub(super) config: Option<JetStreamConfig>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-struct JetStreamConfig {
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct JetStreamConfig {
     #[serde(default)]
-    sync_always: bool,
+    pub(super) sync_always: bool,
     /// Nanoseconds.
     #[serde(default)]
-    sync_interval: u64,
+    pub(super) sync_interval: u64,
 }
 
 /// Checks the server that the node is connected to. Returns true if it is in a NATS cluster.
@@ -71,7 +72,7 @@ pub(super) async fn check_all(log: &NatsLog, stream: &StreamInfo) -> Result<(), 
     let names = stream.cluster.as_ref().map(names).unwrap_or_default();
     let mut found = BTreeMap::new();
     for _ in 0..TRIES {
-        ask(log, &names, &mut found).await;
+        ask(log, &names, &mut found, Instant::now() + REQUEST_TIMEOUT).await;
         if names.iter().all(|name| found.contains_key(*name)) {
             break;
         }
@@ -101,15 +102,19 @@ fn names(cluster: &StreamCluster) -> Vec<&str> {
     cluster.leader.as_deref().into_iter().chain(replicas).collect()
 }
 
-/// Asks all servers about themselves, and waits until those with `names` have answered.
-async fn ask(log: &NatsLog, names: &[&str], found: &mut BTreeMap<String, ServerSettings>) {
+/// Asks all servers about themselves, and waits until those with `names` have answered, or `deadline`.
+pub(super) async fn ask(
+    log: &NatsLog,
+    names: &[&str],
+    found: &mut BTreeMap<String, ServerSettings>,
+    deadline: Instant,
+) {
     let client = &log.shared.client;
     let inbox = client.new_inbox();
     let Ok(mut answers) = client.subscribe(inbox.clone()).await else { return };
     if client.publish_with_reply(SETTINGS_SUBJECT, inbox, bytes::Bytes::new()).await.is_err() {
         return;
     }
-    let deadline = Instant::now() + REQUEST_TIMEOUT;
     while let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await {
         if answer.status == Some(StatusCode::NO_RESPONDERS) {
             return;

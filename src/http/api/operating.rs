@@ -47,17 +47,19 @@ async fn alive(State(api): State<Arc<Api>>) -> Response {
     answer(&api, failed.and_then(|state| obstacle(&state, None)), "ok")
 }
 
-/// `GET /readyz`: readiness for updates, for all clients.
+/// `GET /readyz`: readiness for updates, for all clients. What is not the same at all nodes of a cluster is a warning.
 async fn ready(State(api): State<Arc<Api>>) -> Response {
     let health = api.service.health();
     let used = DiskUse { table_bytes: health.row_bytes, log_bytes: health.row_log_bytes };
     let state = if api.is_closed() { StoreState::Closed } else { health.state };
     let of_cluster = || health.member.as_ref().and_then(MemberHealth::obstacle);
-    answer(&api, obstacle(&state, Some(used)).or_else(of_cluster), "ready\n")
+    let warnings = health.member.iter().flat_map(|member| &member.differences);
+    let text = warnings.fold("ready\n".to_owned(), |text, warning| format!("{text}warning: {warning}\n"));
+    answer(&api, obstacle(&state, Some(used)).or_else(of_cluster), text)
 }
 
 /// Returns 200 with `text`, or 503 with the `obstacle`.
-fn answer(api: &Api, obstacle: Option<String>, text: &'static str) -> Response {
+fn answer(api: &Api, obstacle: Option<String>, text: impl IntoResponse) -> Response {
     match obstacle {
         None => ([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], text).into_response(),
         Some(obstacle) => {

@@ -121,7 +121,8 @@ pub(in crate::http) async fn end(
 pub(in crate::http) async fn get(State(api): State<Arc<Api>>, caller: Caller) -> Response {
     let (method, roles) = caller.auth_context(&api);
     let method = Method::NAMED.into_iter().find(|(_, named)| *named == method).map_or("", |(name, _)| name);
-    no_store(wire::session(caller.principal().name(), method, roles.iter().map(|role| &**role)))
+    let sees_cluster = caller.has_all_rights() && api.service.is_in_cluster();
+    no_store(wire::session(caller.principal().name(), method, roles.iter().map(|role| &**role), sees_cluster))
 }
 
 /// Returns a response that sets the cookie to `id` for `seconds`.

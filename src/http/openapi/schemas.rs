@@ -256,7 +256,8 @@ fn sessions(schemas: &mut Map<String, Value>) {
     put(schemas, "SignInByToken", closed([("token", text.clone())], &["token"]));
     put(schemas, "SignIn", json!({ "anyOf": [reference("SignInByPassword"), reference("SignInByToken")] }));
     let roles = json!({ "type": "array", "items": text });
-    let session = [("principal", text.clone()), ("method", text), ("roles", roles)];
+    let cluster = json!({ "type": "boolean", "description": "True if there is a cluster that the principal may see, else absent" });
+    let session = [("principal", text.clone()), ("method", text), ("roles", roles), ("cluster", cluster)];
     put(schemas, "Session", closed(session, &["principal", "method", "roles"]));
     let names = ["connections", "sessions", "streams", "signIns"];
     let count = json!({ "type": "integer", "minimum": 0 });
@@ -298,14 +299,37 @@ fn roles(schemas: &mut Map<String, Value>) {
     put(schemas, "Roles", closed([("roles", list("Role"))], &["roles"]));
 }
 
-/// Adds the schema of the cluster.
+/// Adds the schemas of the cluster.
 fn cluster(schemas: &mut Map<String, Value>) {
+    let (text, flag) = (json!({ "type": "string" }), json!({ "type": "boolean" }));
     let count = json!({ "type": "integer", "minimum": 0 });
-    let node = [("node", count.clone()), ("applied", count.clone()), ("alive", json!({ "type": "boolean" }))];
-    put(schemas, "ClusterNode", closed(node, &["node", "applied", "alive"]));
-    let needs = ["node", "epoch", "applied", "waiting", "silentMs", "nodes"];
+    let node = ["node", "applied", "lag"].map(|name| (name, count.clone())).into_iter();
+    let node = node.chain([("alive", flag.clone()), ("left", flag.clone()), ("version", text.clone())]);
+    put(schemas, "ClusterNode", closed(node, &["node", "alive", "left", "applied", "lag", "version"]));
+    let groups = json!({ "type": "array", "items": { "type": "array", "items": count } });
+    let difference = [("name", text.clone()), ("nodes", groups)];
+    put(schemas, "ClusterDifference", closed(difference, &["name", "nodes"]));
+    let server = ["name", "version", "syncInterval"].map(|name| (name, text.clone())).into_iter();
+    let server = server.chain(["leader", "current"].map(|name| (name, flag.clone())));
+    let server = server.chain([("maxPayload", count.clone())]);
+    put(schemas, "ClusterLogServer", closed(server, &["name", "leader", "current"]));
+    let log = ["first", "last", "records", "bytes", "maxPayloadMin"];
+    let needs = [&log[..], &["servers", "allowUnsafeSync"]].concat();
+    let log = log.map(|name| (name, count.clone())).into_iter();
+    let log = log.chain([("servers", list("ClusterLogServer")), ("allowUnsafeSync", flag)]);
+    put(schemas, "ClusterLog", closed(log, &needs));
     let numbers = ["node", "decider", "epoch", "applied", "waiting", "silentMs"].map(|name| (name, count.clone()));
-    let others = [("left", json!({ "type": "string" })), ("nodes", list("ClusterNode"))];
+    let others = [
+        ("deciderSince", time()),
+        ("left", text.clone()),
+        ("nodes", list("ClusterNode")),
+        ("differences", list("ClusterDifference")),
+        ("log", reference("ClusterLog")),
+        ("problems", list("ClusterProblem")),
+    ];
+    let severity = json!({ "enum": ["error", "warning"] });
+    put(schemas, "ClusterProblem", closed([("severity", severity), ("message", text)], &["severity", "message"]));
+    let needs = ["node", "epoch", "applied", "waiting", "silentMs", "nodes", "differences", "problems"];
     put(schemas, "Cluster", closed(numbers.into_iter().chain(others), &needs));
 }
 

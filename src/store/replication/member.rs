@@ -16,16 +16,17 @@ mod answers;
 mod applying;
 mod deciding;
 mod health;
+mod neighbours;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-pub use self::health::{MemberHealth, OtherNode};
-use self::{answers::Answered, deciding::claim_after, health::HeardOf};
+pub use self::health::{Difference, MemberHealth, OtherNode};
+use self::{answers::Answered, deciding::claim_after, neighbours::Neighbours};
 use crate::{
-    shadow::Rejection,
+    shadow::{Rejection, Timestamp},
     store::{
         batch::{Envelope, Outcome, QueuedCommand},
         changes::Changes,
@@ -39,6 +40,7 @@ use crate::{
             requests::{
                 BusMessage, OwnBroadcast, OwnRequest, OwnRequests, ReceivedRequests, RequestNumber, RequestToDecide,
             },
+            status::NodeProfile,
         },
         rows::{edit::RowEdit, sent::OnDurable},
     },
@@ -117,6 +119,8 @@ pub enum LogEvent {
     },
     /// A message of another node, with memory of its receiver.
     Received(Bytes, Option<OwnedSemaphorePermit>),
+    /// The version and the files of this node, at its start and when they were read again.
+    Profile(NodeProfile),
     /// The time, from an arbitrary start.
     Tick(Duration),
 }
@@ -165,19 +169,34 @@ pub(in crate::store) struct Member<C> {
     held: Answered<C>,
     /// The record, and the number of its requests, up to which outcomes were made.
     answered: (u64, usize),
-    /// Set after a failed commit: records are to be read again.
-    is_behind: bool,
+    /// Set after a failed commit, to the last record that had been applied before: the others are to be read again.
+    behind_at: Option<u64>,
     now: Duration,
     last_record: Duration,
     last_append: Duration,
     last_comparison: Duration,
     claim_after: Duration,
     is_turn_of_own: bool,
-    others: BTreeMap<NodeId, HeardOf>,
-    last_status: Duration,
     last_unreadable: Option<Duration>,
+    /// The date of this start.
+    started: Timestamp,
+    profile: Arc<NodeProfile>,
+    neighbours: Neighbours,
+    /// True if another process has the number of this node.
+    is_namesake: bool,
+    decider_since: DeciderSince,
     closing: Option<Duration>,
     latched: Option<String>,
+}
+
+/// The date of the newest claim. Claims have none, so it is that of the first batch after it.
+#[derive(Clone, Copy)]
+enum DeciderSince {
+    /// The claim was made before this start.
+    Unknown,
+    /// The next batch has it.
+    Next,
+    Known(Timestamp),
 }
 
 struct ReceivedRecord {
@@ -195,8 +214,12 @@ struct DecidedBatch {
 }
 
 impl<C> Member<C> {
-    /// Returns the member that has applied the log up to `position`.
-    pub(in crate::store) fn new(options: MemberOptions, position: Option<&AppliedPosition>) -> Self {
+    /// Returns the member that has applied the log up to `position`, at the date `started`.
+    pub(in crate::store) fn new(
+        options: MemberOptions,
+        position: Option<&AppliedPosition>,
+        started: Timestamp,
+    ) -> Self {
         let MemberOptions { node, incarnation, record_bytes_max, row_of, opens, mut link } = options;
         let origin = Claim { node, incarnation };
         let chain = position.map(|position| position.chain).unwrap_or_default();
@@ -217,16 +240,19 @@ impl<C> Member<C> {
             decided: None,
             held: Answered::default(),
             answered: (0, 0),
-            is_behind: false,
+            behind_at: None,
             now: Duration::ZERO,
             last_record: Duration::ZERO,
             last_append: Duration::ZERO,
             last_comparison: Duration::ZERO,
             claim_after: claim_after(origin, 0),
             is_turn_of_own: false,
-            others: BTreeMap::new(),
-            last_status: Duration::ZERO,
             last_unreadable: None,
+            started,
+            profile: Arc::default(),
+            neighbours: Neighbours::default(),
+            is_namesake: false,
+            decider_since: DeciderSince::Unknown,
             closing: None,
             latched: None,
         }
@@ -256,15 +282,27 @@ impl<C> Member<C> {
             node: self.origin.node.0,
             decider: (chain.epoch.0 > 0).then_some(chain.claim.node.0),
             is_deciding: self.is_deciding(),
+            decider_since: match self.decider_since {
+                DeciderSince::Known(date) => Some(date),
+                DeciderSince::Unknown | DeciderSince::Next => None,
+            },
             epoch: chain.epoch.0,
-            applied: chain.position.number - self.records.len() as u64,
+            applied: self.applied(),
+            lag: self.neighbours.own_lag(self.now),
             waiting_requests: self.own.len(),
             silence: self.silence(),
             longest_wait: self.longest_wait(),
             short_log: self.replica.short(),
             latched: self.latched.clone(),
-            others: self.others.iter().map(|(node, other)| other.health(*node, self.now)).collect(),
+            profile: Arc::clone(&self.profile),
+            others: self.neighbours.others(self.applied(), self.now),
+            differences: self.neighbours.differences(self.now),
         }
+    }
+
+    /// Returns the number of the last record that is applied.
+    fn applied(&self) -> u64 {
+        self.behind_at.unwrap_or_else(|| self.replica.chain().position.number - self.records.len() as u64)
     }
 
     fn silence(&self) -> Duration {
@@ -317,10 +355,10 @@ impl<C> Member<C> {
         self.openings.has_left(&client, self.now).then(superseded)
     }
 
-    /// Notes that the file was opened again, which may lack records that were applied: they are to be read again. A batch that was
+    /// Notes that the file was opened again, which has the log up to `applied` and may lack records after it: they are to be read again. A batch that was
     /// decided after them is applied by its record, if the log has that.
-    pub(in crate::store) fn reopened(&mut self) {
-        self.is_behind = true;
+    pub(in crate::store) fn reopened(&mut self, applied: u64) {
+        self.behind_at = Some(applied);
         self.decided = None;
     }
 
@@ -350,6 +388,10 @@ impl<C> Member<C> {
                 return self.latch(reason);
             }
             (LogEvent::Received(message, _permit), _) => return self.take_message(&message),
+            (LogEvent::Profile(profile), _) => {
+                self.profile = Arc::new(profile);
+                return;
+            }
             (LogEvent::Tick(now), _) => {
                 self.now = now;
                 return;
@@ -382,8 +424,12 @@ impl<C> Member<C> {
             } else if self.decided.take().is_some() {
                 self.restart_requests();
             }
-            if matches!(read, ReadRecord::Claim(_)) {
-                self.follow_claim(&chain);
+            match &read {
+                ReadRecord::Claim(_) => self.follow_claim(&chain),
+                ReadRecord::Batch(batch) if matches!(self.decider_since, DeciderSince::Next) => {
+                    self.decider_since = DeciderSince::Known(batch.now.date);
+                }
+                ReadRecord::Batch(_) | ReadRecord::NodeGone(_) | ReadRecord::Void => {}
             }
             let bytes = self.replica.kept().record(chain.position.number).map_or(0, Bytes::len);
             self.records.push(ReceivedRecord { chain, read, bytes, permit });
@@ -399,6 +445,7 @@ impl<C> Member<C> {
     fn follow_claim(&mut self, chain: &Chain) {
         let (epoch, node) = (chain.epoch.0, chain.claim.node.0);
         tracing::info!(epoch, node, is_this = chain.claim == self.origin, "a node of the cluster decides from here on");
+        self.decider_since = DeciderSince::Next;
         self.claim_after = claim_after(self.origin, epoch);
         self.own.restart(self.now);
         self.received.clear();
@@ -417,18 +464,8 @@ impl<C> Member<C> {
                     self.claim_after = Duration::ZERO;
                 }
             }
-            Ok(BusMessage::Status(origin, _)) if origin.node == self.origin.node => {
-                if origin != self.origin {
-                    let node = origin.node.0;
-                    tracing::error!(
-                        node,
-                        "another process has the number of this node: give each its own (cluster.node)"
-                    );
-                }
-            }
-            Ok(BusMessage::Status(origin, applied)) => {
-                self.others.insert(origin.node, HeardOf { applied, at: self.now });
-            }
+            Ok(BusMessage::Status(status)) => self.hear(status),
+            Ok(BusMessage::NumberTaken(start)) => self.leave_number(start),
             Err(error) => self.report_unreadable(&error),
         }
     }
@@ -446,14 +483,6 @@ impl<C> Member<C> {
         self.held.broadcasts.clear();
         self.held.outcomes.retain(|outcome| outcome.context.is_some());
         self.held.outcomes.iter_mut().for_each(|outcome| outcome.result = Err(Rejection::OutcomeUnknown));
-    }
-
-    fn send_status(&mut self) {
-        if self.now.saturating_sub(self.last_status) >= STATUS_EVERY {
-            self.last_status = self.now;
-            let applied = self.replica.chain().position.number - self.records.len() as u64;
-            self.link.send_to_all(BusMessage::Status(self.origin, applied).encode());
-        }
     }
 
     fn latch(&mut self, reason: String) {

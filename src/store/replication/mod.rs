@@ -26,3 +26,4 @@ pub(super) mod record;
 pub(super) mod replay;
 pub(super) mod replica;
 pub(super) mod requests;
+pub(super) mod status;

@@ -25,6 +25,7 @@ use crate::store::{
         command_codec,
         openings::SessionClient,
         record::{Claim, Epoch, NodeId},
+        status::Status,
     },
     rows::sent::OnDurable,
 };
@@ -37,6 +38,7 @@ pub(in crate::store) const BUS_FORMAT: u64 = 1;
 const REQUESTS: u8 = 1;
 const HAND_OVER: u8 = 2;
 const STATUS: u8 = 3;
+const NUMBER_TAKEN: u8 = 4;
 
 const COMMAND: u8 = 1;
 const BROADCAST: u8 = 2;
@@ -74,8 +76,10 @@ pub(in crate::store) enum BusMessage {
     },
     /// The node that decides in this epoch ends.
     HandOver(Epoch),
-    /// The node with this start has applied the log up to this record.
-    Status(Claim, u64),
+    /// The status of a node.
+    Status(Status),
+    /// The node with this start has the number of one that was started before it.
+    NumberTaken(Claim),
 }
 
 /// A request for the node that decides.
@@ -169,11 +173,14 @@ impl BusMessage {
                 out.push(HAND_OVER);
                 put_u64(&mut out, epoch.0);
             }
-            Self::Status(origin, applied) => {
+            Self::Status(status) => {
                 out.push(STATUS);
-                for number in [origin.node.0, origin.incarnation, *applied] {
-                    put_u64(&mut out, number);
-                }
+                status.put(&mut out);
+            }
+            Self::NumberTaken(start) => {
+                out.push(NUMBER_TAKEN);
+                put_u64(&mut out, start.node.0);
+                put_u64(&mut out, start.incarnation);
             }
         }
         frame::finish(&mut out, BUS, &[]);
@@ -202,10 +209,9 @@ impl BusMessage {
                     .collect::<Result<_, _>>()?,
             },
             HAND_OVER => Self::HandOver(Epoch(payload.u64()?)),
-            STATUS => {
-                let origin = Claim { node: NodeId(payload.u64()?), incarnation: payload.u64()? };
-                Self::Status(origin, payload.u64()?)
-            }
+            // A later version may send more.
+            STATUS => return Status::decode(&mut payload).map(Self::Status),
+            NUMBER_TAKEN => Self::NumberTaken(Claim { node: NodeId(payload.u64()?), incarnation: payload.u64()? }),
             _ => return Err(DecodeError::Invalid("the kind of a message")),
         };
         payload.finish()?;

@@ -176,11 +176,14 @@ fn write_shadow(out: &mut Vec<u8>, entry: &ShadowEntry) {
 
 /// Renders the caller: principal, authentication method and roles.
 #[must_use]
-pub fn session<'a>(principal: &str, method: &str, roles: impl Iterator<Item = &'a str>) -> Bytes {
+pub fn session<'a>(principal: &str, method: &str, roles: impl Iterator<Item = &'a str>, sees_cluster: bool) -> Bytes {
     message(|envelope| {
         envelope.text("principal", principal);
         envelope.text("method", method);
         envelope.array("roles", roles, canonical::write_string);
+        if sees_cluster {
+            envelope.member("cluster", &true);
+        }
     })
 }
 

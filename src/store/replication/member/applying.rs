@@ -35,7 +35,7 @@ impl<C> Writer<C> {
                 let is_copy = position.as_ref().is_some_and(|position| position.node != options.node);
                 self.shared.has_foreign_rows.store(is_copy, Ordering::Relaxed);
                 let node = options.node;
-                self.member = Some(Member::new(options, position.as_ref()));
+                self.member = Some(Member::new(options, position.as_ref(), self.clock.now().date));
                 self.node = Some(node);
                 self.set_applied_position(self.applied_position.clone());
                 self.report();
@@ -82,7 +82,7 @@ impl<C> Writer<C> {
 
     /// Applies the records that were read, and answers the requests that they decide.
     pub(super) fn apply_records(&mut self, member: &mut Member<C>) {
-        if member.is_behind && !self.read_again(member) {
+        if member.behind_at.is_some() && !self.read_again(member) {
             return;
         }
         if member.records.is_empty() || self.must_verify_first(&member.records) {
@@ -183,7 +183,7 @@ impl<C> Writer<C> {
             records.push(ReceivedRecord { chain, read, bytes, permit: None });
         }
         member.records = records;
-        member.is_behind = false;
+        member.behind_at = None;
         if member.records.is_empty() {
             self.deliver_held(member);
         }

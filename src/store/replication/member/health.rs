@@ -1,10 +1,10 @@
 //! The part of a node in its cluster, for readiness, metrics and operators.
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
-use crate::store::replication::{
-    member::{GONE_AFTER, SILENCE_MAX},
-    record::NodeId,
+use crate::{
+    shadow::Timestamp,
+    store::replication::{member::SILENCE_MAX, status::NodeProfile},
 };
 
 /// The part of a node in its cluster.
@@ -14,12 +14,16 @@ pub struct MemberHealth {
     pub node: u64,
     /// The node that decides; `None` before the first claim.
     pub decider: Option<u64>,
+    /// The date since which it decides; `None` if that was before this node's start.
+    pub decider_since: Option<Timestamp>,
     /// True if this node decides.
     pub is_deciding: bool,
     /// The number of claims so far.
     pub epoch: u64,
     /// The last record that this node has applied.
     pub applied: u64,
+    /// The records by which this node is behind the most advanced one.
+    pub lag: u64,
     /// Requests of this node's clients that wait for the log.
     pub waiting_requests: usize,
     /// The time since the last record.
@@ -30,19 +34,50 @@ pub struct MemberHealth {
     pub short_log: Option<u64>,
     /// The reason why this node takes no part any more.
     pub latched: Option<String>,
+    /// The version and the files of this node.
+    pub profile: Arc<NodeProfile>,
     /// The other nodes that this one has heard of since its start, by their numbers.
     pub others: Vec<OtherNode>,
+    /// The files, settings and versions that are not the same at all nodes, for more than some seconds.
+    pub differences: Vec<Difference>,
 }
 
 /// Another node of the cluster, as this one knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherNode {
     /// Its number.
     pub node: u64,
     /// The last record that it has applied.
     pub applied: u64,
+    /// The records by which it is behind the most advanced one.
+    pub lag: u64,
     /// True if it was heard of in the last seconds.
     pub is_alive: bool,
+    /// True if it has left the cluster because of an error.
+    pub has_left: bool,
+    /// Its version and files.
+    pub profile: Arc<NodeProfile>,
+}
+
+/// A file, a section of the configuration or the version of the program that is not the same at all nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The key that names the file, the section in brackets, or `version`.
+    pub name: String,
+    /// The nodes that have the same, together.
+    pub nodes: Vec<Vec<u64>>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is not the same", self.name)?;
+        for (index, nodes) in self.nodes.iter().enumerate() {
+            let (and, plural) = (if index == 0 { "" } else { " and" }, if nodes.len() == 1 { "" } else { "s" });
+            let nodes = nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+            write!(f, "{and} at node{plural} {nodes}")?;
+        }
+        Ok(())
+    }
 }
 
 impl MemberHealth {
@@ -68,17 +103,5 @@ impl MemberHealth {
         let seconds = self.longest_wait.as_secs();
         (self.longest_wait > SILENCE_MAX)
             .then(|| format!("The node that decides has not answered for {seconds} seconds"))
-    }
-}
-
-/// The last status of another node.
-pub(super) struct HeardOf {
-    pub(super) applied: u64,
-    pub(super) at: Duration,
-}
-
-impl HeardOf {
-    pub(super) fn health(&self, NodeId(node): NodeId, now: Duration) -> OtherNode {
-        OtherNode { node, applied: self.applied, is_alive: now.saturating_sub(self.at) <= GONE_AFTER }
     }
 }

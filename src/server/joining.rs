@@ -1,0 +1,46 @@
+//! The start of a node of a cluster: it joins, reports its profile, and serves nobody before it has applied the log.
+
+use std::time::Duration;
+
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::{
+    cluster::membership::Membership,
+    config::Written,
+    server::{ServerParts, profile::ProfileReporter},
+};
+
+/// The interval at which a node that starts looks how far it is in the log.
+const CATCH_UP_CHECK: Duration = Duration::from_millis(20);
+
+impl ServerParts {
+    /// Starts the tasks of the cluster, and waits until this node has applied what the log has now, so that no client reads
+    /// what was before; not longer than until `shutdown` resolves. Returns the tasks, and the reporter of reloads.
+    pub(super) async fn join(
+        &self,
+        membership: Membership,
+        config: &Written,
+        shutdown: &mut (impl Future<Output = ()> + Unpin),
+    ) -> (JoinSet<()>, ProfileReporter) {
+        let applied = || self.service.health().member.unwrap_or_default().applied;
+        let tail = membership.tail();
+        let broker = self.broker.clone();
+        let on_message = move |message| broker.receive_from_peer(message);
+        let service = self.service.clone();
+        let health = move || service.health().member.unwrap_or_default();
+        self.service.set_log(membership.inquiry());
+        let profile = ProfileReporter::new(config, self.authority.clone(), self.service.log_events());
+        let tasks = membership.start(applied(), self.service.log_events(), on_message, health);
+        let has_caught_up = async {
+            let tail = tail.await;
+            while applied() < tail && self.service.health().member.is_some_and(|member| member.latched.is_none()) {
+                sleep(CATCH_UP_CHECK).await;
+            }
+        };
+        tokio::select! {
+            () = has_caught_up => {}
+            () = shutdown => {}
+        }
+        (tasks, profile)
+    }
+}

@@ -1,0 +1,137 @@
+//! What operators see of several nodes: `GET /v1/cluster`, `/readyz`, and the commands.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    cluster::{Cluster, NODES},
+    eventually,
+    http::{Http, Reply},
+    server::UNLIMITED,
+};
+
+const LAMP: &str = "/v1/devices/lamp/shadow";
+
+fn state(cluster: &Cluster, node: usize) -> Value {
+    let reply = cluster.get(node, "/v1/cluster");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply.json()
+}
+
+fn put(cluster: &Cluster, node: usize, number: usize) -> Reply {
+    let body = json!({ "desired": { "n": number } }).to_string();
+    let head = format!("PUT {LAMP}?upsert=true HTTP/1.1\nContent-Type: application/json");
+    Http::connect(cluster.nodes[node].address_of("web")).send(&head, body.as_bytes())
+}
+
+#[test]
+fn every_node_shows_all_nodes_and_the_log() {
+    let mut cluster = Cluster::start(UNLIMITED.limits);
+    for node in 0..NODES {
+        let found = eventually("all nodes to know of each other", || {
+            let found = state(&cluster, node);
+            let nodes = found["nodes"].as_array()?;
+            let is_known = nodes.len() == NODES && nodes.iter().all(|node| node["alive"] == true);
+            // The date of the claim is that of the first record after it.
+            (is_known && found["deciderSince"].is_u64()).then_some(found)
+        });
+        assert_eq!((&found["problems"], &found["differences"]), (&json!([]), &json!([])), "{found}");
+        let versions: Vec<_> = found["nodes"].as_array().unwrap().iter().map(|node| node["version"].clone()).collect();
+        assert_eq!(versions, [env!("CARGO_PKG_VERSION"); NODES], "{found}");
+        assert!(found["deciderSince"].as_u64() > Some(1_700_000_000), "{found}");
+        let log = &found["log"];
+        assert!(log["bytes"].as_u64() > Some(0) && log["last"].as_u64() > Some(0), "{found}");
+        let servers = log["servers"].as_array().unwrap();
+        assert_eq!(servers.len(), 3, "{found}");
+        assert!(
+            servers.iter().all(|server| server["syncInterval"] == "always" && server["current"] == true),
+            "{found}"
+        );
+        assert!(servers.iter().all(|server| server["maxPayload"] == 8 << 20), "{found}");
+        assert_eq!(servers.iter().filter(|server| server["leader"] == true).count(), 1, "{found}");
+    }
+    // Browsers see that there is a page for it.
+    assert_eq!(cluster.get(0, "/session").json()["cluster"], true);
+    cluster.nodes[2].kill();
+    let found = eventually("a node to be missed", || {
+        let found = state(&cluster, 0);
+        let problem = found["problems"].as_array()?.first()?["message"].as_str()?.starts_with("Node 3 is not heard of");
+        problem.then_some(found)
+    });
+    assert_eq!(found["nodes"][2]["alive"], false, "{found}");
+    // A NATS server that is away is named; the others have a majority.
+    let follower = (0..3).find(|server| *server != cluster.leader()).unwrap();
+    cluster.nats.kill(follower);
+    eventually("a NATS server to be missed", || {
+        let problems = state(&cluster, 0)["problems"].to_string();
+        problems.contains(&format!("NATS server n{follower} is away")).then_some(())
+    });
+}
+
+fn write_bans(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+}
+
+#[test]
+fn files_that_are_not_the_same_are_named_and_logged_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let bans = |node: usize| folder.path().join(format!("banned-{node}"));
+    (0..NODES).for_each(|node| write_bans(&bans(node), "stolen-1\n"));
+    let limits = |node: usize| format!("{}\n[auth]\nbanned = {:?}\n", UNLIMITED.limits, bans(node));
+    let cluster = Cluster::with(|node| limits(node).leak());
+    let ready = |node: usize| {
+        let reply = cluster.get(node, "/readyz");
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.text()
+    };
+    assert_eq!(ready(0), "ready\n");
+    write_bans(&bans(1), "stolen-1\nstolen-2\n");
+    cluster.nodes[1].hangup(1, "sessions reviewed");
+    let difference = "auth.banned is not the same at nodes 1, 3 and at node 2";
+    for node in 0..NODES {
+        let warning = format!("ready\nwarning: {difference}\n");
+        eventually(&format!("node {node} to warn"), || (ready(node) == warning).then_some(()));
+        let found = state(&cluster, node);
+        assert_eq!(found["differences"], json!([{ "name": "auth.banned", "nodes": [[1, 3], [2]] }]), "{found}");
+    }
+    // It is logged once, however many statuses have come since.
+    let applied = state(&cluster, 0)["applied"].as_u64().unwrap();
+    eventually("some more seconds", || (state(&cluster, 0)["applied"].as_u64()? > applied + 8).then_some(()));
+    for node in &cluster.nodes {
+        assert_eq!(node.log().matches(difference).count(), 1, "{}", node.log());
+    }
+    write_bans(&bans(1), "stolen-1\n");
+    cluster.nodes[1].hangup(2, "sessions reviewed");
+    for node in 0..NODES {
+        eventually(&format!("node {node} to be content"), || (ready(node) == "ready\n").then_some(()));
+    }
+}
+
+#[test]
+fn a_second_process_with_the_number_of_a_node_leaves() {
+    let mut cluster = Cluster::start(UNLIMITED.limits);
+    assert_eq!(put(&cluster, 0, 1).status, 201);
+    let mut later = cluster.namesake(0);
+    let web = later.address_of("web");
+    let problem = eventually("the later process to leave", || {
+        let reply = Http::connect(web).send("GET /readyz HTTP/1.1", b"");
+        (reply.status == 503).then(|| reply.text())
+    });
+    let reason =
+        "another process that was started earlier is node 1 of this cluster: give each its own number (cluster.node)";
+    eventually("the reason", || {
+        let reply = Http::connect(web).send("GET /readyz HTTP/1.1", b"");
+        reply.text().contains(reason).then_some(())
+    });
+    later.assert_alive();
+    assert!(later.log().contains(reason), "{problem} {}", later.log());
+    // The cluster goes on with the first.
+    for (node, number) in (0..NODES).zip(2..) {
+        assert_eq!(put(&cluster, node, number).status, 200, "node {node}");
+        cluster.nodes[node].assert_alive();
+        assert_eq!(cluster.get(node, "/readyz").status, 200, "node {node}");
+    }
+    let log = cluster.nodes[0].log();
+    assert_eq!(log.matches("another process was started with the number of this node").count(), 1, "{log}");
+}

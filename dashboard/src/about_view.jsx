@@ -3,7 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { webSocketUrl } from "./command.jsx";
-import { ago, count } from "./format.js";
+import { ago, bytes, count } from "./format.js";
 import { ask } from "./http.js";
 import { samples } from "./metrics.js";
 
@@ -56,8 +56,6 @@ const KEYS = [
   ["Ctrl + Enter", "saves an edit, or publishes a message"],
   ["Escape", "closes a dialog or a menu"],
 ];
-
-const bytes = (number) => (number >= 2 ** 30 ? `${(number / 2 ** 30).toFixed(1)} GiB` : `${(number / 2 ** 20).toFixed(1)} MiB`);
 
 async function read() {
   const [{ info }, ready, { listeners }, found] = await Promise.all([

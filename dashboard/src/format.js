@@ -37,6 +37,14 @@ export function field(pointer) {
   return pointer.split("/").slice(1).map((key) => key.replaceAll("~1", "/").replaceAll("~0", "~")).join(".");
 }
 
+/** A size with one digit after the point, in the largest unit that it fills. */
+export function bytes(number) {
+  for (const [unit, length] of [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]]) {
+    if (number >= length) return `${(number / length).toFixed(1)} ${unit}`;
+  }
+  return `${number} B`;
+}
+
 export const count = (number) => number.toLocaleString("en");
 
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;

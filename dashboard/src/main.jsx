@@ -7,6 +7,7 @@ import { AboutView } from "./about_view.jsx";
 import { AccessView } from "./access_view.jsx";
 import { readAddress } from "./address.js";
 import { ClientsView } from "./clients_view.jsx";
+import { ClusterView } from "./cluster_view.jsx";
 import { DeviceView } from "./device.jsx";
 import { FeedView } from "./feed.jsx";
 import { Fleet } from "./fleet.js";
@@ -25,8 +26,8 @@ import { SignIn } from "./sign_in.jsx";
 const STAY_MS = 10 * 60 * 1000;
 
 const THEMES = { auto: "light", light: "dark", dark: "auto" };
-/** The views of the navigation. */
-const TITLES = { fleet: "Fleet", feed: "Activity", rollouts: "Rollouts", clients: "Clients", retained: "Retained", mqtt: "MQTT", access: "Access", about: "About" };
+/** The views of the navigation; that of the cluster only where there is one. */
+const TITLES = { fleet: "Fleet", feed: "Activity", rollouts: "Rollouts", clients: "Clients", retained: "Retained", mqtt: "MQTT", access: "Access", cluster: "Cluster", about: "About" };
 const STATUS = { live: "Live", connecting: "Connecting…", refused: "Not allowed" };
 
 function App() {
@@ -135,7 +136,7 @@ function Signed({ session, drafts, look, onOut }) {
         <a class="brand" href={fleetLink}><img src="/assets/icon.svg" alt="" width="22" height="22" /><span>Umbra</span></a>
         <button class="quiet to-views" aria-expanded={menu} aria-controls="views" onClick={() => setMenu(!menu)}>{TITLES[route.view] ?? "Device"} <span aria-hidden="true">▾</span></button>
         <nav id="views" class={menu ? "open" : ""} aria-label="Views">
-          {Object.entries(TITLES).map(([view, title]) => (
+          {Object.entries(TITLES).filter(([view]) => view !== "cluster" || session.cluster).map(([view, title]) => (
             <a key={view} href={view === "fleet" ? fleetLink : `#/${view}`} aria-current={route.view === view ? "page" : undefined}>{title}</a>
           ))}
         </nav>
@@ -153,6 +154,7 @@ function Signed({ session, drafts, look, onOut }) {
         {route.view === "retained" && <RetainedView params={route.params} live={live} />}
         {route.view === "mqtt" && <MqttView client={tester} session={session} />}
         {route.view === "access" && <AccessView params={route.params} session={session} />}
+        {route.view === "cluster" && <ClusterView />}
         {route.view === "about" && <AboutView />}
         {route.view === "device" && <DeviceView key={`${device}~${name}`} device={device} name={name} params={route.params} session={session} live={live} drafts={drafts} />}
       </main>

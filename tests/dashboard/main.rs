@@ -16,7 +16,10 @@ use std::{
 };
 
 use crate::{
-    harness::server::{Server, Setup, UNLIMITED},
+    harness::{
+        cluster::Cluster,
+        server::{Server, Setup, UNLIMITED},
+    },
     session::Site,
 };
 
@@ -30,12 +33,18 @@ bind = "127.0.0.1:0"
 
 /// Has the browser go through `scenario` at `server`.
 fn drive(scenario: &str, server: &mut Server) {
+    drive_with(scenario, server, &[]);
+}
+
+/// Has the browser go through `scenario` at `server`, with more `arguments`.
+fn drive_with(scenario: &str, server: &mut Server, arguments: &[String]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let ran = Command::new("node")
         .arg(root.join("tests/dashboard/run.mjs"))
         .arg(scenario)
         .arg(format!("http://{}", server.address_of("web")))
         .arg(format!("mqtt://{}", server.address))
+        .args(arguments)
         .current_dir(root)
         .stdin(Stdio::null())
         .output()
@@ -80,6 +89,14 @@ fn an_empty_fleet_shows_how_to_connect_a_device() {
 #[test]
 fn an_operator_looks_after_sessions_and_topics() {
     drive("operate", &mut Server::with(Setup { listener: WEB, ..UNLIMITED }));
+}
+
+#[test]
+fn an_operator_sees_the_nodes_of_a_cluster() {
+    // One has other limits than the others.
+    let mut cluster = Cluster::with(|node| if node == 1 { "depth_max = 7" } else { "" });
+    let last = cluster.nodes[2].pid().as_raw_nonzero().to_string();
+    drive_with("cluster", &mut cluster.nodes[0], &[last]);
 }
 
 #[test]

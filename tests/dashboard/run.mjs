@@ -2,6 +2,7 @@
 
 import { Browser } from "./browser.mjs";
 import { charts } from "./charts.mjs";
+import { cluster } from "./cluster.mjs";
 import { device } from "./device.mjs";
 import { first } from "./first.mjs";
 import { fleet } from "./fleet.mjs";
@@ -14,10 +15,10 @@ import { rights } from "./rights.mjs";
 import { rollout } from "./rollout.mjs";
 import { signIn } from "./sign_in.mjs";
 
-const [scenario, origin, broker] = process.argv.slice(2);
+const [scenario, origin, broker, ...rest] = process.argv.slice(2);
 const browser = await Browser.start(origin);
 try {
-  await { charts, device, first, fleet, large, merge, operate, outage, picture, rights, rollout, "sign-in": signIn }[scenario](browser, { origin, broker });
+  await { charts, cluster, device, first, fleet, large, merge, operate, outage, picture, rights, rollout, "sign-in": signIn }[scenario](browser, { origin, broker, rest });
 } catch (error) {
   for (const page of browser.context.pages()) {
     await browser.shoot(page, `failed-${scenario}`).catch(() => {});

@@ -188,7 +188,8 @@ impl Server {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the server is running").count()
     }
 
-    fn pid(&self) -> Pid {
+    /// The process.
+    pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 }

@@ -332,9 +332,33 @@ fn cluster(page: &mut MetricsPage, health: &MemberHealth, dropped: u64) {
     page.gauge("umbra_cluster_epoch", "Number of times that a node of the cluster began to decide.", health.epoch);
     page.gauge("umbra_cluster_applied_record", "Last record of the log that this node has applied.", health.applied);
     page.gauge(
+        "umbra_cluster_lag_records",
+        "Records of the log by which this node is behind the most advanced one.",
+        health.lag,
+    );
+    let mut alive = page.gauges(
+        "umbra_cluster_node_alive",
+        "1 for a node that this one hears of and that takes part, else 0; absent for one that it never heard of.",
+    );
+    let own = (health.node, health.latched.is_none());
+    let others = health.others.iter().map(|other| (other.node, other.is_alive && !other.has_left));
+    for (node, is_alive) in others.chain([own]) {
+        alive.sample(&[("node", node.to_string().as_str())], u8::from(is_alive));
+    }
+    page.gauge(
+        "umbra_cluster_differences",
+        "Files, sections of the configuration and versions that are not the same at all nodes; /readyz names them.",
+        health.differences.len(),
+    );
+    page.gauge(
         "umbra_cluster_waiting_requests",
         "Updates of this node's clients that wait for the log.",
         health.waiting_requests,
+    );
+    page.gauge(
+        "umbra_cluster_longest_wait_seconds",
+        "Time for which the oldest of these has waited.",
+        health.longest_wait.as_secs_f64(),
     );
     page.gauge(
         "umbra_cluster_silence_seconds",

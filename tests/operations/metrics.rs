@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::site::{get, start};
 use crate::harness::{
     client::Client,
+    cluster::Cluster,
     eventually,
     shadow::Requester,
     wire::{V4, V5},
@@ -109,18 +110,23 @@ fn metrics_need_the_right_to_read_them() {
     assert_eq!(get(server.address_of("scraped"), "/v1/devices").status, 401);
 }
 
-#[test]
-fn the_grafana_dashboard_uses_existing_metrics() {
+/// The names of the metrics of a single node and of a node of a cluster. Neither has TLS, and their principals use little.
+pub(crate) fn metrics_of_all_kinds() -> BTreeSet<String> {
     let server = start();
     Requester::new(&server, V5, "setter", "shadow/lamp-1").update(json!({"state": {"desired": {"n": 1}}}));
-    let page = get(server.address_of("web"), "/metrics").text();
-    let there: BTreeSet<String> =
-        samples(&page).into_keys().map(|name| name.split('{').next().unwrap().to_owned()).collect();
+    let cluster = Cluster::start("");
+    let pages = [get(server.address_of("web"), "/metrics").text(), cluster.get(0, "/metrics").text()];
+    let names = pages.iter().flat_map(|page| samples(page).into_keys());
+    names.map(|name| name.split('{').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_grafana_dashboard_uses_existing_metrics() {
+    let there = metrics_of_all_kinds();
     let dashboard: Value = serde_json::from_str(include_str!("../../docs/grafana.json")).unwrap();
     let mut drawn = BTreeSet::new();
     names(&dashboard, &mut drawn);
     assert!(drawn.len() > 30, "{drawn:?}");
-    // This server has no TLS, and its principals use little.
     let absent =
         ["umbra_tls_certificate_expiry_seconds", "umbra_principal_memory_bytes", "umbra_principal_throttled_total"];
     for name in &drawn {

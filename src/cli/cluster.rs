@@ -1,5 +1,7 @@
 //! `umbrad cluster`
 
+mod check;
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -11,7 +13,7 @@ use super::{
 };
 use crate::{cluster::nats::NatsLog, config::Arguments, server::store_options, store};
 
-/// Show the nodes of a cluster, or restore its log.
+/// Show or check the nodes of a cluster, or restore its log.
 #[derive(Debug, Args)]
 pub(super) struct Cluster {
     #[command(subcommand)]
@@ -21,6 +23,7 @@ pub(super) struct Cluster {
 #[derive(Debug, Subcommand)]
 enum Command {
     Status(Box<Status>),
+    Check(Box<check::Check>),
     RestoreLog(RestoreLog),
 }
 
@@ -46,6 +49,7 @@ impl Cluster {
                 Ok(body) => print(&body),
                 Err(failure) => complain(&failure, failure.exit),
             },
+            Command::Check(check) => check.run().await.unwrap_or_else(|failure| complain(&failure, failure.exit)),
             Command::RestoreLog(restore) => restore.run().await,
         }
     }

@@ -2,7 +2,7 @@
 //! on its store. Most other commands are clients for people and scripts, built on the library `umbra-client`.
 //!
 //! Results go to standard output, everything else to standard error. Results are JSON, with these exceptions: `auth
-//! explain`, `check-config`, `context list`, `watch`, `trace`, `sub`, `list`, `search`, `aggregate`, `history`, `sessions list`, `queries list`, `rollout list`
+//! explain`, `check-config`, `cluster check`, `context list`, `watch`, `trace`, `sub`, `list`, `search`, `aggregate`, `history`, `sessions list`, `queries list`, `rollout list`
 //! and `rollout devices` without `--json`, `rollout watch` and `bulk` on a terminal, the texts of `manual`, and the `listening` lines of `serve`.
 //! A subcommand returns an [`Exit`] after it has reported any failure.
 //!
@@ -49,7 +49,8 @@ use clap::{Parser, Subcommand};
 
 const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  failed: no connection, no reply in time, a file cannot be used, or the server ended on an error
+  1  failed: no connection, no reply in time, a file cannot be used, or the server ended on an error. cluster check:
+     something is wrong
   2  usage: arguments, configuration, or a file of users, keys or TLS that it names are wrong
   3  the service rejected the request; standard error says why. auth explain: not allowed
   4  the store or backup cannot be used: unknown format, damaged, or in use
@@ -101,7 +102,7 @@ enum Command {
 pub enum Exit {
     /// Success.
     Done = 0,
-    /// A failed connection, a missing reply, an unusable file, or an error of the running server.
+    /// A failed connection, a missing reply, an unusable file, an error of the running server, or a fault of a cluster.
     Failed = 1,
     /// Wrong arguments (clap exits with the same code) or configuration.
     Usage = 2,

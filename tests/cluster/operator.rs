@@ -8,6 +8,7 @@ use crate::harness::{
     cluster::{Cluster, NODES},
     eventually,
     http::{Http, Reply},
+    program::{ended, umbrad},
     server::UNLIMITED,
 };
 
@@ -17,6 +18,17 @@ fn state(cluster: &Cluster, node: usize) -> Value {
     let reply = cluster.get(node, "/v1/cluster");
     assert_eq!(reply.status, 200, "{}", reply.text());
     reply.json()
+}
+
+fn url(cluster: &Cluster, node: usize) -> String {
+    format!("http://{}", cluster.nodes[node].address_of("web"))
+}
+
+/// Runs `umbrad`. Returns its exit code and standard output.
+fn run(arguments: &[&str]) -> (i32, String) {
+    let (code, out, err) = ended(umbrad(arguments).output().unwrap());
+    assert!(err.is_empty() || code != 0, "{arguments:?}: {err}");
+    (code, out + &err)
 }
 
 fn put(cluster: &Cluster, node: usize, number: usize) -> Reply {
@@ -53,6 +65,12 @@ fn every_node_shows_all_nodes_and_the_log() {
     }
     // Browsers see that there is a page for it.
     assert_eq!(cluster.get(0, "/session").json()["cluster"], true);
+    let others = [1, 2].map(|node| url(&cluster, node));
+    let arguments = ["cluster", "check", &others[0], &others[1]];
+    let (code, out) = run(&arguments);
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("\nNothing is wrong.") && out.contains("always") && out.contains("8388608"), "{out}");
+
     cluster.nodes[2].kill();
     let found = eventually("a node to be missed", || {
         let found = state(&cluster, 0);
@@ -60,6 +78,14 @@ fn every_node_shows_all_nodes_and_the_log() {
         problem.then_some(found)
     });
     assert_eq!(found["nodes"][2]["alive"], false, "{found}");
+    let (code, out) = run(&["cluster", "check", "--http-url", &url(&cluster, 0)]);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("\nwarning: Node 3 is not heard of"), "{out}");
+    let (code, out) = run(&["cluster", "check", "--json", &url(&cluster, 0), "http://127.0.0.1:1"]);
+    let problems = serde_json::from_str::<Value>(&out).unwrap()["problems"].to_string();
+    assert_eq!(code, 1, "{out}");
+    assert!(problems.contains("http://127.0.0.1:1 cannot be asked") && problems.contains("Node 3"), "{out}");
+
     // A NATS server that is away is named; the others have a majority.
     let follower = (0..3).find(|server| *server != cluster.leader()).unwrap();
     cluster.nats.kill(follower);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Args;
-use umbra_client::{Client, ConnectOptions, ConnectOptionsError, Error, Message, Messages};
+use umbra_client::{Client, ConnectOptions, ConnectOptionsError, Error, HttpClient, Message, Messages};
 
 use super::{Exit, contexts::Contexts, output::complain};
 use crate::config;
@@ -77,6 +77,11 @@ impl ContextArgs {
 }
 
 impl BrokerArgs {
+    /// Returns a client of the broker's HTTP interface.
+    pub(super) fn http_client(&self) -> Result<HttpClient, CommandFailure> {
+        Ok(self.context.resolve()?.http_client()?.timeout(self.timeout))
+    }
+
     /// Connects, with a clean session.
     pub(super) async fn connect(&self) -> Result<Connection, CommandFailure> {
         let options = self.context.resolve()?;

@@ -1,21 +1,29 @@
 //! Questions about the log of a cluster. Those who ask at the same time share one question, so however many ask, few are under way.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     engine::Service,
+    shadow::Rejection,
     store::{LogInquiry, LogStatus},
 };
+
+/// The longest wait until this node has applied the end of the log.
+const APPLIED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The log of a cluster and the questions about it; of a single node there is none.
 #[derive(Default)]
 pub(super) struct LogQuestions {
     log: OnceLock<Arc<dyn LogInquiry>>,
+    tail: SharedQuestion<Result<u64, String>>,
     status: SharedQuestion<Result<LogStatus, String>>,
 }
 
@@ -65,8 +73,33 @@ impl Service {
 
     /// Returns the state of the cluster's log, or the reason why it is not known; `None` for a single node.
     pub async fn log_status(&self) -> Option<Result<LogStatus, String>> {
-        let LogQuestions { log, status } = &self.questions;
+        let LogQuestions { log, status, .. } = &self.questions;
         Some(status.ask(log.get()?.status()).await)
+    }
+
+    /// Waits until this node has applied what the log of the cluster has now, so that a read sees every update that was answered at
+    /// any node. At a single node it returns at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::Unavailable`]: the log cannot be asked, or this node does not follow it.
+    pub async fn reach_log_end(&self) -> Result<(), Rejection> {
+        let LogQuestions { log, tail, .. } = &self.questions;
+        let Some(log) = log.get() else { return Ok(()) };
+        let unavailable = |reason: String| {
+            Rejection::Unavailable(format!(
+                "a consistent read is not possible: {reason}; without consistent=true the answer is what this node has"
+            ))
+        };
+        if self.health().member.is_some_and(|member| member.latched.is_some()) {
+            return Err(unavailable("this node has left its cluster".to_owned()));
+        }
+        let end = tail.ask(log.tail()).await;
+        let end = end.map_err(|reason| unavailable(format!("the cluster's log cannot be asked ({reason})")))?;
+        let reached = timeout(APPLIED_WITHIN, self.store.reach(end)).await;
+        reached.map_err(|_| {
+            unavailable(format!("this node has not applied record {end} of the log within {APPLIED_WITHIN:?}"))
+        })
     }
 }
 

@@ -165,6 +165,12 @@ pub(super) static VERSION: Parameter = query(
     Kind::Integer { min: 1, max: u64::MAX >> 11 },
     "Return the shadow at this version; 410 if the journal no longer has it",
 );
+pub(super) static CONSISTENT: Parameter = query(
+    "consistent",
+    Kind::Flag,
+    "At a node of a cluster: respond once this node has applied everything that the cluster's log has now; 503 if the log cannot \
+     be asked",
+);
 pub(super) static WAIT: Parameter = query(
     "wait",
     Kind::Text("^(converged|version>(0|[1-9][0-9]{0,14}))$"),
@@ -445,7 +451,7 @@ impl Operation {
     /// Returns the query and header parameters. Any other query parameter is refused.
     pub(super) fn parameters(self) -> &'static [&'static Parameter] {
         match self {
-            Self::GetShadow => const { &[&FIELDS, &VERSION, &WAIT, &TIMEOUT, &IF_MATCH, &IF_NONE_MATCH] },
+            Self::GetShadow => const { &[&FIELDS, &VERSION, &CONSISTENT, &WAIT, &TIMEOUT, &IF_MATCH, &IF_NONE_MATCH] },
             Self::PutShadow | Self::PatchShadow => {
                 const {
                     &[

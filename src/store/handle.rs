@@ -317,6 +317,13 @@ impl<C: Send + 'static> Store<C> {
         move |event| queue.send(Message::Log(Box::new(event))).is_ok()
     }
 
+    /// Waits until this node of a cluster has applied the log up to `record`, so that reads from then on see it.
+    pub async fn reach(&self, record: u64) {
+        let mut applied = self.inner.shared.applied.subscribe();
+        // The sender is in the state that this handle shares.
+        let _ = applied.wait_for(|applied| *applied >= record).await;
+    }
+
     /// Returns the metrics of the commits.
     #[must_use]
     pub fn commits(&self) -> &CommitMetrics {

@@ -8,10 +8,11 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{
     Semaphore,
     mpsc::{self},
+    watch,
 };
 
 use crate::{
@@ -127,7 +128,7 @@ pub(super) fn assemble<C: Send + 'static>(
         database: Arc::new(DatabaseSlot::new(database, options.path.clone())),
         cache,
         dictionaries,
-        fresh: recovered.fresh.into(),
+        fresh: RwLock::new(recovered.fresh),
         unflushed: Arc::default(),
         index: index_status,
         head: AtomicU64::new(progress.head.seq.0),
@@ -137,6 +138,7 @@ pub(super) fn assemble<C: Send + 'static>(
         health: Default::default(),
         commits: CommitMetrics::default(),
         load_time: LoadTime::default(),
+        applied: watch::Sender::new(0),
         has_foreign_rows: AtomicBool::new(false),
         absent: Arc::new(Document::absent()),
     };

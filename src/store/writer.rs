@@ -431,7 +431,11 @@ impl<C> Writer<C> {
         health.cached_documents = cached_documents;
         health.cached_bytes = cached_bytes;
         if let Some(member) = &self.member {
-            health.member = Some(member.health());
+            let member = member.health();
+            self.shared
+                .applied
+                .send_if_modified(|applied| std::mem::replace(applied, member.applied) != member.applied);
+            health.member = Some(member);
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::harness::{
     eventually,
     http::{Http, Reply},
     program::{ended, umbrad},
+    proxy::Fault,
     server::UNLIMITED,
 };
 
@@ -160,4 +161,42 @@ fn a_second_process_with_the_number_of_a_node_leaves() {
     }
     let log = cluster.nodes[0].log();
     assert_eq!(log.matches("another process was started with the number of this node").count(), 1, "{log}");
+}
+
+#[test]
+fn a_consistent_read_sees_what_any_node_has_answered() {
+    let cluster = Cluster::start(UNLIMITED.limits);
+    let mut readers: Vec<_> = (0..NODES).map(|node| Http::connect(cluster.nodes[node].address_of("web"))).collect();
+    for number in 0..300 {
+        let node = number % NODES;
+        let reply = put(&cluster, node, number);
+        assert!([200, 201].contains(&reply.status), "{}", reply.text());
+        // At a node that has not answered, and has other things to do than the one that has.
+        let reader = &mut readers[(node + 1 + number % 2) % NODES];
+        let reply = reader.send(&format!("GET {LAMP}?consistent=true HTTP/1.1"), b"");
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert_eq!(reply.json()["state"]["desired"]["n"], number, "{}", reply.text());
+    }
+    let address = url(&cluster, 1);
+    let (code, out) = run(&["get", "lamp", "--consistent", "--http-url", &address]);
+    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()["version"].as_u64()), (0, Some(300)), "{out}");
+
+    // Without the log nobody knows what the newest is.
+    cluster.set_fault(1, Fault::Refused);
+    let reply = eventually("the log to be out of reach", || {
+        let reply = cluster.get(1, &format!("{LAMP}?consistent=true"));
+        (reply.status == 503).then_some(reply)
+    });
+    let problem = reply.json();
+    assert_eq!(problem["error"], "unavailable", "{problem}");
+    assert!(problem["message"].as_str().unwrap().contains("the cluster's log cannot be asked"), "{problem}");
+    assert_eq!(cluster.get(1, LAMP).status, 200, "what it has, it shows");
+    let (code, out) = run(&["get", "lamp", "--consistent", "--http-url", &address]);
+    assert_eq!(code, 3, "{out}");
+    let found = state(&cluster, 1);
+    assert!(found["problems"].to_string().contains("The log cannot be asked"), "{found}");
+    cluster.set_fault(1, Fault::None);
+    eventually("the log to be back", || {
+        (cluster.get(1, &format!("{LAMP}?consistent=true")).status == 200).then_some(())
+    });
 }

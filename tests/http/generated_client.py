@@ -56,7 +56,7 @@ for named, shadow in (("", ["lamp"]), ("_named", ["lamp", "night"])):
     desired = State(desired=section(mode="eco", list=[1, {"deep": True}]))
     created = call("put_shadow" + named, *shadow, body=desired, upsert=True, status=201)
     assert created.version == 1, created
-    read = call("get_shadow" + named, *shadow, fields="/desired")
+    read = call("get_shadow" + named, *shadow, fields="/desired", consistent=True)
     assert read.state.to_dict()["desired"] == {"mode": "eco", "list": [1, {"deep": True}]}, read
     reported = State(reported=section(mode="eco", list=None))
     merged = call("patch_shadow" + named, *shadow, body=reported, if_match=read.etag)

@@ -334,6 +334,7 @@ fn invalid_parameters_are_named() {
         ("GET /v1/devices/a/shadows/b.c HTTP/1.1".to_owned(), 400, "'name'"),
         (format!("GET {PATH}?field=/desired HTTP/1.1"), 400, "'field'"),
         (format!("GET {PATH}?version=1&version=1 HTTP/1.1"), 400, "'version'"),
+        (format!("GET {PATH}?consistent=yes HTTP/1.1"), 400, "'consistent'"),
         (format!("GET {PATH}?wait=now HTTP/1.1"), 400, "'wait'"),
         (format!("GET {PATH}?wait=version%3E-1 HTTP/1.1"), 400, "'wait'"),
         (format!("GET {PATH}?timeout=1 HTTP/1.1"), 400, "'timeout'"),

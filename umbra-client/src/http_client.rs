@@ -241,6 +241,29 @@ impl HttpClient {
         self.get_json(&format!("/v1/devices/{device}")).await
     }
 
+    /// Returns a shadow as the newest of all nodes of a cluster has it, as a [`Document`](crate::Document) or a
+    /// `serde_json::Value`. The server answers once it has applied everything that the cluster's log has. A single node answers
+    /// at once.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Rejected`]: the shadow does not exist, the client has no right to read it, or the log of the cluster cannot be
+    ///   asked (code 503).
+    /// - [`Error::Http`]: there was no response.
+    ///
+    /// ```no_run
+    /// use umbra_client::{DeviceId, Document};
+    ///
+    /// # async fn example(http: umbra_client::HttpClient) -> Result<(), umbra_client::Error> {
+    /// let lamp: Document = http.consistent_shadow(&DeviceId::new("lamp-1")?.into()).await?;
+    /// println!("version {}", lamp.version);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn consistent_shadow<T: DeserializeOwned>(&self, shadow: &ShadowId) -> Result<T, Error> {
+        self.get_json(&format!("{}?consistent=true", path_of(shadow))).await
+    }
+
     /// Returns the shadows of a device: the classic one first, then in the order of their names.
     ///
     /// ```no_run
@@ -275,13 +298,7 @@ impl HttpClient {
     /// ```
     #[must_use]
     pub fn history(&self, shadow: &ShadowId, query: &HistoryQuery) -> Pages<HistoryEntry> {
-        let device = shadow.device();
-        let path = match shadow.name() {
-            None => format!("/v1/devices/{device}/shadow/history"),
-            // `$` is the only character of a name that a URL would need encoded.
-            Some(name) => format!("/v1/devices/{device}/shadows/{}/history", name.replace('$', "%24")),
-        };
-        Pages::new(self.clone(), path, query.parameters(), "entries")
+        Pages::new(self.clone(), format!("{}/history", path_of(shadow)), query.parameters(), "entries")
     }
 
     /// Takes a backup of the running server and returns it in parts.
@@ -342,8 +359,7 @@ impl HttpClient {
     /// # }
     /// ```
     pub async fn cluster(&self) -> Result<serde_json::Value, Error> {
-        let body = transport::send(&self.settings, hyper::Method::GET, "/v1/cluster").await?.collect().await?;
-        serde_json::from_slice(&body).map_err(Error::unreadable)
+        self.get_json("/v1/cluster").await
     }
 
     /// Purges a part of the shadows that `query` selects. Call it again with [`PurgeQuery::cursor`] set to the `next` of the
@@ -381,6 +397,16 @@ impl HttpClient {
     async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         let body = transport::send(&self.settings, hyper::Method::GET, path).await?.collect().await?;
         serde_json::from_slice(&body).map_err(Error::unreadable)
+    }
+}
+
+/// Returns the path of a shadow.
+fn path_of(shadow: &ShadowId) -> String {
+    let device = shadow.device();
+    match shadow.name() {
+        None => format!("/v1/devices/{device}/shadow"),
+        // `$` is the only character of a name that a URL would need encoded.
+        Some(name) => format!("/v1/devices/{device}/shadows/{}", name.replace('$', "%24")),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
             wait::Wait,
         },
         auth::caller::Caller,
-        operation::{FIELDS, Operation, VERSION},
+        operation::{CONSISTENT, FIELDS, Operation, VERSION},
     },
     shadow::{Document, Etag, Projection, Rejection, ShadowKey, Timestamp, Version, excerpt},
     wire::{self, Selection},
@@ -44,6 +44,7 @@ struct ParsedRead {
     fields: Option<Selection>,
     version: Option<Version>,
     wait: Option<Wait>,
+    is_consistent: bool,
 }
 
 /// `GET S`
@@ -59,6 +60,9 @@ pub(in crate::http) async fn get(
     let read = ParsedRead::read(&uri).map_err(|bad| api.invalid(&bad))?;
     let conditions = Conditions::read(&headers).map_err(|bad| api.invalid(&bad))?;
     let admitted = api.service.admit(&caller.quota(&api), &key).map_err(|rejection| refused(&caller, rejection))?;
+    if read.is_consistent {
+        api.service.reach_log_end().await.map_err(|rejection| refused(&caller, rejection))?;
+    }
     let (document, met) = match (read.wait, read.version) {
         (None, None) => {
             let stored = caller.read(&key, &api).await.map_err(|rejection| refused(&caller, rejection))?;
@@ -102,8 +106,12 @@ impl ParsedRead {
             return Ok(Self::default());
         }
         let query = Query::read(uri.query(), Operation::GetShadow.parameters())?;
-        let read =
-            Self { fields: fields(&query)?, version: query.integer(&VERSION)?.map(Version), wait: Wait::read(&query)? };
+        let read = Self {
+            fields: fields(&query)?,
+            version: query.integer(&VERSION)?.map(Version),
+            wait: Wait::read(&query)?,
+            is_consistent: query.flag(&CONSISTENT)?.unwrap_or_default(),
+        };
         match read.version {
             Some(_) if read.wait.is_some() => Err(bad(VERSION.name, "cannot be combined with 'wait'")),
             _ => Ok(read),

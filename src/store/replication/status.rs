@@ -68,7 +68,7 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{frame, replication::requests::BusMessage};
+    use crate::store::{frame, replication::requests::{BUS_FORMAT, BusMessage}};
 
     fn status(started: u64, incarnation: u64) -> Status {
         let digests = BTreeMap::from([("[limits]".to_owned(), [7; 32]), ("auth.users".to_owned(), [9; 32])]);
@@ -88,6 +88,7 @@ mod tests {
         // A later version says more.
         let mut later = Vec::new();
         frame::begin(&mut later);
+        put_u64(&mut later, BUS_FORMAT);
         later.push(3);
         status(5, 1).put(&mut later);
         later.extend_from_slice(b"more");

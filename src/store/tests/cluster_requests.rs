@@ -159,6 +159,9 @@ fn a_node_that_starts_while_the_log_is_refilled_waits() {
             cluster.turn();
         }
     }
+    let writer = &mut cluster.nodes[node].stepped.writer;
+    writer.unsynced.hurry();
+    writer.commit_rows();
     let image = cluster.nodes[node].disk.durable();
     cluster.nodes[node].restart(node, image);
     let applied = cluster.nodes[node].next_record - 1;

@@ -50,7 +50,7 @@ async fn users(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<
         let query = Query::read(uri.query(), &PARAMETERS)?;
         Ok((prefix(&query, &USER_PREFIX)?, text_cursor::read(&query)?, limit(&query)?))
     };
-    let (prefix, after, limit) = read().map_err(|bad| Problem::parameter(&bad.name, &bad.reason, api.now()))?;
+    let (prefix, after, limit) = read().map_err(|bad| api.invalid(&bad))?;
     let mut found = api.authority.users(&prefix, after.as_deref(), limit + 1);
     let has_more = found.len() > limit;
     found.truncate(limit);

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::json_of;
+use super::{json_of, key};
 use crate::{
     shadow::{
-        ClientToken, Command, Decision, DeviceId, Document, DocumentLimits, PreviousVersion, Projection, Rejection,
-        ShadowKey, Timestamp, Update, Version,
+        ClientToken, Command, Decision, Document, DocumentLimits, PreviousVersion, Projection, Rejection, Timestamp,
+        Update, Version,
         tests::{decided, update, written},
     },
     wire::aws,
@@ -117,7 +117,7 @@ fn documents_have_both_sides() {
 
 #[test]
 fn a_refusal_has_a_code_and_a_message() {
-    let key = ShadowKey::classic(DeviceId::new("dev-1").unwrap());
+    let key = key(None);
     let shown = json_of(&aws::rejected(&Rejection::NotFound, &key, Timestamp(9), Some(&token())));
     let message = "No shadow exists with name: 'dev-1'";
     assert_eq!(shown, json!({"code": 404, "message": message, "timestamp": 9, "clientToken": "t-1"}));

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::only;
+use super::{key, only};
 use crate::{
     shadow::{
-        ClientToken, Command, Decision, Delete, DeviceId, Document, DocumentLimits, PreviousVersion, Projection,
-        Rejection, ShadowKey, ShadowName, Timestamp, Version, decide,
+        ClientToken, Command, Decision, Delete, Document, DocumentLimits, PreviousVersion, Projection, Rejection,
+        Timestamp, Version, decide,
         pointer::SectionName,
         tests::{sender, update, written},
     },
@@ -32,11 +32,6 @@ fn check(bytes: &Bytes, expected: &str) {
     let expected = expected.replace("ETAG2", &serde_json::to_string(&shadow().etag.to_string()).unwrap());
     assert_eq!(str::from_utf8(bytes).unwrap(), expected);
     serde_json::from_slice::<Value>(bytes).unwrap();
-}
-
-fn key(name: Option<&str>) -> ShadowKey {
-    let device = DeviceId::new("dev-1").unwrap();
-    name.map_or(ShadowKey::classic(device.clone()), |name| ShadowKey::named(device, ShadowName::new(name).unwrap()))
 }
 
 #[test]

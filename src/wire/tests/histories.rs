@@ -2,21 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::{json_of, only};
+use super::{json_of, key, only};
 use crate::{
     shadow::{
-        Change, DeviceId, Etag, Projection, ShadowKey, ShadowName, Timestamp, Version,
+        Change, Etag, Projection, ShadowKey, Timestamp, Version,
         document::change::{Effect, Replaced},
         pointer::SectionName,
         tests::{pointer, written},
     },
     wire::{ChangeEntry, HistoryEnd, RefusedEntry, Via, change_entry, followed_refusals, history, refusals},
 };
-
-fn key(name: Option<&str>) -> ShadowKey {
-    let device = DeviceId::new("dev-1").unwrap();
-    name.map_or(ShadowKey::classic(device.clone()), |name| ShadowKey::named(device, ShadowName::new(name).unwrap()))
-}
 
 fn etag() -> Etag {
     written(&[json!({"reported": {"a": 1}})]).etag

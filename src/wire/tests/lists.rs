@@ -156,6 +156,8 @@ fn operators_see_retained_messages_purges_and_limits() {
 fn a_caller_learns_its_roles_and_the_listeners() {
     let shown = json_of(&session("app-1", "password", ["app", "viewer"].into_iter(), false));
     assert_eq!(shown, json!({"principal": "app-1", "method": "password", "roles": ["app", "viewer"]}));
+    let shown = json_of(&session("root", "token", [].into_iter(), true));
+    assert_eq!(shown, json!({"principal": "root", "method": "token", "roles": [], "cluster": true}));
     let any = MqttAddress { host: None, port: 1883, tls: false, anonymous: true };
     let one = MqttAddress { host: Some(ADDRESS), port: 8883, tls: true, anonymous: false };
     let shown = json!([

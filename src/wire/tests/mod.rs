@@ -17,7 +17,7 @@ mod selections;
 
 use serde_json::Value;
 
-use crate::shadow::{Paths, Pointer, Projection, pointer::SectionName};
+use crate::shadow::{DeviceId, Paths, Pointer, Projection, ShadowKey, ShadowName, pointer::SectionName};
 
 /// Returns the projection of one section.
 fn only(section: SectionName) -> Projection {
@@ -26,4 +26,10 @@ fn only(section: SectionName) -> Projection {
 
 fn json_of(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap()
+}
+
+/// Returns the key of the classic shadow of `dev-1`, or of the one with this name.
+fn key(name: Option<&str>) -> ShadowKey {
+    let device = DeviceId::new("dev-1").unwrap();
+    name.map_or(ShadowKey::classic(device.clone()), |name| ShadowKey::named(device, ShadowName::new(name).unwrap()))
 }

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use super::{json_of, only};
+use super::{json_of, key, only};
 use crate::{
     shadow::{
-        ClientToken, Command, Decision, Delete, DeviceId, Disposition, Document, DocumentLimits, FirstOutcome,
-        OnConflict, Preconditions, Projection, Rejection, ShadowKey, Timestamp, Update, Version, collisions,
+        ClientToken, Command, Decision, Delete, Disposition, Document, DocumentLimits, FirstOutcome, OnConflict,
+        Preconditions, Projection, Rejection, Timestamp, Update, Version, collisions,
         pointer::SectionName,
         tests::{decided, update, written},
     },
@@ -19,10 +19,6 @@ fn shadow() -> Document {
         json!({"desired": {"target": 23, "old": null}}),
         json!({"tags": {"site": "b"}}),
     ])
-}
-
-fn key() -> ShadowKey {
-    ShadowKey::classic(DeviceId::new("dev-1").unwrap())
 }
 
 fn conflict() -> Rejection {
@@ -41,7 +37,7 @@ fn conflict() -> Rejection {
 
 #[test]
 fn a_conflict_names_the_paths_and_values() {
-    let shown = json_of(&wire::rejected(&conflict(), &key(), Timestamp(9), &Projection::ALL, None));
+    let shown = json_of(&wire::rejected(&conflict(), &key(None), Timestamp(9), &Projection::ALL, None));
     assert_eq!(
         shown["conflicts"],
         json!([
@@ -62,7 +58,7 @@ fn a_conflict_names_only_visible_paths() {
         (&only(SectionName::Tags), vec!["/tags/site"], vec!["/tags/new"]),
         (&Projection::NONE, vec![], vec![]),
     ] {
-        let shown = json_of(&wire::rejected(&conflict(), &key(), Timestamp(9), projection, None));
+        let shown = json_of(&wire::rejected(&conflict(), &key(None), Timestamp(9), projection, None));
         let found: Vec<_> = shown["conflicts"].as_array().unwrap().iter().map(|conflict| &conflict["path"]).collect();
         assert_eq!(found, paths);
         assert_eq!(shown["clean"], json!(clean));
@@ -79,7 +75,7 @@ fn failed_expectations_are_named() {
     let payload = json!({"state": {}, "expect": expect}).to_string();
     let parsed = wire::parse_update(payload.as_bytes(), wire::Dialect::Native, &DocumentLimits::default()).unwrap();
     let rejection = decided(&shadow(), &Command::Update(parsed.body), &DocumentLimits::default()).unwrap_err();
-    let shown = json_of(&wire::rejected(&rejection, &key(), Timestamp(9), &Projection::STATE, None));
+    let shown = json_of(&wire::rejected(&rejection, &key(None), Timestamp(9), &Projection::STATE, None));
     assert_eq!(
         (&shown["code"], &shown["error"], &shown["version"]),
         (&json!(409), &json!("expectation-failed"), &json!(3))

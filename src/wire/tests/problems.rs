@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::json_of;
+use super::{json_of, key};
 use crate::{
-    shadow::{DeviceId, Projection, Rejection, ShadowKey, Timestamp, Version},
+    shadow::{Projection, Rejection, Timestamp, Version},
     wire::{Problem, problem, rejection_problem},
 };
 
@@ -23,7 +23,7 @@ fn a_problem_has_a_type_and_a_title_in_words() {
 
 #[test]
 fn a_note_is_the_detail_of_a_rejection_without_one() {
-    let key = ShadowKey::classic(DeviceId::new("dev-1").unwrap());
+    let key = key(None);
     let render = |rejection: &Rejection, note| {
         json_of(&rejection_problem(412, rejection, &key, Timestamp(9), &Projection::ALL, note))
     };

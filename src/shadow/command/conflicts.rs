@@ -230,9 +230,10 @@ fn leaves_that_go(
     })
 }
 
-/// Returns true if a leaf of `next` is at, above or below `keys`.
+/// Returns true if a leaf of `next` is at, above or below `keys`, the path of a removed member.
 fn is_in(next: &Map<String, Value>, keys: &[Box<str>]) -> bool {
-    let [key, rest @ ..] = keys else { return !next.is_empty() };
+    // The end of the path is an object with members.
+    let [key, rest @ ..] = keys else { return true };
     match next.get(&**key) {
         None => false,
         Some(Value::Object(inner)) if !inner.is_empty() => is_in(inner, rest),

@@ -395,6 +395,11 @@ fn conflicts_of_whole_sections_are_ordered() {
             (replace(json!({"desired": {}})), 1, &["/desired/a/x"], &["/desired/a/y", "/desired/k"]),
         ],
     );
+    // A member that is sent again in parts is listed by these.
+    check(
+        &[json!({"desired": {"a": 1, "k": 1}}), json!({"desired": {"a": null}})],
+        vec![(replace(json!({"desired": {"a": {"x": 1}}})), 1, &["/desired/a/x"], &["/desired/k"])],
+    );
     // A deletion touches sections with members only.
     check(&[json!({"reported": {"t": 1}}), json!({"reported": {"t": 2}})], vec![(delete(), 1, &["/reported/t"], &[])]);
     check(

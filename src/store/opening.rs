@@ -113,11 +113,10 @@ pub(super) fn assemble<C: Send + 'static>(
     deliver: Deliver<C>,
 ) -> Result<(Store<C>, Writer<C>), StoreError> {
     database.check_writable()?;
-    let progress = database.progress()?;
+    let (progress, applied_position) = (database.progress()?, database.applied_position()?);
     database.dictionaries.require(progress.dictionaries, &options.path)?;
     let clock = StoreClock::open(clock, database.ages()?, options.journal_age_max);
     let dirty_rows = tables::recover(&database, &progress.rows, options.row_lag_bytes_max)?;
-    let applied_position = database.applied_position()?;
     let dictionaries = Arc::clone(&database.dictionaries);
     let cache = DocumentCache::new(options.document_cache_bytes, Arc::clone(&dictionaries));
     let recovered = recovery::recover(&database, &progress, options.document.path_tombstones_max, &cache)?;

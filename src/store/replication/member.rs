@@ -275,44 +275,6 @@ impl<C> Member<C> {
         self.health().obstacle().map(Rejection::Unavailable)
     }
 
-    /// Returns the health of this node.
-    pub(in crate::store) fn health(&self) -> MemberHealth {
-        let chain = self.replica.chain();
-        MemberHealth {
-            node: self.origin.node.0,
-            decider: (chain.epoch.0 > 0).then_some(chain.claim.node.0),
-            is_deciding: self.is_deciding(),
-            decider_since: match self.decider_since {
-                DeciderSince::Known(date) => Some(date),
-                DeciderSince::Unknown | DeciderSince::Next => None,
-            },
-            epoch: chain.epoch.0,
-            applied: self.applied(),
-            lag: self.neighbours.own_lag(self.now),
-            waiting_requests: self.own.len(),
-            silence: self.silence(),
-            longest_wait: self.longest_wait(),
-            short_log: self.replica.short(),
-            latched: self.latched.clone(),
-            profile: Arc::clone(&self.profile),
-            others: self.neighbours.others(self.applied(), self.now),
-            differences: self.neighbours.differences(self.now),
-        }
-    }
-
-    /// Returns the number of the last record that is applied.
-    fn applied(&self) -> u64 {
-        self.behind_at.unwrap_or_else(|| self.replica.chain().position.number - self.records.len() as u64)
-    }
-
-    fn silence(&self) -> Duration {
-        self.now.saturating_sub(self.last_record)
-    }
-
-    fn longest_wait(&self) -> Duration {
-        self.own.oldest().map_or(Duration::ZERO, |since| self.now.saturating_sub(since))
-    }
-
     /// Compares the log again with what this node has applied.
     fn compare_again(&mut self) {
         if self.now.saturating_sub(self.last_comparison) >= COMPARE_EVERY {

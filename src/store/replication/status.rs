@@ -68,7 +68,10 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{frame, replication::requests::{BUS_FORMAT, BusMessage}};
+    use crate::store::{
+        frame,
+        replication::requests::{BUS_FORMAT, BusMessage},
+    };
 
     fn status(started: u64, incarnation: u64) -> Status {
         let digests = BTreeMap::from([("[limits]".to_owned(), [7; 32]), ("auth.users".to_owned(), [9; 32])]);

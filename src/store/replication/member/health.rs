@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     shadow::Timestamp,
-    store::replication::{member::SILENCE_MAX, status::NodeProfile},
+    store::replication::{
+        member::{DeciderSince, Member, SILENCE_MAX},
+        status::NodeProfile,
+    },
 };
 
 /// The part of a node in its cluster.
@@ -103,5 +106,45 @@ impl MemberHealth {
         let seconds = self.longest_wait.as_secs();
         (self.longest_wait > SILENCE_MAX)
             .then(|| format!("The node that decides has not answered for {seconds} seconds"))
+    }
+}
+
+impl<C> Member<C> {
+    /// Returns the health of this node.
+    pub(in crate::store) fn health(&self) -> MemberHealth {
+        let chain = self.replica.chain();
+        MemberHealth {
+            node: self.origin.node.0,
+            decider: (chain.epoch.0 > 0).then_some(chain.claim.node.0),
+            is_deciding: self.is_deciding(),
+            decider_since: match self.decider_since {
+                DeciderSince::Known(date) => Some(date),
+                DeciderSince::Unknown | DeciderSince::Next => None,
+            },
+            epoch: chain.epoch.0,
+            applied: self.applied(),
+            lag: self.neighbours.own_lag(self.now),
+            waiting_requests: self.own.len(),
+            silence: self.silence(),
+            longest_wait: self.longest_wait(),
+            short_log: self.replica.short(),
+            latched: self.latched.clone(),
+            profile: Arc::clone(&self.profile),
+            others: self.neighbours.others(self.applied(), self.now),
+            differences: self.neighbours.differences(self.now),
+        }
+    }
+
+    /// Returns the number of the last record that is applied.
+    pub(super) fn applied(&self) -> u64 {
+        self.behind_at.unwrap_or_else(|| self.replica.chain().position.number - self.records.len() as u64)
+    }
+
+    pub(super) fn silence(&self) -> Duration {
+        self.now.saturating_sub(self.last_record)
+    }
+
+    pub(super) fn longest_wait(&self) -> Duration {
+        self.own.oldest().map_or(Duration::ZERO, |since| self.now.saturating_sub(since))
     }
 }

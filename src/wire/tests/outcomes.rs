@@ -93,7 +93,7 @@ fn failed_expectations_are_named() {
 /// A replayed patch is unknown, and a requester may leave out metadata. An etag of everything is for readers of everything.
 #[test]
 fn accepted_has_only_what_is_known_wanted_and_visible() {
-    let (document, sent) = (shadow(), update(json!({"desired": {"mode": "heat"}})));
+    let (document, sent) = (shadow(), update(json!({"tags": {"site": "b"}})));
     let first = FirstOutcome {
         digest: [7; 16],
         version: Version(3),
@@ -117,6 +117,9 @@ fn accepted_has_only_what_is_known_wanted_and_visible() {
         let shown = json_of(&wire::update_outcome(&accepted, &Projection::ALL, options(metadata)));
         let found = (shown.get("state").is_some(), shown.get("metadata").is_some());
         assert_eq!(found, members, "known: {is_known}, metadata: {metadata}");
+        // The leaf has not changed since the first outcome.
+        let stamp = json!({"timestamp": 3, "version": 3, "by": "tester"});
+        assert!(!members.1 || shown["metadata"] == json!({"tags": {"site": stamp}}), "{shown}");
     }
     for (etag_is_own, projection, is_shown) in [
         (true, Projection::ALL, true),

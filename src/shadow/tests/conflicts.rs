@@ -392,6 +392,7 @@ fn conflicts_of_whole_sections_are_ordered() {
             ),
             (replace(json!({"desired": {"a": {"x": 1}}})), 1, &["/desired/a/x"], &["/desired/a/y", "/desired/k"]),
             (replace(json!({"desired": {"a": 1}})), 1, &["/desired/a"], &["/desired/k"]),
+            (replace(json!({"desired": {"a": {}}})), 1, &["/desired/a"], &["/desired/k"]),
             (replace(json!({"desired": {}})), 1, &["/desired/a/x"], &["/desired/a/y", "/desired/k"]),
         ],
     );

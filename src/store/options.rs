@@ -79,7 +79,7 @@ impl StoreOptions {
             lag_entries_max: 600_000,
             lag_bytes_max: 192 << 20,
             row_lag_bytes_max: 16 << 20,
-            flush_documents_min: 8,
+            flush_documents_min: 1,
             flush_documents_idle: 256,
             flush_idle_after: Duration::from_millis(100),
             dictionary_documents_min: 1000,

@@ -91,7 +91,8 @@ impl DirtySet {
             pass_start: progress.head,
             milestones: VecDeque::new(),
             pass_entries_max: options.lag_entries_max / 2,
-            pass_bytes_max: options.lag_bytes_max / 2,
+            // Retention removes no entry after the checkpoint.
+            pass_bytes_max: options.lag_bytes_max.min(options.journal_bytes_max) / 2,
             bytes_max: options.document_cache_bytes as u64 / 4 * 3,
             cached_max: options.document_cache_bytes as u64 / 2 * 3,
             slice_min: options.flush_documents_min,

@@ -29,7 +29,7 @@ fn fill(running: &Running, round: usize) {
 }
 
 fn at(path: &Path) -> StoreOptions {
-    StoreOptions { path: path.to_owned(), ..options() }
+    StoreOptions { path: path.to_owned(), flush_documents_min: 8, ..options() }
 }
 
 fn documents(running: &Running) -> Vec<Document> {

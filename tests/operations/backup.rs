@@ -244,6 +244,11 @@ fn concurrent_backups_are_refused() {
         (first..first + 50).for_each(|id| assert_eq!(client.puback(id).code, 0));
     }
     let web = server.address_of("web");
+    // The backup has the journal, and every document in a record too.
+    eventually("every document to be in a record", || {
+        let metrics = Http::connect(web).send("GET /metrics HTTP/1.1", b"");
+        metrics.text().contains("\numbra_lag_bytes 0\n").then_some(())
+    });
     let post = || {
         let mut http = Http::connect(web);
         http.write("POST /v1/backup HTTP/1.1", b"");

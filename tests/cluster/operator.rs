@@ -1,4 +1,4 @@
-//! What operators see of several nodes: `GET /v1/cluster`, `/readyz`, and the commands.
+//! The views of operators on several nodes: `GET /v1/cluster`, `/readyz`, and the commands.
 
 use std::{fs, path::Path};
 

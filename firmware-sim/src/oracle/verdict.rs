@@ -143,7 +143,7 @@ pub(crate) enum Violation {
         node: String,
         /// The final version.
         version: Version,
-        /// What the node has.
+        /// The document at the node.
         found: String,
     },
     /// The final state could not be read.

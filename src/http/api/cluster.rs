@@ -4,17 +4,13 @@ mod problems;
 
 use std::sync::Arc;
 
-use axum::{
-    extract::State,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use serde_json::{Map, Value, json};
 
 use self::problems::ClusterProblem;
 use crate::{
     http::{
-        api::{Api, problem::Problem},
+        api::{Api, history::no_store, problem::Problem},
         auth::caller::Caller,
     },
     store::{LogServer, LogStatus, MemberHealth, OtherNode},
@@ -31,8 +27,7 @@ pub(in crate::http) async fn get(State(api): State<Arc<Api>>, caller: Caller) ->
     };
     // After the log, so that no record of it seems to be missing here.
     let member = api.service.health().member.unwrap_or_default();
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    Ok((headers, body(&member, &log).to_string()).into_response())
+    Ok(no_store(body(&member, &log).to_string().into()))
 }
 
 fn body(member: &MemberHealth, log: &Result<LogStatus, String>) -> Value {
@@ -109,7 +104,7 @@ fn server_body(server: &LogServer) -> Value {
 }
 
 /// Returns an object of the members that have values.
-fn object<const N: usize>(members: [(&str, Option<Value>); N]) -> Value {
+pub(super) fn object<const N: usize>(members: [(&str, Option<Value>); N]) -> Value {
     let members = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     Value::Object(members.collect::<Map<_, _>>())
 }

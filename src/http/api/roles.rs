@@ -7,8 +7,8 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, Uri, header},
-    response::{IntoResponse, Response},
+    http::{StatusCode, Uri},
+    response::Response,
     routing::get,
 };
 use serde_json::{Value, json};
@@ -19,7 +19,9 @@ use crate::{
     http::{
         api::{
             Api,
+            cluster::object,
             devices::limit,
+            history::no_store,
             problem::Problem,
             query::{BadParameter, Kind, Parameter, ParameterLocation, Query},
             sessions::prefix,
@@ -55,11 +57,8 @@ async fn users(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<
     let has_more = found.len() > limit;
     found.truncate(limit);
     let users: Vec<_> = found.iter().map(|(user, roles)| json!({ "user": user.name(), "roles": roles })).collect();
-    let mut body = json!({ "users": users });
-    if let (true, Some((last, _)), Some(members)) = (has_more, found.last(), body.as_object_mut()) {
-        members.insert("next".to_owned(), text_cursor::encode(last.name()).into());
-    }
-    Ok(answer(&body, &caller, &api))
+    let next = found.last().filter(|_| has_more).map(|(last, _)| text_cursor::encode(last.name()).into());
+    Ok(answer(&object([("users", Some(users.into())), ("next", next)]), &caller, &api))
 }
 
 /// `GET /v1/roles`
@@ -88,22 +87,17 @@ async fn roles(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, 
 }
 
 fn rule(rule: &RuleConfig) -> Value {
-    let mut members = json!({ "origin": rule.origin });
-    let lists = [
-        ("devices", Some(&rule.devices)),
-        ("names", Some(&rule.names)),
-        ("operations", rule.operations.as_ref()),
-        ("read", Some(&rule.read)),
-        ("write", Some(&rule.write)),
-        ("publish", Some(&rule.publish)),
-        ("subscribe", Some(&rule.subscribe)),
-        ("administer", Some(&rule.administer)),
-    ];
-    if let Some(members) = members.as_object_mut() {
-        let lists = lists.into_iter().filter_map(|(key, list)| Some((key.to_owned(), json!(list?))));
-        members.extend(lists);
-    }
-    members
+    object([
+        ("origin", Some(json!(rule.origin))),
+        ("devices", Some(json!(rule.devices))),
+        ("names", Some(json!(rule.names))),
+        ("operations", rule.operations.as_ref().map(|operations| json!(operations))),
+        ("read", Some(json!(rule.read))),
+        ("write", Some(json!(rule.write))),
+        ("publish", Some(json!(rule.publish))),
+        ("subscribe", Some(json!(rule.subscribe))),
+        ("administer", Some(json!(rule.administer))),
+    ])
 }
 
 fn grant(grant: &GrantConfig) -> Value {
@@ -120,8 +114,7 @@ fn admit(caller: &Caller, api: &Api) -> Result<(), Problem> {
 }
 
 fn answer(body: &Value, caller: &Caller, api: &Api) -> Response {
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    let response = (headers, body.to_string()).into_response();
+    let response = no_store(body.to_string().into());
     caller.charge_rendered(&response, api);
     response
 }

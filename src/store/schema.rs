@@ -207,9 +207,13 @@ impl RowsCheckpoint {
         let (head, checkpoint) = (mark()?, mark()?);
         let rows = Self { head, checkpoint, rows: payload.u64()?, bytes: payload.u64()? };
         payload.finish()?;
-        match rows.checkpoint.seq <= rows.head.seq {
-            true => Ok(rows),
-            false => Err(DecodeError::Invalid("the order of head and checkpoint of the rows")),
+        // Without a record there are no rows, and this extension is not written.
+        if rows.head.seq == Seq(0) {
+            Err(DecodeError::Invalid("the head of the rows"))
+        } else if rows.checkpoint.seq > rows.head.seq {
+            Err(DecodeError::Invalid("the order of head and checkpoint of the rows"))
+        } else {
+            Ok(rows)
         }
     }
 }
@@ -311,5 +315,12 @@ mod tests {
         for wrong in [late, Checkpoint { removed: mark(8), ..sound }, Checkpoint { rows, ..sound }] {
             assert!(Checkpoint::decode(&wrong.encode()).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn rows_without_a_record_are_refused() {
+        let mut payload = Vec::new();
+        RowsCheckpoint { rows: 64, ..RowsCheckpoint::default() }.put_into(&mut payload);
+        assert_eq!(RowsCheckpoint::decode(Decoder::new(&payload)), Err(DecodeError::Invalid("the head of the rows")));
     }
 }

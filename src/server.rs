@@ -50,6 +50,7 @@ use crate::{
             Broker,
             durable::Recorder,
             peers::{self, PeerBroadcasts},
+            replicated::{ReplicatedRows, ReplicatedSessions},
             router::Router,
         },
         connection::handler::{self as mqtt, MqttHandler},
@@ -227,8 +228,11 @@ impl ServerParts {
         mut cluster: Option<&mut Membership>,
     ) -> Result<(Self, impl FnOnce() + Send + 'static), ServeError> {
         let limits = &config.limits;
-        let (service, decided) =
-            open(config, cluster.as_mut().and_then(|cluster| cluster.member(peers::row_of, peers::opens)))?;
+        let replicated = cluster.as_ref().map(|cluster| ReplicatedSessions::new(cluster.node()));
+        let rows = replicated.clone().map(ReplicatedRows);
+        let member =
+            cluster.as_mut().zip(rows).and_then(|(cluster, rows)| cluster.member(Box::new(rows), peers::opens));
+        let (service, decided) = open(config, member)?;
         let service = Arc::new(service);
         let router = Arc::new(Router::new(Recorder::new(service.clone())));
         let events = Arc::new(Events::new(router.clone(), service.head()));
@@ -236,8 +240,8 @@ impl ServerParts {
         let notifiers = (events.clone(), changes.clone());
         let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), limits));
         // Before the wills that are due.
-        if let Some(cluster) = cluster {
-            broker.join_cluster(cluster.node(), cluster.messenger());
+        if let Some((cluster, replicated)) = cluster.zip(replicated) {
+            broker.join_cluster(replicated, cluster.messenger());
         }
         let peers = PeerBroadcasts(broker.clone());
         let (mut rollouts, mut queries) = (RolloutRows::default(), QueryRows::default());
@@ -277,6 +281,8 @@ impl ServerParts {
         tasks.spawn(self.broker.clone().watch_sessions());
         tasks.spawn(self.broker.clone().watch_memory());
         tasks.spawn(self.broker.clone().watch_clock());
+        tasks.spawn(self.broker.clone().watch_nodes());
+        tasks.spawn(self.broker.clone().send_rows());
         tasks.spawn(http::rollouts::run(self.api.clone()));
         RunningTasks { tasks, notifier }
     }

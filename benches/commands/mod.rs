@@ -24,6 +24,7 @@ pub(crate) fn queued(key: &ShadowKey, update: Update) -> QueuedCommand<()> {
             client_token: None,
             may_create: true,
             row: None,
+            shared_row: None,
         },
         context: (),
     }

@@ -26,7 +26,7 @@ use crate::{
         nats::{NatsLog, follow::FollowEnd},
     },
     config::ClusterSettings,
-    store::{Link, LogAction, LogEvent, LogInquiry, MemberHealth, MemberOptions, NodeId, RowEdit, SessionClient},
+    store::{BroadcastRows, Link, LogAction, LogEvent, LogInquiry, MemberHealth, MemberOptions, NodeId, SessionClient},
 };
 
 /// Bytes of records that were read and are not applied yet: much less than a node keeps, from which a store that was opened again
@@ -136,7 +136,7 @@ impl Membership {
     /// Returns the options for opening the store; `None` the second time.
     pub(crate) fn member(
         &mut self,
-        row_of: fn(&Bytes) -> Option<RowEdit>,
+        rows: Box<dyn BroadcastRows>,
         opens: fn(&Bytes) -> Option<SessionClient>,
     ) -> Option<MemberOptions> {
         let link = Box::new(self.link.take()?);
@@ -146,7 +146,7 @@ impl Membership {
             node: self.node,
             incarnation,
             record_bytes_max: self.log.record_bytes_max(),
-            row_of,
+            rows,
             opens,
             link,
         })

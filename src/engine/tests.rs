@@ -49,6 +49,7 @@ fn deletion() -> Envelope {
         client_token: None,
         may_create: true,
         row: None,
+        shared_row: None,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Also here: the publication of wills, and of ordinary messages.
 
+pub mod connection_limits;
 pub mod durable;
 pub mod external;
 pub mod filters;
@@ -9,6 +10,7 @@ pub(super) mod narrowing;
 pub mod outbox;
 pub mod peers;
 pub mod presence;
+pub mod replicated;
 pub(super) mod rights;
 pub mod router;
 pub mod session_view;
@@ -16,7 +18,6 @@ pub mod sessions;
 pub(super) mod time_slice;
 use std::{
     hash::{BuildHasher, RandomState},
-    num::NonZeroU16,
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
@@ -34,22 +35,21 @@ use crate::{
     engine::{RefusedRequest, Service, Taken},
     mqtt::{
         broker::{
+            connection_limits::ConnectionLimits,
             durable::Recorder,
             filters::Filters,
-            outbox::{Outbox, QueueLimits, SessionId},
+            outbox::{Outbox, SessionId},
             peers::{Peers, SharedMessage},
             presence::PresenceTable,
             router::{DeliveryKind, Router},
             sessions::{ClientSession, ClosedSession, EndedSession, SessionKey, Sessions},
             time_slice::TimeSlice,
         },
-        connection::rate_limit::ConnectionRateLimits,
         protocol::{
-            codec::FrameLimits,
             message::Message,
-            packet::{ConnAckLimits, QoS, Reason, Will},
+            packet::{QoS, Reason, Will},
         },
-        session::{Session, SessionLimits},
+        session::Session,
         shadow::{
             fan_out::Events,
             request::{ReceivedRequest, Request, RequestOrigin},
@@ -62,7 +62,6 @@ use crate::{
         metrics::{Counters, DropCounters},
     },
     search::FleetSearch,
-    shadow::DocumentLimits,
 };
 
 /// The shared state of all MQTT connections.
@@ -106,31 +105,8 @@ pub(super) struct Published {
     pub(super) has_receivers: bool,
     /// True if its acknowledgement waits until it is on disk.
     pub(super) is_kept: bool,
-    /// A retained message, to be shared with the other nodes.
+    /// The message, if it is to be shared with the other nodes in the log.
     pub(super) shared: Option<SharedMessage>,
-}
-
-/// The limits of one connection.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectionLimits {
-    /// Limits of its packets.
-    pub frame: FrameLimits,
-    /// Limits of its session.
-    pub session: SessionLimits,
-    /// Limits of its outbox.
-    pub queue: QueueLimits,
-    /// Bytes of output buffered for a client that does not read.
-    pub output_bytes_max: usize,
-    /// Limits on the rates at which the client sends.
-    pub rates: ConnectionRateLimits,
-    /// Filters of its session.
-    pub filters_max: usize,
-    /// Seconds its session may outlive it.
-    pub session_expiry_max: u32,
-    /// Longest keep-alive in seconds; 65,535 also allows a client to have none.
-    pub keep_alive_max: u16,
-    /// Limits of a shadow document.
-    pub document: DocumentLimits,
 }
 
 impl Broker {
@@ -177,12 +153,25 @@ impl Broker {
     /// Returns a new session for a client with `access`.
     #[must_use]
     pub fn new_session(&self, access: &Access) -> ClientSession {
-        self.session_with(SessionId(self.sessions_made.fetch_add(1, Ordering::Relaxed)), access)
+        self.session_with(self.next_session_id(), access)
+    }
+
+    /// Returns an id that no session has.
+    fn next_session_id(&self) -> SessionId {
+        SessionId(self.sessions_made.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Gives new sessions ids from `first` on.
+    fn number_sessions_from(&self, first: u64) {
+        self.sessions_made.fetch_max(first, Ordering::Relaxed);
     }
 
     /// Returns the session `id`, which a row of the store has, for a client with `access`.
     pub(super) fn restored_session(&self, id: SessionId, access: &Access) -> ClientSession {
-        self.sessions_made.fetch_max(id.0 + 1, Ordering::Relaxed);
+        // In a cluster, no start makes the ids of an earlier one.
+        if !self.has_peers() {
+            self.number_sessions_from(id.0 + 1);
+        }
         ClientSession { is_recorded: true, ..self.session_with(id, access) }
     }
 
@@ -232,21 +221,21 @@ impl Broker {
             return Err(cause);
         }
         let count = |cause: &QuotaKind| self.service.quotas().count_for(*cause, by.name());
-        // In a cluster, every node retains and publishes it when the log has it, in one order.
-        let shared = if message.retain { self.prepare(&message, by, from).inspect_err(count)? } else { None };
+        // In a cluster, every node keeps and publishes it when the log has it, in one order.
+        let shared = self.prepare(&message, by, from).inspect_err(count)?;
         if message.retain && shared.is_none() {
             self.router.retain(&message, by).inspect_err(count)?;
         }
-        let receivers = match shared {
+        let receivers = match &shared {
             None => self.router.publish(&message, DeliveryKind::Ordinary { from }),
-            Some(_) => 0,
+            Some(shared) => shared.receivers,
         };
         let units = work::MESSAGE + work::times(receivers, work::DELIVERY);
         let _throttles_its_connection = by.charge_work(units, Instant::now());
-        if !message.retain {
+        if shared.is_none() {
             self.pass_on(&message, by);
         }
-        let is_kept = is_acknowledged && (message.retain || message.row.get().is_some());
+        let is_kept = is_acknowledged && (message.retain || shared.is_some() || message.row.get().is_some());
         Ok(Published { has_receivers: receivers > 0 || self.has_peers(), is_kept, shared })
     }
 
@@ -265,7 +254,8 @@ impl Broker {
         if let Some(client) = &mut ended.client {
             self.router.remove(client.outbox.id(), client.filters.iter());
             let unacknowledged = client.session.take_shared().into_iter().chain(client.outbox.take_shared());
-            if !*self.closing.borrow() {
+            // Those of a session that has moved are there with it.
+            if !*self.closing.borrow() && !ended.has_moved {
                 unacknowledged.for_each(|delivery| self.router.hand_over(&delivery, &ended.access));
             }
         }
@@ -275,6 +265,7 @@ impl Broker {
             self.publish_will(ended.key.clone(), ended.access, ended.from, will);
         }
         match &ended.client {
+            Some(_) if ended.has_moved => {}
             Some(client) => self.remove_rows(client),
             None if has_will => self.sessions.will_published(&ended.key),
             None => {}
@@ -440,6 +431,7 @@ impl Broker {
     pub async fn finish(self: &Arc<Self>) {
         let mut waiting = std::mem::take(&mut *self.wills.lock());
         while waiting.join_next().await.is_some() {}
+        self.recorder.flush();
     }
 
     /// Publishes `will`. A will on a shadow's `update` topic is an update by its owner, with the owner's present
@@ -457,7 +449,7 @@ impl Broker {
             Destination::Ordinary | Destination::Reserved(_) => self.counters.publishes_refused.add(1),
             Destination::Request(key, operation, dialect) => {
                 let quota = self.quota(&access);
-                let origin = RequestOrigin::Will(access);
+                let origin = RequestOrigin::Will { access, is_adopted: self.is_adopted(from) };
                 let request = Request::new(self.events.clone(), origin, key, operation, dialect);
                 let (client, limits) = (owner.client_id, self.limits.document);
                 self.take_will(ReceivedRequest { request, payload, properties, client, limits }, &quota);
@@ -488,54 +480,6 @@ impl Broker {
 fn refuse_will(refused: RefusedRequest<ReceivedRequest>, service: &Service) {
     let (received, rejection) = ReceivedRequest::refused(refused);
     received.refuse(service, &rejection);
-}
-
-impl ConnectionLimits {
-    fn of(limits: &Limits) -> Self {
-        let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
-        Self {
-            frame: FrameLimits { packet_bytes_max: limits.packet_bytes_max, dup_on_control: false },
-            session: SessionLimits {
-                inbound_window: limits.receive_maximum.get(),
-                outbound_window: limits.receive_maximum.get(),
-                outbound_bytes: limits.outbox_bytes_max,
-                topic_alias_max: limits.topic_alias_max,
-                filters_per_subscribe: limits.filters_per_subscribe_max,
-            },
-            queue: QueueLimits { bytes: limits.outbox_bytes_max, offline_bytes: limits.session_queue_bytes_max },
-            output_bytes_max: limits.outbox_bytes_max,
-            rates: ConnectionRateLimits::of(limits),
-            filters_max: limits.filters_per_session_max,
-            session_expiry_max: seconds(limits.session_expiry_max),
-            keep_alive_max: u16::try_from(seconds(limits.keep_alive_max)).unwrap_or(u16::MAX),
-            document: limits.document(),
-        }
-    }
-
-    /// Returns the keep-alive in seconds for a client that asks for `wanted` seconds; 0 is none.
-    #[must_use]
-    pub fn keep_alive(&self, wanted: u16) -> u16 {
-        match wanted {
-            _ if self.keep_alive_max == u16::MAX => wanted,
-            0 => self.keep_alive_max,
-            wanted => wanted.min(self.keep_alive_max),
-        }
-    }
-
-    /// Returns the limits that CONNACK reports. Expiry and keep-alive are included only where they differ from the
-    /// client's request.
-    #[must_use]
-    pub fn connack(&self, session_expiry: u32, keep_alive: u16) -> ConnAckLimits {
-        let expiry = session_expiry.min(self.session_expiry_max);
-        let server_keep_alive = self.keep_alive(keep_alive);
-        ConnAckLimits {
-            receive_maximum: NonZeroU16::new(self.session.inbound_window).unwrap_or(NonZeroU16::MIN),
-            maximum_packet_size: u32::try_from(self.frame.packet_bytes_max).unwrap_or(u32::MAX),
-            topic_alias_maximum: self.session.topic_alias_max,
-            session_expiry: (expiry != session_expiry).then_some(expiry),
-            server_keep_alive: (server_keep_alive != keep_alive).then_some(server_keep_alive),
-        }
-    }
 }
 
 /// The pause between two searches for sessions to end.

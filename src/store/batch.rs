@@ -55,6 +55,8 @@ pub struct Envelope {
     pub may_create: bool,
     /// An edit of a row of the broker that is committed together with the command, if that is accepted.
     pub row: Option<RowEdit>,
+    /// In a cluster, an edit of a row that all nodes commit with the command, if it changes its shadow.
+    pub shared_row: Option<RowEdit>,
 }
 
 /// A command for the store, with the caller's context for its outcome.

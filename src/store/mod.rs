@@ -77,7 +77,7 @@ pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
 pub use purging::PurgedTombstones;
 pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
 pub use replication::{
-    member::{Broadcast, Difference, Link, LogEvent, MemberHealth, MemberOptions, OtherNode},
+    member::{Broadcast, BroadcastRows, Difference, Link, LogEvent, MemberHealth, MemberOptions, OtherNode},
     openings::SessionClient,
     record::NodeId,
     replica::{Action as LogAction, Appended},

@@ -14,4 +14,5 @@ mod killed_decider;
 mod operator;
 mod order;
 mod pauses;
+mod sessions;
 mod upgrade;

@@ -39,6 +39,14 @@ pub struct LoginRecord {
     method: MethodRecord,
 }
 
+impl LoginRecord {
+    /// Returns the name of the principal.
+    #[must_use]
+    pub fn principal(&self) -> &Arc<str> {
+        &self.principal
+    }
+}
+
 /// A method of authentication and the origin of the credentials. Bytes are written in base64url without padding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

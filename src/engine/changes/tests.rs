@@ -22,6 +22,7 @@ fn notify(changes: &Arc<Changes>, device: &str, seq: Seq, after: &Arc<Document>)
         client_token: None,
         may_create: true,
         row: None,
+        shared_row: None,
     };
     let applied = Applied {
         seq: Some(seq),

@@ -286,6 +286,7 @@ impl<'a> Write<'a> {
             client_token: None,
             may_create: false,
             row: Some(row),
+            shared_row: None,
         };
         let request = RolloutWrite { envelope, weight: self.slot.weight, answer };
         let taken = match self.api.service.take(request, &caller.quota(self.api)) {

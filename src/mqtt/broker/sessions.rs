@@ -121,6 +121,8 @@ pub struct ClosedSession {
     pub client: Option<ClientSession>,
     /// The will to publish.
     pub will: Option<Will>,
+    /// True if the session goes on at another node: its rows and its messages stay.
+    pub(in crate::mqtt) has_moved: bool,
     /// Closed when the remains are disposed of, for an operator who waits for it.
     pub(in crate::mqtt) disposed: Vec<oneshot::Sender<()>>,
 }
@@ -268,7 +270,7 @@ impl Sessions {
         let is_revoked = !stays || !client.outbox.access().is_any();
         if is_revoked || expiry == 0 || ends {
             let will = will.filter(|_| !is_revoked && !has_moved);
-            return ClosedSession { disposed, ..ClosedSession::session(key.clone(), client, will) };
+            return ClosedSession { disposed, has_moved, ..ClosedSession::session(key.clone(), client, will) };
         }
         let expires = now + Duration::from_secs(expiry.into());
         let (will_now, will_later) = match will {
@@ -289,7 +291,7 @@ impl Sessions {
         table.park(key, lost);
         drop(table);
         self.timers_changed.notify_one();
-        ClosedSession { key: key.clone(), access, from, client: None, will: will_now, disposed }
+        ClosedSession { key: key.clone(), access, from, client: None, will: will_now, has_moved: false, disposed }
     }
 
     /// Waits until a will is due or a session expires, and returns all that are.
@@ -331,6 +333,22 @@ impl Sessions {
     pub(super) fn restore(&self, key: &SessionKey, lost: LostConnection) {
         self.table.lock().park(key, lost);
         self.timers_changed.notify_one();
+    }
+
+    /// Returns the id of the session of `key`, if there is one.
+    pub(super) fn id_of(&self, key: &SessionKey) -> Option<SessionId> {
+        Some(match self.table.lock().entries.get(key)? {
+            SessionSlot::Connected(connected) => connected.outbox.id(),
+            SessionSlot::Disconnected(disconnected) => disconnected.lost.client.outbox.id(),
+        })
+    }
+
+    /// Notes that the connection of `key` has another session from now on.
+    pub(super) fn exchange(&self, key: &SessionKey, client: &ClientSession) {
+        if let Some(SessionSlot::Connected(connected)) = self.table.lock().entries.get_mut(key) {
+            connected.outbox = client.outbox.clone();
+            connected.view = client.filters.view().clone();
+        }
     }
 
     /// Returns the number of sessions, connected or not.
@@ -479,7 +497,7 @@ impl SessionTable {
         if let Some(SessionSlot::Disconnected(disconnected)) = self.entries.get_mut(&key) {
             disconnected.timer = timer;
         }
-        Some(ClosedSession { key, access, from, client: None, will, disposed: Vec::new() })
+        Some(ClosedSession { key, access, from, client: None, will, has_moved: false, disposed: Vec::new() })
     }
 }
 
@@ -495,7 +513,7 @@ impl ClosedSession {
     /// Returns the remains of a session that ended.
     pub(super) fn session(key: SessionKey, client: ClientSession, will: Option<Will>) -> Self {
         let (access, from) = (client.outbox.access(), client.outbox.id());
-        Self { key, access, from, client: Some(client), will, disposed: Vec::new() }
+        Self { key, access, from, client: Some(client), will, has_moved: false, disposed: Vec::new() }
     }
 }
 

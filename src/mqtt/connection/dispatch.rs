@@ -113,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Inbound { topic, qos, retain, properties, packet_id, .. } = inbound;
         let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
         let rows = self.keeps_identifier(qos).then(|| self.broker.recorder.open(&message)).flatten();
-        let published = self.broker.publish(message, self.client.filters.quota(), Some(self.client.outbox.id()));
+        let mut published = self.broker.publish(message, self.client.filters.quota(), Some(self.client.outbox.id()));
         let result = match &published {
             Ok(Published { has_receivers: false, .. }) => {
                 AckResult { reason: Reason::NO_MATCHING_SUBSCRIBERS, ..AckResult::SUCCESS }
@@ -127,7 +127,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         if let Some(rows) = &rows {
             let identifier = ack_id.zip(packet_id).filter(|_| published.is_ok());
-            rows.close(identifier.map(|(ack_id, id)| self.keep_identifier(ack_id, id, result.reason).0));
+            let edit = identifier.map(|(ack_id, id)| (self.keep_identifier(ack_id, id, result.reason).0, id));
+            match (edit, published.as_mut().ok().and_then(|published| published.shared.as_mut())) {
+                // In one record with the message.
+                (Some((_, id)), Some(shared)) => shared.keep_identifier(id, result.reason),
+                (edit, _) => rows.close(edit.map(|(edit, _)| edit)),
+            }
         }
         match (ack_id, published) {
             (Some(ack_id), Ok(published)) if published.is_kept || rows.is_some() => {
@@ -181,7 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let changes_shadow = operation != RequestKind::Get && self.keeps_identifier(inbound.qos);
         let received = inbound.ack_id.zip(inbound.packet_id).filter(|_| changes_shadow).map(|(ack_id, id)| {
             let (edit, row) = self.keep_identifier(ack_id, id, Reason::SUCCESS);
-            ReceivedIdentifier { edit: Some(edit), row }
+            ReceivedIdentifier { edit: Some(edit), is_shared: self.broker.has_peers(), row }
         });
         let request =
             Request { response, received, ..Request::new(self.broker.events.clone(), origin, key, operation, dialect) };

@@ -172,7 +172,7 @@ async fn admit(
         quota: &quota,
         will_bytes: connect.will.as_ref().map_or(0, Will::bytes),
     };
-    let mut attached = attach(&arrival, broker).await?;
+    let mut attached = attach(&arrival, connect, broker).await?;
     let marks = work::times(attached.client.filters.count(), work::FILTER_MARK);
     let _delays_its_packets = quota.charge_work(marks, Instant::now());
     let ended = mem::take(&mut attached.ended);
@@ -234,16 +234,27 @@ async fn wait_for_work(quota: &PrincipalQuota, broker: &Broker) -> Result<(), Co
 }
 
 /// Returns the client's session, once no other connection has it.
-async fn attach(arrival: &Arrival<'_>, broker: &Arc<Broker>) -> Result<Attached, ConnectRefused> {
+async fn attach(arrival: &Arrival<'_>, connect: &Connect, broker: &Arc<Broker>) -> Result<Attached, ConnectRefused> {
     let make = |access: &Access| broker.new_session(access);
     let opening = broker.begin_opening(arrival.key);
     let attached = broker.sessions.attach(arrival, &broker.authority, make);
     let refusal = match tokio::time::timeout(TAKE_OVER_TIMEOUT, attached).await {
-        Ok(Ok(attached)) => {
-            broker.router.narrow_session_again(attached.client.outbox.id()); // its rights may differ from before
+        Ok(Ok(mut attached)) => {
             if let Some(opening) = opening {
-                opening.share().await;
+                let expiry = connect.session_expiry.min(broker.limits.session_expiry_max);
+                let (key, auth_context, will) = (arrival.key, arrival.auth_context, connect.will.as_ref());
+                let row = broker.opened_row(key, auth_context, &attached.client, expiry, will);
+                if !Box::pin(opening.share(arrival, &mut attached, row)).await {
+                    let expiry = if attached.present { expiry } else { 0 };
+                    let (key, authority) = (arrival.key, &broker.authority);
+                    let released = broker.sessions.release(key, attached.client, expiry, None, authority);
+                    broker.dispose_for(key, attached.ended);
+                    broker.dispose(released);
+                    let text = "the log of the cluster, which knows the session, does not answer";
+                    return Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, text.into()));
+                }
             }
+            broker.router.narrow_session_again(attached.client.outbox.id()); // its rights may differ from before
             return Ok(attached);
         }
         Ok(Err(NotAttached { refusal, ended })) => {

@@ -395,6 +395,7 @@ pub(in crate::mqtt) fn dispose_will(broker: &Arc<Broker>, topic: &str, payload: 
         from: SessionId(0),
         client: None,
         will: Some(will),
+        has_moved: false,
         disposed: Vec::new(),
     });
 }

@@ -87,14 +87,21 @@ pub(in crate::mqtt) enum RequestOrigin {
         /// The pending acknowledgement, for QoS 1 and 2.
         ack_id: Option<AckId>,
     },
-    /// A will, whose sender receives no reply. Holds the rights of its owner.
-    Will(Access),
+    /// A will, whose sender receives no reply.
+    Will {
+        /// The rights of its owner.
+        access: Access,
+        /// True if its owner opened its session at another node of a cluster last, which is gone.
+        is_adopted: bool,
+    },
 }
 
 /// The packet identifier of a request, on its way to the disk.
 pub(in crate::mqtt) struct ReceivedIdentifier {
     /// The edit that writes it with the accepted command.
     pub edit: Option<RowEdit>,
+    /// True in a cluster, whose nodes all write it.
+    pub is_shared: bool,
     /// Its row, which is not removed before the command is decided.
     #[expect(dead_code, reason = "for its drop")]
     pub row: Arc<dyn Row>,
@@ -136,10 +143,17 @@ impl IncomingRequest for ReceivedRequest {
 
     fn into_command(self, (command, author): (Command, Sender), admitted: Admitted) -> (Envelope, Box<dyn Requester>) {
         let Self { mut request, client, .. } = self;
-        let row = request.received.as_mut().and_then(|received| received.edit.take());
+        let received = request.received.as_mut();
+        let (row, shared_row) = match received.and_then(|received| Some((received.edit.take()?, received.is_shared))) {
+            Some((edit, true)) => (None, Some(edit)),
+            own => (own.map(|(edit, _)| edit), None),
+        };
         let (key, id, client_token) = (request.key.clone(), request.id, request.client_token.clone());
-        let (is_of_session, may_create) = (true, true);
-        let envelope = Envelope { key, command, author, id, client, is_of_session, client_token, may_create, row };
+        // The opening at the node that is gone does not refuse a will that this one took over.
+        let is_of_session = !matches!(request.origin, RequestOrigin::Will { is_adopted: true, .. });
+        let may_create = true;
+        let envelope =
+            Envelope { key, command, author, id, client, is_of_session, client_token, may_create, row, shared_row };
         (envelope, Box::new(Request { admitted: Some(admitted), ..request }))
     }
 }
@@ -170,7 +184,7 @@ impl RequestOrigin {
     pub(in crate::mqtt) fn access(&self) -> Access {
         match self {
             Self::Session { outbox, .. } => outbox.access(),
-            Self::Will(access) => access.clone(),
+            Self::Will { access, .. } => access.clone(),
         }
     }
 }
@@ -303,7 +317,7 @@ impl Request {
     pub(in crate::mqtt) fn session_id(&self) -> Option<SessionId> {
         match &self.origin {
             RequestOrigin::Session { outbox, .. } => Some(outbox.id()),
-            RequestOrigin::Will(_) => None,
+            RequestOrigin::Will { .. } => None,
         }
     }
 
@@ -311,7 +325,7 @@ impl Request {
     pub(in crate::mqtt) fn ack_id(&self) -> Option<AckId> {
         match self.origin {
             RequestOrigin::Session { ack_id, .. } => ack_id,
-            RequestOrigin::Will(_) => None,
+            RequestOrigin::Will { .. } => None,
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{
             record::{Claim, NodeId},
             requests::RequestNumber,
         },
+        rows::edit::RowEdit,
         state::{
             floor::DeviceFloor,
             purge::{Purge, Purges},
@@ -79,6 +80,8 @@ pub(in crate::store) enum RequestDecision {
 pub(in crate::store) struct SentCommand {
     pub(in crate::store) command: Command,
     pub(in crate::store) client_token: Option<ClientToken>,
+    /// The edit of a row that all nodes commit with it.
+    pub(in crate::store) row: Option<RowEdit>,
 }
 
 const CHANGED: u8 = 1;
@@ -189,6 +192,7 @@ fn put_requests(out: &mut Vec<u8>, requests: &[DecidedRequest]) {
                 out.push(CHANGED);
                 command_codec::put_token(out, sent.client_token.as_ref());
                 command_codec::put_command(out, &sent.command);
+                command_codec::put_row(out, sent.row.as_ref());
             }
             RequestDecision::Remembered => out.push(REMEMBERED),
             RequestDecision::Unchanged => out.push(UNCHANGED),
@@ -215,8 +219,8 @@ fn requests(payload: &mut Decoder<'_>) -> Result<Vec<DecidedRequest>, DecodeErro
         let decision = match payload.u8()? {
             CHANGED => {
                 let client_token = command_codec::token(payload)?;
-                let command = command_codec::command(payload)?;
-                RequestDecision::Changed(Box::new(SentCommand { command, client_token }))
+                let (command, row) = (command_codec::command(payload)?, command_codec::row(payload)?);
+                RequestDecision::Changed(Box::new(SentCommand { command, client_token, row }))
             }
             REMEMBERED => RequestDecision::Remembered,
             UNCHANGED => RequestDecision::Unchanged,

@@ -12,6 +12,7 @@ use crate::{
     store::{
         batch::Envelope,
         codec::{DecodeError, Decoder, put_len, put_pointer, put_str, put_u64, put_value},
+        rows::edit::RowEdit,
     },
 };
 
@@ -24,9 +25,10 @@ const REPLACE: u8 = 2;
 const BUMPS: u8 = 4;
 const DRY_RUN: u8 = 8;
 
-/// Appends `envelope`, without its login, its row and the request id in the log.
+/// Appends `envelope`, without its login, the row of its node and the request id in the log.
 pub(in crate::store) fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
-    let Envelope { key, command, author, client, is_of_session, client_token, may_create, id: _, row: _ } = envelope;
+    let Envelope { key, command, author, client, is_of_session, client_token, may_create, id: _, row: _, shared_row } =
+        envelope;
     put_key(out, key);
     put_str(out, &author.by);
     put_paths(out, &author.scope.reads);
@@ -36,6 +38,17 @@ pub(in crate::store) fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
     out.push(u8::from(*may_create));
     put_token(out, client_token.as_ref());
     put_command(out, command);
+    put_row(out, shared_row.as_ref());
+}
+
+/// Appends the edit of a row, if there is one.
+pub(in crate::store) fn put_row(out: &mut Vec<u8>, row: Option<&RowEdit>) {
+    put_option(out, row, |out, row| row.put(out));
+}
+
+/// Decodes the edit of a row, if there is one.
+pub(in crate::store) fn row(payload: &mut Decoder<'_>) -> Result<Option<RowEdit>, DecodeError> {
+    option(payload, RowEdit::decode)
 }
 
 /// Decodes an envelope, whose login is never revoked.
@@ -45,9 +58,9 @@ pub(in crate::store) fn envelope(payload: &mut Decoder<'_>) -> Result<Envelope, 
     let scope = Scope { reads: paths(payload)?, writes: paths(payload)? };
     let author = Sender { by, scope, login: SenderLogin::default() };
     let (client, is_of_session, may_create) = (payload.str()?.into(), is_set(payload)?, is_set(payload)?);
-    let (client_token, command) = (token(payload)?, command(payload)?);
+    let (client_token, command, shared_row) = (token(payload)?, command(payload)?, row(payload)?);
     let id = RequestId::next();
-    Ok(Envelope { key, command, author, id, client, is_of_session, client_token, may_create, row: None })
+    Ok(Envelope { key, command, author, id, client, is_of_session, client_token, may_create, row: None, shared_row })
 }
 
 pub(super) fn put_key(out: &mut Vec<u8>, key: &ShadowKey) {

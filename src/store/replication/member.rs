@@ -14,6 +14,7 @@
 
 mod answers;
 mod applying;
+mod broadcasts;
 mod deciding;
 mod health;
 mod neighbours;
@@ -23,6 +24,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
+pub use self::broadcasts::{Broadcast, BroadcastRows};
 pub use self::health::{Difference, MemberHealth, OtherNode};
 use self::{answers::Answered, deciding::claim_after, neighbours::Neighbours};
 use crate::{
@@ -42,7 +44,7 @@ use crate::{
             },
             status::NodeProfile,
         },
-        rows::{edit::RowEdit, sent::OnDurable},
+        rows::sent::OnDurable,
     },
 };
 
@@ -125,15 +127,6 @@ pub enum LogEvent {
     Tick(Duration),
 }
 
-/// Bytes that every node of a cluster received, in one order for all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broadcast {
-    /// True if this node sent them.
-    pub is_own: bool,
-    /// The bytes.
-    pub bytes: Bytes,
-}
-
 /// The options of a member.
 pub struct MemberOptions {
     /// This node.
@@ -142,8 +135,8 @@ pub struct MemberOptions {
     pub incarnation: u64,
     /// Most bytes of a record.
     pub record_bytes_max: usize,
-    /// Returns the edit of a row that is committed together with a broadcast of these bytes, at every node.
-    pub row_of: fn(&Bytes) -> Option<RowEdit>,
+    /// The rows that broadcasts change.
+    pub rows: Box<dyn BroadcastRows>,
     /// Returns the client whose session a broadcast of these bytes opens at the node that sends it.
     pub opens: fn(&Bytes) -> Option<SessionClient>,
     /// The connection to the log and the other nodes.
@@ -156,7 +149,9 @@ pub(in crate::store) struct Member<C> {
     link: Box<dyn Link>,
     origin: Claim,
     record_bytes_max: usize,
-    row_of: fn(&Bytes) -> Option<RowEdit>,
+    rows: Box<dyn BroadcastRows>,
+    /// The number of the last broadcast.
+    last_broadcast: u64,
     opens: fn(&Bytes) -> Option<SessionClient>,
     openings: Openings,
     own: OwnRequests<C>,
@@ -220,7 +215,7 @@ impl<C> Member<C> {
         position: Option<&AppliedPosition>,
         started: Timestamp,
     ) -> Self {
-        let MemberOptions { node, incarnation, record_bytes_max, row_of, opens, mut link } = options;
+        let MemberOptions { node, incarnation, record_bytes_max, rows, opens, mut link } = options;
         let origin = Claim { node, incarnation };
         let chain = position.map(|position| position.chain).unwrap_or_default();
         let mut replica = Replica::new(origin, chain, KeptRecords::default());
@@ -231,7 +226,8 @@ impl<C> Member<C> {
             link,
             origin,
             record_bytes_max,
-            row_of,
+            rows,
+            last_broadcast: 0,
             opens,
             openings: Openings::after(origin, chain.position.number),
             own: OwnRequests::new(),
@@ -510,20 +506,5 @@ impl<C> Member<C> {
             });
             self.held.outcomes.push(Outcome { envelope, context, result, against });
         }
-    }
-
-    /// Holds what every node receives with the record `number`.
-    fn hold_broadcast(&mut self, request: RequestNumber, number: u64, bytes: Bytes) {
-        let is_own = request.origin == self.origin;
-        if let Some(OwnRequest::Broadcast(OwnBroadcast { opens, on_applied, .. })) = self.own_request(request) {
-            self.openings.waits_no_more(opens.as_ref());
-            self.held.calls.extend(on_applied);
-        }
-        if let Some(client) = (self.opens)(&bytes) {
-            self.openings.add(client, request.origin, number, self.now);
-        }
-        // In the commit of the record, so that a start need not receive it again.
-        self.held.rows.extend((self.row_of)(&bytes));
-        self.held.broadcasts.push(Broadcast { is_own, bytes });
     }
 }

@@ -27,6 +27,14 @@ const PUT: u8 = 1;
 const REMOVE: u8 = 2;
 
 impl RowEdit {
+    /// Returns the key of the row.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::Insert(key, _) | Self::Put(key, _) | Self::Remove(key) => key,
+        }
+    }
+
     /// Returns the approximate bytes of the edit in the log.
     pub(in crate::store) fn bytes(&self) -> usize {
         match self {
@@ -35,7 +43,18 @@ impl RowEdit {
         }
     }
 
-    fn decode(payload: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+    /// Appends the encoded edit.
+    pub(in crate::store) fn put(&self, out: &mut Vec<u8>) {
+        let (tag, value) = match self {
+            Self::Insert(_, value) => (INSERT, Some(value)),
+            Self::Put(_, value) => (PUT, Some(value)),
+            Self::Remove(_) => (REMOVE, None),
+        };
+        put_parts(out, tag, self.key(), value);
+    }
+
+    /// Decodes an edit.
+    pub(in crate::store) fn decode(payload: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let tag = payload.u8()?;
         let key = part(payload)?.into();
         match tag {
@@ -44,6 +63,14 @@ impl RowEdit {
             REMOVE => Ok(Self::Remove(key)),
             _ => Err(DecodeError::Invalid("an edit")),
         }
+    }
+}
+
+fn put_parts(out: &mut Vec<u8>, tag: u8, key: &[u8], value: Option<&Bytes>) {
+    out.push(tag);
+    for part in [Some(key), value.map(|value| &**value)].into_iter().flatten() {
+        put_len(out, part.len());
+        out.extend_from_slice(part);
     }
 }
 
@@ -57,15 +84,12 @@ pub(in crate::store) fn encode<'a>(seq: u64, rows: impl Iterator<Item = (&'a Row
     let mut out = Vec::with_capacity(512);
     frame::begin(&mut out);
     for (key, row) in rows {
-        out.push(match row {
+        let tag = match row {
             EditedRow { value: Some(_), is_new: true } => INSERT,
             EditedRow { value: Some(_), is_new: false } => PUT,
             EditedRow { value: None, .. } => REMOVE,
-        });
-        for part in [Some(&**key), row.value.as_deref()].into_iter().flatten() {
-            put_len(&mut out, part.len());
-            out.extend_from_slice(part);
-        }
+        };
+        put_parts(&mut out, tag, key, row.value.as_ref());
     }
     frame::finish(&mut out, ROW_LOG, &seq.to_le_bytes());
     out

@@ -11,12 +11,27 @@ use super::{
     sim_disk::{SimDisk, Stop},
     stepped::Stepped,
 };
-use crate::store::{Link, LogAction, LogEvent, MemberOptions, NodeId, Seq, StoreOptions};
+use crate::store::{BroadcastRows, Link, LogAction, LogEvent, MemberOptions, NodeId, RowEdit, Seq, StoreOptions};
 
 /// Something that a node gave to its link.
 pub(super) enum Sent {
     Action(LogAction),
     Message(NodeId, Bytes),
+}
+
+/// The rows of broadcasts that change none.
+pub(super) struct NoRows;
+
+impl BroadcastRows for NoRows {
+    fn restore(&mut self, _: &[u8], _: Bytes) {}
+
+    fn apply(&mut self, _: u64, _: &Bytes) -> Vec<RowEdit> {
+        Vec::new()
+    }
+
+    fn edit(&mut self, _: RowEdit) -> Vec<RowEdit> {
+        Vec::new()
+    }
 }
 
 struct MemoryLink {
@@ -73,7 +88,7 @@ impl Node {
         let link = Box::new(MemoryLink { sent: Arc::clone(&sent), node: number });
         let node = NodeId(number as u64);
         let opens = cluster_sessions::opens;
-        stepped.join(MemberOptions { node, incarnation, record_bytes_max, row_of: |_| None, opens, link });
+        stepped.join(MemberOptions { node, incarnation, record_bytes_max, rows: Box::new(NoRows), opens, link });
         let events = Box::new(stepped.store.log_events());
         let applied = stepped.writer.applied_position.as_ref().map_or(0, |applied| applied.chain.position.number);
         let published = stepped.store.head();

@@ -102,8 +102,18 @@ fn queued_by<C>(author: &str, key: &ShadowKey, command: Command, context: C) -> 
     let (author, id) = (sender(author), RequestId::next());
     let client = "client-1".into();
     let (key, is_of_session, may_create) = (key.clone(), false, true);
-    let envelope =
-        Envelope { key, command, author, id, client, is_of_session, client_token: None, may_create, row: None };
+    let envelope = Envelope {
+        key,
+        command,
+        author,
+        id,
+        client,
+        is_of_session,
+        client_token: None,
+        may_create,
+        row: None,
+        shared_row: None,
+    };
     QueuedCommand { envelope, context }
 }
 

@@ -32,10 +32,20 @@ impl Stop {
     pub(in crate::mqtt) fn delivered_to(&self, session: SessionId) -> u64 {
         self.behind.get(&session).copied().unwrap_or(self.delivered)
     }
+
+    /// Returns the progress of the session `former` alone, as that of `id`.
+    pub(in crate::mqtt) fn of_session(&self, former: SessionId, id: SessionId) -> Self {
+        let behind = self.behind.get(&former).map(|seq| (id, *seq)).into_iter().collect();
+        Self { behind, ..*self }
+    }
 }
 
 /// Returns the edit that writes `stop`.
 pub(in crate::mqtt) fn put(stop: &Stop) -> RowEdit {
+    RowEdit::Put([KIND].into(), value_of(stop))
+}
+
+fn value_of(stop: &Stop) -> Bytes {
     let mut value = Vec::with_capacity(16 + 16 * stop.behind.len());
     value.put_u64(stop.date_ms);
     value.put_u64(stop.delivered);
@@ -43,7 +53,17 @@ pub(in crate::mqtt) fn put(stop: &Stop) -> RowEdit {
         value.put_u64(session.0);
         value.put_u64(*seq);
     }
-    RowEdit::Put([KIND].into(), value.into())
+    value.into()
+}
+
+/// Returns a value of at most `bytes_max`: if there are too many sessions that have less, all have only what each of them has.
+pub(in crate::mqtt) fn within(value: Bytes, bytes_max: usize) -> Bytes {
+    if value.len() <= bytes_max {
+        return value;
+    }
+    let stop = read(value).unwrap_or_default();
+    let delivered = stop.behind.values().copied().fold(stop.delivered, u64::min);
+    value_of(&Stop { delivered, behind: HashMap::new(), ..stop })
 }
 
 /// Reads the row; `None` if it is damaged.
@@ -72,5 +92,7 @@ mod tests {
         assert_eq!([7, 8, 9].map(|id| stop.delivered_to(SessionId(id))), [3, 0, 90]);
         assert_eq!(read(value.slice(..8)), Some(Stop { date_ms: 5, ..Stop::default() }), "without progress");
         assert_eq!(read(value.slice(..value.len() - 1)), None);
+        assert_eq!(within(value.clone(), value.len()), value);
+        assert_eq!(read(within(value, 40)), Some(Stop { date_ms: 5, delivered: 0, behind: HashMap::new() }));
     }
 }

@@ -9,20 +9,21 @@
 //! | `q`, session, number | a message that waits for a session, or for its acknowledgement ([`queue_row`]) |
 //! | `r`, topic | a retained message and its publisher ([`retained_row`]) |
 //! | `s`, session | a session that outlives its connection, or has a will ([`session_row`]) |
-//! | `t` | the date and the progress of connected sessions ([`clock_row`]) |
+//! | `t` | the date and the progress of connected sessions ([`clock_row`]); in a cluster, `t`, node |
 //!
 //! Rows follow the state in memory: whoever changes one sends the edit to the [`Recorder`] under the same lock, so the
 //! edits of a row are in the order of its changes. A publisher is answered when the edits of its message are on disk
-//! ([`Recorder::after_commit`]).
+//! ([`Recorder::after_commit`]). In a cluster, the rows of sessions go through the log instead, to all nodes ([`row_log`]).
 
-mod clock_row;
+pub(in crate::mqtt::broker) mod clock_row;
 pub(in crate::mqtt) mod message_row;
 pub(in crate::mqtt) mod presence_row;
 pub(in crate::mqtt) mod queue_row;
 pub(in crate::mqtt) mod received_row;
 mod recorder;
-mod restore;
+pub(in crate::mqtt::broker) mod restore;
 pub(in crate::mqtt) mod retained_row;
+pub(in crate::mqtt::broker) mod row_log;
 pub(in crate::mqtt) mod session_row;
 mod sessions;
 pub(in crate::mqtt) mod subscription_row;

@@ -10,7 +10,7 @@
 //! | `q`, session, number of the message | flags (1 byte), packet identifier (2 bytes, big-endian, 0 before it was sent), number of subscription identifiers (1 byte), these (4 bytes each), the filter of a shared subscription |
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{
         Arc,
         atomic::{AtomicU16, Ordering},
@@ -66,6 +66,8 @@ struct RowsState {
 /// The edits of open rows, and those who wait for them.
 #[derive(Default)]
 struct OpenRows {
+    /// The sessions for which the message has rows already, in their order: it was published in the log of a cluster.
+    logged: Vec<SessionId>,
     edits: Vec<RowEdit>,
     on_durable: Vec<OnDurable>,
 }
@@ -125,6 +127,33 @@ pub(in crate::mqtt) fn open(message: &Message, recorder: &Recorder, number: u64)
     let rows = Arc::new(MessageRows::new(number, recorder, state));
     message.row.get_or_init(|| Box::new(MessageGuard(rows.clone())));
     rows
+}
+
+/// Returns the key of the message of the delivery with this key; `None` for rows of another kind.
+pub(in crate::mqtt) fn message_key_of(key: &[u8]) -> Option<RowKey> {
+    let (kind, rest) = key.split_first()?;
+    let (_, number) = rest.split_first_chunk::<8>()?;
+    (*kind == DELIVERY_KIND).then(|| [&[MESSAGE_KIND], number].concat().into())
+}
+
+/// Gives `message` the rows that it has since it was published in the log of a cluster: its own with this number, and those of
+/// its deliveries to the sessions `logged`, which are in their order. Edits collect until [`MessageRows::close_logged`].
+pub(in crate::mqtt) fn open_logged(
+    message: &Message,
+    recorder: &Recorder,
+    number: u64,
+    logged: Vec<SessionId>,
+) -> Arc<MessageRows> {
+    let open = OpenRows { logged, ..OpenRows::default() };
+    let state = RowsState { is_inserted: true, open: Some(Box::new(open)) };
+    let rows = Arc::new(MessageRows::new(number, recorder, state));
+    message.row.get_or_init(|| Box::new(MessageGuard(rows.clone())));
+    rows
+}
+
+/// Returns the value of the row of a delivery that was not sent.
+pub(in crate::mqtt) fn new_value(delivery: &Delivery) -> Bytes {
+    value_of(&delivery_value(delivery), 0, 0)
 }
 
 /// Reads the row of a message, which keeps it from then on.
@@ -193,6 +222,20 @@ fn delivery_value(delivery: &Delivery) -> Vec<u8> {
     value
 }
 
+/// Returns the value of a delivery's row from the one without packet identifier.
+fn value_of(without_id: &[u8], flags: u8, packet_id: u16) -> Bytes {
+    let (first, rest) = without_id.split_first().unwrap_or((&0, &[]));
+    let mut value = Vec::with_capacity(without_id.len() + 2);
+    value.put_u8(first | flags);
+    value.put_u16(packet_id);
+    value.extend_from_slice(rest);
+    value.into()
+}
+
+fn delivery_key(session: SessionId, number: u64) -> RowKey {
+    [&[DELIVERY_KIND], session.0.to_be_bytes().as_slice(), &number.to_be_bytes()].concat().into()
+}
+
 fn message_key(number: u64) -> RowKey {
     [&[MESSAGE_KIND], number.to_be_bytes().as_slice()].concat().into()
 }
@@ -207,12 +250,27 @@ impl MessageRows {
         // Written under the lock, so that a later edit of a row follows.
         let state = &mut *self.state.lock();
         let Some(open) = state.open.take() else { return };
-        let OpenRows { mut edits, on_durable } = *open;
+        let OpenRows { mut edits, on_durable, .. } = *open;
         edits.extend(last);
         self.recorder.write(edits);
         if !on_durable.is_empty() {
             self.recorder.after_commit(|| on_durable.into_iter().for_each(|then| then()));
         }
+    }
+
+    /// As [`Self::close`]. Also removes the rows of deliveries that were not made to sessions of which `has_session` is true.
+    pub(in crate::mqtt) fn close_logged(&self, has_session: impl Fn(SessionId) -> bool) {
+        let left = self.state.lock().open.as_mut().map(|open| mem::take(&mut open.logged)).unwrap_or_default();
+        let undelivered = left.into_iter().filter(|session| has_session(*session));
+        self.write(undelivered.map(|session| RowEdit::Remove(delivery_key(session, self.number))));
+        self.close(None);
+    }
+
+    /// Returns true, once, if the session has the row of its delivery already.
+    fn take_logged(&self, session: SessionId) -> bool {
+        let mut state = self.state.lock();
+        let Some(open) = &mut state.open else { return false };
+        open.logged.binary_search(&session).map(|at| open.logged.remove(at)).is_ok()
     }
 
     fn write(&self, edits: impl IntoIterator<Item = RowEdit>) {
@@ -225,17 +283,11 @@ impl MessageRows {
 
 impl DeliveryGuard {
     fn key(&self) -> RowKey {
-        let (session, number) = (self.session.0.to_be_bytes(), self.rows.number.to_be_bytes());
-        [&[DELIVERY_KIND], session.as_slice(), &number].concat().into()
+        delivery_key(self.session, self.rows.number)
     }
 
     fn value_with(&self, flags: u8, packet_id: u16) -> Bytes {
-        let (first, rest) = self.value.split_first().unwrap_or((&0, &[]));
-        let mut value = Vec::with_capacity(self.value.len() + 2);
-        value.put_u8(first | flags);
-        value.put_u16(packet_id);
-        value.extend_from_slice(rest);
-        value.into()
+        value_of(&self.value, flags, packet_id)
     }
 }
 
@@ -243,7 +295,7 @@ impl MessageRow for MessageGuard {
     fn insert(&self, delivery: &Delivery, session: u64) -> Arc<dyn DeliveryRow> {
         let Self(rows) = self;
         let mut edits = Vec::with_capacity(2);
-        if !std::mem::replace(&mut rows.state.lock().is_inserted, true) {
+        if !mem::replace(&mut rows.state.lock().is_inserted, true) {
             let value = message_value(&delivery.message, rows.recorder.now());
             edits.push(RowEdit::Insert(message_key(rows.number), value));
         }
@@ -253,8 +305,10 @@ impl MessageRow for MessageGuard {
             value: delivery_value(delivery).into(),
             packet_id: AtomicU16::new(0),
         };
-        edits.push(RowEdit::Insert(guard.key(), guard.value_with(0, 0)));
-        rows.write(edits);
+        if !rows.take_logged(guard.session) {
+            edits.push(RowEdit::Insert(guard.key(), guard.value_with(0, 0)));
+            rows.write(edits);
+        }
         Arc::new(guard)
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use crate::{
             durable::{
                 message_row::Now,
                 queue_row::{self, MessageRows},
+                row_log::RowLog,
             },
             outbox::SessionId,
         },
@@ -35,13 +36,32 @@ struct Inner {
     service: Arc<Service>,
     /// The number of the next message.
     messages_made: AtomicU64,
+    /// The log of a cluster, to which the rows of sessions go.
+    log: OnceLock<Arc<RowLog>>,
 }
 
 impl Recorder {
     /// Returns the handle to the store of `service`.
     #[must_use]
     pub fn new(service: Arc<Service>) -> Self {
-        Self(Some(Arc::new(Inner { service, messages_made: AtomicU64::new(0) })))
+        Self(Some(Arc::new(Inner { service, messages_made: AtomicU64::new(0), log: OnceLock::new() })))
+    }
+
+    /// Sends the rows of sessions to `log` from now on, and numbers messages from `first`.
+    pub(in crate::mqtt::broker) fn join(&self, log: Arc<RowLog>, first: u64) {
+        let Some(inner) = &self.0 else { return };
+        inner.messages_made.fetch_max(first, Ordering::Relaxed);
+        let _is_the_first = inner.log.set(log);
+    }
+
+    /// Gives a message that was published in the log of a cluster its rows, as [`queue_row::open_logged`] does.
+    pub(in crate::mqtt::broker) fn open_logged(
+        &self,
+        message: &Message,
+        number: u64,
+        logged: Vec<SessionId>,
+    ) -> Arc<MessageRows> {
+        queue_row::open_logged(message, self, number, logged)
     }
 
     /// Adds rows for `delivery` to `session`, and for its message if it has none. `None` without a store.
@@ -63,7 +83,10 @@ impl Recorder {
     /// Makes the next message have a number above `number`.
     pub(in crate::mqtt::broker) fn skip_message(&self, number: u64) {
         if let Some(inner) = &self.0 {
-            inner.messages_made.fetch_max(number + 1, Ordering::Relaxed);
+            // In a cluster, the messages of other nodes are among them.
+            if inner.log.get().is_none() {
+                inner.messages_made.fetch_max(number + 1, Ordering::Relaxed);
+            }
         }
     }
 
@@ -81,6 +104,12 @@ impl Recorder {
             None => then(),
             Some(_) => self.send(Vec::new(), Some(Box::new(then))),
         }
+    }
+
+    /// Sends the edits that wait for the log of a cluster, as far as there is room for them.
+    pub(in crate::mqtt::broker) fn flush(&self) {
+        let log = self.0.as_ref().and_then(|inner| inner.log.get());
+        let _is_all = log.is_none_or(RowLog::flush);
     }
 
     /// Waits until all edits sent before are on disk. Returns false if that takes too long, or the server ends.
@@ -101,6 +130,7 @@ impl Recorder {
     pub fn check(&self) -> Result<(), QuotaKind> {
         match &self.0 {
             Some(inner) if !inner.service.may_add_rows() => Err(QuotaKind::Disk),
+            Some(inner) if inner.log.get().is_some_and(|log| !log.has_room()) => Err(QuotaKind::Disk),
             _ => Ok(()),
         }
     }
@@ -112,9 +142,13 @@ impl Recorder {
     }
 
     fn send(&self, edits: Vec<RowEdit>, on_durable: Option<OnDurable>) {
-        if let Some(inner) = &self.0 {
-            inner.service.write_rows(edits, on_durable);
+        let Some(inner) = &self.0 else { return };
+        let Some(log) = inner.log.get() else { return inner.service.write_rows(edits, on_durable) };
+        let own = log.write(edits);
+        if !own.is_empty() {
+            inner.service.write_rows(own, None);
         }
+        on_durable.into_iter().for_each(|then| log.after_applied(then));
     }
 }
 

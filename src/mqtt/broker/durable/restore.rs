@@ -33,6 +33,7 @@ use crate::{
             },
             outbox::SessionId,
             presence::Presence,
+            replicated::{self, Snapshot},
             sessions::{ClientSession, ClosedSession, LostConnection, SessionKey},
         },
         protocol::{
@@ -41,6 +42,7 @@ use crate::{
             topic::TopicFilter,
         },
         session::inflight::RestoredInflight,
+        shadow::topics,
     },
     shadow::{DeviceId, Timestamp},
     store::{RowEdit, StoreError},
@@ -101,9 +103,17 @@ fn queue_of(rows: Vec<RestoredDelivery>, messages: &HashMap<u64, RestoredQueueMe
     queue
 }
 
-/// Returns true for the rows that all nodes of a cluster have: retained messages and named queries.
+/// A session that has come to this node with its client.
+#[derive(Debug)]
+pub(in crate::mqtt::broker) struct MovedSession {
+    pub(in crate::mqtt::broker) client: ClientSession,
+    /// False if it had ended before: the client has a new one then.
+    pub(in crate::mqtt::broker) is_present: bool,
+}
+
+/// Returns true for the rows that all nodes of a cluster have: retained messages, named queries and sessions.
 fn is_shared(key: &[u8]) -> bool {
-    matches!(key.first(), Some(&retained_row::KIND | &NAMED_QUERY))
+    matches!(key.first(), Some(&retained_row::KIND | &NAMED_QUERY)) || replicated::is_replicated(key)
 }
 
 /// The first byte of the keys of named queries.
@@ -122,6 +132,10 @@ impl Broker {
         let (started, now) = (Instant::now(), self.recorder.now());
         let (mut rows, mut restored) = (SessionRows::default(), Restored::default());
         self.service.each_row(is_shared, |key, value| {
+            // This node takes its sessions over when it has started.
+            if self.has_peers() && replicated::is_replicated(key) {
+                return;
+            }
             let is_read = match self.read_row(key, value.clone(), now, &mut rows, &mut restored) {
                 Some(is_own) => is_own || other(key, value),
                 None => false,
@@ -129,6 +143,9 @@ impl Broker {
             restored.unreadable += usize::from(!is_read);
         })?;
         self.recorder.write(std::mem::take(&mut rows.expired));
+        if let Some(replicated) = self.replicated() {
+            rows.stop = replicated.stop_of(replicated.node());
+        }
         let stopped = rows.stop.as_ref().map(|stop| Timestamp(stop.date_ms.min(now.date_ms) / 1000));
         self.presence.restore(std::mem::take(&mut rows.presence), stopped);
         self.restore_sessions(rows, &mut restored, now);
@@ -208,6 +225,44 @@ impl Broker {
         self.router.restore_retained(Arc::new(message.message), message.date_ms, quota);
     }
 
+    /// Restores a session that this node of a cluster takes over, as if it had lost its connection here.
+    pub(in crate::mqtt::broker) fn restore_moved(self: &Arc<Self>, snapshot: Snapshot) {
+        let now = self.recorder.now();
+        let rows = self.read_snapshot(&snapshot, now);
+        self.restore_sessions(SessionRows { stop: snapshot.stop, ..rows }, &mut Restored::default(), now);
+    }
+
+    /// Returns the session of a client that is at this node now and has `access`.
+    pub(in crate::mqtt::broker) fn moved_session(&self, snapshot: Snapshot, access: &Access) -> MovedSession {
+        let now = self.recorder.now();
+        let SessionRows { mut sessions, mut subscriptions, messages, mut deliveries, mut received, .. } =
+            self.read_snapshot(&snapshot, now);
+        let Snapshot { id, rows, stop, .. } = snapshot;
+        let absence = |row: &RestoredSession| Absence::of(row, stop.as_ref(), now);
+        let is_over = |row: &RestoredSession| row.disconnected_ms.is_some() && absence(row).expires_in.is_none();
+        let Some(row) = sessions.pop().filter(|row| !is_over(row)) else {
+            // The row of the session is written with its connection.
+            let stale = rows.into_iter().filter(|(key, _)| key.first() != Some(&session_row::KIND));
+            self.recorder.write(stale.map(|(key, _)| RowEdit::Remove(key)).collect());
+            return MovedSession { client: self.restored_session(id, access), is_present: false };
+        };
+        let mut queue = queue_of(deliveries.remove(&id).unwrap_or_default(), &messages);
+        queue.received = received.remove(&id).unwrap_or_default();
+        let client = self.revive(&row, access, subscriptions.remove(&id).unwrap_or_default(), queue);
+        self.set_absent(&client, &row, stop.as_ref());
+        MovedSession { client, is_present: true }
+    }
+
+    fn read_snapshot(&self, snapshot: &Snapshot, now: Now) -> SessionRows {
+        let mut rows = SessionRows::default();
+        for (key, value) in &snapshot.rows {
+            if self.read_row(key, value.clone(), now, &mut rows, &mut Restored::default()).is_none() {
+                tracing::error!(client = %snapshot.key.client_id, "a row of a session that came from another node cannot be read");
+            }
+        }
+        rows
+    }
+
     fn restore_sessions(self: &Arc<Self>, rows: SessionRows, restored: &mut Restored, now: Now) {
         let SessionRows { mut sessions, mut subscriptions, messages, mut deliveries, mut received, stop, .. } = rows;
         // Those away for longest end first when memory is short.
@@ -259,19 +314,9 @@ impl Broker {
             return false;
         };
         let key = SessionKey { principal: auth_context.identity.principal.clone(), client_id: row.client_id.clone() };
-        let mut client = self.restored_session(row.id, &access);
-        self.restore_subscriptions(&mut client, subscriptions);
-        for (id, delivery) in queue.inflight {
-            client.session.restore_inflight(id, delivery);
-        }
-        for RestoredIdentifier { id, reason, row } in queue.received {
-            client.session.restore_received(id, reason, row);
-        }
-        queue.waiting.into_iter().for_each(|delivery| client.outbox.restore_delivery(delivery));
-        let at_ms = row.disconnected_ms.or(stop.map(|stop| stop.date_ms)).unwrap_or(now.date_ms).min(now.date_ms);
-        let away = Duration::from_millis(now.date_ms - at_ms);
-        let expires_in = Duration::from_secs(row.expiry.into()).checked_sub(away).filter(|left| !left.is_zero());
-        let will = row.will.map(|(will, due_ms)| {
+        let client = self.revive(&row, &access, subscriptions, queue);
+        let Absence { at_ms, expires_in } = Absence::of(&row, stop, now);
+        let will = row.will.clone().map(|(will, due_ms)| {
             let due_ms = due_ms.unwrap_or_else(|| at_ms.saturating_add(u64::from(will.delay) * 1000));
             (now.instant + Duration::from_millis(due_ms.saturating_sub(now.date_ms)), will)
         });
@@ -281,15 +326,47 @@ impl Broker {
             self.dispose(ClosedSession::session(key, client, will));
             return false;
         };
+        self.set_absent(&client, &row, stop);
+        let expires = now.instant + expires_in;
+        let will = will.map(Box::new);
+        let lost = LostConnection { auth_context, client, expiry: row.expiry, expires, will, at_ms };
+        if self.has_peers() && row.disconnected_ms.is_none() {
+            // The date when its node went is known from what that node wrote.
+            self.recorder.write(vec![lost.row(&key, None, now)]);
+        }
+        self.sessions.restore(&key, lost);
+        true
+    }
+
+    /// Returns the session of `row` with its subscriptions and messages.
+    fn revive(
+        &self,
+        row: &RestoredSession,
+        access: &Access,
+        subscriptions: Vec<(Subscription, Option<u32>)>,
+        queue: SessionQueue,
+    ) -> ClientSession {
+        let mut client = self.restored_session(row.id, access);
+        self.restore_subscriptions(&mut client, subscriptions);
+        for (id, delivery) in queue.inflight {
+            client.session.restore_inflight(id, delivery);
+        }
+        for RestoredIdentifier { id, reason, row } in queue.received {
+            client.session.restore_received(id, reason, row);
+        }
+        // In a cluster, messages have rows before the rights of their receivers are looked at.
+        let may_receive = |topic: &str| !self.has_peers() || topics::is_service(topic) || access.may_receive(topic);
+        let waiting = queue.waiting.into_iter().filter(|delivery| may_receive(delivery.message.topic.as_str()));
+        waiting.for_each(|delivery| client.outbox.restore_delivery(delivery));
+        client
+    }
+
+    /// Has a restored session go on from where its client has the state of shadows.
+    fn set_absent(&self, client: &ClientSession, row: &RestoredSession, stop: Option<&Stop>) {
         let delivered = stop.filter(|_| row.disconnected_ms.is_none()).map(|stop| stop.delivered_to(row.id));
         client.outbox.restore(row.since.max(delivered.unwrap_or_default()));
         client.outbox.set_kept(true);
         self.router.set_connected(row.id, client.filters.iter(), false);
-        let expires = now.instant + expires_in;
-        let will = will.map(Box::new);
-        let lost = LostConnection { auth_context, client, expiry: row.expiry, expires, will, at_ms };
-        self.sessions.restore(&key, lost);
-        true
     }
 
     fn restore_subscriptions(&self, client: &mut ClientSession, subscriptions: Vec<(Subscription, Option<u32>)>) {
@@ -305,6 +382,23 @@ impl Broker {
                 );
             }
         }
+    }
+}
+
+/// The absence of a session's client.
+struct Absence {
+    /// The date when it lost its connection, in milliseconds.
+    at_ms: u64,
+    /// The rest of its expiry interval; `None` if it has passed.
+    expires_in: Option<Duration>,
+}
+
+impl Absence {
+    fn of(row: &RestoredSession, stop: Option<&Stop>, now: Now) -> Self {
+        let at_ms = row.disconnected_ms.or(stop.map(|stop| stop.date_ms)).unwrap_or(now.date_ms).min(now.date_ms);
+        let away = Duration::from_millis(now.date_ms - at_ms);
+        let expires_in = Duration::from_secs(row.expiry.into()).checked_sub(away).filter(|left| !left.is_zero());
+        Self { at_ms, expires_in }
     }
 }
 

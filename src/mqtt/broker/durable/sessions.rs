@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::{
     auth::AuthContext,
     mqtt::{
@@ -17,6 +19,7 @@ use crate::{
         },
         protocol::{packet::Will, topic::TopicFilter},
     },
+    store::RowEdit,
 };
 
 impl Broker {
@@ -35,6 +38,18 @@ impl Broker {
         if !client.is_recorded {
             return;
         }
+        self.recorder.write(vec![self.connected_row(key, auth_context, client, expiry, will)]);
+    }
+
+    /// Returns the edit that writes a session that has a connection now.
+    fn connected_row(
+        &self,
+        key: &SessionKey,
+        auth_context: &Arc<AuthContext>,
+        client: &ClientSession,
+        expiry: u32,
+        will: Option<&Will>,
+    ) -> RowEdit {
         let finished = self.events.fan_out_position().finished();
         let state = SessionState {
             id: client.outbox.id(),
@@ -45,7 +60,25 @@ impl Broker {
             since: client.outbox.delivered_up_to(finished),
             will: will.map(|will| (will, None)),
         };
-        self.recorder.write(vec![session_row::put(&state, self.recorder.now())]);
+        session_row::put(&state, self.recorder.now())
+    }
+
+    /// Returns the value of the row of a session that is being opened, if it is to have one.
+    pub(in crate::mqtt) fn opened_row(
+        &self,
+        key: &SessionKey,
+        auth_context: &Arc<AuthContext>,
+        client: &ClientSession,
+        expiry: u32,
+        will: Option<&Will>,
+    ) -> Option<Bytes> {
+        if !client.is_recorded && expiry == 0 && will.is_none() {
+            return None;
+        }
+        match self.connected_row(key, auth_context, client, expiry, will) {
+            RowEdit::Insert(_, value) | RowEdit::Put(_, value) => Some(value),
+            RowEdit::Remove(_) => None,
+        }
     }
 
     /// Writes the date and the progress of sessions now and then, until the broker closes.

@@ -107,7 +107,8 @@ impl Sessions {
             connected.disconnect(Reason::SESSION_TAKEN_OVER);
             return None;
         }
-        Some(table.take_disconnected(key)?.into_closed(key.clone()).without_will())
+        let closed = table.take_disconnected(key)?.into_closed(key.clone()).without_will();
+        Some(ClosedSession { has_moved: true, ..closed })
     }
 }
 

@@ -33,7 +33,7 @@ pub(in crate::mqtt::broker) struct LostConnection {
 
 impl LostConnection {
     /// Returns the edit that writes the session. A will that is being `published` stays in its row until it is.
-    pub(super) fn row(&self, key: &SessionKey, published: Option<&Will>, now: Now) -> RowEdit {
+    pub(in crate::mqtt::broker) fn row(&self, key: &SessionKey, published: Option<&Will>, now: Now) -> RowEdit {
         let due_ms = |at: &Instant| {
             let left = at.saturating_duration_since(now.instant).as_millis();
             now.date_ms.saturating_add(u64::try_from(left).unwrap_or(u64::MAX))

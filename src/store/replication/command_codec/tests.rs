@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
@@ -93,6 +94,7 @@ fn envelopes_come_back() {
             client_token: if index % 3 == 0 { None } else { ClientToken::new("t") },
             may_create: index % 5 == 0,
             row: None,
+            shared_row: (index % 2 == 0).then(|| RowEdit::Insert(b"i".as_slice().into(), Bytes::from_static(b"row"))),
         };
         let mut encoded = Vec::new();
         put_envelope(&mut encoded, &sent);
@@ -102,7 +104,7 @@ fn envelopes_come_back() {
         assert_eq!((&found.key, &found.command, &found.author), (&sent.key, &sent.command, &sent.author));
         assert_eq!((&found.client, found.is_of_session), (&sent.client, sent.is_of_session));
         assert_eq!(found.may_create, sent.may_create);
-        assert_eq!(found.client_token, sent.client_token);
+        assert_eq!((found.client_token, found.shared_row), (sent.client_token, sent.shared_row));
         for length in 0..encoded.len() {
             assert!(envelope(&mut Decoder::new(&encoded[..length])).is_err(), "{length} of {} bytes", encoded.len());
         }

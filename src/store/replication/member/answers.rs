@@ -64,7 +64,8 @@ impl<C> ReplayedRequests for Answers<'_, C> {
             return;
         }
         let ReplayedChange { entry, before, after } = replayed;
-        let SentCommand { command, client_token } = sent;
+        let SentCommand { command, client_token, row } = sent;
+        self.member.hold_row(row);
         let rebased_from = command.rebased_from(&before);
         let applied = Applied {
             seq: Some(entry.seq),
@@ -83,9 +84,18 @@ impl<C> ReplayedRequests for Answers<'_, C> {
                 // The rights of the author were checked by its node; events are cut for their readers.
                 let author = Sender { by: entry.principal, scope: Scope::ALL, login: SenderLogin::default() };
                 let (key, id, client) = (entry.key, RequestId::next(), entry.client);
-                let (is_of_session, may_create) = (false, true);
-                let envelope =
-                    Envelope { key, command, author, id, client, is_of_session, client_token, may_create, row: None };
+                let envelope = Envelope {
+                    key,
+                    command,
+                    author,
+                    id,
+                    client,
+                    is_of_session: false,
+                    client_token,
+                    may_create: true,
+                    row: None,
+                    shared_row: None,
+                };
                 (envelope, None)
             }
         };
@@ -120,7 +130,8 @@ impl<C> ReplayedRequests for Answers<'_, C> {
 
     fn broadcast(&mut self, request: RequestNumber, bytes: Bytes) {
         if !self.is_answered() {
-            self.member.hold_broadcast(request, self.position.0, bytes);
+            let record = self.position.0;
+            self.member.hold_broadcast(record, request, bytes);
         }
     }
 

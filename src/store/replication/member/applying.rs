@@ -21,6 +21,7 @@ use crate::{
             openings::superseded,
             requests::BusMessage,
         },
+        rows::tables,
         writer::{QueueReservation, Writer},
     },
 };
@@ -31,7 +32,10 @@ impl<C> Writer<C> {
         match (options, &self.applied_position) {
             (None, Some(_)) => Err(StoreError::OfCluster { path: self.options.path.clone() }),
             (None, None) => Ok(()),
-            (Some(options), position) => {
+            (Some(mut options), position) => {
+                let database = self.shared.database.get()?;
+                tables::each(&database, &self.dirty_rows, |key, value| options.rows.restore(key, value))?;
+                drop(database);
                 let is_copy = position.as_ref().is_some_and(|position| position.node != options.node);
                 self.shared.has_foreign_rows.store(is_copy, Ordering::Relaxed);
                 let node = options.node;
@@ -140,8 +144,11 @@ impl<C> Writer<C> {
         let mut outcomes = outcomes.into_iter().peekable();
         for DecidedRequest { request, decision } in &changes.record.requests {
             if let RequestDecision::Broadcast(bytes) = decision {
-                member.hold_broadcast(*request, number, bytes.clone());
+                member.hold_broadcast(number, *request, bytes.clone());
                 continue;
+            }
+            if let RequestDecision::Changed(sent) = decision {
+                member.hold_row(sent.row.clone());
             }
             match outcomes.next_if(|outcome| outcome.context == Some(*request)) {
                 Some(outcome) => member.hold_outcome(outcome),

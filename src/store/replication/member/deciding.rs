@@ -193,8 +193,9 @@ impl Batch<RequestNumber> {
 fn decision(outcome: &Outcome<RequestNumber>, is_remembered: bool) -> RequestDecision {
     match &outcome.result {
         Ok(applied) if applied.seq.is_some() => {
-            let Envelope { command, client_token, .. } = &outcome.envelope;
-            let sent = SentCommand { command: command.clone(), client_token: client_token.clone() };
+            let Envelope { command, client_token, shared_row, .. } = &outcome.envelope;
+            let (command, client_token, row) = (command.clone(), client_token.clone(), shared_row.clone());
+            let sent = SentCommand { command, client_token, row };
             RequestDecision::Changed(Box::new(sent))
         }
         Ok(_) if is_remembered => RequestDecision::Remembered,

@@ -17,6 +17,7 @@ use crate::{
             batch_record::{DecidedRequest, KeyedNoOp, RequestDecision, SentCommand},
             requests::RequestNumber,
         },
+        rows::edit::RowEdit,
         state::{
             floor::DeviceFloor,
             purge::{Purge, Purges},
@@ -57,7 +58,8 @@ fn batch() -> BatchRecord {
 
 fn requests() -> Vec<DecidedRequest> {
     let origin = |node| Claim { node: NodeId(node), incarnation: 1 << 40 };
-    let sent = SentCommand { command: Command::Delete(Delete::default()), client_token: ClientToken::new("t") };
+    let row = Some(RowEdit::Insert(b"i".as_slice().into(), Bytes::from_static(b"row")));
+    let sent = SentCommand { command: Command::Delete(Delete::default()), client_token: ClientToken::new("t"), row };
     [
         (origin(1), 7, RequestDecision::Changed(Box::new(sent))),
         (origin(2), 1, RequestDecision::Refused),

@@ -1,0 +1,151 @@
+//! The sessions of nodes that are gone, and those that this node had before it started: a node that is there takes them over.
+//!
+//! It restores them as a node that was alone would after a restart: their delayed wills and expiries go on, their messages
+//! wait for their clients.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::mqtt::broker::{
+    Broker,
+    outbox::SessionId,
+    peers::{Peers, message},
+    replicated::Snapshot,
+};
+
+/// The pause between two looks at the other nodes.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The time after which the sessions of a node that is not alive are taken over.
+const GONE_AFTER: Duration = Duration::from_secs(5);
+/// Most sessions that are taken over at one time.
+const AT_ONCE: usize = 1024;
+
+/// The time after which this node takes over a session that it has in the log and not in memory.
+const MISSING_AFTER: Duration = Duration::from_secs(10);
+
+/// The node whose sessions were there before the cluster.
+const NO_NODE: u64 = 0;
+
+/// The state of [`Broker::watch_nodes`].
+struct Watch {
+    begun: Instant,
+    /// The times when other nodes were alive last.
+    alive: HashMap<u64, Instant>,
+    /// The sessions for which the log was asked.
+    asked: HashSet<SessionId>,
+    /// The sessions that this node has in the log and not in memory, with the time when it noticed.
+    missing: HashMap<SessionId, Instant>,
+    /// The last session that it looked for.
+    last: Option<SessionId>,
+}
+
+impl Broker {
+    /// Takes over the sessions that this node had before it started, and while it decides, those of nodes that are gone, until the
+    /// broker closes.
+    pub async fn watch_nodes(self: Arc<Self>) {
+        let Some(peers) = self.peers.get() else { return self.closed().await };
+        let mut watch = Watch {
+            begun: Instant::now(),
+            alive: HashMap::new(),
+            asked: HashSet::new(),
+            missing: HashMap::new(),
+            last: None,
+        };
+        let mut has_started = false;
+        loop {
+            has_started = has_started || self.broadcast_start(peers);
+            self.take_over(peers, &mut watch);
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = peers.has_former.notified() => {}
+                () = self.closed() => return,
+            }
+        }
+    }
+
+    /// Returns false if too much waits for the log.
+    fn broadcast_start(&self, peers: &Peers) -> bool {
+        let bytes = message::started(peers.node, peers.first);
+        let permit = self.service.reserve_broadcast(bytes.len());
+        permit.map(|permit| self.service.broadcast(bytes, None, permit)).is_some()
+    }
+
+    fn take_over(&self, peers: &Peers, watch: &mut Watch) {
+        let mut sessions = std::mem::take(&mut *peers.former.lock());
+        for node in self.gone_nodes(peers, watch) {
+            sessions.extend(peers.replicated.sessions_of(node, None, AT_ONCE));
+        }
+        sessions.extend(self.missing_sessions(peers, watch));
+        watch.asked.retain(|session| peers.replicated.key_of(*session).is_some());
+        sessions.retain(|session| !watch.asked.contains(session));
+        for (at, former) in sessions.iter().enumerate() {
+            let bytes = message::adopted(peers.node, *former, self.next_session_id());
+            let Some(permit) = self.service.reserve_broadcast(bytes.len()) else {
+                peers.former.lock().extend_from_slice(sessions.get(at..).unwrap_or_default());
+                return;
+            };
+            self.service.broadcast(bytes, None, permit);
+            watch.asked.insert(*former);
+        }
+        if !sessions.is_empty() {
+            tracing::info!(sessions = sessions.len(), "this node takes over sessions of nodes that are gone");
+        }
+    }
+
+    /// Returns sessions that this node has in the log, and for some time not in memory: their clients were refused since the log
+    /// did not answer in time. Looks at a part of all at each call.
+    fn missing_sessions(&self, peers: &Peers, watch: &mut Watch) -> Vec<SessionId> {
+        let now = Instant::now();
+        let looked = peers.replicated.sessions_of(peers.node, watch.last, AT_ONCE);
+        watch.last = looked.last().copied();
+        if watch.last.is_none() {
+            peers.adopted.lock().retain(|session| peers.replicated.key_of(*session).is_some());
+            watch.missing.retain(|session, _| peers.replicated.key_of(*session).is_some());
+        }
+        let mut missing = Vec::new();
+        for session in looked {
+            if self.has_session(session) {
+                watch.missing.remove(&session);
+            } else if now.duration_since(*watch.missing.entry(session).or_insert(now)) > MISSING_AFTER {
+                missing.push(session);
+            }
+        }
+        missing
+    }
+
+    /// Returns the nodes whose sessions this node has to take over.
+    fn gone_nodes(&self, peers: &Peers, watch: &mut Watch) -> Vec<u64> {
+        let (now, health) = (Instant::now(), self.service.health().member.unwrap_or_default());
+        let alive = health.others.iter().filter(|other| other.is_alive);
+        watch.alive.extend(alive.map(|other| (other.node, now)));
+        if !health.is_deciding || health.latched.is_some() {
+            return Vec::new();
+        }
+        let is_gone = |node: &u64| {
+            let alive = watch.alive.get(node).copied().unwrap_or(watch.begun);
+            *node == NO_NODE || (*node != peers.node && now.duration_since(alive) > GONE_AFTER)
+        };
+        peers.replicated.nodes().into_iter().filter(is_gone).collect()
+    }
+
+    /// Restores a session that this node takes over.
+    pub(super) fn adopt(self: &Arc<Self>, peers: &Peers, snapshot: Snapshot) {
+        // A client cannot begin to open it meanwhile.
+        let opening = peers.opening.lock();
+        // The client is opening it, which comes later in the log and moves it to its connection.
+        if opening.contains_key(&snapshot.key) {
+            return;
+        }
+        // One with another id is not in the log: its client comes back to this one.
+        match self.sessions.id_of(&snapshot.key) {
+            Some(_) => self.end_moved(peers, &snapshot.key),
+            None => {
+                peers.adopted.lock().insert(snapshot.id);
+                self.restore_moved(snapshot);
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The sessions of all nodes of a cluster that outlive their connections, as the log has them.
+//!
+//! Every node has the rows of all sessions in its store, and here. They change with the broadcasts of the log alone, in
+//! their order, so all nodes have the same: edits of a session's node ([`Edited`](PeerMessage::Edited)), messages that are
+//! published in the log, and changes of the node that has a session. A session has another id at each of its nodes, which
+//! has the node ([`numbers`]). So what a former node still does to it concerns no session any more.
+//!
+//! The writer of the store applies broadcasts here when it applies their record. Their effects on sessions in memory follow
+//! when the notifier receives them, in the same order ([`ReplicatedSessions::effect`]).
+//!
+//! *Invariant:* a message that is published in the log is queued, in the commit of its record, for every session here that
+//! has a subscription which selects it.
+//!
+//! *Invariant:* a message has a row as long as one of the sessions has a delivery of it.
+
+mod filter_index;
+pub(in crate::mqtt::broker) mod numbers;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use self::state::State;
+use crate::{
+    mqtt::{
+        broker::{
+            durable::{clock_row::Stop, message_row::Now, retained_row},
+            outbox::SessionId,
+            peers::message::{Opened, PeerMessage, Published},
+            sessions::SessionKey,
+        },
+        protocol::{message::Delivery, packet::QoS},
+    },
+    store::{BroadcastRows, RowEdit, RowKey},
+};
+
+/// The replicated sessions; see the module.
+pub struct ReplicatedSessions {
+    node: u64,
+    state: RwLock<State>,
+    /// The effects of broadcasts that the notifier has not received yet.
+    effects: Mutex<VecDeque<(u64, Effect)>>,
+}
+
+/// The effect of a broadcast on the sessions in the memory of this node.
+#[derive(Debug)]
+pub(in crate::mqtt::broker) enum Effect {
+    /// The session is at this node from now on.
+    Moved(Box<Snapshot>),
+    /// The session of this node is at another one from now on.
+    Left(SessionKey),
+    /// The sessions that this node had before it started.
+    Started(Vec<SessionId>),
+    /// The message has rows for these sessions of this node.
+    Kept(Vec<SessionId>),
+}
+
+/// The rows of a session as of a broadcast.
+#[derive(Debug)]
+pub(in crate::mqtt::broker) struct Snapshot {
+    pub(in crate::mqtt::broker) key: SessionKey,
+    pub(in crate::mqtt::broker) id: SessionId,
+    /// In the order of their keys.
+    pub(in crate::mqtt::broker) rows: Vec<(RowKey, Bytes)>,
+    /// The last progress of the node that had it before; the session is there with its present id.
+    pub(in crate::mqtt::broker) stop: Option<Stop>,
+}
+
+impl ReplicatedSessions {
+    /// Returns the sessions for `node`: none, until the store is opened.
+    #[must_use]
+    pub fn new(node: u64) -> Arc<Self> {
+        Arc::new(Self { node, state: RwLock::default(), effects: Mutex::default() })
+    }
+
+    /// Returns the node.
+    pub(in crate::mqtt::broker) fn node(&self) -> u64 {
+        self.node
+    }
+
+    /// Returns the number of subscriptions, outside groups and of any node, that select `topic` at QoS 1 or 2.
+    pub(in crate::mqtt::broker) fn selecting(&self, topic: &str) -> usize {
+        self.state.read().filters.count(topic)
+    }
+
+    /// Returns the effect of broadcast `number`, once.
+    pub(in crate::mqtt::broker) fn effect(&self, number: u64) -> Option<Effect> {
+        let mut effects = self.effects.lock();
+        // What comes before was not delivered.
+        while effects.front().is_some_and(|(first, _)| *first < number) {
+            effects.pop_front();
+        }
+        effects.pop_front_if(|(first, _)| *first == number).map(|(_, effect)| effect)
+    }
+
+    /// Returns the identity of a session.
+    pub(in crate::mqtt::broker) fn key_of(&self, id: SessionId) -> Option<SessionKey> {
+        self.state.read().sessions.get(&id)?.key.clone()
+    }
+
+    /// Returns the nodes that have sessions.
+    pub(in crate::mqtt::broker) fn nodes(&self) -> BTreeSet<u64> {
+        let (state, mut nodes, mut from) = (self.state.read(), BTreeSet::new(), 0);
+        while let Some((id, _)) = state.sessions.range(SessionId(from)..).next() {
+            let node = numbers::node_of(*id);
+            nodes.insert(node);
+            from = numbers::first(node + 1, 0);
+        }
+        nodes
+    }
+
+    /// Returns at most `limit` sessions of `node` after `last`, in the order of their ids.
+    pub(in crate::mqtt::broker) fn sessions_of(
+        &self,
+        node: u64,
+        last: Option<SessionId>,
+        limit: usize,
+    ) -> Vec<SessionId> {
+        let first = last.map_or(numbers::first(node, 0), |last| last.0 + 1);
+        let of_node = SessionId(first)..SessionId(numbers::first(node + 1, 0));
+        self.state.read().sessions.range(of_node).map(|(id, _)| *id).take(limit).collect()
+    }
+
+    /// Returns the first number of this node when it starts at `date_ms`, above all that it made, whatever its clock says.
+    pub(in crate::mqtt::broker) fn first_number(&self, date_ms: u64) -> u64 {
+        let of_node = numbers::first(self.node, 0)..numbers::first(self.node + 1, 0);
+        let state = self.state.read();
+        let messages = state.messages.keys().filter(|number| of_node.contains(number)).max();
+        let session = state.sessions.range(SessionId(of_node.start)..SessionId(of_node.end)).next_back();
+        let last = messages.copied().max(session.map(|(id, _)| id.0));
+        numbers::first(self.node, date_ms).max(last.map_or(0, |last| last + 1))
+    }
+
+    /// Returns the last progress of `node`.
+    pub(in crate::mqtt::broker) fn stop_of(&self, node: u64) -> Option<Stop> {
+        self.state.read().stops.get(&node).cloned()
+    }
+
+    /// Returns the numbers of sessions and of messages.
+    #[cfg(test)]
+    fn counts(&self) -> (usize, usize) {
+        let state = self.state.read();
+        (state.sessions.len(), state.messages.len())
+    }
+
+    fn apply(&self, number: u64, bytes: &Bytes) -> Vec<RowEdit> {
+        let now = Now { date_ms: 0, instant: Instant::now() };
+        let mut edits = Vec::new();
+        let state = &mut *self.state.write();
+        let effect = match PeerMessage::decode(bytes.clone(), now) {
+            Some(PeerMessage::Opened(opened)) => self.opened(state, opened, &mut edits),
+            Some(PeerMessage::Published(published)) => self.published(state, number, *published, &mut edits),
+            Some(PeerMessage::Edited(all)) => {
+                state.edit(all, &mut edits);
+                None
+            }
+            Some(PeerMessage::Adopted { former, id }) => self.moved(state, former, id, &mut edits),
+            Some(PeerMessage::Started { node, first }) if node == self.node => {
+                let is_former = |id: &SessionId| numbers::node_of(*id) == node && *id < first;
+                Some(Effect::Started(state.sessions.keys().copied().filter(is_former).collect()))
+            }
+            Some(PeerMessage::Started { .. }) | None => None,
+        };
+        self.effects.lock().extend(effect.map(|effect| (number, effect)));
+        edits
+    }
+
+    fn opened(&self, state: &mut State, opened: Opened, edits: &mut Vec<RowEdit>) -> Option<Effect> {
+        let Opened { key, current, fresh, clean_start, row, .. } = opened;
+        let former = state.keys.get(&key).copied();
+        match former {
+            Some(former) if clean_start || state.sessions.get(&former).is_none_or(|it| !it.outlives) => {
+                state.remove_session(former, edits);
+            }
+            Some(former) if Some(former) == current => return None,
+            Some(former) => return self.moved(state, former, fresh, edits),
+            None => {}
+        }
+        if let Some(row) = row {
+            state.insert_session(key.clone(), fresh, row, edits);
+        }
+        // The one that its node has in memory has ended elsewhere.
+        let is_of_node = numbers::node_of(fresh) == self.node;
+        current
+            .filter(|_| is_of_node)
+            .map(|_| Effect::Moved(Box::new(Snapshot { key, id: fresh, rows: Vec::new(), stop: None })))
+    }
+
+    /// Gives a session another id, and so another node.
+    fn moved(&self, state: &mut State, former: SessionId, id: SessionId, edits: &mut Vec<RowEdit>) -> Option<Effect> {
+        let key = state.rename(former, id, edits)?;
+        let from = numbers::node_of(former);
+        if numbers::node_of(id) == self.node {
+            let stop = state.stops.get(&from).map(|stop| stop.of_session(former, id));
+            let rows = state.rows_of(id);
+            return Some(Effect::Moved(Box::new(Snapshot { key, id, rows, stop })));
+        }
+        (from == self.node).then_some(Effect::Left(key))
+    }
+
+    fn published(
+        &self,
+        state: &mut State,
+        number: u64,
+        published: Published,
+        edits: &mut Vec<RowEdit>,
+    ) -> Option<Effect> {
+        let row = published.message_value();
+        let Published { from, identifier, queue_bytes_max, message, value, .. } = published;
+        if message.retain {
+            let topic = message.topic.as_str();
+            edits.push(match message.clears_topic() {
+                true => retained_row::remove(topic),
+                false => retained_row::of_value(topic, value),
+            });
+        }
+        if let Some((from, (id, reason))) = from.zip(identifier) {
+            state.keep_identifier(from, id, reason, edits);
+        }
+        if message.qos == QoS::AtMostOnce || message.is_momentary() {
+            return None;
+        }
+        let selected = state.filters.selecting(message.topic.as_str(), from);
+        if selected.is_empty() {
+            return None;
+        }
+        let number = numbers::of_broadcast(number);
+        state.insert_message(number, row, edits);
+        let message = Arc::new(message);
+        let mut own = Vec::new();
+        for (session, selected) in selected {
+            let delivery = Delivery {
+                qos: selected.qos.min(message.qos),
+                retain: message.retain && selected.retain_as_published,
+                subscription_ids: selected.ids.into(),
+                ..Delivery::new(Arc::clone(&message), message.qos)
+            };
+            state.queue(session, number, &delivery, queue_bytes_max, edits);
+            own.extend(Some(session).filter(|session| numbers::node_of(*session) == self.node));
+        }
+        state.drop_message_without_receivers(number, edits);
+        Some(Effect::Kept(own))
+    }
+}
+
+/// The part of [`ReplicatedSessions`] for the store.
+pub struct ReplicatedRows(pub Arc<ReplicatedSessions>);
+
+impl BroadcastRows for ReplicatedRows {
+    fn restore(&mut self, key: &[u8], value: Bytes) {
+        self.0.state.write().restore(key, value);
+    }
+
+    fn apply(&mut self, number: u64, bytes: &Bytes) -> Vec<RowEdit> {
+        self.0.apply(number, bytes)
+    }
+
+    fn edit(&mut self, edit: RowEdit) -> Vec<RowEdit> {
+        let mut edits = Vec::new();
+        self.0.state.write().edit(vec![edit], &mut edits);
+        edits
+    }
+}
+
+/// Returns true for the rows of sessions, which are those of all nodes.
+pub(in crate::mqtt::broker) fn is_replicated(key: &[u8]) -> bool {
+    key.first().is_some_and(|kind| state::KINDS.contains(kind))
+}

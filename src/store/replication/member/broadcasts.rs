@@ -1,0 +1,63 @@
+//! The broadcasts in records that are applied: bytes that every node receives, in one order for all, and the rows that they change.
+
+use bytes::Bytes;
+
+use crate::store::{
+    replication::{
+        member::Member,
+        requests::{OwnBroadcast, OwnRequest, RequestNumber},
+    },
+    rows::edit::RowEdit,
+};
+
+/// The rows of the store that broadcasts change.
+pub trait BroadcastRows: Send {
+    /// Takes a row that the store has when it is opened, in the order of the keys.
+    fn restore(&mut self, key: &[u8], value: Bytes);
+
+    /// Returns the edits that are committed together with broadcast `number`, so that a start need not receive it again. They
+    /// depend on the rows and the broadcasts before alone, so that all nodes make the same.
+    fn apply(&mut self, number: u64, bytes: &Bytes) -> Vec<RowEdit>;
+
+    /// Returns the edits that an accepted command makes with this edit, at every node alike.
+    fn edit(&mut self, edit: RowEdit) -> Vec<RowEdit>;
+}
+
+/// Bytes that every node of a cluster received, in one order for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broadcast {
+    /// True if this node sent them.
+    pub is_own: bool,
+    /// Its number, the same at all nodes and higher than that of the one before.
+    pub number: u64,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+impl<C> Member<C> {
+    /// Holds the edits of a row that an accepted command makes.
+    pub(super) fn hold_row(&mut self, row: Option<RowEdit>) {
+        if let Some(edit) = row {
+            self.held.rows.extend(self.rows.edit(edit));
+        }
+    }
+
+    /// Holds what every node receives with record `record`.
+    pub(super) fn hold_broadcast(&mut self, record: u64, request: RequestNumber, bytes: Bytes) {
+        let number = (self.last_broadcast + 1).max(record << BROADCAST_BITS);
+        self.last_broadcast = number;
+        let is_own = request.origin == self.origin;
+        if let Some(OwnRequest::Broadcast(OwnBroadcast { opens, on_applied, .. })) = self.own_request(request) {
+            self.openings.waits_no_more(opens.as_ref());
+            self.held.calls.extend(on_applied);
+        }
+        if let Some(client) = (self.opens)(&bytes) {
+            self.openings.add(client, request.origin, record, self.now);
+        }
+        self.held.rows.extend(self.rows.apply(number, &bytes));
+        self.held.broadcasts.push(Broadcast { is_own, number, bytes });
+    }
+}
+
+/// The bits of the number of a broadcast that number those of one record. A record has less than 2^16, by its size.
+const BROADCAST_BITS: u32 = 16;

@@ -255,7 +255,7 @@ impl Broker {
             self.router.remove(client.outbox.id(), client.filters.iter());
             let unacknowledged = client.session.take_shared().into_iter().chain(client.outbox.take_shared());
             // Those of a session that has moved are there with it.
-            if !*self.closing.borrow() && !ended.has_moved {
+            if !*self.closing.borrow() && !client.outbox.has_left() {
                 unacknowledged.for_each(|delivery| self.router.hand_over(&delivery, &ended.access));
             }
         }
@@ -265,12 +265,30 @@ impl Broker {
             self.publish_will(ended.key.clone(), ended.access, ended.from, will);
         }
         match &ended.client {
-            Some(_) if ended.has_moved => {}
+            Some(client) if client.outbox.has_left() => {}
             Some(client) => self.remove_rows(client),
             None if has_will => self.sessions.will_published(&ended.key),
             None => {}
         }
-        drop(ended.disposed);
+        drop((ended.released, ended.disposed));
+    }
+
+    /// Publishes the wills of sessions that end, before the log has that they ended.
+    pub(super) fn publish_wills(self: &Arc<Self>, ended: &mut [ClosedSession]) {
+        for ended in ended {
+            if let Some(will) = ended.will.take() {
+                self.publish_will(ended.key.clone(), ended.access.clone(), ended.from, will);
+            }
+        }
+    }
+
+    /// Disposes of a session, in a task of its own if there are other nodes: the thread that receives from them does not wait.
+    pub(super) fn dispose_apart(self: &Arc<Self>, ended: ClosedSession) {
+        let broker = Arc::clone(self);
+        match self.peers.get() {
+            Some(peers) => drop(peers.runtime().spawn(async move { broker.dispose(ended) })),
+            None => self.dispose(ended),
+        }
     }
 
     /// Disposes of many sessions, and lets other tasks run meanwhile.
@@ -442,7 +460,7 @@ impl Broker {
             Destination::Ordinary if access.may_publish(topic.as_str()) => {
                 let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
                 match self.publish(message, &self.quota(&access), Some(from)) {
-                    Ok(published) => published.shared.into_iter().for_each(|shared| self.share(shared, None)),
+                    Ok(published) => published.shared.into_iter().for_each(|shared| self.share(shared.of_will(), None)),
                     Err(cause) => tracing::debug!(client = %owner.client_id, quota = cause.name(), "will refused"),
                 }
             }
@@ -469,11 +487,15 @@ impl Broker {
         let service = self.service.clone();
         let mut waiting = self.wills.lock();
         while waiting.try_join_next().is_some() {}
-        waiting.spawn(async move {
+        let finish = async move {
             if let Err(refused) = awaiting_permit.finish().await {
                 refuse_will(refused, &service);
             }
-        });
+        };
+        match self.peers.get() {
+            Some(peers) => waiting.spawn_on(finish, peers.runtime()),
+            None => waiting.spawn(finish),
+        };
     }
 }
 

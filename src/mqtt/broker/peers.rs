@@ -10,6 +10,8 @@
 mod adoption;
 pub(in crate::mqtt::broker) mod message;
 mod opening;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -81,10 +83,23 @@ pub(in crate::mqtt) struct SharedMessage {
     waits: (OwnedSemaphorePermit, PrincipalPermit),
 }
 
+impl Peers {
+    /// Returns the runtime of the server, for threads outside of it.
+    pub(in crate::mqtt::broker) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+}
+
 impl SharedMessage {
     /// Has the session of the publisher keep the QoS 2 identifier of the message, with the reason of its PUBREC.
     pub(in crate::mqtt) fn keep_identifier(&mut self, id: PacketId, reason: Reason) {
         Published::set_identifier(&mut self.bytes, id, reason);
+    }
+
+    /// Returns the message as the will of its session.
+    pub(in crate::mqtt) fn of_will(mut self) -> Self {
+        Published::set_will(&mut self.bytes);
+        self
     }
 }
 
@@ -205,13 +220,18 @@ impl Broker {
             return; // what other nodes did to their sessions
         }
         let effect = peers.replicated.effect(*number);
+        if let Some(Effect::Left { key, id }) = &effect {
+            // Before those are called who wait for what has no effect on it any more.
+            self.sessions.leave(key, *id);
+        }
         match (PeerMessage::decode(bytes.clone(), self.recorder.now()), effect) {
             (Some(PeerMessage::Opened(opened)), effect) if *is_own => self.opened_here(peers, &opened, effect),
             // Of an earlier run of this node, which takes its former sessions over when it has started.
             (Some(PeerMessage::Opened(opened)), _) if opened.node == peers.node => {}
             (Some(PeerMessage::Opened(Opened { key, .. })), _)
-            | (Some(PeerMessage::Adopted { .. }), Some(Effect::Left(key))) => self.left(peers, &key),
+            | (Some(PeerMessage::Adopted { .. }), Some(Effect::Left { key, .. })) => self.left(peers, &key),
             (Some(PeerMessage::Adopted { .. }), Some(Effect::Moved(snapshot))) => self.adopt(peers, *snapshot),
+            (Some(PeerMessage::Published(_)), Some(Effect::Void)) => {}
             (Some(PeerMessage::Published(published)), effect) => self.receive_published(*published, *number, effect),
             (Some(PeerMessage::Started { .. }), Some(Effect::Started(former))) => {
                 *peers.former.lock() = former;
@@ -267,137 +287,5 @@ impl Notifier for PeerBroadcasts {
 
     fn broadcast(&mut self, broadcast: &Broadcast) {
         self.0.receive_broadcast(broadcast);
-    }
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
-        time::timeout,
-    };
-
-    use super::*;
-    use crate::{
-        auth::Principal,
-        mqtt::{
-            broker::{
-                durable::{message_row::Now, subscription_row},
-                replicated::ReplicatedRows,
-            },
-            connection::tests::{broker, connect},
-            protocol::{
-                packet::{RetainHandling, Subscription},
-                topic::{TopicFilter, TopicName},
-            },
-        },
-        store::BroadcastRows,
-    };
-
-    const PINGREQ: [u8; 2] = [0xc0, 0];
-    const PINGRESP: [u8; 2] = [0xd0, 0];
-
-    fn key() -> SessionKey {
-        SessionKey { principal: Principal::of_known(&"anonymous/c".into()), client_id: "c".into() }
-    }
-
-    fn opened_at(broker: &Arc<Broker>, node: u64) {
-        let fresh = SessionId(numbers::first(node, 0));
-        let opened = Opened { node, key: key(), current: None, fresh, clean_start: false, row: None };
-        broker.receive_broadcast(&Broadcast { is_own: node == 1, number: 1, bytes: opened.encode() });
-    }
-
-    async fn wait_for_end(client: &mut DuplexStream) {
-        let mut rest = Vec::new();
-        let end = client.read_to_end(&mut rest);
-        timeout(Duration::from_secs(60), end).await.expect("the end of the connection").unwrap();
-    }
-
-    /// Sends a PINGREQ. Returns true if it is answered, false if the connection ends.
-    async fn is_connected(client: &mut DuplexStream) -> bool {
-        let mut answer = [0; 2];
-        client.write_all(&PINGREQ).await.is_ok()
-            && client.read_exact(&mut answer).await.is_ok_and(|_| answer == PINGRESP)
-    }
-
-    #[tokio::test]
-    async fn a_session_ends_by_an_opening_elsewhere_only_if_none_follows_here() {
-        let directory = tempfile::tempdir().unwrap();
-        let broker = broker(directory.path());
-        broker.join_cluster(ReplicatedSessions::new(1), |_| true);
-
-        let mut former = connect(&broker, 0).await;
-        opened_at(&broker, 2);
-        // The former session ends before a later one can be found in its place.
-        let mut later = connect(&broker, 0).await;
-        wait_for_end(&mut former).await;
-        assert!(is_connected(&mut later).await);
-
-        let opening = broker.begin_opening(&key());
-        opened_at(&broker, 2);
-        assert!(is_connected(&mut later).await, "an opening is under way here");
-        opened_at(&broker, 1);
-        drop(opening);
-        assert!(is_connected(&mut later).await, "the opening here is the later one");
-
-        let refused = broker.begin_opening(&key());
-        opened_at(&broker, 2);
-        assert!(is_connected(&mut later).await);
-        drop(refused);
-        // No opening followed here.
-        wait_for_end(&mut later).await;
-    }
-
-    /// Has the log, and then the notifier, of this node receive a broadcast.
-    fn receive(broker: &Arc<Broker>, number: u64, bytes: Bytes) {
-        let mut rows = ReplicatedRows(broker.peers.get().unwrap().replicated.clone());
-        let _rows_of_the_commit = rows.apply(number, &bytes);
-        broker.receive_broadcast(&Broadcast { is_own: false, number, bytes });
-    }
-
-    fn message(payload: &'static str) -> Bytes {
-        let (topic, payload) = (TopicName::new("a").unwrap(), Bytes::from_static(payload.as_bytes()));
-        let message = Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, false, None, Instant::now()));
-        let now = Now { date_ms: 0, instant: Instant::now() };
-        Published::encode((2, None), &message, &PrincipalQuota::unlimited("p"), 1 << 20, now).into()
-    }
-
-    #[tokio::test]
-    async fn a_session_that_is_taken_over_gets_earlier_and_later_messages_once_and_leaves_with_them() {
-        let directory = tempfile::tempdir().unwrap();
-        let broker = broker(directory.path());
-        broker.join_cluster(ReplicatedSessions::new(1), |_| true);
-        let (former, id) = (SessionId(numbers::first(2, 0)), SessionId(numbers::first(1, 0) + 9));
-        let head = br#"{"client":"c","login":{"principal":"anonymous/c","listener":"local","client":"c","method":"anonymous"},"expiry":60,"since":0}"#;
-        let row = [&u32::try_from(head.len()).unwrap().to_be_bytes(), head.as_slice()].concat().into();
-        let opened = Opened { node: 2, key: key(), current: None, fresh: former, clean_start: true, row: Some(row) };
-        let mut subscribed = message::edited(2);
-        let subscription = Subscription {
-            filter: TopicFilter::new("a").unwrap(),
-            qos: QoS::AtLeastOnce,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: RetainHandling::DoNotSend,
-        };
-        message::put_edit(&subscription_row::put(former, &subscription, None), &mut subscribed);
-        let adopted = message::adopted(1, former, id);
-        let all = [opened.encode(), subscribed.into(), message("1"), adopted, message("2")];
-        (1..).zip(all).for_each(|(number, bytes)| receive(&broker, number, bytes));
-        assert_eq!(broker.sessions.id_of(&key()), Some(id));
-
-        let mut client = connect(&broker, 1).await;
-        receive(&broker, 6, message("3"));
-        for (packet_id, payload) in [(1, b'1'), (2, b'2'), (3, b'3')] {
-            let mut publish = [0; 8];
-            client.read_exact(&mut publish).await.unwrap();
-            assert_eq!(publish, [0x32, 6, 0, 1, b'a', 0, packet_id, payload]);
-        }
-        let moved = message::adopted(2, id, SessionId(former.0 + 1));
-        receive(&broker, 7, moved);
-        wait_for_end(&mut client).await;
-        assert_eq!(broker.sessions.id_of(&key()), None);
     }
 }

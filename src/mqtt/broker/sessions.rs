@@ -16,6 +16,7 @@ mod eviction;
 mod list;
 mod load;
 mod lost;
+mod moving;
 mod revocation;
 mod session_counts;
 
@@ -29,6 +30,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::OwnedNotified, oneshot};
 
 pub(in crate::mqtt::broker) use self::lost::LostConnection;
+pub use self::lost::PreviousLoss;
 use self::{
     away::{AwayNumber, AwaySessions},
     session_counts::SessionCounts,
@@ -102,6 +104,8 @@ pub struct Attached {
     pub client: ClientSession,
     /// True if the session existed before.
     pub present: bool,
+    /// Its absence until now, to which it returns if the connection is refused after all.
+    pub previous: Option<Box<PreviousLoss>>,
     /// Resolves with the reason when the connection has to end.
     pub disconnect_signal: oneshot::Receiver<Reason>,
     /// The sessions that ended for it: the one that it replaces because of a clean start, and those that made place.
@@ -121,10 +125,20 @@ pub struct ClosedSession {
     pub client: Option<ClientSession>,
     /// The will to publish.
     pub will: Option<Will>,
-    /// True if the session goes on at another node: its rows and its messages stay.
-    pub(in crate::mqtt) has_moved: bool,
+    /// Has the connections that wait for the session go on when it is disposed of.
+    pub(in crate::mqtt) released: Option<Released>,
     /// Closed when the remains are disposed of, for an operator who waits for it.
     pub(in crate::mqtt) disposed: Vec<oneshot::Sender<()>>,
+}
+
+/// Notifies those who wait when it is dropped.
+#[derive(Debug, Default)]
+pub(in crate::mqtt) struct Released(Arc<Notify>);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
+    }
 }
 
 /// The table of sessions.
@@ -162,7 +176,7 @@ enum SessionSlot {
 struct ConnectedSession {
     /// Taken by the first requester of the end of the connection.
     disconnect: Option<oneshot::Sender<Reason>>,
-    released: Arc<Notify>,
+    released: Released,
     auth_context: Arc<AuthContext>,
     outbox: Arc<Outbox>,
     view: Arc<SessionView>,
@@ -266,11 +280,12 @@ impl Sessions {
             return ClosedSession::session(key.clone(), client, will);
         };
         let ConnectedSession { released, auth_context, ends, has_moved, disposed, .. } = *connected;
-        released.notify_waiters();
+        let released = Some(released);
         let is_revoked = !stays || !client.outbox.access().is_any();
-        if is_revoked || expiry == 0 || ends {
-            let will = will.filter(|_| !is_revoked && !has_moved);
-            return ClosedSession { disposed, has_moved, ..ClosedSession::session(key.clone(), client, will) };
+        let is_elsewhere = has_moved || client.outbox.has_left();
+        if is_revoked || expiry == 0 || ends || is_elsewhere {
+            let will = will.filter(|_| !is_revoked && !is_elsewhere);
+            return ClosedSession { disposed, released, ..ClosedSession::session(key.clone(), client, will) };
         }
         let expires = now + Duration::from_secs(expiry.into());
         let (will_now, will_later) = match will {
@@ -291,7 +306,7 @@ impl Sessions {
         table.park(key, lost);
         drop(table);
         self.timers_changed.notify_one();
-        ClosedSession { key: key.clone(), access, from, client: None, will: will_now, has_moved: false, disposed }
+        ClosedSession { key: key.clone(), access, from, client: None, will: will_now, released, disposed }
     }
 
     /// Waits until a will is due or a session expires, and returns all that are.
@@ -335,22 +350,6 @@ impl Sessions {
         self.timers_changed.notify_one();
     }
 
-    /// Returns the id of the session of `key`, if there is one.
-    pub(super) fn id_of(&self, key: &SessionKey) -> Option<SessionId> {
-        Some(match self.table.lock().entries.get(key)? {
-            SessionSlot::Connected(connected) => connected.outbox.id(),
-            SessionSlot::Disconnected(disconnected) => disconnected.lost.client.outbox.id(),
-        })
-    }
-
-    /// Notes that the connection of `key` has another session from now on.
-    pub(super) fn exchange(&self, key: &SessionKey, client: &ClientSession) {
-        if let Some(SessionSlot::Connected(connected)) = self.table.lock().entries.get_mut(key) {
-            connected.outbox = client.outbox.clone();
-            connected.view = client.filters.view().clone();
-        }
-    }
-
     /// Returns the number of sessions, connected or not.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -376,21 +375,23 @@ impl Sessions {
         if let Err(cause) = table.make_room(arrival, self.max, &mut ended) {
             return Err(NotAttached { refusal: Refusal::Quota(cause), ended });
         }
-        let (mut client, present) = match table.take_disconnected(key) {
-            None => (make(&access), false),
+        let (mut client, previous) = match table.take_disconnected(key) {
+            None => (make(&access), None),
             // The session ends here, and with it any delay of its will. [MQTT-3.1.2-8]
             Some(disconnected) if clean_start => {
                 ended.push(disconnected.into_closed(key.clone()));
-                (make(&access), false)
+                (make(&access), None)
             }
             Some(disconnected) => {
                 disconnected.lost.client.outbox.set_access(access);
-                (disconnected.lost.client, true)
+                let (client, previous) = disconnected.lost.split();
+                (client, Some(Box::new(previous)))
             }
         };
         client.charge(CONNECTION_BYTES + will_bytes);
         let disconnect_signal = table.connect(key, auth_context, &client);
-        Ok(AttachAttempt::Attached(Box::new(Attached { client, present, disconnect_signal, ended })))
+        let present = previous.is_some();
+        Ok(AttachAttempt::Attached(Box::new(Attached { client, present, previous, disconnect_signal, ended })))
     }
 
     pub(super) fn take_due(&self, now: Instant) -> (Vec<ClosedSession>, Option<Instant>) {
@@ -428,7 +429,7 @@ impl SessionTable {
     fn take_over(&mut self, key: &SessionKey) -> Option<OwnedNotified> {
         let Some(SessionSlot::Connected(connected)) = self.entries.get_mut(key) else { return None };
         connected.disconnect(Reason::SESSION_TAKEN_OVER); // [MQTT-3.1.4-3]
-        Some(connected.released.clone().notified_owned())
+        Some(connected.released.0.clone().notified_owned())
     }
 
     /// Removes and returns the disconnected session of `key`, if there is one.
@@ -452,7 +453,7 @@ impl SessionTable {
         let (disconnect, disconnect_signal) = oneshot::channel();
         let connected = ConnectedSession {
             disconnect: Some(disconnect),
-            released: Arc::default(),
+            released: Released::default(),
             auth_context: auth_context.clone(),
             outbox: client.outbox.clone(),
             view: client.filters.view().clone(),
@@ -497,7 +498,7 @@ impl SessionTable {
         if let Some(SessionSlot::Disconnected(disconnected)) = self.entries.get_mut(&key) {
             disconnected.timer = timer;
         }
-        Some(ClosedSession { key, access, from, client: None, will, has_moved: false, disposed: Vec::new() })
+        Some(ClosedSession { key, access, from, client: None, will, released: None, disposed: Vec::new() })
     }
 }
 
@@ -513,7 +514,7 @@ impl ClosedSession {
     /// Returns the remains of a session that ended.
     pub(super) fn session(key: SessionKey, client: ClientSession, will: Option<Will>) -> Self {
         let (access, from) = (client.outbox.access(), client.outbox.id());
-        Self { key, access, from, client: Some(client), will, has_moved: false, disposed: Vec::new() }
+        Self { key, access, from, client: Some(client), will, released: None, disposed: Vec::new() }
     }
 }
 

@@ -244,10 +244,12 @@ async fn attach(arrival: &Arrival<'_>, connect: &Connect, broker: &Arc<Broker>) 
                 let expiry = connect.session_expiry.min(broker.limits.session_expiry_max);
                 let (key, auth_context, will) = (arrival.key, arrival.auth_context, connect.will.as_ref());
                 let row = broker.opened_row(key, auth_context, &attached.client, expiry, will);
+                // If it is refused, an edit that follows its opening in the log removes it.
+                attached.client.is_recorded |= row.is_some();
+                broker.publish_wills(&mut attached.ended);
                 if !Box::pin(opening.share(arrival, &mut attached, row)).await {
-                    let expiry = if attached.present { expiry } else { 0 };
-                    let (key, authority) = (arrival.key, &broker.authority);
-                    let released = broker.sessions.release(key, attached.client, expiry, None, authority);
+                    let (client, previous) = (attached.client, attached.previous);
+                    let released = broker.sessions.put_back(key, client, previous, &broker.authority);
                     broker.dispose_for(key, attached.ended);
                     broker.dispose(released);
                     let text = "the log of the cluster, which knows the session, does not answer";

@@ -7,7 +7,7 @@
 //! space; the client's silence is not counted meanwhile.
 //!
 //! Input that arrived before the client closed its side is handled at the usual rate. Input that arrived before another
-//! connection takes over the session is handled at once. So is the input still in the socket, within
+//! connection of this node takes over the session is handled at once. So is the input still in the socket, within
 //! [`TAKE_OVER_BYTES_MAX`] and [`TAKE_OVER_TIMEOUT`].
 
 use std::time::{Duration, Instant};
@@ -220,7 +220,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !is_take_over && !matches!(end, EndReason::Lost(Some(_))) {
             return end;
         }
-        if self.broker.sessions.is_revoked(&self.key, &self.broker.authority) {
+        // The client sends to another node what was not acknowledged.
+        if self.client.outbox.has_left() || self.broker.sessions.is_revoked(&self.key, &self.broker.authority) {
             return end;
         }
         self.intake.taken_over = true;

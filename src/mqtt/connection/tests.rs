@@ -41,7 +41,7 @@ use crate::{
 
 mod power_cuts;
 
-const QUEUE_BYTES: usize = 4096;
+pub(in crate::mqtt) const QUEUE_BYTES: usize = 4096;
 
 pub(in crate::mqtt) fn broker(directory: &std::path::Path) -> Arc<Broker> {
     broker_with(directory, Config::default())
@@ -78,7 +78,11 @@ pub(in crate::mqtt) async fn connect(broker: &Arc<Broker>, present: u8) -> Duple
 }
 
 /// Sends a 3.1.1 CONNECT and returns the first four bytes of the answer.
-async fn connect_with(broker: &Arc<Broker>, proof: PeerCertificate, connect: &[u8]) -> (DuplexStream, [u8; 4]) {
+pub(in crate::mqtt) async fn connect_with(
+    broker: &Arc<Broker>,
+    proof: PeerCertificate,
+    connect: &[u8],
+) -> (DuplexStream, [u8; 4]) {
     let (mut near, far) = tokio::io::duplex(4096);
     let peer = peer(proof, broker);
     let far = PreAuthStream::new(far, peer.preauth_permit.clone());
@@ -395,7 +399,7 @@ pub(in crate::mqtt) fn dispose_will(broker: &Arc<Broker>, topic: &str, payload: 
         from: SessionId(0),
         client: None,
         will: Some(will),
-        has_moved: false,
+        released: None,
         disposed: Vec::new(),
     });
 }

@@ -290,6 +290,9 @@ impl Broker {
             let auth_context = self.authority.restore(&row.login)?;
             Some((self.authority.review_absent(&auth_context)?, auth_context))
         };
+        if let [session] = sessions {
+            return vec![restored(session)];
+        }
         let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         thread::scope(|scope| {
             let parts = sessions.chunks(sessions.len().div_ceil(threads).max(1));
@@ -323,7 +326,7 @@ impl Broker {
         let Some(expires_in) = expires_in else {
             // A session ends with its will, however long that is delayed. [MQTT-3.1.2-8]
             let will = will.map(|(_, will)| will);
-            self.dispose(ClosedSession::session(key, client, will));
+            self.dispose_apart(ClosedSession::session(key, client, will));
             return false;
         };
         self.set_absent(&client, &row, stop);

@@ -76,16 +76,29 @@ pub(in crate::mqtt) fn put(state: &SessionState<'_>, now: Now) -> RowEdit {
         since: state.since,
         will: state.will.map(|(will, due)| WillHead { delay: will.delay, due }),
     };
-    let head = serde_json::to_vec(&head).unwrap_or_default();
-    let mut value = Vec::with_capacity(4 + head.len());
-    value.put_u32(u32::try_from(head.len()).unwrap_or_default());
-    value.extend(head);
+    let mut value = value_of(&head);
     if let Some((will, _)) = state.will {
         let Will { topic, payload, qos, retain, properties, .. } = will.clone();
         let message = Message::new(topic, payload, qos, retain, properties, now.instant);
         message_row::put(&Arc::new(message), now, &mut value);
     }
     RowEdit::Put(key(state.id), value.into())
+}
+
+fn value_of(head: &Head) -> Vec<u8> {
+    let head = serde_json::to_vec(head).unwrap_or_default();
+    let mut value = Vec::with_capacity(4 + head.len());
+    value.put_u32(u32::try_from(head.len()).unwrap_or_default());
+    value.extend(head);
+    value
+}
+
+/// Returns `value` without its will; `None` if it has none, or is damaged.
+pub(in crate::mqtt) fn without_will(mut value: Bytes) -> Option<Bytes> {
+    let length = value.try_get_u32().ok()? as usize;
+    let head: Head = serde_json::from_slice(value.get(..length)?).ok()?;
+    head.will.as_ref()?;
+    Some(value_of(&Head { will: None, ..head }).into())
 }
 
 /// Returns the edit that removes a session.

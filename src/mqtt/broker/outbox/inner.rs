@@ -3,7 +3,7 @@
 
 use crate::mqtt::{
     broker::outbox::{DeliveryClass, Idle, Inner, Item, QueuedAck, QueuedDelivery, Unsent, queue},
-    protocol::packet::QoS,
+    protocol::packet::{QoS, Reason},
     shadow::topics,
 };
 
@@ -18,6 +18,11 @@ impl Inner {
     pub(super) fn has_memory(&self, more: usize) -> bool {
         let beyond = (self.queue.bytes() + more).saturating_sub(self.charge.bytes());
         beyond == 0 || self.connected && self.queue.len() == 0 || self.charge.quota().check_memory(beyond).is_ok()
+    }
+
+    /// Returns true if the session is at another node of a cluster now.
+    pub(super) fn has_left(&self) -> bool {
+        self.closed == Some(Reason::SESSION_TAKEN_OVER)
     }
 
     pub(super) fn pop_ack(&mut self) -> Option<QueuedAck> {

@@ -5,7 +5,7 @@ use crate::mqtt::{
         durable::Recorder,
         outbox::{DeliveryClass, FanOutPosition, Idle, Outbox, QueuedDelivery},
     },
-    protocol::message::Delivery,
+    protocol::{message::Delivery, packet::Reason},
     session::Ticket,
 };
 
@@ -32,7 +32,7 @@ impl Outbox {
         let inner = &mut *self.inner.lock();
         inner.connected = true;
         inner.window = window;
-        inner.closed = None;
+        inner.closed = inner.closed.filter(|_| inner.has_left());
         inner.idle = Idle::Busy;
     }
 
@@ -58,9 +58,30 @@ impl Outbox {
         inner.charge_queue();
     }
 
+    /// Closes the queue of a session that is at another node now. What its client does here has no effect on it any more, so
+    /// nothing is acknowledged.
+    pub(in crate::mqtt::broker) fn leave(&self) {
+        self.change(|inner| {
+            inner.acks.clear();
+            inner.saved = None;
+            inner.closed = Some(Reason::SESSION_TAKEN_OVER);
+            inner.idle = Idle::Busy;
+            true
+        });
+    }
+
+    /// Returns true if the session is at another node now.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.inner.lock().has_left()
+    }
+
     /// Notes that the step of `ticket` is on disk, for the session to continue with.
     pub fn push_saved(&self, ticket: Ticket) {
         self.change(|inner| {
+            if inner.has_left() {
+                return false;
+            }
             inner.saved.get_or_insert_default().push(ticket);
             inner.wake_always()
         });

@@ -385,6 +385,9 @@ impl Outbox {
     /// Queues the acknowledgement of a request of this session. The session's inbound window bounds their number.
     pub fn push_ack(&self, ack_id: AckId, result: AckResult) {
         self.change(|inner| {
+            if inner.has_left() {
+                return false;
+            }
             inner.acks.push_back(QueuedAck { ack_id, result, after: inner.replies_in });
             inner.wake_always()
         });

@@ -141,7 +141,10 @@ impl Broker {
         }
         // One with another id is not in the log: its client comes back to this one.
         match self.sessions.id_of(&snapshot.key) {
-            Some(_) => self.end_moved(peers, &snapshot.key),
+            Some(other) => {
+                self.sessions.leave(&snapshot.key, other);
+                self.end_moved(&snapshot.key);
+            }
             None => {
                 peers.adopted.lock().insert(snapshot.id);
                 self.restore_moved(snapshot);

@@ -71,8 +71,10 @@ pub(in crate::mqtt::broker) struct Opened {
     /// The identity of the session.
     pub(in crate::mqtt::broker) key: SessionKey,
     /// The session that the node has in memory for it.
-    pub(in crate::mqtt::broker) current: Option<SessionId>,
-    /// The id of a session that is new at the node.
+    pub(in crate::mqtt::broker) current: SessionId,
+    /// True if the client had that one before.
+    pub(in crate::mqtt::broker) is_present: bool,
+    /// The id of one that comes to the node: no other session has it, so none is taken for it.
     pub(in crate::mqtt::broker) fresh: SessionId,
     /// True if a session of before ends.
     pub(in crate::mqtt::broker) clean_start: bool,
@@ -88,6 +90,8 @@ pub(in crate::mqtt::broker) struct Published {
     pub(in crate::mqtt::broker) from: Option<SessionId>,
     /// The QoS 2 identifier that the session of the publisher keeps.
     pub(in crate::mqtt::broker) identifier: Option<(PacketId, Reason)>,
+    /// True for the will of `from`.
+    pub(in crate::mqtt::broker) is_will: bool,
     /// Most bytes of messages that wait for a session.
     pub(in crate::mqtt::broker) queue_bytes_max: u64,
     /// The principal of the publisher.
@@ -119,8 +123,9 @@ impl Opened {
     /// Returns the encoded message.
     pub(in crate::mqtt::broker) fn encode(&self) -> Bytes {
         let mut bytes = head(OPENED, self.node);
-        bytes.put_u64(self.current.map_or(NO_SESSION, |id| id.0));
+        bytes.put_u64(self.current.0);
         bytes.put_u64(self.fresh.0);
+        bytes.put_u8(u8::from(self.is_present));
         bytes.put_u8(u8::from(self.clean_start));
         retained_row::put_text(self.key.principal.name(), &mut bytes);
         retained_row::put_text(&self.key.client_id, &mut bytes);
@@ -130,13 +135,12 @@ impl Opened {
     }
 
     fn decode(node: u64, mut bytes: Bytes) -> Option<Self> {
-        let (current, fresh) = (bytes.try_get_u64().ok()?, SessionId(bytes.try_get_u64().ok()?));
-        let clean_start = bytes.try_get_u8().ok()? != 0;
+        let (current, fresh) = (SessionId(bytes.try_get_u64().ok()?), SessionId(bytes.try_get_u64().ok()?));
+        let (is_present, clean_start) = (bytes.try_get_u8().ok()? != 0, bytes.try_get_u8().ok()? != 0);
         let principal = Principal::of_known(&retained_row::text(&mut bytes)?);
         let key = SessionKey { principal, client_id: retained_row::text(&mut bytes)? };
         let has_row = bytes.try_get_u8().ok()? != 0;
-        let current = Some(current).filter(|current| *current != NO_SESSION).map(SessionId);
-        Some(Self { node, key, current, fresh, clean_start, row: has_row.then_some(bytes) })
+        Some(Self { node, key, current, is_present, fresh, clean_start, row: has_row.then_some(bytes) })
     }
 }
 
@@ -155,26 +159,36 @@ impl Published {
         bytes.put_u64(queue_bytes_max);
         bytes.put_u16(0);
         bytes.put_u8(0);
+        bytes.put_u8(0);
         retained_row::put_value(message, by.name(), now, &mut bytes);
         bytes
     }
 
     /// Sets the identifier of an encoded message.
     pub(in crate::mqtt::broker) fn set_identifier(bytes: &mut [u8], id: PacketId, reason: Reason) {
-        if let Some(place) = bytes.get_mut(HEAD_BYTES - 3..HEAD_BYTES) {
+        if let Some(place) = bytes.get_mut(HEAD_BYTES - 4..HEAD_BYTES - 1) {
             let [first, second] = id.get().to_be_bytes();
             place.copy_from_slice(&[first, second, reason.0]);
+        }
+    }
+
+    /// Makes an encoded message the will of its session.
+    pub(in crate::mqtt::broker) fn set_will(bytes: &mut [u8]) {
+        if let Some(place) = bytes.get_mut(HEAD_BYTES - 1) {
+            *place = 1;
         }
     }
 
     fn decode(node: u64, mut bytes: Bytes, now: Now) -> Option<Self> {
         let (from, queue_bytes_max) = (bytes.try_get_u64().ok()?, bytes.try_get_u64().ok()?);
         let (id, reason) = (bytes.try_get_u16().ok()?, bytes.try_get_u8().ok()?);
+        let is_will = bytes.try_get_u8().ok()? != 0;
         let RestoredRetained { message, by } = retained_row::read(bytes.clone(), now)?;
         Some(Self {
             node,
             from: Some(from).filter(|from| *from != NO_SESSION).map(SessionId),
             identifier: PacketId::new(id).map(|id| (id, Reason(reason))),
+            is_will,
             queue_bytes_max,
             by,
             message: message.message,
@@ -266,7 +280,7 @@ fn head(kind: u8, node: u64) -> Vec<u8> {
 }
 
 /// The bytes of a published message before the value of its row.
-const HEAD_BYTES: usize = 1 + 8 + 8 + 8 + 2 + 1;
+const HEAD_BYTES: usize = 1 + 8 + 8 + 8 + 2 + 1 + 1;
 
 #[cfg(test)]
 #[expect(clippy::panic, reason = "tests")]
@@ -281,9 +295,10 @@ mod tests {
 
     #[test]
     fn openings_come_back() {
-        for (current, row) in [(None, Some(Bytes::from_static(b"row"))), (Some(SessionId(7)), None)] {
+        for (is_present, row) in [(false, Some(Bytes::from_static(b"row"))), (true, None)] {
             let key = SessionKey { principal: Principal::of_known(&"p".into()), client_id: "c".into() };
-            let opened = Opened { node: 3, key, current, fresh: SessionId(9), clean_start: true, row };
+            let (current, fresh, clean_start) = (SessionId(7), SessionId(9), !is_present);
+            let opened = Opened { node: 3, key, current, is_present, fresh, clean_start, row };
             let Some(PeerMessage::Opened(decoded)) = decode(opened.encode()) else { panic!("an opening") };
             assert_eq!(format!("{decoded:?}"), format!("{opened:?}"));
             let encoded = opened.encode();

@@ -81,6 +81,9 @@ impl Broker {
             Some(Err(None)) | None => {}
         }
         // The connection goes on with another session: its client comes back to this one.
+        if opened.is_present {
+            self.sessions.leave(&opened.key, opened.current);
+        }
         self.left(peers, &opened.key);
     }
 
@@ -90,17 +93,16 @@ impl Broker {
         match opening.get_mut(key) {
             // The opening that is under way here will be the later one.
             Some(pending) => pending.has_moved = true,
-            None => self.end_moved(peers, key),
+            None => self.end_moved(key),
         }
     }
 
     /// Ends a session whose client has opened one at another node. The caller has the lock of `opening`, so that no session
     /// that opens later is taken for it.
-    pub(super) fn end_moved(self: &Arc<Self>, peers: &Peers, key: &SessionKey) {
+    pub(super) fn end_moved(self: &Arc<Self>, key: &SessionKey) {
         // A connection disposes of its session itself.
         if let Some(closed) = self.sessions.end_moved(key) {
-            let broker = Arc::clone(self);
-            peers.runtime.spawn(async move { broker.dispose(closed) });
+            self.dispose_apart(closed);
         }
     }
 }
@@ -118,12 +120,10 @@ impl Opening {
         let broker = Arc::clone(&self.broker);
         let Some(peers) = broker.peers.get() else { return true };
         let (key, clean_start, outlives) = (self.key.clone(), arrival.clean_start, row.is_some());
-        let id = attached.client.outbox.id();
-        let (current, fresh) = match attached.present {
-            true => (Some(id), broker.next_session_id()),
-            false => (None, id),
-        };
-        let bytes = Opened { node: peers.node, key: key.clone(), current, fresh, clean_start, row }.encode();
+        let (current, is_present) = (attached.client.outbox.id(), attached.present);
+        let fresh = broker.next_session_id();
+        let opened = Opened { node: peers.node, key: key.clone(), current, is_present, fresh, clean_start, row };
+        let bytes = opened.encode();
         let Some(permit) = broker.service.reserve_broadcast(bytes.len()) else {
             tracing::warn!(client = %key.client_id, "too many connections wait for the log");
             return !outlives;
@@ -172,7 +172,7 @@ impl Drop for Opening {
         pending.get_mut().count -= 1;
         pending.get_mut().waiting.retain(|waiting| Some(waiting.fresh) != self.fresh);
         if pending.get().count == 0 && pending.remove().has_moved {
-            self.broker.end_moved(peers, &self.key);
+            self.broker.end_moved(&self.key);
         }
     }
 }

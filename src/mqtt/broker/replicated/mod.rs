@@ -55,10 +55,13 @@ pub struct ReplicatedSessions {
 pub(in crate::mqtt::broker) enum Effect {
     /// The session is at this node from now on.
     Moved(Box<Snapshot>),
-    /// The session of this node is at another one from now on.
-    Left(SessionKey),
+    /// Session `id` of this node is at another one from now on.
+    Left { key: SessionKey, id: SessionId },
     /// The sessions that this node had before it started.
     Started(Vec<SessionId>),
+    /// The session of the publisher is at another node or has ended: nobody receives the message. Its client was not answered,
+    /// and sends it again.
+    Void,
     /// The message has rows for these sessions of this node.
     Kept(Vec<SessionId>),
 }
@@ -174,24 +177,23 @@ impl ReplicatedSessions {
     }
 
     fn opened(&self, state: &mut State, opened: Opened, edits: &mut Vec<RowEdit>) -> Option<Effect> {
-        let Opened { key, current, fresh, clean_start, row, .. } = opened;
+        let Opened { key, current, is_present, fresh, clean_start, row, .. } = opened;
         let former = state.keys.get(&key).copied();
         match former {
             Some(former) if clean_start || state.sessions.get(&former).is_none_or(|it| !it.outlives) => {
                 state.remove_session(former, edits);
             }
-            Some(former) if Some(former) == current => return None,
+            Some(former) if former == current => return None,
             Some(former) => return self.moved(state, former, fresh, edits),
             None => {}
         }
+        // One that its node has in memory from before has ended elsewhere.
+        let id = if is_present { fresh } else { current };
         if let Some(row) = row {
-            state.insert_session(key.clone(), fresh, row, edits);
+            state.insert_session(key.clone(), id, row, edits);
         }
-        // The one that its node has in memory has ended elsewhere.
-        let is_of_node = numbers::node_of(fresh) == self.node;
-        current
-            .filter(|_| is_of_node)
-            .map(|_| Effect::Moved(Box::new(Snapshot { key, id: fresh, rows: Vec::new(), stop: None })))
+        (is_present && numbers::node_of(id) == self.node)
+            .then(|| Effect::Moved(Box::new(Snapshot { key, id, rows: Vec::new(), stop: None })))
     }
 
     /// Gives a session another id, and so another node.
@@ -203,7 +205,7 @@ impl ReplicatedSessions {
             let rows = state.rows_of(id);
             return Some(Effect::Moved(Box::new(Snapshot { key, id, rows, stop })));
         }
-        (from == self.node).then_some(Effect::Left(key))
+        (from == self.node).then_some(Effect::Left { key, id: former })
     }
 
     fn published(
@@ -214,16 +216,20 @@ impl ReplicatedSessions {
         edits: &mut Vec<RowEdit>,
     ) -> Option<Effect> {
         let row = published.message_value();
-        let Published { from, identifier, queue_bytes_max, message, value, .. } = published;
+        let Published { from, identifier, is_will, queue_bytes_max, message, value, .. } = published;
+        let is_void = from.is_some_and(|from| match identifier {
+            Some((id, reason)) => !state.keep_identifier(from, id, reason, edits),
+            None => is_will && !state.take_will(from, edits),
+        });
+        if is_void {
+            return Some(Effect::Void);
+        }
         if message.retain {
             let topic = message.topic.as_str();
             edits.push(match message.clears_topic() {
                 true => retained_row::remove(topic),
                 false => retained_row::of_value(topic, value),
             });
-        }
-        if let Some((from, (id, reason))) = from.zip(identifier) {
-            state.keep_identifier(from, id, reason, edits);
         }
         if message.qos == QoS::AtMostOnce || message.is_momentary() {
             return None;

@@ -161,9 +161,13 @@ impl State {
         }
     }
 
-    /// Gives a session another id. Returns its identity; `None` if there is no such session.
+    /// Gives a session another id. Returns its identity; `None` if there is no such session, or its row cannot be read: that one
+    /// ends.
     pub(super) fn rename(&mut self, former: SessionId, id: SessionId, edits: &mut Vec<RowEdit>) -> Option<SessionKey> {
-        let key = self.sessions.get(&former)?.key.clone()?;
+        let Some(key) = self.sessions.get(&former)?.key.clone() else {
+            self.remove_session(former, edits);
+            return None;
+        };
         let rows = self.sessions.get(&former)?.rows.clone();
         self.sessions.insert(id, SessionState { key: Some(key.clone()), ..SessionState::default() });
         // Its messages keep a delivery all the time.
@@ -189,18 +193,31 @@ impl State {
         rows
     }
 
-    /// Keeps the QoS 2 identifier of a message that the client of a session published.
+    /// Keeps the QoS 2 identifier of a message that the client of a session published. Returns false if there is no such session.
     pub(super) fn keep_identifier(
         &mut self,
         id: SessionId,
         packet: PacketId,
         reason: Reason,
         edits: &mut Vec<RowEdit>,
-    ) {
-        if self.has(id) {
+    ) -> bool {
+        let has_session = self.has(id);
+        if has_session {
             let short = [&[received_row::KIND], packet.get().to_be_bytes().as_slice()].concat().into();
             self.put_row(id, short, Bytes::copy_from_slice(&[reason.0]), edits);
         }
+        has_session
+    }
+
+    /// Removes the will of a session, which is published. Returns false if there is no such session.
+    pub(super) fn take_will(&mut self, id: SessionId, edits: &mut Vec<RowEdit>) -> bool {
+        let short = [session_row::KIND];
+        let Some(session) = self.sessions.get(&id) else { return false };
+        let without = session.rows.get(short.as_slice()).and_then(|value| session_row::without_will(value.clone()));
+        if let Some(value) = without {
+            self.put_row(id, short.into(), value, edits);
+        }
+        true
     }
 
     pub(super) fn insert_message(&mut self, number: u64, value: Bytes, edits: &mut Vec<RowEdit>) {

@@ -92,8 +92,10 @@ impl Nodes {
         fresh: u64,
         clean_start: bool,
     ) -> [Option<Effect>; 2] {
-        let (current, fresh) = (current.map(|id| session(node, id)), session(node, fresh));
-        let opened = Opened { node, key: key(client), current, fresh, clean_start, row: Some(row(client, 60)) };
+        let (is_present, fresh) = (current.is_some(), session(node, fresh));
+        let current = current.map_or(fresh, |id| session(node, id));
+        let row = Some(row(client, 60));
+        let opened = Opened { node, key: key(client), current, is_present, fresh, clean_start, row };
         self.broadcast(opened.encode())
     }
 
@@ -175,7 +177,7 @@ fn a_session_moves_with_its_rows_and_its_former_node_changes_nothing_any_more() 
     assert_eq!(nodes.nodes[0].kinds(), "fimqs");
 
     let [left, moved] = nodes.open(2, "c", None, 0, false);
-    assert!(matches!(left, Some(Effect::Left(left)) if left == key("c")));
+    assert!(matches!(left, Some(Effect::Left { key: left, id }) if left == key("c") && id == first));
     let Some(Effect::Moved(snapshot)) = moved else { panic!("it moves") };
     assert_eq!((snapshot.id, &snapshot.rows), (second, &nodes.nodes[1].rows.clone().into_iter().collect()));
     assert_eq!(nodes.nodes[0].kinds(), "fimqs");
@@ -199,6 +201,92 @@ fn a_session_moves_with_its_rows_and_its_former_node_changes_nothing_any_more() 
     assert!(nodes.open(1, "c", Some(9), 10, false).iter().all(Option::is_none), "it is there");
     nodes.edit(1, &[session_row::remove(session(1, 9))]);
     assert_eq!((nodes.nodes[1].kinds(), nodes.nodes[1].sessions.counts()), (String::new(), (0, 0)));
+}
+
+/// Returns an encoded message of a session.
+fn message_of(from: SessionId, retain: bool, qos: QoS) -> Vec<u8> {
+    let (topic, payload) = (TopicName::new("a").unwrap(), Bytes::from_static(b"payload"));
+    let message = Arc::new(Message::new(topic, payload, qos, retain, None, Instant::now()));
+    let now = Now { date_ms: 0, instant: Instant::now() };
+    Published::encode((1, Some(from)), &message, &PrincipalQuota::unlimited("p"), ROOM, now)
+}
+
+/// A message at QoS 2 that a former node published after the session had moved was published, and again when its client
+/// sent it to the new node.
+#[test]
+fn a_message_whose_identifier_no_session_keeps_is_not_published() {
+    let mut nodes = Nodes::new();
+    let (first, second) = (session(1, 0), session(2, 0));
+    nodes.open(1, "c", None, 0, false);
+    nodes.open(1, "d", None, 5, false);
+    nodes.subscribe(session(1, 5), "a");
+    nodes.open(2, "c", None, 0, false);
+    for (from, kinds) in [(first, "fss"), (second, "fimqrss")] {
+        let mut bytes = message_of(from, true, QoS::ExactlyOnce);
+        Published::set_identifier(&mut bytes, PacketId::new(1).unwrap(), Reason::SUCCESS);
+        let [effect, _] = nodes.broadcast(bytes);
+        assert_eq!(matches!(effect, Some(Effect::Void)), from == first);
+        assert_eq!(nodes.nodes[0].kinds(), kinds);
+    }
+}
+
+/// Two nodes published the will of a session: its own, which was cut off, and the one that took it over.
+#[test]
+fn the_will_of_a_session_is_published_by_one_node() {
+    let mut nodes = Nodes::new();
+    let (first, second) = (session(1, 0), session(2, 0));
+    let head = r#"{"client":"c","login":{"principal":"p","listener":"l","client":"c","method":"anonymous"},"expiry":60,"since":0,"will":{"delay":0}}"#;
+    let mut row = [&u32::try_from(head.len()).unwrap().to_be_bytes(), head.as_bytes()].concat();
+    let (topic, payload) = (TopicName::new("a").unwrap(), Bytes::from_static(b"gone"));
+    let message = Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, false, None, Instant::now()));
+    let now = Now { date_ms: 0, instant: Instant::now() };
+    crate::mqtt::broker::durable::message_row::put(&message, now, &mut row);
+    let (current, is_present, fresh, clean_start) = (first, false, first, false);
+    let opened = Opened { node: 1, key: key("c"), current, is_present, fresh, clean_start, row: Some(row.into()) };
+    nodes.broadcast(opened.encode());
+    nodes.broadcast(message::adopted(2, first, second));
+    let has_will = |nodes: &Nodes| {
+        let key = nodes.nodes[0].rows.keys().find(|key| key[0] == session_row::KIND).unwrap();
+        session_row::read(key, nodes.nodes[0].rows[key].clone()).unwrap().will.is_some()
+    };
+    for (from, is_void) in [(first, true), (second, false)] {
+        assert!(has_will(&nodes), "nobody has published it");
+        let mut bytes = message_of(from, false, QoS::AtLeastOnce);
+        Published::set_will(&mut bytes);
+        let [effect, _] = nodes.broadcast(bytes);
+        assert_eq!(matches!(effect, Some(Effect::Void)), is_void);
+    }
+    assert!(!has_will(&nodes));
+}
+
+/// A client was refused, and its opening came into the log later.
+#[test]
+fn an_edit_for_a_refused_session_does_not_concern_the_one_that_moves() {
+    let mut nodes = Nodes::new();
+    nodes.open(1, "c", None, 0, false);
+    nodes.subscribe(session(1, 0), "a");
+    let (current, is_present, fresh) = (session(2, 7), false, session(2, 8));
+    let row = Some(row("c", 60));
+    let opened = Opened { node: 2, key: key("c"), current, is_present, fresh, clean_start: false, row };
+    let [_, moved] = nodes.broadcast(opened.encode());
+    assert!(matches!(moved, Some(Effect::Moved(snapshot)) if snapshot.id == fresh));
+    nodes.edit(2, &[session_row::remove(current)]);
+    assert_eq!(nodes.nodes[0].kinds(), "fs");
+}
+
+#[test]
+fn a_session_whose_row_cannot_be_read_ends_when_it_is_taken_over() {
+    let mut nodes = Nodes::new();
+    let id = SessionId(3);
+    for node in &mut nodes.nodes {
+        let RowEdit::Put(key, value) = subscription_row::put(id, &subscription("a"), None) else { panic!("it is put") };
+        node.rows.insert(key, value);
+        *node = node.restarted();
+    }
+    assert_eq!(nodes.publish(None, "a", None, ROOM).len(), 0, "it is of no node");
+    assert_eq!(nodes.nodes[0].kinds(), "fmq");
+    assert!(nodes.broadcast(message::adopted(1, id, session(1, 0))).iter().all(Option::is_none));
+    assert_eq!((nodes.nodes[0].kinds(), nodes.nodes[0].sessions.counts()), (String::new(), (0, 0)));
 }
 
 #[test]
@@ -272,7 +360,7 @@ fn a_node_takes_over_what_it_had_and_what_others_had() {
     let [own, _] = nodes.broadcast(message::adopted(1, session(1, 0), session(1, 50)));
     assert!(matches!(own, Some(Effect::Moved(_))));
     let [left, moved] = nodes.broadcast(message::adopted(2, session(1, 1), session(2, 0)));
-    assert!(matches!((left, moved), (Some(Effect::Left(..)), Some(Effect::Moved(_)))));
+    assert!(matches!((left, moved), (Some(Effect::Left { .. }), Some(Effect::Moved(_)))));
     assert!(
         nodes.broadcast(message::adopted(1, session(1, 1), session(1, 51))).iter().all(Option::is_none),
         "it has moved"

@@ -98,18 +98,6 @@ impl Sessions {
         let disconnected = table.take_disconnected(key)?;
         Some(EndedSession::Disconnected(Box::new(disconnected.into_closed(key.clone()))))
     }
-
-    /// Ends the session of a client that has opened one at another node. Its will is not published, since the client is there.
-    pub(in crate::mqtt::broker) fn end_moved(&self, key: &SessionKey) -> Option<ClosedSession> {
-        let mut table = self.table.lock();
-        if let SessionSlot::Connected(connected) = table.entries.get_mut(key)? {
-            (connected.ends, connected.has_moved) = (true, true);
-            connected.disconnect(Reason::SESSION_TAKEN_OVER);
-            return None;
-        }
-        let closed = table.take_disconnected(key)?.into_closed(key.clone()).without_will();
-        Some(ClosedSession { has_moved: true, ..closed })
-    }
 }
 
 impl SessionTable {

@@ -31,7 +31,31 @@ pub(in crate::mqtt::broker) struct LostConnection {
     pub(in crate::mqtt::broker) at_ms: u64,
 }
 
+/// The loss of a connection by a session that a new one has.
+#[derive(Debug)]
+pub struct PreviousLoss {
+    auth_context: Arc<AuthContext>,
+    expiry: u32,
+    expires: Instant,
+    will: Option<Box<(Instant, Will)>>,
+    at_ms: u64,
+}
+
+impl PreviousLoss {
+    /// Returns the loss, of the session that it was of.
+    pub(super) fn of(self, client: ClientSession) -> LostConnection {
+        let Self { auth_context, expiry, expires, will, at_ms } = self;
+        LostConnection { auth_context, client, expiry, expires, will, at_ms }
+    }
+}
+
 impl LostConnection {
+    /// Returns the session, and what is known of its absence.
+    pub(super) fn split(self) -> (ClientSession, PreviousLoss) {
+        let Self { auth_context, client, expiry, expires, will, at_ms } = self;
+        (client, PreviousLoss { auth_context, expiry, expires, will, at_ms })
+    }
+
     /// Returns the edit that writes the session. A will that is being `published` stays in its row until it is.
     pub(in crate::mqtt::broker) fn row(&self, key: &SessionKey, published: Option<&Will>, now: Now) -> RowEdit {
         let due_ms = |at: &Instant| {

@@ -1,0 +1,235 @@
+//! Tests of what a broker does with the broadcasts of other nodes.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::time::{Duration, Instant};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    time::timeout,
+};
+
+use super::*;
+use crate::{
+    auth::{Principal, authn::certificate::PeerCertificate},
+    mqtt::{
+        broker::{
+            durable::{
+                message_row::{self, Now},
+                session_row, subscription_row,
+            },
+            replicated::ReplicatedRows,
+        },
+        connection::tests::{QUEUE_BYTES, broker, connect, connect_with},
+        protocol::{
+            packet::{RetainHandling, Subscription},
+            topic::{TopicFilter, TopicName},
+        },
+    },
+    store::BroadcastRows,
+};
+
+const PINGREQ: [u8; 2] = [0xc0, 0];
+const PINGRESP: [u8; 2] = [0xd0, 0];
+/// A message at QoS 1 on the topic `a`.
+const PUBLISH_A: [u8; 8] = [0x32, 6, 0, 1, b'a', 0, 9, b'x'];
+
+fn key() -> SessionKey {
+    SessionKey { principal: Principal::of_known(&"anonymous/c".into()), client_id: "c".into() }
+}
+
+fn opened_at(broker: &Arc<Broker>, node: u64) {
+    let fresh = SessionId(numbers::first(node, 0));
+    let (current, is_present, clean_start) = (SessionId(fresh.0 + 1), false, false);
+    let opened = Opened { node, key: key(), current, is_present, fresh, clean_start, row: None };
+    broker.receive_broadcast(&Broadcast { is_own: node == 1, number: 1, bytes: opened.encode() });
+}
+
+async fn wait_for_end(client: &mut DuplexStream) {
+    let mut rest = Vec::new();
+    let end = client.read_to_end(&mut rest);
+    timeout(Duration::from_secs(60), end).await.expect("the end of the connection").unwrap();
+}
+
+/// Sends a PINGREQ. Returns true if it is answered, false if the connection ends.
+async fn is_connected(client: &mut DuplexStream) -> bool {
+    let mut answer = [0; 2];
+    client.write_all(&PINGREQ).await.is_ok() && client.read_exact(&mut answer).await.is_ok_and(|_| answer == PINGRESP)
+}
+
+#[tokio::test]
+async fn a_session_ends_by_an_opening_elsewhere_only_if_none_follows_here() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    broker.join_cluster(ReplicatedSessions::new(1), |_| true);
+
+    let mut former = connect(&broker, 0).await;
+    opened_at(&broker, 2);
+    // The former session ends before a later one can be found in its place.
+    let mut later = connect(&broker, 0).await;
+    wait_for_end(&mut former).await;
+    assert!(is_connected(&mut later).await);
+
+    let opening = broker.begin_opening(&key());
+    opened_at(&broker, 2);
+    assert!(is_connected(&mut later).await, "an opening is under way here");
+    opened_at(&broker, 1);
+    drop(opening);
+    assert!(is_connected(&mut later).await, "the opening here is the later one");
+
+    let refused = broker.begin_opening(&key());
+    opened_at(&broker, 2);
+    assert!(is_connected(&mut later).await);
+    drop(refused);
+    // No opening followed here.
+    wait_for_end(&mut later).await;
+}
+
+/// Has the log, and then the notifier, of this node receive a broadcast.
+fn receive(broker: &Arc<Broker>, number: u64, bytes: Bytes) {
+    let mut rows = ReplicatedRows(broker.peers.get().unwrap().replicated.clone());
+    let _rows_of_the_commit = rows.apply(number, &bytes);
+    broker.receive_broadcast(&Broadcast { is_own: false, number, bytes });
+}
+
+fn message(payload: &'static str) -> Bytes {
+    let (topic, payload) = (TopicName::new("a").unwrap(), Bytes::from_static(payload.as_bytes()));
+    let message = Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, false, None, Instant::now()));
+    let now = Now { date_ms: 0, instant: Instant::now() };
+    Published::encode((2, None), &message, &PrincipalQuota::unlimited("p"), 1 << 20, now).into()
+}
+
+#[tokio::test]
+async fn a_session_that_is_taken_over_gets_earlier_and_later_messages_once_and_leaves_with_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    broker.join_cluster(ReplicatedSessions::new(1), |_| true);
+    let (former, id) = (SessionId(numbers::first(2, 0)), SessionId(numbers::first(1, 0) + 9));
+    let row = row(r#""expiry":60"#, None);
+    let (current, is_present, fresh) = (former, false, SessionId(former.0 + 1));
+    let opened = Opened { node: 2, key: key(), current, is_present, fresh, clean_start: true, row: Some(row) };
+    let mut subscribed = message::edited(2);
+    let subscription = Subscription {
+        filter: TopicFilter::new("a").unwrap(),
+        qos: QoS::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::DoNotSend,
+    };
+    message::put_edit(&subscription_row::put(former, &subscription, None), &mut subscribed);
+    let adopted = message::adopted(1, former, id);
+    let all = [opened.encode(), subscribed.into(), message("1"), adopted, message("2")];
+    (1..).zip(all).for_each(|(number, bytes)| receive(&broker, number, bytes));
+    assert_eq!(broker.sessions.id_of(&key()), Some(id));
+
+    let mut client = connect(&broker, 1).await;
+    receive(&broker, 6, message("3"));
+    for (packet_id, payload) in [(1, b'1'), (2, b'2'), (3, b'3')] {
+        let mut publish = [0; 8];
+        client.read_exact(&mut publish).await.unwrap();
+        assert_eq!(publish, [0x32, 6, 0, 1, b'a', 0, packet_id, payload]);
+    }
+    let moved = message::adopted(2, id, SessionId(former.0 + 2));
+    receive(&broker, 7, moved);
+    // What it still sends here has no effect on its session any more, so nothing is acknowledged.
+    client.write_all(&PUBLISH_A).await.unwrap();
+    let mut rest = Vec::new();
+    timeout(Duration::from_secs(60), client.read_to_end(&mut rest)).await.unwrap().unwrap();
+    assert_eq!(rest, b"", "no PUBACK");
+    assert_eq!(broker.sessions.id_of(&key()), None);
+}
+
+/// Returns the value of the row of session `c`, with these members of its head, and the message of its will.
+fn row(members: &str, will: Option<(&str, &'static str)>) -> Bytes {
+    let head = format!(
+        r#"{{"client":"c","login":{{"principal":"anonymous/c","listener":"local","client":"c","method":"anonymous"}},"since":0,{members}}}"#
+    );
+    let mut row = [&u32::try_from(head.len()).unwrap().to_be_bytes(), head.as_bytes()].concat();
+    if let Some((topic, payload)) = will {
+        let now = Now { date_ms: 0, instant: Instant::now() };
+        let (topic, payload) = (TopicName::new(topic).unwrap(), Bytes::from_static(payload.as_bytes()));
+        let message = Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, false, None, now.instant));
+        message_row::put(&message, now, &mut row);
+    }
+    assert!(session_row::read(&[&[session_row::KIND], [0; 8].as_slice()].concat(), row.clone().into()).is_some());
+    row.into()
+}
+
+/// Has this node take over the session `c` of node 2 with this row. Returns its id.
+fn take_over(broker: &Arc<Broker>, row: Bytes) -> SessionId {
+    let (former, id) = (SessionId(numbers::first(2, 0)), SessionId(numbers::first(1, 0) + 9));
+    let (current, is_present, fresh) = (former, false, SessionId(former.0 + 1));
+    let opened = Opened { node: 2, key: key(), current, is_present, fresh, clean_start: true, row: Some(row) };
+    receive(broker, 1, opened.encode());
+    receive(broker, 2, message::adopted(1, former, id));
+    id
+}
+
+/// The thread that receives the broadcasts has no runtime: a will that had to wait for the engine ended it, and so the server.
+#[tokio::test]
+async fn a_will_that_waits_for_the_engine_does_not_hold_what_other_nodes_send() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    broker.join_cluster(ReplicatedSessions::new(1), |_| true);
+    let full = broker.service.try_reserve(&PrincipalQuota::unlimited("other"), QUEUE_BYTES).expect("nothing is queued");
+    let will = ("shadow/d/update", r#"{"state":{"reported":{"n":1}}}"#);
+    let row = row(r#""expiry":0,"disconnected":1,"will":{"delay":0}"#, Some(will));
+    std::thread::scope(|scope| scope.spawn(|| take_over(&broker, row)).join().unwrap());
+    assert_eq!(broker.sessions.id_of(&key()), None, "it has ended");
+    while broker.wills.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    drop(full);
+    timeout(Duration::from_secs(60), broker.finish()).await.expect("the engine has space");
+}
+
+#[tokio::test]
+async fn a_refused_connect_leaves_the_session_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    broker.join_cluster(ReplicatedSessions::new(1), |_| true);
+    let due = broker.recorder.now().date_ms + 60_000;
+    let will = row(&format!(r#""expiry":600,"disconnected":{due},"will":{{"delay":1,"due":{due}}}"#), Some(("w", "x")));
+    let id = take_over(&broker, will);
+    let all: Vec<_> = std::iter::from_fn(|| broker.service.reserve_broadcast(0)).collect();
+    // MQTT 5, without a session expiry interval: the session would end with this connection.
+    let connect = b"\x10\x0e\x00\x04MQTT\x05\x00\x00\x00\x00\x00\x01c";
+    let (_, answer) = connect_with(&broker, PeerCertificate::None, connect).await;
+    assert_eq!((answer[0], answer[3]), (0x20, 0x88), "the log does not answer");
+    assert_eq!(broker.sessions.id_of(&key()), Some(id));
+    let far = Instant::now() + Duration::from_secs(120);
+    let (due, _) = broker.sessions.take_due(far);
+    assert!(matches!(due.as_slice(), [closed] if closed.will.is_some() && closed.client.is_none()), "its will stays");
+    // A new one leaves nothing.
+    drop((all, broker.sessions.take_due(far + Duration::from_secs(3600))));
+    assert_eq!(broker.sessions.id_of(&key()), None);
+}
+
+#[tokio::test]
+async fn a_session_that_ends_elsewhere_leaves_its_messages_to_its_group() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    broker.join_cluster(ReplicatedSessions::new(1), |_| true);
+    let connect = async |client: u8| {
+        let packet = [b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01".as_slice(), &[client]].concat();
+        let (mut stream, answer) = connect_with(&broker, PeerCertificate::None, &packet).await;
+        assert_eq!(answer, [0x20, 2, 0, 0]);
+        stream.write_all(b"\x82\x0f\x00\x01\x00\x0a$share/g/a\x01").await.unwrap();
+        let mut suback = [0; 5];
+        stream.read_exact(&mut suback).await.unwrap();
+        assert_eq!(suback, [0x90, 3, 0, 1, 1]);
+        stream
+    };
+    let mut first = connect(b'c').await;
+    let mut publish = [0; 8];
+    let (topic, payload) = (TopicName::new("a").unwrap(), Bytes::from_static(b"x"));
+    let message = Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, false, None, Instant::now()));
+    broker.router.publish(&message, DeliveryKind::Ordinary { from: None });
+    first.read_exact(&mut publish).await.unwrap();
+    let mut second = connect(b'd').await;
+    // It had no rows, so it is not at the other node.
+    opened_at(&broker, 2);
+    wait_for_end(&mut first).await;
+    timeout(Duration::from_secs(60), second.read_exact(&mut publish)).await.expect("the message").unwrap();
+    assert_eq!(publish[7], b'x');
+}

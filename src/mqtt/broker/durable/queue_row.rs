@@ -294,11 +294,7 @@ impl DeliveryGuard {
 impl MessageRow for MessageGuard {
     fn insert(&self, delivery: &Delivery, session: u64) -> Arc<dyn DeliveryRow> {
         let Self(rows) = self;
-        let mut edits = Vec::with_capacity(2);
-        if !mem::replace(&mut rows.state.lock().is_inserted, true) {
-            let value = message_value(&delivery.message, rows.recorder.now());
-            edits.push(RowEdit::Insert(message_key(rows.number), value));
-        }
+        let is_new = !mem::replace(&mut rows.state.lock().is_inserted, true);
         let guard = DeliveryGuard {
             session: SessionId(session),
             rows: rows.clone(),
@@ -306,6 +302,12 @@ impl MessageRow for MessageGuard {
             packet_id: AtomicU16::new(0),
         };
         if !rows.take_logged(guard.session) {
+            let mut edits = Vec::with_capacity(2);
+            // In a cluster, the message is gone when all deliveries in the log are, and they do not know of this one.
+            if is_new || rows.recorder.is_of_cluster() {
+                let value = message_value(&delivery.message, rows.recorder.now());
+                edits.push(RowEdit::Insert(message_key(rows.number), value));
+            }
             edits.push(RowEdit::Insert(guard.key(), guard.value_with(0, 0)));
             rows.write(edits);
         }

@@ -64,6 +64,11 @@ impl Recorder {
         queue_row::open_logged(message, self, number, logged)
     }
 
+    /// Returns true if the rows of sessions go to the log of a cluster.
+    pub(in crate::mqtt::broker) fn is_of_cluster(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.log.get().is_some())
+    }
+
     /// Adds rows for `delivery` to `session`, and for its message if it has none. `None` without a store.
     pub(in crate::mqtt::broker) fn insert(
         &self,

@@ -241,7 +241,7 @@ impl ServerParts {
         let broker = Arc::new(Broker::new(service.clone(), events, router, authority.clone(), limits));
         // Before the wills that are due.
         if let Some((cluster, replicated)) = cluster.zip(replicated) {
-            broker.join_cluster(replicated, cluster.messenger());
+            broker.join_cluster(replicated, cluster.record_bytes_max(), cluster.messenger());
         }
         let peers = PeerBroadcasts(broker.clone());
         let (mut rollouts, mut queries) = (RolloutRows::default(), QueryRows::default());

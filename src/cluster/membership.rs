@@ -145,11 +145,16 @@ impl Membership {
         Some(MemberOptions {
             node: self.node,
             incarnation,
-            record_bytes_max: self.log.record_bytes_max(),
+            record_bytes_max: self.record_bytes_max(),
             rows,
             opens,
             link,
         })
+    }
+
+    /// Returns the most bytes of a record of the log.
+    pub(crate) fn record_bytes_max(&self) -> usize {
+        self.log.record_bytes_max()
     }
 
     /// Returns the number of this node.

@@ -78,6 +78,9 @@ impl Broker {
         }
         let payload = Bytes::copy_from_slice(external.payload);
         let message = Message::new(topic, payload, external.qos, external.retain, properties, Instant::now());
+        if self.may_miss_sessions(&message) {
+            return Err(NotPublished::Quota(QuotaKind::Disk));
+        }
         let published = self.publish(message, &self.quota(access), None).map_err(NotPublished::Quota)?;
         if published.shared.is_none() && !published.is_kept {
             return Ok(());

@@ -15,7 +15,11 @@ mod tests;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -30,7 +34,7 @@ use self::{
     opening::PendingOpenings,
 };
 use crate::{
-    admission::{PrincipalPermit, PrincipalQuota, QuotaKind},
+    admission::{PrincipalPermit, PrincipalQuota, QuotaKind, work},
     engine::Notifier,
     mqtt::{
         broker::{
@@ -49,8 +53,13 @@ use crate::{
     store::{BROADCAST_BYTES_MAX, Broadcast, BroadcastPermit, OnDurable, SessionClient},
 };
 
+/// The time without a record of the log after which this node may not know of all sessions.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
 /// Bytes of messages that may wait for the log, of which a principal may have those of its part of a queue.
 const MESSAGE_BYTES_MAX: usize = BROADCAST_BYTES_MAX / 4 * 3;
+/// Bytes of openings that may wait for the log, of which a principal may have those of its part of a queue.
+const OPENING_BYTES_MAX: usize = BROADCAST_BYTES_MAX / 8;
 
 /// The other nodes; see the module.
 pub(in crate::mqtt) struct Peers {
@@ -68,8 +77,13 @@ pub(in crate::mqtt) struct Peers {
     has_former: Notify,
     /// The sessions that this node has taken over, without a client that has opened them here.
     adopted: Mutex<HashSet<SessionId>>,
-    /// Bytes of messages that may wait for the log. Openings have the rest of the memory for broadcasts.
+    /// Bytes of messages, and of openings, that may wait for the log. Edits have the rest of the memory for broadcasts.
     message_room: Arc<Semaphore>,
+    opening_room: Arc<Semaphore>,
+    /// True while this node may not have the latest records of the log.
+    is_cut_off: AtomicBool,
+    /// True when this node has met its own start in the log, and so all that it did before.
+    has_started: AtomicBool,
     runtime: Handle,
 }
 
@@ -104,17 +118,18 @@ impl SharedMessage {
 }
 
 impl Broker {
-    /// Makes this broker one of a cluster, whose sessions are `replicated`. `send` passes bytes to all other nodes and returns false
+    /// Makes this broker one of a cluster, whose sessions are `replicated`, and whose log has records of at most `record_bytes_max`. `send` passes bytes to all other nodes and returns false
     /// if too many wait. Called once, inside the runtime, before the first connection.
     pub fn join_cluster(
         &self,
         replicated: Arc<ReplicatedSessions>,
+        record_bytes_max: usize,
         send: impl Fn(Bytes) -> bool + Send + Sync + 'static,
     ) {
         let node = replicated.node();
         let first = replicated.first_number(self.recorder.now().date_ms);
         self.number_sessions_from(first);
-        let rows = RowLog::new(Arc::clone(&self.service), node);
+        let rows = RowLog::new(Arc::clone(&self.service), node, record_bytes_max);
         self.recorder.join(Arc::clone(&rows), first);
         let _is_the_first = self.peers.set(Peers {
             node,
@@ -127,6 +142,9 @@ impl Broker {
             has_former: Notify::new(),
             adopted: Mutex::default(),
             message_room: Arc::new(Semaphore::new(MESSAGE_BYTES_MAX)),
+            opening_room: Arc::new(Semaphore::new(OPENING_BYTES_MAX)),
+            is_cut_off: AtomicBool::new(false),
+            has_started: AtomicBool::new(false),
             runtime: Handle::current(),
         });
     }
@@ -157,6 +175,18 @@ impl Broker {
         if !(peers.send)(bytes.into()) {
             self.counters.peer_messages_dropped.add(1);
         }
+    }
+
+    /// Returns true if a message that is acknowledged may miss sessions of other nodes: this one is cut off from the log, and knows of
+    /// none.
+    pub(in crate::mqtt) fn may_miss_sessions(&self, message: &Message) -> bool {
+        let may_miss = |peers: &Peers| {
+            peers.is_cut_off.load(Ordering::Relaxed)
+                && message.qos != QoS::AtMostOnce
+                && !message.retain
+                && peers.replicated.selecting(message.topic.as_str()) == 0
+        };
+        self.peers.get().is_some_and(may_miss)
     }
 
     /// Reserves memory to share a message with the other nodes if all have to keep it: one to retain, or one for sessions that
@@ -233,7 +263,9 @@ impl Broker {
             (Some(PeerMessage::Adopted { .. }), Some(Effect::Moved(snapshot))) => self.adopt(peers, *snapshot),
             (Some(PeerMessage::Published(_)), Some(Effect::Void)) => {}
             (Some(PeerMessage::Published(published)), effect) => self.receive_published(*published, *number, effect),
-            (Some(PeerMessage::Started { .. }), Some(Effect::Started(former))) => {
+            (Some(PeerMessage::Started { first, .. }), Some(Effect::Started(former))) => {
+                // Not of an earlier run.
+                peers.has_started.fetch_or(first == peers.first, Ordering::Relaxed);
                 *peers.former.lock() = former;
                 peers.has_former.notify_one();
             }
@@ -264,6 +296,21 @@ impl Broker {
     /// Returns true if this node has taken over the session of a client that has opened it at another node last.
     pub(in crate::mqtt::broker) fn is_adopted(&self, id: SessionId) -> bool {
         self.peers.get().is_some_and(|peers| peers.adopted.lock().contains(&id))
+    }
+
+    /// Returns true if this node has taken over all sessions that it had before it started, so that what it wrote of them then is not
+    /// needed any more.
+    pub(in crate::mqtt::broker) fn has_taken_over(&self) -> bool {
+        let Some(peers) = self.peers.get() else { return true };
+        let oldest = || peers.replicated.sessions_of(peers.node, None, 1).first().copied();
+        peers.has_started.load(Ordering::Relaxed) && oldest().is_none_or(|oldest| oldest >= peers.first)
+    }
+
+    /// Returns the work of moving the session of a client that connects here: nothing if it is here.
+    pub(in crate::mqtt) fn work_of_move(&self, key: &SessionKey) -> u64 {
+        let moving = self.replicated().and_then(|replicated| replicated.size_of(key));
+        let (id, rows) = moving.unwrap_or((SessionId(0), 0));
+        if self.sessions.id_of(key) == Some(id) { 0 } else { work::times(rows, work::FILTER) }
     }
 
     /// Returns true if this node has the session in memory.

@@ -113,7 +113,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Inbound { topic, qos, retain, properties, packet_id, .. } = inbound;
         let message = Message::new(topic, payload, qos, retain, properties, Instant::now());
         let rows = self.keeps_identifier(qos).then(|| self.broker.recorder.open(&message)).flatten();
-        let mut published = self.broker.publish(message, self.client.filters.quota(), Some(self.client.outbox.id()));
+        let quota = self.client.filters.quota();
+        let mut published = if self.broker.may_miss_sessions(&message) {
+            self.broker.service.quotas().count_for(QuotaKind::Disk, quota.name());
+            Err(QuotaKind::Disk)
+        } else {
+            self.broker.publish(message, quota, Some(self.client.outbox.id()))
+        };
         let result = match &published {
             Ok(Published { has_receivers: false, .. }) => {
                 AckResult { reason: Reason::NO_MATCHING_SUBSCRIBERS, ..AckResult::SUCCESS }

@@ -165,6 +165,11 @@ async fn admit(
     let quota = broker.quota(&access);
     wait_for_work(&quota, broker).await?;
     let key = SessionKey { principal: auth_context.identity.principal.clone(), client_id };
+    if let work @ 1.. = broker.work_of_move(&key)
+        && let Some(wait) = quota.charge_work(work, Instant::now())
+    {
+        tokio::time::sleep(wait.min(WORK_WAIT_MAX)).await;
+    }
     let arrival = Arrival {
         key: &key,
         auth_context: &auth_context,

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    iter::Peekable,
     mem,
     sync::Arc,
     time::Duration,
@@ -29,8 +30,8 @@ use crate::{
 const WAIT: Duration = Duration::from_millis(20);
 /// The pause before edits are sent for which there was no room.
 const RETRY: Duration = Duration::from_millis(200);
-/// Bytes of edits from which on another broadcast begins.
-const BROADCAST_BYTES: usize = 128 << 10;
+/// Most bytes of edits in a broadcast, unless one edit with its message has more.
+const BROADCAST_BYTES_MAX: usize = 128 << 10;
 /// Bytes of waiting edits from which on no messages are kept.
 const WAITING_BYTES_MAX: usize = 16 << 20;
 
@@ -38,6 +39,8 @@ const WAITING_BYTES_MAX: usize = 16 << 20;
 pub(in crate::mqtt::broker) struct RowLog {
     service: Arc<Service>,
     node: u64,
+    /// Most bytes of a broadcast: half a record, which has room for the largest edit and the largest message.
+    bytes_max: usize,
     waiting: Mutex<WaitingEdits>,
     wake: Notify,
 }
@@ -55,8 +58,10 @@ struct WaitingEdits {
 }
 
 impl RowLog {
-    pub(in crate::mqtt::broker) fn new(service: Arc<Service>, node: u64) -> Arc<Self> {
-        Arc::new(Self { service, node, waiting: Mutex::default(), wake: Notify::new() })
+    /// Returns the edits of `node`, none yet, for a log whose records have at most `record_bytes_max`.
+    pub(in crate::mqtt::broker) fn new(service: Arc<Service>, node: u64, record_bytes_max: usize) -> Arc<Self> {
+        let bytes_max = BROADCAST_BYTES_MAX.min(record_bytes_max / 2);
+        Arc::new(Self { service, node, bytes_max, waiting: Mutex::default(), wake: Notify::new() })
     }
 
     /// Adds edits to those that wait. Returns those that concern this node alone.
@@ -111,12 +116,18 @@ impl RowLog {
         is_flushed
     }
 
+    /// Returns the edits that wait.
+    #[cfg(test)]
+    pub(in crate::mqtt::broker) fn waiting(&self) -> Vec<RowEdit> {
+        self.waiting.lock().edits.values().cloned().collect()
+    }
+
     fn send(self: &Arc<Self>, waiting: &mut WaitingEdits) -> bool {
         if waiting.edits.is_empty() {
             return true;
         }
         // The edits are not looked at again and again while there is no room.
-        if self.service.reserve_broadcast(waiting.bytes.min(BROADCAST_BYTES)).is_none() {
+        if self.service.reserve_broadcast(waiting.bytes.min(self.bytes_max)).is_none() {
             return false;
         }
         let mut messages = HashMap::new();
@@ -132,20 +143,8 @@ impl RowLog {
         // Other rows may be removed since a row was added, never the other way.
         let mut rest = puts.into_iter().chain(removals).peekable();
         while rest.peek().is_some() {
-            let (mut bytes, mut taken, mut with) = (message::edited(self.node), Vec::new(), HashSet::new());
-            while bytes.len() < BROADCAST_BYTES
-                && let Some(edit) = rest.next()
-            {
-                // A message is in each broadcast that has new deliveries of it, and in none without.
-                if let (RowEdit::Insert(..), Some(key)) = (&edit, queue_row::message_key_of(edit.key()))
-                    && let Some(message) = messages.get(&key)
-                    && with.insert(key)
-                {
-                    message::put_edit(message, &mut bytes);
-                }
-                message::put_edit(&edit, &mut bytes);
-                taken.push(edit);
-            }
+            let mut bytes = message::edited(self.node);
+            let taken = fill(&mut bytes, self.bytes_max, &mut rest, &messages);
             if !self.broadcast(bytes.into(), waiting) {
                 let left = messages.into_values().chain(taken).chain(rest).collect::<Vec<_>>();
                 left.into_iter().for_each(|edit| waiting.add(edit));
@@ -179,12 +178,37 @@ impl RowLog {
     fn of_node(&self, edit: RowEdit) -> RowEdit {
         match edit {
             RowEdit::Put(key, value) if *key == [clock_row::KIND] => {
-                let value = clock_row::within(value, BROADCAST_BYTES);
+                let value = clock_row::within(value, self.bytes_max);
                 RowEdit::Put([&*key, &self.node.to_be_bytes()].concat().into(), value)
             }
             edit => edit,
         }
     }
+}
+
+/// Puts edits of `rest`, with their messages, into a broadcast of at most `bytes_max`, but one at least. Returns them.
+fn fill(
+    bytes: &mut Vec<u8>,
+    bytes_max: usize,
+    rest: &mut Peekable<impl Iterator<Item = RowEdit>>,
+    messages: &HashMap<RowKey, RowEdit>,
+) -> Vec<RowEdit> {
+    let (mut taken, mut with) = (Vec::new(), HashSet::new());
+    while let Some(edit) = rest.peek() {
+        // A message is in each broadcast that has new deliveries of it, and in none without.
+        let is_new = matches!(edit, RowEdit::Insert(..));
+        let key = queue_row::message_key_of(edit.key()).filter(|key| is_new && !with.contains(key));
+        let message = key.as_ref().and_then(|key| messages.get(key));
+        let more = encoded_bytes(edit) + message.map_or(0, encoded_bytes);
+        if !taken.is_empty() && bytes.len() + more > bytes_max {
+            break;
+        }
+        message.into_iter().for_each(|message| message::put_edit(message, bytes));
+        message::put_edit(edit, bytes);
+        with.extend(key);
+        taken.extend(rest.next());
+    }
+    taken
 }
 
 impl WaitingEdits {
@@ -209,13 +233,45 @@ impl WaitingEdits {
 /// Returns the bytes of an edit, with those that keep it.
 fn bytes(edit: &RowEdit) -> usize {
     const OVERHEAD: usize = 128;
-    let value = if let RowEdit::Insert(_, value) | RowEdit::Put(_, value) = edit { value.len() } else { 0 };
-    OVERHEAD + 2 * edit.key().len() + value
+    OVERHEAD + 2 * edit.key().len() + value_bytes(edit)
+}
+
+/// Returns the bytes of an edit in a broadcast, or some more.
+fn encoded_bytes(edit: &RowEdit) -> usize {
+    const LENGTHS: usize = 1 + 4 + 4;
+    LENGTHS + edit.key().len() + value_bytes(edit)
+}
+
+fn value_bytes(edit: &RowEdit) -> usize {
+    if let RowEdit::Insert(_, value) | RowEdit::Put(_, value) = edit { value.len() } else { 0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Broadcasts larger than a record were refused, and their edits lost.
+    #[test]
+    fn a_broadcast_is_larger_than_its_limit_only_for_one_edit() {
+        let (limit, large) = (1000, Bytes::from(vec![0; 900]));
+        let key = |kind: u8, number: u8| RowKey::from([&[kind][..], &[0; 8], &[0, 0, 0, 0, 0, 0, 0, number]].concat());
+        let message =
+            |number: u8| RowKey::from([&[queue_row::MESSAGE_KIND][..], &[0, 0, 0, 0, 0, 0, 0, number]].concat());
+        let edits: Vec<_> =
+            (0..40).map(|number| RowEdit::Insert(key(b'q', number), Bytes::from(vec![0; 200]))).collect();
+        let messages: HashMap<_, _> =
+            [3, 4].map(|number| (message(number), RowEdit::Insert(message(number), large.clone()))).into();
+        let mut rest = edits.clone().into_iter().peekable();
+        let (mut sent, mut with_message) = (Vec::new(), 0);
+        while rest.peek().is_some() {
+            let mut bytes = Vec::new();
+            let taken = fill(&mut bytes, limit, &mut rest, &messages);
+            assert!(bytes.len() <= limit || taken.len() == 1, "{} bytes of {} edits", bytes.len(), taken.len());
+            with_message += usize::from(bytes.len() > limit);
+            sent.extend(taken);
+        }
+        assert_eq!((sent, with_message), (edits, 2));
+    }
 
     #[test]
     fn edits_of_a_row_become_one() {

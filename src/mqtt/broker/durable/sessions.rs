@@ -85,7 +85,8 @@ impl Broker {
     pub async fn watch_clock(self: Arc<Self>) {
         let mut finished = 0;
         loop {
-            if self.sessions.count() > 0 {
+            // Those that were here before are as far as the clock of then says.
+            if self.sessions.count() > 0 && self.has_taken_over() {
                 let delivered = std::mem::replace(&mut finished, self.events.fan_out_position().finished());
                 self.write_clock(delivered);
             }
@@ -94,7 +95,9 @@ impl Broker {
                 () = self.closed() => break,
             }
         }
-        self.write_clock(finished);
+        if self.has_taken_over() {
+            self.write_clock(finished);
+        }
     }
 
     /// Writes the date, and that connected clients have the messages of shadows up to `delivered`, with the exceptions.

@@ -4,15 +4,15 @@
 //! wait for their clients.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use crate::mqtt::broker::{
     Broker,
     outbox::SessionId,
-    peers::{Peers, message},
+    peers::{Peers, SILENCE_MAX, message},
     replicated::Snapshot,
 };
 
@@ -34,8 +34,8 @@ struct Watch {
     begun: Instant,
     /// The times when other nodes were alive last.
     alive: HashMap<u64, Instant>,
-    /// The sessions for which the log was asked.
-    asked: HashSet<SessionId>,
+    /// The sessions for which the log was asked, and when.
+    asked: HashMap<SessionId, Instant>,
     /// The sessions that this node has in the log and not in memory, with the time when it noticed.
     missing: HashMap<SessionId, Instant>,
     /// The last session that it looked for.
@@ -50,7 +50,7 @@ impl Broker {
         let mut watch = Watch {
             begun: Instant::now(),
             alive: HashMap::new(),
-            asked: HashSet::new(),
+            asked: HashMap::new(),
             missing: HashMap::new(),
             last: None,
         };
@@ -79,8 +79,10 @@ impl Broker {
             sessions.extend(peers.replicated.sessions_of(node, None, AT_ONCE));
         }
         sessions.extend(self.missing_sessions(peers, watch));
-        watch.asked.retain(|session| peers.replicated.key_of(*session).is_some());
-        sessions.retain(|session| !watch.asked.contains(session));
+        let now = Instant::now();
+        // What was refused is asked for again.
+        watch.asked.retain(|_, at| now.duration_since(*at) < MISSING_AFTER);
+        sessions.retain(|session| !watch.asked.contains_key(session));
         for (at, former) in sessions.iter().enumerate() {
             let bytes = message::adopted(peers.node, *former, self.next_session_id());
             let Some(permit) = self.service.reserve_broadcast(bytes.len()) else {
@@ -88,7 +90,7 @@ impl Broker {
                 return;
             };
             self.service.broadcast(bytes, None, permit);
-            watch.asked.insert(*former);
+            watch.asked.insert(*former, now);
         }
         if !sessions.is_empty() {
             tracing::info!(sessions = sessions.len(), "this node takes over sessions of nodes that are gone");
@@ -121,6 +123,8 @@ impl Broker {
         let (now, health) = (Instant::now(), self.service.health().member.unwrap_or_default());
         let alive = health.others.iter().filter(|other| other.is_alive);
         watch.alive.extend(alive.map(|other| (other.node, now)));
+        let is_cut_off = health.silence > SILENCE_MAX || health.latched.is_some();
+        peers.is_cut_off.store(is_cut_off, Ordering::Relaxed);
         if !health.is_deciding || health.latched.is_some() {
             return Vec::new();
         }

@@ -124,15 +124,21 @@ impl Opening {
         let fresh = broker.next_session_id();
         let opened = Opened { node: peers.node, key: key.clone(), current, is_present, fresh, clean_start, row };
         let bytes = opened.encode();
-        let Some(permit) = broker.service.reserve_broadcast(bytes.len()) else {
-            tracing::warn!(client = %key.client_id, "too many connections wait for the log");
+        let quota = attached.client.filters.quota();
+        let reserve = || {
+            let room = u32::try_from(bytes.len()).ok()?;
+            let room = Arc::clone(&peers.opening_room).try_acquire_many_owned(room).ok()?;
+            Some((broker.service.reserve_broadcast(bytes.len())?, (room, quota.try_queue(bytes.len())?)))
+        };
+        let Some((permit, waits)) = reserve() else {
+            tracing::debug!(client = %key.client_id, "too many connections wait for the log");
             return !outlives;
         };
         let (moved, mut is_moved) = oneshot::channel();
         let waiting = WaitingOpening { fresh, access: attached.client.outbox.access(), moved };
         peers.opening.lock().entry(key).or_default().waiting.push(waiting);
         self.fresh = Some(fresh);
-        broker.service.broadcast(bytes, Some(Box::new(move || drop(self))), permit);
+        broker.service.broadcast(bytes, Some(Box::new(move || drop((self, waits)))), permit);
         let session = timeout(OPENING_WAIT, &mut is_moved).await.or_else(|elapsed| {
             is_moved.close();
             is_moved.try_recv().map(Ok).map_err(|_| elapsed)

@@ -15,6 +15,7 @@ use crate::{
     mqtt::{
         broker::{
             durable::{
+                Recorder,
                 message_row::{self, Now},
                 session_row, subscription_row,
             },
@@ -22,6 +23,7 @@ use crate::{
         },
         connection::tests::{QUEUE_BYTES, broker, connect, connect_with},
         protocol::{
+            message::Delivery,
             packet::{RetainHandling, Subscription},
             topic::{TopicFilter, TopicName},
         },
@@ -61,7 +63,7 @@ async fn is_connected(client: &mut DuplexStream) -> bool {
 async fn a_session_ends_by_an_opening_elsewhere_only_if_none_follows_here() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    broker.join_cluster(ReplicatedSessions::new(1), |_| true);
+    broker.join_cluster(ReplicatedSessions::new(1), 1 << 20, |_| true);
 
     let mut former = connect(&broker, 0).await;
     opened_at(&broker, 2);
@@ -103,7 +105,7 @@ fn message(payload: &'static str) -> Bytes {
 async fn a_session_that_is_taken_over_gets_earlier_and_later_messages_once_and_leaves_with_them() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    broker.join_cluster(ReplicatedSessions::new(1), |_| true);
+    broker.join_cluster(ReplicatedSessions::new(1), 1 << 20, |_| true);
     let (former, id) = (SessionId(numbers::first(2, 0)), SessionId(numbers::first(1, 0) + 9));
     let row = row(r#""expiry":60"#, None);
     let (current, is_present, fresh) = (former, false, SessionId(former.0 + 1));
@@ -170,7 +172,7 @@ fn take_over(broker: &Arc<Broker>, row: Bytes) -> SessionId {
 async fn a_will_that_waits_for_the_engine_does_not_hold_what_other_nodes_send() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    broker.join_cluster(ReplicatedSessions::new(1), |_| true);
+    broker.join_cluster(ReplicatedSessions::new(1), 1 << 20, |_| true);
     let full = broker.service.try_reserve(&PrincipalQuota::unlimited("other"), QUEUE_BYTES).expect("nothing is queued");
     let will = ("shadow/d/update", r#"{"state":{"reported":{"n":1}}}"#);
     let row = row(r#""expiry":0,"disconnected":1,"will":{"delay":0}"#, Some(will));
@@ -187,7 +189,7 @@ async fn a_will_that_waits_for_the_engine_does_not_hold_what_other_nodes_send() 
 async fn a_refused_connect_leaves_the_session_as_it_was() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    broker.join_cluster(ReplicatedSessions::new(1), |_| true);
+    broker.join_cluster(ReplicatedSessions::new(1), 1 << 20, |_| true);
     let due = broker.recorder.now().date_ms + 60_000;
     let will = row(&format!(r#""expiry":600,"disconnected":{due},"will":{{"delay":1,"due":{due}}}"#), Some(("w", "x")));
     let id = take_over(&broker, will);
@@ -205,11 +207,70 @@ async fn a_refused_connect_leaves_the_session_as_it_was() {
     assert_eq!(broker.sessions.id_of(&key()), None);
 }
 
+/// A message for a member of a group has no row in the log, and that of another session may be gone before its own is there.
+#[tokio::test]
+async fn a_delivery_that_the_log_does_not_have_takes_its_message_along() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    let (topic, payload) = (TopicName::new("a").unwrap(), Bytes::from_static(b"x"));
+    let message = Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, false, None, Instant::now()));
+    let (logged, other) = (SessionId(numbers::first(1, 0)), SessionId(numbers::first(1, 0) + 1));
+    let log = RowLog::new(Arc::clone(&broker.service), 1, 1 << 20);
+    let recorder = Recorder::new(Arc::clone(&broker.service));
+    recorder.join(Arc::clone(&log), 0);
+    let rows = recorder.open_logged(&message, numbers::of_broadcast(7), vec![logged]);
+    let delivery = Delivery::new(Arc::clone(&message), QoS::AtLeastOnce);
+    let kept = [logged, other].map(|session| recorder.insert(&delivery, session));
+    rows.close_logged(|_| true);
+    let mut kinds: Vec<_> = log.waiting().iter().map(|edit| (edit.key()[0], edit.key()[1..9].to_vec())).collect();
+    kinds.sort_unstable();
+    let number = numbers::of_broadcast(7).to_be_bytes().to_vec();
+    assert_eq!(kinds, [(b'm', number), (b'q', other.0.to_be_bytes().to_vec())]);
+    drop(kept);
+}
+
+/// The progress of this run is not that of the sessions of an earlier one.
+#[tokio::test]
+async fn the_clock_of_an_earlier_run_stays_while_its_sessions_are_not_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    let replicated = ReplicatedSessions::new(1);
+    let (former, fresh) = (SessionId(numbers::first(1, 0)), SessionId(numbers::first(1, 0) + 1));
+    let (current, is_present, row) = (former, false, Some(row(r#""expiry":60"#, None)));
+    let opened = Opened { node: 1, key: key(), current, is_present, fresh, clean_start: true, row };
+    let _rows = ReplicatedRows(replicated.clone()).apply(1, &opened.encode());
+    broker.join_cluster(replicated, 1 << 20, |_| true);
+    let first = broker.peers.get().unwrap().first;
+    assert!(first > former);
+    receive(&broker, 2, message::started(1, former));
+    assert!(!broker.has_taken_over(), "that was an earlier start");
+    receive(&broker, 3, message::started(1, first));
+    assert!(!broker.has_taken_over(), "one is left");
+    receive(&broker, 4, message::adopted(1, former, first));
+    assert!(broker.has_taken_over());
+}
+
+#[tokio::test]
+async fn a_message_that_may_miss_sessions_is_not_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    broker.join_cluster(ReplicatedSessions::new(1), 1 << 20, |_| true);
+    let mut client = connect(&broker, 0).await;
+    let (mut puback, mut rest) = ([0; 4], Vec::new());
+    client.write_all(&PUBLISH_A).await.unwrap();
+    client.read_exact(&mut puback).await.unwrap();
+    assert_eq!(puback, [0x40, 2, 0, 9]);
+    broker.peers.get().unwrap().is_cut_off.store(true, Ordering::Relaxed);
+    client.write_all(&PUBLISH_A).await.unwrap();
+    timeout(Duration::from_secs(60), client.read_to_end(&mut rest)).await.unwrap().unwrap();
+    assert_eq!(rest, b"", "no PUBACK");
+}
+
 #[tokio::test]
 async fn a_session_that_ends_elsewhere_leaves_its_messages_to_its_group() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    broker.join_cluster(ReplicatedSessions::new(1), |_| true);
+    broker.join_cluster(ReplicatedSessions::new(1), 1 << 20, |_| true);
     let connect = async |client: u8| {
         let packet = [b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01".as_slice(), &[client]].concat();
         let (mut stream, answer) = connect_with(&broker, PeerCertificate::None, &packet).await;

@@ -109,6 +109,13 @@ impl ReplicatedSessions {
         self.state.read().sessions.get(&id)?.key.clone()
     }
 
+    /// Returns the session of a client, and the number of its rows.
+    pub(in crate::mqtt::broker) fn size_of(&self, key: &SessionKey) -> Option<(SessionId, usize)> {
+        let state = self.state.read();
+        let id = *state.keys.get(key)?;
+        Some((id, state.sessions.get(&id)?.row_count()))
+    }
+
     /// Returns the nodes that have sessions.
     pub(in crate::mqtt::broker) fn nodes(&self) -> BTreeSet<u64> {
         let (state, mut nodes, mut from) = (self.state.read(), BTreeSet::new(), 0);

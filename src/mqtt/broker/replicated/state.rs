@@ -311,6 +311,10 @@ impl State {
 }
 
 impl SessionState {
+    pub(super) fn row_count(&self) -> usize {
+        self.rows.len()
+    }
+
     fn oldest_delivery(&self) -> Option<ShortKey> {
         let first: ShortKey = [queue_row::DELIVERY_KIND].into();
         let (oldest, _) = self.rows.range(first..).next()?;

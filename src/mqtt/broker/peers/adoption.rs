@@ -74,8 +74,12 @@ impl Broker {
     }
 
     fn take_over(&self, peers: &Peers, watch: &mut Watch) {
+        let gone = self.gone_nodes(peers, watch);
+        if peers.is_cut_off.load(Ordering::Relaxed) {
+            return; // what was asked for waits
+        }
         let mut sessions = std::mem::take(&mut *peers.former.lock());
-        for node in self.gone_nodes(peers, watch) {
+        for node in gone {
             sessions.extend(peers.replicated.sessions_of(node, None, AT_ONCE));
         }
         sessions.extend(self.missing_sessions(peers, watch));

@@ -1,6 +1,6 @@
 //! Tests of what a broker does with the broadcasts of other nodes.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::time::{Duration, Instant};
 
@@ -246,8 +246,10 @@ async fn the_clock_of_an_earlier_run_stays_while_its_sessions_are_not_taken_over
     assert!(!broker.has_taken_over(), "that was an earlier start");
     receive(&broker, 3, message::started(1, first));
     assert!(!broker.has_taken_over(), "one is left");
+    assert_eq!(broker.work_of_move(&key()), work::FILTER, "one row");
     receive(&broker, 4, message::adopted(1, former, first));
     assert!(broker.has_taken_over());
+    assert_eq!(broker.work_of_move(&key()), 0, "it is here");
 }
 
 #[tokio::test]

@@ -264,6 +264,21 @@ fn an_event_larger_than_the_limit_is_delivered() {
 }
 
 #[test]
+fn a_session_that_has_left_acknowledges_nothing_and_keeps_its_messages() {
+    let (outbox, _) = outbox();
+    push(&outbox, "pxx1 a1");
+    outbox.leave();
+    push(&outbox, "a2");
+    for _ in 0..2 {
+        assert_eq!((outbox.closed(), drain(&outbox, true).as_str()), (Some(Reason::SESSION_TAKEN_OVER), ""));
+        assert!(outbox.pop_ack().is_none());
+        assert_eq!(outbox.queued_count(), 1);
+        // Neither does another connection.
+        outbox.attach(1);
+    }
+}
+
+#[test]
 fn replies_beyond_the_limit_close_the_connection() {
     let (outbox, counters) = outbox();
     let eight = "raa1 rbb1 rcc1 rdd1 ree1 rff1 rgg1 rhh1";

@@ -60,6 +60,12 @@ pub struct BroadcastPermit(OwnedSemaphorePermit);
 /// The memory of a broadcast besides its bytes.
 const BROADCAST_OVERHEAD_BYTES: usize = 128;
 
+/// Returns the memory of a broadcast of `bytes`.
+#[must_use]
+pub fn broadcast_memory(bytes: usize) -> usize {
+    bytes.saturating_add(BROADCAST_OVERHEAD_BYTES)
+}
+
 /// Bytes of broadcasts that wait for the log.
 pub const BROADCAST_BYTES_MAX: usize = 64 << 20;
 
@@ -300,7 +306,7 @@ impl<C: Send + 'static> Store<C> {
     /// Returns memory for broadcasts of about `bytes`; `None` if too many wait for the log.
     #[must_use]
     pub fn reserve_broadcast(&self, bytes: usize) -> Option<BroadcastPermit> {
-        let bytes = u32::try_from(bytes.saturating_add(BROADCAST_OVERHEAD_BYTES)).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(broadcast_memory(bytes)).unwrap_or(u32::MAX);
         Arc::clone(&self.inner.broadcast_room).try_acquire_many_owned(bytes).ok().map(BroadcastPermit)
     }
 

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::harness::{
     Seed,
-    client::{Client, ConnAck, Received},
+    client::{Client, ConnAck, Received, disconnect_with},
     cluster::{Cluster, NODES},
     eventually,
     packet::{Message, Packet},
     server::UNLIMITED,
-    wire::{self, Connect, Publish, V4, V5, Value, prop},
+    wire::{self, Connect, Properties, Publish, V4, V5, Value, prop},
 };
 
 const SESSION_TAKEN_OVER: u8 = 0x8E;
@@ -112,6 +112,15 @@ fn a_session_goes_with_its_client_from_node_to_node() {
     let mut client = resume(&cluster, 1, "roamer");
     client.subscribe(&[("end", 1)]);
     expect_nothing(&mut client, &cluster, 0, "end");
+    // One that its client ended does not come back, however soon that connects again.
+    for turn in 0..10 {
+        let (mut client, answer) = connect(&cluster, 2, &Connect::persistent(V5, "brief"));
+        assert!(!answer.session_present, "turn {turn}");
+        client.subscribe(&[("line", 1)]);
+        let ends = Properties::none().with(prop::SESSION_EXPIRY, Value::Four(0));
+        client.send(disconnect_with(0, &ends));
+        client.discard_until_closed();
+    }
 }
 
 #[test]

@@ -50,7 +50,7 @@ use crate::{
             packet::{PacketId, QoS, Reason},
         },
     },
-    store::{BROADCAST_BYTES_MAX, Broadcast, BroadcastPermit, OnDurable, SessionClient},
+    store::{BROADCAST_BYTES_MAX, Broadcast, BroadcastPermit, OnDurable, SessionClient, broadcast_memory},
 };
 
 /// The time without a record of the log after which this node may not know of all sessions.
@@ -94,10 +94,20 @@ pub(in crate::mqtt) struct SharedMessage {
     pub(in crate::mqtt) receivers: usize,
     permit: BroadcastPermit,
     /// The memory of its kind and of its publisher, until this node has applied it.
-    waits: (OwnedSemaphorePermit, PrincipalPermit),
+    waits: Room,
 }
 
+/// Memory for a broadcast, as one of its kind and of its principal.
+type Room = (OwnedSemaphorePermit, PrincipalPermit);
+
 impl Peers {
+    /// Returns memory for a broadcast of `bytes` made for `by`, of that for its kind; `None` if too many wait for the log.
+    fn take_room(&self, kind: &Arc<Semaphore>, bytes: usize, by: &Arc<PrincipalQuota>) -> Option<Room> {
+        let bytes = broadcast_memory(bytes);
+        let room = Arc::clone(kind).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()?;
+        Some((room, by.try_queue(bytes)?))
+    }
+
     /// Returns the runtime of the server, for threads outside of it.
     pub(in crate::mqtt::broker) fn runtime(&self) -> &Handle {
         &self.runtime
@@ -214,9 +224,8 @@ impl Broker {
         let queue_bytes_max = 2 * self.limits.queue.bytes.max(self.limits.queue.offline_bytes) as u64;
         let bytes = Published::encode((peers.node, from), message, by, queue_bytes_max, self.recorder.now());
         let reserve = || {
-            let room = u32::try_from(bytes.len()).ok()?;
-            let room = Arc::clone(&peers.message_room).try_acquire_many_owned(room).ok()?;
-            Some((self.service.reserve_broadcast(bytes.len())?, (room, by.try_queue(bytes.len())?)))
+            let waits = peers.take_room(&peers.message_room, bytes.len(), by)?;
+            Some((self.service.reserve_broadcast(bytes.len())?, waits))
         };
         let (permit, waits) = reserve().ok_or(QuotaKind::Disk)?;
         Ok(Some(SharedMessage { bytes, receivers, permit, waits }))
@@ -250,9 +259,11 @@ impl Broker {
             return; // what other nodes did to their sessions
         }
         let effect = peers.replicated.effect(*number);
-        if let Some(Effect::Left { key, id }) = &effect {
-            // Before those are called who wait for what has no effect on it any more.
-            self.sessions.leave(key, *id);
+        // Before those are called who wait for what has no effect on it any more.
+        match &effect {
+            Some(Effect::Left { key, id }) => self.sessions.leave(key, *id),
+            Some(Effect::Ended { key, id }) => self.sessions.end_in_log(key, *id),
+            _ => {}
         }
         match (PeerMessage::decode(bytes.clone(), self.recorder.now()), effect) {
             (Some(PeerMessage::Opened(opened)), effect) if *is_own => self.opened_here(peers, &opened, effect),
@@ -308,8 +319,7 @@ impl Broker {
 
     /// Returns the work of moving the session of a client that connects here: nothing if it is here.
     pub(in crate::mqtt) fn work_of_move(&self, key: &SessionKey) -> u64 {
-        let moving = self.replicated().and_then(|replicated| replicated.size_of(key));
-        let (id, rows) = moving.unwrap_or((SessionId(0), 0));
+        let Some((id, rows)) = self.replicated().and_then(|replicated| replicated.size_of(key)) else { return 0 };
         if self.sessions.id_of(key) == Some(id) { 0 } else { work::times(rows, work::FILTER) }
     }
 

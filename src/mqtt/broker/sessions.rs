@@ -275,6 +275,7 @@ impl Sessions {
         // The login may have expired, or its certificate may have been revoked before the sessions were reviewed.
         let stays = !self.is_revoked(key, authority);
         let now = Instant::now();
+        let has_left = client.outbox.has_left();
         let mut table = self.table.lock();
         let Some(SessionSlot::Connected(connected)) = table.remove(key) else {
             return ClosedSession::session(key.clone(), client, will);
@@ -282,7 +283,7 @@ impl Sessions {
         let ConnectedSession { released, auth_context, ends, has_moved, disposed, .. } = *connected;
         let released = Some(released);
         let is_revoked = !stays || !client.outbox.access().is_any();
-        let is_elsewhere = has_moved || client.outbox.has_left();
+        let is_elsewhere = has_moved || has_left;
         if is_revoked || expiry == 0 || ends || is_elsewhere {
             let will = will.filter(|_| !is_revoked && !is_elsewhere);
             return ClosedSession { disposed, released, ..ClosedSession::session(key.clone(), client, will) };

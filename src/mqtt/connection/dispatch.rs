@@ -309,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Waits until the changes of the session are on disk.
     async fn wait_until_durable(&mut self) -> Result<(), EndReason> {
         let is_durable = self.broker.recorder.durable().await;
-        if self.client.outbox.has_left() {
+        if self.client.outbox.is_void() {
             return Err(EndReason::Server(Reason::SESSION_TAKEN_OVER)); // they concern no session any more
         }
         if is_durable { Ok(()) } else { Err(EndReason::Server(Reason::IMPLEMENTATION_SPECIFIC)) }

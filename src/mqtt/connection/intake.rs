@@ -221,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return end;
         }
         // The client sends to another node what was not acknowledged.
-        if self.client.outbox.has_left() || self.broker.sessions.is_revoked(&self.key, &self.broker.authority) {
+        if self.client.outbox.is_void() || self.broker.sessions.is_revoked(&self.key, &self.broker.authority) {
             return end;
         }
         self.intake.taken_over = true;

@@ -32,12 +32,6 @@ impl Stop {
     pub(in crate::mqtt) fn delivered_to(&self, session: SessionId) -> u64 {
         self.behind.get(&session).copied().unwrap_or(self.delivered)
     }
-
-    /// Returns the progress of the session `former` alone, as that of `id`.
-    pub(in crate::mqtt) fn of_session(&self, former: SessionId, id: SessionId) -> Self {
-        let behind = self.behind.get(&former).map(|seq| (id, *seq)).into_iter().collect();
-        Self { behind, ..*self }
-    }
 }
 
 /// Returns the edit that writes `stop`.

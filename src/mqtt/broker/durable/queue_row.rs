@@ -247,12 +247,13 @@ impl MessageRows {
 
     /// Writes the edits that have collected and `last`, in one. Edits from then on are written at once.
     pub(in crate::mqtt) fn close(&self, last: Option<RowEdit>) {
-        // Written under the lock, so that a later edit of a row follows.
-        let state = &mut *self.state.lock();
+        let mut state = self.state.lock();
         let Some(open) = state.open.take() else { return };
         let OpenRows { mut edits, on_durable, .. } = *open;
         edits.extend(last);
+        // Written under the lock, so that a later edit of a row follows.
         self.recorder.write(edits);
+        drop(state);
         if !on_durable.is_empty() {
             self.recorder.after_commit(|| on_durable.into_iter().for_each(|then| then()));
         }
@@ -261,8 +262,10 @@ impl MessageRows {
     /// As [`Self::close`]. Also removes the rows of deliveries that were not made to sessions of which `has_session` is true.
     pub(in crate::mqtt) fn close_logged(&self, has_session: impl Fn(SessionId) -> bool) {
         let left = self.state.lock().open.as_mut().map(|open| mem::take(&mut open.logged)).unwrap_or_default();
+        // Collected first: the session table is not looked at under the lock of the rows, which its users drop.
         let undelivered = left.into_iter().filter(|session| has_session(*session));
-        self.write(undelivered.map(|session| RowEdit::Remove(delivery_key(session, self.number))));
+        let removals: Vec<_> = undelivered.map(|session| RowEdit::Remove(delivery_key(session, self.number))).collect();
+        self.write(removals);
         self.close(None);
     }
 
@@ -327,10 +330,12 @@ impl DeliveryRow for DeliveryGuard {
     }
 
     fn after_commit(&self, then: OnDurable) {
-        match &mut self.rows.state.lock().open {
-            Some(open) => open.on_durable.push(then),
-            None => self.rows.recorder.after_commit(then),
+        let mut state = self.rows.state.lock();
+        if let Some(open) = &mut state.open {
+            return open.on_durable.push(then);
         }
+        drop(state);
+        self.rows.recorder.after_commit(then);
     }
 }
 

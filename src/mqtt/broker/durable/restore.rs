@@ -229,7 +229,7 @@ impl Broker {
     pub(in crate::mqtt::broker) fn restore_moved(self: &Arc<Self>, snapshot: Snapshot) {
         let now = self.recorder.now();
         let rows = self.read_snapshot(&snapshot, now);
-        self.restore_sessions(SessionRows { stop: snapshot.stop, ..rows }, &mut Restored::default(), now);
+        self.restore_sessions(rows, &mut Restored::default(), now);
     }
 
     /// Returns the session of a client that is at this node now and has `access`.
@@ -237,9 +237,10 @@ impl Broker {
         let now = self.recorder.now();
         let SessionRows { mut sessions, mut subscriptions, messages, mut deliveries, mut received, .. } =
             self.read_snapshot(&snapshot, now);
-        let Snapshot { id, rows, stop, .. } = snapshot;
-        let absence = |row: &RestoredSession| Absence::of(row, stop.as_ref(), now);
-        let is_over = |row: &RestoredSession| row.disconnected_ms.is_some() && absence(row).expires_in.is_none();
+        let Snapshot { id, rows, .. } = snapshot;
+        let is_over = |row: &RestoredSession| {
+            row.connection.disconnected_ms.is_some() && Absence::of(row, now).expires_in.is_none()
+        };
         let Some(row) = sessions.pop().filter(|row| !is_over(row)) else {
             // The row of the session is written with its connection.
             let stale = rows.into_iter().filter(|(key, _)| key.first() != Some(&session_row::KIND));
@@ -249,7 +250,7 @@ impl Broker {
         let mut queue = queue_of(deliveries.remove(&id).unwrap_or_default(), &messages);
         queue.received = received.remove(&id).unwrap_or_default();
         let client = self.revive(&row, access, subscriptions.remove(&id).unwrap_or_default(), queue);
-        self.set_absent(&client, &row, stop.as_ref());
+        self.set_absent(&client, &row);
         MovedSession { client, is_present: true }
     }
 
@@ -266,13 +267,14 @@ impl Broker {
     fn restore_sessions(self: &Arc<Self>, rows: SessionRows, restored: &mut Restored, now: Now) {
         let SessionRows { mut sessions, mut subscriptions, messages, mut deliveries, mut received, stop, .. } = rows;
         // Those away for longest end first when memory is short.
-        sessions.sort_by_key(|session| session.disconnected_ms.unwrap_or(u64::MAX));
+        sessions.iter_mut().for_each(|session| session.connection.end(session.id, stop.as_ref()));
+        sessions.sort_by_key(|session| session.connection.disconnected_ms.unwrap_or(u64::MAX));
         let logins = self.restored_logins(&sessions);
         for (session, login) in sessions.into_iter().zip(logins) {
             let subscriptions = subscriptions.remove(&session.id).unwrap_or_default();
             let mut queue = queue_of(deliveries.remove(&session.id).unwrap_or_default(), &messages);
             queue.received = received.remove(&session.id).unwrap_or_default();
-            match self.restore_session(session, login, subscriptions, queue, stop.as_ref(), now) {
+            match self.restore_session(session, login, subscriptions, queue, now) {
                 true => restored.sessions += 1,
                 false => restored.ended += 1,
             }
@@ -309,7 +311,6 @@ impl Broker {
         login: Option<RestoredLogin>,
         subscriptions: Vec<(Subscription, Option<u32>)>,
         queue: SessionQueue,
-        stop: Option<&Stop>,
         now: Now,
     ) -> bool {
         let Some((access, auth_context)) = login else {
@@ -318,7 +319,7 @@ impl Broker {
         };
         let key = SessionKey { principal: auth_context.identity.principal.clone(), client_id: row.client_id.clone() };
         let client = self.revive(&row, &access, subscriptions, queue);
-        let Absence { at_ms, expires_in } = Absence::of(&row, stop, now);
+        let Absence { at_ms, expires_in } = Absence::of(&row, now);
         let will = row.will.clone().map(|(will, due_ms)| {
             let due_ms = due_ms.unwrap_or_else(|| at_ms.saturating_add(u64::from(will.delay) * 1000));
             (now.instant + Duration::from_millis(due_ms.saturating_sub(now.date_ms)), will)
@@ -329,12 +330,12 @@ impl Broker {
             self.dispose_apart(ClosedSession::session(key, client, will));
             return false;
         };
-        self.set_absent(&client, &row, stop);
+        self.set_absent(&client, &row);
         let expires = now.instant + expires_in;
         let will = will.map(Box::new);
         let lost = LostConnection { auth_context, client, expiry: row.expiry, expires, will, at_ms };
-        if self.has_peers() && row.disconnected_ms.is_none() {
-            // The date when its node went is known from what that node wrote.
+        if self.has_peers() && row.connection.disconnected_ms.is_none() {
+            // Nobody knows when its node went.
             self.recorder.write(vec![lost.row(&key, None, now)]);
         }
         self.sessions.restore(&key, lost);
@@ -365,9 +366,8 @@ impl Broker {
     }
 
     /// Has a restored session go on from where its client has the state of shadows.
-    fn set_absent(&self, client: &ClientSession, row: &RestoredSession, stop: Option<&Stop>) {
-        let delivered = stop.filter(|_| row.disconnected_ms.is_none()).map(|stop| stop.delivered_to(row.id));
-        client.outbox.restore(row.since.max(delivered.unwrap_or_default()));
+    fn set_absent(&self, client: &ClientSession, row: &RestoredSession) {
+        client.outbox.restore(row.connection.since);
         client.outbox.set_kept(true);
         self.router.set_connected(row.id, client.filters.iter(), false);
     }
@@ -397,8 +397,8 @@ struct Absence {
 }
 
 impl Absence {
-    fn of(row: &RestoredSession, stop: Option<&Stop>, now: Now) -> Self {
-        let at_ms = row.disconnected_ms.or(stop.map(|stop| stop.date_ms)).unwrap_or(now.date_ms).min(now.date_ms);
+    fn of(row: &RestoredSession, now: Now) -> Self {
+        let at_ms = row.connection.disconnected_ms.unwrap_or(now.date_ms).min(now.date_ms);
         let away = Duration::from_millis(now.date_ms - at_ms);
         let expires_in = Duration::from_secs(row.expiry.into()).checked_sub(away).filter(|left| !left.is_zero());
         Self { at_ms, expires_in }

@@ -19,7 +19,8 @@ use tokio::sync::Notify;
 use crate::{
     engine::Service,
     mqtt::broker::{
-        durable::{clock_row, queue_row},
+        durable::{clock_row, queue_row, session_row},
+        outbox::SessionId,
         peers::message,
         replicated,
     },
@@ -80,6 +81,12 @@ impl RowLog {
     pub(super) fn after_applied(self: &Arc<Self>, then: OnDurable) {
         self.waiting.lock().calls.push(then);
         self.flush();
+    }
+
+    /// Broadcasts the edits that wait, if one of them concerns the row of session `id`. Returns false if there is no room.
+    pub(in crate::mqtt::broker) fn flush_session(self: &Arc<Self>, id: SessionId) -> bool {
+        let waits = self.waiting.lock().edits.contains_key(&session_row::key(id));
+        !waits || self.flush()
     }
 
     /// Returns true if messages may be kept: few edits wait for the log.
@@ -166,12 +173,13 @@ impl RowLog {
 
     fn applied(&self, number: u64) {
         let mut waiting = self.waiting.lock();
-        let mut calls = Vec::new();
-        while let Some((_, applied)) = waiting.sent.pop_front_if(|(first, _)| *first <= number) {
-            calls = applied; // those of an earlier one that was refused are not kept
+        let mut applied = Vec::new();
+        while let Some((_, calls)) = waiting.sent.pop_front_if(|(first, _)| *first <= number) {
+            applied.push(calls);
         }
-        drop(waiting);
-        calls.into_iter().for_each(|call| call());
+        drop(waiting); // calls, and those that are dropped, may write edits
+        // Those of an earlier broadcast that was refused are not called.
+        applied.pop().into_iter().flatten().for_each(|call| call());
     }
 
     /// Returns the edit with the key that it has among those of all nodes.

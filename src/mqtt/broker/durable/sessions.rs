@@ -102,9 +102,11 @@ impl Broker {
 
     /// Writes the date, and that connected clients have the messages of shadows up to `delivered`, with the exceptions.
     fn write_clock(&self, delivered: u64) {
+        // Before it looks for sessions: one that connects meanwhile is not among them.
+        let date_ms = self.recorder.now().date_ms;
         let outboxes = self.sessions.kept_outboxes();
         let behind = outboxes.iter().filter_map(|outbox| Some((outbox.id(), outbox.advance_delivered(delivered)?)));
-        let stop = Stop { date_ms: self.recorder.now().date_ms, delivered, behind: behind.collect() };
+        let stop = Stop { date_ms, delivered, behind: behind.collect() };
         self.recorder.write(vec![clock_row::put(&stop)]);
     }
 
@@ -112,6 +114,8 @@ impl Broker {
     pub(in crate::mqtt::broker) fn remove_rows(&self, client: &ClientSession) {
         if client.is_recorded {
             self.remove_rows_of(client.outbox.id(), client.filters.iter());
+            // Its client may be opening the next one at another node.
+            self.recorder.flush();
         }
     }
 

@@ -2,8 +2,8 @@
 //! consumer wakes.
 
 use crate::mqtt::{
-    broker::outbox::{DeliveryClass, Idle, Inner, Item, QueuedAck, QueuedDelivery, Unsent, queue},
-    protocol::packet::{QoS, Reason},
+    broker::outbox::{Closed, DeliveryClass, Idle, Inner, Item, QueuedAck, QueuedDelivery, Unsent, queue},
+    protocol::packet::QoS,
     shadow::topics,
 };
 
@@ -20,9 +20,9 @@ impl Inner {
         beyond == 0 || self.connected && self.queue.len() == 0 || self.charge.quota().check_memory(beyond).is_ok()
     }
 
-    /// Returns true if the session is at another node of a cluster now.
-    pub(super) fn has_left(&self) -> bool {
-        self.closed == Some(Reason::SESSION_TAKEN_OVER)
+    /// Returns true if the log of a cluster has no such session any more.
+    pub(super) fn is_void(&self) -> bool {
+        matches!(self.closed, Some(Closed::Left | Closed::Ended))
     }
 
     pub(super) fn pop_ack(&mut self) -> Option<QueuedAck> {

@@ -3,9 +3,9 @@
 use crate::mqtt::{
     broker::{
         durable::Recorder,
-        outbox::{DeliveryClass, FanOutPosition, Idle, Outbox, QueuedDelivery},
+        outbox::{Closed, DeliveryClass, FanOutPosition, Idle, Outbox, QueuedDelivery},
     },
-    protocol::{message::Delivery, packet::Reason},
+    protocol::message::Delivery,
     session::Ticket,
 };
 
@@ -32,7 +32,7 @@ impl Outbox {
         let inner = &mut *self.inner.lock();
         inner.connected = true;
         inner.window = window;
-        inner.closed = inner.closed.filter(|_| inner.has_left());
+        inner.closed = inner.closed.filter(|_| inner.is_void());
         inner.idle = Idle::Busy;
     }
 
@@ -61,10 +61,20 @@ impl Outbox {
     /// Closes the queue of a session that is at another node now. What its client does here has no effect on it any more, so
     /// nothing is acknowledged.
     pub(in crate::mqtt::broker) fn leave(&self) {
+        self.close_for_good(Closed::Left);
+    }
+
+    /// Closes the queue of a session that the log of a cluster has no more. What its client does here has no effect, so nothing is
+    /// acknowledged.
+    pub(in crate::mqtt::broker) fn end_in_log(&self) {
+        self.close_for_good(Closed::Ended);
+    }
+
+    fn close_for_good(&self, closed: Closed) {
         self.change(|inner| {
             inner.acks.clear();
             inner.saved = None;
-            inner.closed = Some(Reason::SESSION_TAKEN_OVER);
+            inner.closed = Some(closed);
             inner.idle = Idle::Busy;
             true
         });
@@ -73,13 +83,19 @@ impl Outbox {
     /// Returns true if the session is at another node now.
     #[must_use]
     pub fn has_left(&self) -> bool {
-        self.inner.lock().has_left()
+        self.inner.lock().closed == Some(Closed::Left)
+    }
+
+    /// Returns true if the session is at another node now, or has ended there.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        self.inner.lock().is_void()
     }
 
     /// Notes that the step of `ticket` is on disk, for the session to continue with.
     pub fn push_saved(&self, ticket: Ticket) {
         self.change(|inner| {
-            if inner.has_left() {
+            if inner.is_void() {
                 return false;
             }
             inner.saved.get_or_insert_default().push(ticket);

@@ -148,8 +148,19 @@ struct Inner {
     connected: bool,
     /// True if the session outlives its connection, so that its messages have rows in the store.
     is_kept: bool,
-    closed: Option<Reason>,
+    closed: Option<Closed>,
     idle: Idle,
+}
+
+/// The cause for which an outbox returns nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closed {
+    /// The connection is to end with this reason; the next one opens the outbox again.
+    Connection(Reason),
+    /// The session is at another node of a cluster.
+    Left,
+    /// The session has ended in the log of a cluster.
+    Ended,
 }
 
 /// The state of the consumer: set when a pop returns nothing, and reset to `Busy` by the push that wakes it.
@@ -385,7 +396,7 @@ impl Outbox {
     /// Queues the acknowledgement of a request of this session. The session's inbound window bounds their number.
     pub fn push_ack(&self, ack_id: AckId, result: AckResult) {
         self.change(|inner| {
-            if inner.has_left() {
+            if inner.is_void() {
                 return false;
             }
             inner.acks.push_back(QueuedAck { ack_id, result, after: inner.replies_in });
@@ -472,7 +483,10 @@ impl Outbox {
     /// Returns the reason if the connection must end.
     #[must_use]
     pub fn closed(&self) -> Option<Reason> {
-        self.inner.lock().closed
+        self.inner.lock().closed.map(|closed| match closed {
+            Closed::Connection(reason) => reason,
+            Closed::Left | Closed::Ended => Reason::SESSION_TAKEN_OVER,
+        })
     }
 
     /// Removes and returns the queued deliveries of shared subscriptions, oldest first, when the session ends.
@@ -507,7 +521,7 @@ impl Outbox {
     fn close(&self, inner: &mut Inner, reason: Reason) {
         self.drop_replies(inner);
         // The acknowledgements stay: the session may outlive the connection, and a resend waits for its outcome.
-        inner.closed = Some(reason);
+        inner.closed = Some(Closed::Connection(reason));
         self.counters.closed.add(1);
     }
 

@@ -279,6 +279,18 @@ fn a_session_that_has_left_acknowledges_nothing_and_keeps_its_messages() {
 }
 
 #[test]
+fn a_session_that_has_ended_in_the_log_acknowledges_nothing_and_has_not_left() {
+    for (end, has_left) in [(Outbox::end_in_log as fn(&Outbox), false), (Outbox::leave, true)] {
+        let (outbox, _) = outbox();
+        push(&outbox, "a1");
+        end(&outbox);
+        push(&outbox, "a2");
+        assert!(outbox.pop_ack().is_none());
+        assert_eq!((outbox.is_void(), outbox.has_left()), (true, has_left));
+    }
+}
+
+#[test]
 fn replies_beyond_the_limit_close_the_connection() {
     let (outbox, counters) = outbox();
     let eight = "raa1 rbb1 rcc1 rdd1 ree1 rff1 rgg1 rhh1";

@@ -4,10 +4,12 @@
 //! wait for their clients.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use crate::mqtt::broker::{
     Broker,
@@ -22,6 +24,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const GONE_AFTER: Duration = Duration::from_secs(5);
 /// Most sessions that are taken over at one time.
 const AT_ONCE: usize = 1024;
+/// Most takeovers that wait for the log.
+const WAITING_MAX: usize = 8 * AT_ONCE;
 
 /// The time after which this node takes over a session that it has in the log and not in memory.
 const MISSING_AFTER: Duration = Duration::from_secs(10);
@@ -34,12 +38,24 @@ struct Watch {
     begun: Instant,
     /// The times when other nodes were alive last.
     alive: HashMap<u64, Instant>,
-    /// The sessions for which the log was asked, and when.
-    asked: HashMap<SessionId, Instant>,
+    /// The sessions for which the log was asked, until it has answered or refused.
+    asked: Arc<Mutex<HashSet<SessionId>>>,
     /// The sessions that this node has in the log and not in memory, with the time when it noticed.
     missing: HashMap<SessionId, Instant>,
     /// The last session that it looked for.
     last: Option<SessionId>,
+}
+
+/// A takeover for which the log was asked.
+struct Asked {
+    all: Arc<Mutex<HashSet<SessionId>>>,
+    session: SessionId,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.session);
+    }
 }
 
 impl Broker {
@@ -50,7 +66,7 @@ impl Broker {
         let mut watch = Watch {
             begun: Instant::now(),
             alive: HashMap::new(),
-            asked: HashMap::new(),
+            asked: Arc::default(),
             missing: HashMap::new(),
             last: None,
         };
@@ -83,18 +99,23 @@ impl Broker {
             sessions.extend(peers.replicated.sessions_of(node, None, AT_ONCE));
         }
         sessions.extend(self.missing_sessions(peers, watch));
-        let now = Instant::now();
-        // What was refused is asked for again.
-        watch.asked.retain(|_, at| now.duration_since(*at) < MISSING_AFTER);
-        sessions.retain(|session| !watch.asked.contains_key(session));
+        let waiting = {
+            let asked = watch.asked.lock();
+            sessions.retain(|session| !asked.contains(session));
+            asked.len()
+        };
+        if let Some(more) = sessions.len().checked_sub(WAITING_MAX.saturating_sub(waiting)) {
+            peers.former.lock().extend(sessions.drain(sessions.len() - more..));
+        }
         for (at, former) in sessions.iter().enumerate() {
             let bytes = message::adopted(peers.node, *former, self.next_session_id());
             let Some(permit) = self.service.reserve_broadcast(bytes.len()) else {
                 peers.former.lock().extend_from_slice(sessions.get(at..).unwrap_or_default());
                 return;
             };
-            self.service.broadcast(bytes, None, permit);
-            watch.asked.insert(*former, now);
+            watch.asked.lock().insert(*former);
+            let asked = Asked { all: Arc::clone(&watch.asked), session: *former };
+            self.service.broadcast(bytes, Some(Box::new(move || drop(asked))), permit);
         }
         if !sessions.is_empty() {
             tracing::info!(sessions = sessions.len(), "this node takes over sessions of nodes that are gone");

@@ -126,9 +126,11 @@ impl Opening {
         let bytes = opened.encode();
         let quota = attached.client.filters.quota();
         let reserve = || {
-            let room = u32::try_from(bytes.len()).ok()?;
-            let room = Arc::clone(&peers.opening_room).try_acquire_many_owned(room).ok()?;
-            Some((broker.service.reserve_broadcast(bytes.len())?, (room, quota.try_queue(bytes.len())?)))
+            // The former session may have ended just now, of which the log has to know first.
+            let former = peers.replicated.size_of(&key).map(|(id, _)| id);
+            former.is_none_or(|id| peers.rows.flush_session(id)).then_some(())?;
+            let waits = peers.take_room(&peers.opening_room, bytes.len(), quota)?;
+            Some((broker.service.reserve_broadcast(bytes.len())?, waits))
         };
         let Some((permit, waits)) = reserve() else {
             tracing::debug!(client = %key.client_id, "too many connections wait for the log");

@@ -32,7 +32,7 @@ use self::state::State;
 use crate::{
     mqtt::{
         broker::{
-            durable::{clock_row::Stop, message_row::Now, retained_row},
+            durable::{clock_row::Stop, message_row::Now, retained_row, session_row::Move},
             outbox::SessionId,
             peers::message::{Opened, PeerMessage, Published},
             sessions::SessionKey,
@@ -57,6 +57,8 @@ pub(in crate::mqtt::broker) enum Effect {
     Moved(Box<Snapshot>),
     /// Session `id` of this node is at another one from now on.
     Left { key: SessionKey, id: SessionId },
+    /// Session `id` of this node has ended: its client began a new one.
+    Ended { key: SessionKey, id: SessionId },
     /// The sessions that this node had before it started.
     Started(Vec<SessionId>),
     /// The session of the publisher is at another node or has ended: nobody receives the message. Its client was not answered,
@@ -73,8 +75,6 @@ pub(in crate::mqtt::broker) struct Snapshot {
     pub(in crate::mqtt::broker) id: SessionId,
     /// In the order of their keys.
     pub(in crate::mqtt::broker) rows: Vec<(RowKey, Bytes)>,
-    /// The last progress of the node that had it before; the session is there with its present id.
-    pub(in crate::mqtt::broker) stop: Option<Stop>,
 }
 
 impl ReplicatedSessions {
@@ -172,7 +172,7 @@ impl ReplicatedSessions {
                 state.edit(all, &mut edits);
                 None
             }
-            Some(PeerMessage::Adopted { former, id }) => self.moved(state, former, id, &mut edits),
+            Some(PeerMessage::Adopted { former, id }) => self.moved(state, former, id, Move::Adopted, &mut edits),
             Some(PeerMessage::Started { node, first }) if node == self.node => {
                 let is_former = |id: &SessionId| numbers::node_of(*id) == node && *id < first;
                 Some(Effect::Started(state.sessions.keys().copied().filter(is_former).collect()))
@@ -186,12 +186,15 @@ impl ReplicatedSessions {
     fn opened(&self, state: &mut State, opened: Opened, edits: &mut Vec<RowEdit>) -> Option<Effect> {
         let Opened { key, current, is_present, fresh, clean_start, row, .. } = opened;
         let former = state.keys.get(&key).copied();
+        let mut ended = None;
         match former {
             Some(former) if clean_start || state.sessions.get(&former).is_none_or(|it| !it.outlives) => {
                 state.remove_session(former, edits);
+                let is_own = numbers::node_of(former) == self.node;
+                ended = is_own.then(|| Effect::Ended { key: key.clone(), id: former });
             }
             Some(former) if former == current => return None,
-            Some(former) => return self.moved(state, former, fresh, edits),
+            Some(former) => return self.moved(state, former, fresh, Move::Opened, edits),
             None => {}
         }
         // One that its node has in memory from before has ended elsewhere.
@@ -200,17 +203,26 @@ impl ReplicatedSessions {
             state.insert_session(key.clone(), id, row, edits);
         }
         (is_present && numbers::node_of(id) == self.node)
-            .then(|| Effect::Moved(Box::new(Snapshot { key, id, rows: Vec::new(), stop: None })))
+            .then(|| Effect::Moved(Box::new(Snapshot { key, id, rows: Vec::new() })))
+            .or(ended)
     }
 
     /// Gives a session another id, and so another node.
-    fn moved(&self, state: &mut State, former: SessionId, id: SessionId, edits: &mut Vec<RowEdit>) -> Option<Effect> {
+    fn moved(
+        &self,
+        state: &mut State,
+        former: SessionId,
+        id: SessionId,
+        reason: Move,
+        edits: &mut Vec<RowEdit>,
+    ) -> Option<Effect> {
+        // The row of its next node comes later, and the session may move on before.
+        state.end_connection(former, reason, edits);
         let key = state.rename(former, id, edits)?;
         let from = numbers::node_of(former);
         if numbers::node_of(id) == self.node {
-            let stop = state.stops.get(&from).map(|stop| stop.of_session(former, id));
             let rows = state.rows_of(id);
-            return Some(Effect::Moved(Box::new(Snapshot { key, id, rows, stop })));
+            return Some(Effect::Moved(Box::new(Snapshot { key, id, rows })));
         }
         (from == self.node).then_some(Effect::Left { key, id: former })
     }

@@ -10,10 +10,12 @@ use crate::{
         broker::{
             durable::{
                 clock_row::{self, Stop},
-                queue_row, received_row, session_row, subscription_row,
+                queue_row, received_row,
+                session_row::{self, Move},
+                subscription_row,
             },
             outbox::SessionId,
-            replicated::filter_index::FilterIndex,
+            replicated::{filter_index::FilterIndex, numbers},
             sessions::SessionKey,
         },
         protocol::{
@@ -158,6 +160,16 @@ impl State {
         let key = self.sessions.remove(&id).and_then(|session| session.key);
         if let Some(key) = key.filter(|key| self.keys.get(key) == Some(&id)) {
             self.keys.remove(&key);
+        }
+    }
+
+    /// Ends the connection of a session in its row, where it has one.
+    pub(super) fn end_connection(&mut self, id: SessionId, reason: Move, edits: &mut Vec<RowEdit>) {
+        let short = [session_row::KIND];
+        let stop = self.stops.get(&numbers::node_of(id));
+        let row = self.sessions.get(&id).and_then(|session| session.rows.get(short.as_slice()));
+        if let Some(value) = row.and_then(|value| session_row::moved(id, value.clone(), stop, reason)) {
+            self.put_row(id, short.into(), value, edits);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
     auth::Principal,
     mqtt::{
         broker::{
-            durable::{queue_row, received_row, session_row, subscription_row},
+            durable::{clock_row, queue_row, received_row, session_row, subscription_row},
             peers::message,
         },
         protocol::{
@@ -295,7 +295,9 @@ fn a_clean_start_removes_the_session_of_any_node() {
     nodes.open(1, "c", None, 0, false);
     nodes.subscribe(session(1, 0), "a");
     nodes.publish(None, "a", None, ROOM);
-    assert!(nodes.open(2, "c", None, 0, true).iter().all(Option::is_none));
+    let [ended, none] = nodes.open(2, "c", None, 0, true);
+    assert!(matches!(ended, Some(Effect::Ended { key: ended, id }) if ended == key("c") && id == session(1, 0)));
+    assert!(none.is_none());
     assert_eq!(nodes.nodes[0].kinds(), "s", "the new one");
     nodes.edit(1, &[subscription_row::put(session(1, 0), &subscription("a"), None)]);
     assert!(nodes.publish(None, "a", None, ROOM).is_empty(), "the subscription ended");
@@ -304,6 +306,35 @@ fn a_clean_start_removes_the_session_of_any_node() {
     let [moved, _] = nodes.open(1, "c", Some(0), 7, false);
     assert!(matches!(moved, Some(Effect::Moved(snapshot)) if snapshot.rows.is_empty()));
     assert_eq!(nodes.nodes[0].sessions.key_of(session(1, 7)), Some(key("c")));
+}
+
+/// The row of a session is written by its new node some time after it came there, and the session may move on before.
+#[test]
+fn a_session_that_moves_on_has_no_progress_of_nodes_that_did_not_write_it() {
+    let mut nodes = Nodes::new();
+    let clock = |node: u64, date_ms, delivered, behind: &[(SessionId, u64)]| {
+        let stop = Stop { date_ms, delivered, behind: behind.iter().copied().collect() };
+        let RowEdit::Put(key, value) = clock_row::put(&stop) else { panic!("it is put") };
+        [RowEdit::Put([&*key, &node.to_be_bytes()].concat().into(), value)]
+    };
+    let connection = |nodes: &Nodes, id: SessionId| {
+        let rows = nodes.nodes[0].sessions.state.read().rows_of(id);
+        let (key, value) = rows.into_iter().find(|(key, _)| key[0] == session_row::KIND).unwrap();
+        let row = session_row::read(&key, value).unwrap();
+        (row.connection.disconnected_ms, row.connection.since)
+    };
+    nodes.open(1, "c", None, 0, false);
+    nodes.open(1, "d", None, 1, false);
+    nodes.edit(1, &clock(1, 500, 90, &[(session(1, 0), 40)]));
+    nodes.edit(2, &clock(2, 900, 5_000, &[]));
+    nodes.open(2, "c", None, 0, false);
+    assert_eq!(connection(&nodes, session(2, 0)), (None, 40), "its client is at node 2");
+    nodes.broadcast(message::adopted(1, session(2, 0), session(1, 2)));
+    assert_eq!(connection(&nodes, session(1, 2)), (None, 40), "node 2 has not written it");
+    nodes.broadcast(message::adopted(2, session(1, 1), session(2, 1)));
+    assert_eq!(connection(&nodes, session(2, 1)), (Some(500), 90), "its client went with node 1");
+    nodes.open(1, "d", None, 3, false);
+    assert_eq!(connection(&nodes, session(1, 3)), (Some(500), 90));
 }
 
 #[test]

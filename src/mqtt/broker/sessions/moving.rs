@@ -1,5 +1,7 @@
 //! Sessions whose clients change between the nodes of a cluster.
 
+use std::sync::Arc;
+
 use crate::{
     auth::Authority,
     mqtt::{
@@ -12,7 +14,7 @@ use crate::{
 };
 
 impl SessionSlot {
-    fn outbox(&self) -> &Outbox {
+    fn outbox(&self) -> &Arc<Outbox> {
         match self {
             Self::Connected(connected) => &connected.outbox,
             Self::Disconnected(disconnected) => &disconnected.lost.client.outbox,
@@ -37,10 +39,22 @@ impl Sessions {
     /// Notes that session `id` of `key` has another id in the log, if it is the one here: nothing that its client still does here
     /// is acknowledged, and it goes on with its rows and its messages where it is now.
     pub(in crate::mqtt::broker) fn leave(&self, key: &SessionKey, id: SessionId) {
-        let table = self.table.lock();
-        if let Some(outbox) = table.entries.get(key).map(SessionSlot::outbox).filter(|outbox| outbox.id() == id) {
+        if let Some(outbox) = self.outbox_of(key, id) {
             outbox.leave();
         }
+    }
+
+    /// Notes that session `id` of `key` has ended in the log, if it is the one here: nothing that its client still does here is
+    /// acknowledged.
+    pub(in crate::mqtt::broker) fn end_in_log(&self, key: &SessionKey, id: SessionId) {
+        if let Some(outbox) = self.outbox_of(key, id) {
+            outbox.end_in_log();
+        }
+    }
+
+    fn outbox_of(&self, key: &SessionKey, id: SessionId) -> Option<Arc<Outbox>> {
+        let table = self.table.lock();
+        table.entries.get(key).map(SessionSlot::outbox).filter(|outbox| outbox.id() == id).cloned()
     }
 
     /// Ends the session of a client that has opened one at another node. Its will is not published, since the client is there.
@@ -64,11 +78,11 @@ impl Sessions {
         authority: &Authority,
     ) -> ClosedSession {
         let Some(previous) = previous else { return self.release(key, client, 0, None, authority) };
+        let (access, from, has_left) = (client.outbox.access(), client.outbox.id(), client.outbox.has_left());
         let mut table = self.table.lock();
         let Some(SessionSlot::Connected(connected)) = table.remove(key) else {
             return ClosedSession::session(key.clone(), client, None);
         };
-        let (access, from, has_left) = (client.outbox.access(), client.outbox.id(), client.outbox.has_left());
         let lost = previous.of(client);
         let (released, disposed) = (Some(connected.released), connected.disposed);
         if connected.ends || has_left {

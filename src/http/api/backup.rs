@@ -17,7 +17,7 @@ use std::{
 use axum::{
     body::Body,
     extract::State,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -55,10 +55,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `POST /v1/backup`
 pub(in crate::http) async fn back_up(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
-    if !caller.has_all_rights() {
-        let message = "Forbidden: a backup needs all rights";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
-    }
+    caller.require_all_rights("a backup needs all rights", &api)?;
     let permit = api.backup_permit()?;
     let (sender, chunks) = mpsc::channel(CHUNKS_QUEUED);
     let (service, runtime) = (api.service.clone(), Handle::current());

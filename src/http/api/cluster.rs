@@ -18,10 +18,7 @@ use crate::{
 
 /// `GET /v1/cluster`
 pub(in crate::http) async fn get(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
-    if !caller.has_all_rights() {
-        let message = "Forbidden: the state of the cluster needs all rights";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
-    }
+    caller.require_all_rights("the state of the cluster needs all rights", &api)?;
     let Some(log) = api.service.log_status().await else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", "This server is a single node", api.now()));
     };

@@ -109,17 +109,14 @@ async fn metrics(
 ) -> Result<Response, Problem> {
     if !for_all {
         let caller = Caller::from_request_parts(&mut request.into_parts().0, &api).await?;
-        if !caller.has_all_rights() {
-            let message = "Forbidden: the metrics need all rights, unless the listener has metrics = true";
-            return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
-        }
+        caller.require_all_rights("the metrics need all rights, unless the listener has metrics = true", &api)?;
     }
     let now = api.now();
     // The page counts every session, which may take some milliseconds.
     let page = tokio::task::spawn_blocking(move || api.metrics.page() + &api.rollouts.metrics(&api.service)).await;
     let page = page.map_err(|error| {
         tracing::error!(%error, "cannot render the metrics");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal service failure", now)
+        Problem::internal(now)
     })?;
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], page).into_response())
 }

@@ -50,9 +50,8 @@ pub(in crate::http) fn router() -> Router<Arc<Api>> {
 
 /// `GET /v1/principals/{name}`
 async fn principal(State(api): State<Arc<Api>>, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
-    if !caller.has_all_rights() && **caller.principal().name() != *name {
-        let message = "Forbidden: to see the use of another principal needs all rights";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
+    if **caller.principal().name() != *name {
+        caller.require_all_rights("to see the use of another principal needs all rights", &api)?;
     }
     let Some(usage) = api.service.quotas().principals.usage(&name, Instant::now()) else {
         let message = "The principal has used nothing lately";
@@ -84,17 +83,14 @@ async fn end_connections(
 ) -> Result<Response, Problem> {
     let query = Query::read(uri.query(), &[&KEEP_SESSIONS]).map_err(|bad| api.invalid(&bad))?;
     let keep_sessions = query.flag(&KEEP_SESSIONS).map_err(|bad| api.invalid(&bad))?.unwrap_or(false);
-    if !caller.has_all_rights() {
-        let message = "Forbidden: to end connections needs all rights";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
-    }
+    caller.require_all_rights("to end connections needs all rights", &api)?;
     let sign_ins = api.sessions.end_of(&name);
     let streams = api.kicks.kick(&name);
     let (principals, principal) = (api.principals.clone(), name.clone());
     let ended = tokio::task::spawn_blocking(move || principals.end_connections(&principal, keep_sessions)).await;
     let (connections, sessions) = ended.map_err(|error| {
         tracing::error!(%error, "cannot end connections");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal service failure", api.now())
+        Problem::internal(api.now())
     })?;
     let by = caller.principal();
     tracing::info!(principal = name, %by, connections, sessions, streams, sign_ins, "connections of a principal ended");

@@ -50,6 +50,16 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid-parameter", &message, now)
     }
 
+    /// Returns a 403, whose message is `reason` after "Forbidden: ".
+    pub(in crate::http) fn forbidden(reason: &str, now: Timestamp) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", &format!("Forbidden: {reason}"), now)
+    }
+
+    /// Returns a 500. The log has the cause.
+    pub(in crate::http) fn internal(now: Timestamp) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal service failure", now)
+    }
+
     /// Returns a 429 for an exceeded limit.
     pub(in crate::http) fn too_many(quota: &str, now: Timestamp) -> Self {
         let (status, message) = (StatusCode::TOO_MANY_REQUESTS, format!("Too many requests: {quota}"));

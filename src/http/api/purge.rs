@@ -10,13 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{
-    Router,
-    extract::State,
-    http::{StatusCode, Uri},
-    response::Response,
-    routing::post,
-};
+use axum::{Router, extract::State, http::Uri, response::Response, routing::post};
 use futures_util::future::join_all;
 use tokio::time::sleep;
 
@@ -118,10 +112,7 @@ pub(in crate::http) fn router() -> Router<Arc<Api>> {
 
 /// `POST /v1/purge`
 async fn purge(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
-    if !caller.has_all_rights() {
-        let message = "Forbidden: a purge needs all rights";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
-    }
+    caller.require_all_rights("a purge needs all rights", &api)?;
     let purge = Purge::read(&api, caller, &uri);
     let mut purge = purge.map_err(|bad| api.invalid(&bad))?;
     let ended = purge.run().await;

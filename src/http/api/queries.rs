@@ -94,8 +94,7 @@ pub(in crate::http) async fn put(
     }
     let name = read_name(&name).map_err(|bad| api.invalid(&bad))?;
     if !may_store(caller.access()) {
-        let message = "Forbidden: this needs the right to read more than single devices";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
+        return Err(Problem::forbidden("this needs the right to read more than single devices", api.now()));
     }
     let is_new_only = headers.get(IF_NONE_MATCH.name).is_some_and(|value| value.as_bytes() == b"*");
     let definition = read_definition(&headers, body, &caller, &api).await?;

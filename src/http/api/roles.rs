@@ -4,13 +4,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    extract::State,
-    http::{StatusCode, Uri},
-    response::Response,
-    routing::get,
-};
+use axum::{Router, extract::State, http::Uri, response::Response, routing::get};
 use serde_json::{Value, json};
 
 use crate::{
@@ -106,11 +100,7 @@ fn grant(grant: &GrantConfig) -> Value {
 
 fn admit(caller: &Caller, api: &Api) -> Result<(), Problem> {
     caller.admit(work::PAGE, api)?;
-    if caller.has_all_rights() {
-        return Ok(());
-    }
-    let message = "Forbidden: to see users and roles needs all rights";
-    Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()))
+    caller.require_all_rights("to see users and roles needs all rights", api)
 }
 
 fn answer(body: &Value, caller: &Caller, api: &Api) -> Response {

@@ -200,8 +200,8 @@ fn admit(operation: Administration, caller: &Caller, api: &Api) -> Result<(), Pr
     if caller.access().may_administer(operation) {
         return Ok(());
     }
-    let message = format!("Forbidden: this needs the right to administer {}", operation.name());
-    Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", &message, api.now()))
+    let reason = format!("this needs the right to administer {}", operation.name());
+    Err(Problem::forbidden(&reason, api.now()))
 }
 
 fn not_found(api: &Api) -> Problem {

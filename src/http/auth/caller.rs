@@ -223,6 +223,11 @@ impl Caller {
         self.access.is_everything()
     }
 
+    /// Checks that the caller has all rights. The error is the response, for the reason given.
+    pub(in crate::http) fn require_all_rights(&self, reason: &str, api: &Api) -> Result<(), Problem> {
+        if self.has_all_rights() { Ok(()) } else { Err(Problem::forbidden(reason, api.now())) }
+    }
+
     /// Returns the client name for the history.
     pub(in crate::http) fn client(&self) -> &Arc<str> {
         &self.client
@@ -452,7 +457,7 @@ pub(in crate::http) fn login_problem(login_error: AuthenticationError, headers: 
     match login_error {
         AuthenticationError::Bad | AuthenticationError::Missing => unauthorized(headers, api),
         AuthenticationError::NoRole | AuthenticationError::Banned => {
-            Problem::new(StatusCode::FORBIDDEN, "forbidden", &format!("Forbidden: {login_error}"), api.now())
+            Problem::forbidden(&login_error.to_string(), api.now())
         }
         AuthenticationError::TooMany { retry_after } => {
             later(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", retry_after)

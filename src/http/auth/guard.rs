@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::{
     extract::{Request, State},
     http::{
-        HeaderMap, StatusCode, Version,
+        HeaderMap, Version,
         header::{HOST, ORIGIN, UPGRADE},
     },
     middleware::Next,
@@ -161,9 +161,7 @@ impl Refusal {
         match self {
             Self::HostMissing => Problem::parameter("Host", "must be present exactly once", now),
             Self::HostMalformed(_) => Problem::parameter("Host", &self.to_string(), now),
-            Self::HostUnknown(_) | Self::OriginForeign(_) => {
-                Problem::new(StatusCode::FORBIDDEN, "forbidden", &format!("Forbidden: {self}"), now)
-            }
+            Self::HostUnknown(_) | Self::OriginForeign(_) => Problem::forbidden(&self.to_string(), now),
         }
     }
 }

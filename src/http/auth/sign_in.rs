@@ -101,9 +101,7 @@ pub(in crate::http) async fn begin(
     }
     api.sessions.end(&headers);
     let secure = secure.is_for(&headers);
-    let id = api.sessions.begin(auth_context, secure, Instant::now()).ok_or_else(|| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal service failure", api.now())
-    })?;
+    let id = api.sessions.begin(auth_context, secure, Instant::now()).ok_or_else(|| Problem::internal(api.now()))?;
     Ok(answer(&id, AGE_MAX.as_secs(), secure))
 }
 

@@ -169,8 +169,7 @@ impl ParsedRequest {
         let query = Query::read(uri.query(), operation.parameters()).map_err(|bad| api.invalid(&bad))?;
         let dry_run = query.flag(&ROLLOUT_DRY_RUN).map_err(|bad| api.invalid(&bad))?.unwrap_or(false);
         if caller.access().devices(auth::Operation::Update, 1).is_some_and(|devices| devices.is_empty()) {
-            let message = "Forbidden: this needs the right to update shadows";
-            return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message, api.now()));
+            return Err(Problem::forbidden("this needs the right to update shadows", api.now()));
         }
         payload::check_encoding(headers, api)?;
         let body = payload::read(headers, body, api.body_bytes_max, api).await.map_err(|unread| match unread {

@@ -65,7 +65,7 @@ struct AuthorityState {
 
 /// The rules apart from users and keys.
 struct Rules {
-    policy: Policy,
+    policy: Arc<Policy>,
     listeners: HashMap<String, ListenerAuthPolicy>,
 }
 
@@ -225,8 +225,8 @@ impl Authority {
 
     /// Returns the roles and grants in use.
     #[must_use]
-    pub fn policy(&self) -> Policy {
-        self.state.rules().policy.clone()
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.state.rules().policy)
     }
 
     /// Returns at most `limit` users after `after` whose names begin with `prefix`, in their order, with the roles that grants
@@ -383,7 +383,7 @@ impl Rules {
     fn of(config: &Config, policy: Policy) -> Self {
         let listeners =
             config.listeners.iter().map(|listener| (listener.name.clone(), ListenerAuthPolicy::of(listener)));
-        Self { policy, listeners: listeners.collect() }
+        Self { policy: Arc::new(policy), listeners: listeners.collect() }
     }
 
     /// Returns the policies of `config` for existing listeners. A listener that is missing in it, or has another
@@ -394,7 +394,7 @@ impl Rules {
                 config.listeners.iter().filter(|now| now.name == *name && now.bind == policy_of_listener.bind);
             (name.clone(), now.next().map_or_else(|| policy_of_listener.clone(), ListenerAuthPolicy::of))
         });
-        Self { policy, listeners: renewed.collect() }
+        Self { policy: Arc::new(policy), listeners: renewed.collect() }
     }
 
     /// Returns the rights of a client; `None` if it has none, or its listener does not accept it.

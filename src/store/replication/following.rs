@@ -9,6 +9,7 @@
 
 use crate::store::{
     batch::DecideContext,
+    changes::Changes,
     error::StoreError,
     healing::UnknownCommit,
     health::State,
@@ -20,6 +21,7 @@ use crate::store::{
         chain::{Chain, ReadRecord},
         replay::{Replay, ReplayedRequests},
     },
+    rows::edit::RowEdit,
     schema::JournalPosition,
     state::names::NameCounts,
     writer::Writer,
@@ -85,27 +87,42 @@ impl<C> Writer<C> {
     }
 
     fn apply_group(&mut self, group: Replay, requests: &impl ReplayedRequests) -> Result<(), StoreError> {
-        let Replay { mut changes, edits, .. } = group;
-        if changes.record.rows.is_empty() {
-            let rows = requests.rows();
-            if changes.is_without_effect() && rows.is_none() && !self.must_write_position() {
-                self.keep_loaded(changes.touched);
-                return Ok(());
-            }
-            // The rows of a member of a cluster are its own.
-            if rows.is_some() {
-                self.unsynced.sync_next();
-            }
-            self.pending_rows.set_commands(rows.unwrap_or_default());
-            changes.record.rows = self.pending_rows.records(self.progress.rows.head);
+        let Replay { changes, edits, .. } = group;
+        let applied = if changes.record.rows.is_empty() {
+            self.apply_with_rows(changes, requests.rows())
         } else {
             self.pending_rows.set_commands(edits);
+            self.apply_logged(changes)
+        };
+        self.report();
+        applied
+    }
+
+    /// Applies changes that the log has, with the rows of this node that belong to their requests. `None`: nothing of the
+    /// requests needs a commit, and without anything else to write there is none.
+    pub(in crate::store) fn apply_with_rows(
+        &mut self,
+        mut changes: Changes,
+        rows: Option<Vec<RowEdit>>,
+    ) -> Result<(), StoreError> {
+        if changes.is_without_effect() && rows.is_none() && !self.must_write_position() {
+            self.keep_loaded(changes.touched);
+            return Ok(());
         }
+        // The rows of a member of a cluster are its own.
+        if rows.is_some() {
+            self.unsynced.sync_next();
+        }
+        self.pending_rows.set_commands(rows.unwrap_or_default());
+        changes.record.rows = self.pending_rows.records(self.progress.rows.head);
+        self.apply_logged(changes)
+    }
+
+    fn apply_logged(&mut self, changes: Changes) -> Result<(), StoreError> {
         let (head, counts) = (changes.head, changes.counts);
         if self.apply(changes).is_err() {
             self.healer.keep_unknown(UnknownCommit { head, changes: Vec::new(), counts });
         }
-        self.report();
         self.check_open()
     }
 

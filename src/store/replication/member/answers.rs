@@ -136,14 +136,16 @@ impl<C> ReplayedRequests for Answers<'_, C> {
     }
 
     fn rows(&self) -> Option<Vec<RowEdit>> {
-        self.member.held.must_commit().then(|| self.member.held.rows.clone())
+        self.member.held.rows_to_commit()
     }
 }
 
 impl<C> Answered<C> {
-    /// Returns true if the position must be written with what is held, which a start must not receive again.
-    pub(super) fn must_commit(&self) -> bool {
-        !self.rows.is_empty() || !self.broadcasts.is_empty()
+    /// Returns the rows that the commit has. `None` if no commit is needed for what is held, which a start must not receive
+    /// again.
+    pub(super) fn rows_to_commit(&self) -> Option<Vec<RowEdit>> {
+        let needs_commit = !self.rows.is_empty() || !self.broadcasts.is_empty();
+        needs_commit.then(|| self.rows.clone())
     }
 
     /// Adds a request of this node that is refused without a decision.

@@ -8,7 +8,6 @@ use crate::{
     shadow::Rejection,
     store::{
         error::StoreError,
-        healing::UnknownCommit,
         health::Pages,
         replication::{
             applied_position::AppliedPosition,
@@ -137,7 +136,7 @@ impl<C> Writer<C> {
         decided: DecidedBatch,
         record: &ReceivedRecord,
     ) -> Result<(), StoreError> {
-        let DecidedBatch { number, mut changes, outcomes } = decided;
+        let DecidedBatch { number, changes, outcomes } = decided;
         let position = self.applied_position.get_or_insert_default();
         position.add(&changes.record);
         position.chain = record.chain;
@@ -157,21 +156,7 @@ impl<C> Writer<C> {
             }
         }
         member.answered = (number, usize::MAX);
-        if changes.is_without_effect() && !member.held.must_commit() && !self.must_write_position() {
-            self.keep_loaded(changes.touched);
-            return Ok(());
-        }
-        if member.held.must_commit() {
-            self.unsynced.sync_next();
-        }
-        self.pending_rows.set_commands(member.held.rows.clone());
-        changes.record.rows = self.pending_rows.records(self.progress.rows.head);
-        let (head, counts) = (changes.head, changes.counts);
-        if self.apply(changes).is_err() {
-            self.healer.keep_unknown(UnknownCommit { head, changes: Vec::new(), counts });
-            return Err(StoreError::Reopening);
-        }
-        Ok(())
+        self.apply_with_rows(changes, member.held.rows_to_commit())
     }
 
     /// Reads the records again that follow those in the file, after it was opened again. Returns false if the node no longer

@@ -3,11 +3,15 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    thread,
 };
 
 use serde_json::Value;
 
 use super::DEADLINE;
+
+/// Connections of [`write_many`].
+const CONNECTIONS: usize = 16;
 
 /// A connection.
 pub struct Http {
@@ -115,6 +119,29 @@ impl Http {
         self.stream.read_line(&mut line).expect("a line of the reply");
         line.trim_end_matches(['\r', '\n']).to_owned()
     }
+}
+
+/// Replaces a shadow, whatever is there: the path after `/v1/devices/`, and the state.
+pub fn put(client: &mut Http, path: &str, state: &Value) {
+    let head = format!("PUT /v1/devices/{path}?upsert=true HTTP/1.1\nContent-Type: application/json");
+    let reply = client.send(&head, state.to_string().as_bytes());
+    assert!(matches!(reply.status, 200 | 201), "{path}: {}", reply.text());
+}
+
+/// Replaces many shadows over several connections, which share the commits.
+pub fn write_many(address: SocketAddr, count: usize, shadow: impl Fn(usize) -> (String, Value) + Sync) {
+    thread::scope(|scope| {
+        for first in 0..CONNECTIONS {
+            let shadow = &shadow;
+            scope.spawn(move || {
+                let mut client = Http::connect(address);
+                for n in (first..count).step_by(CONNECTIONS) {
+                    let (path, state) = shadow(n);
+                    put(&mut client, &path, &state);
+                }
+            });
+        }
+    });
 }
 
 impl Reply {

@@ -1,16 +1,13 @@
 //! A server with listeners for HTTP of different roles, and requests to its rollouts.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{
     eventually,
-    http::{Http, Reply},
+    http::{Http, Reply, write_many},
     server::{Server, Setup, UNLIMITED},
 };
 
@@ -81,9 +78,6 @@ principals = ["bob"]
 [auth]
 users = "users"
 "#;
-
-/// Connections that write many shadows.
-const CONNECTIONS: usize = 16;
 
 pub(crate) struct Site(pub(crate) Server);
 
@@ -180,23 +174,9 @@ impl Site {
         assert!(matches!(reply.status, 200 | 201), "{path}: {}", reply.text());
     }
 
-    /// Writes many shadows over several connections, which share the commits.
+    /// Writes many shadows.
     pub(crate) fn write_many(&self, count: usize, shadow: impl Fn(usize) -> (String, Value) + Sync) {
-        thread::scope(|scope| {
-            for first in 0..CONNECTIONS {
-                let shadow = &shadow;
-                scope.spawn(move || {
-                    let mut client = self.client("web");
-                    for n in (first..count).step_by(CONNECTIONS) {
-                        let (path, state) = shadow(n);
-                        let head =
-                            format!("PUT /v1/devices/{path}?upsert=true HTTP/1.1\nContent-Type: application/json");
-                        let reply = client.send(&head, state.to_string().as_bytes());
-                        assert_eq!(reply.status, 201, "{path}: {}", reply.text());
-                    }
-                });
-            }
-        });
+        write_many(self.0.address_of("web"), count, shadow);
     }
 
     /// The journal from its beginning: the data of each change, in order.

@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use crate::{
     harness::{
         eventually,
-        http::Http,
+        http::{Http, put},
         program::umbrad,
         server::{Server, Setup, UNLIMITED, store_path},
     },
-    site::{LISTENERS, Site, ids, put},
+    site::{LISTENERS, Site, ids},
 };
 
 const INDEXED: &str = "[search]\nindexed = [\"reported.firmware\", \"tags.*\", \"shadow.name.cfg.reported.rate\"]\n";

@@ -1,7 +1,7 @@
 //! Live queries: the first result, the devices that enter and leave, rights, limits, and after any interruption the set that
 //! a fresh query finds.
 
-use std::{collections::BTreeSet, fs, time::Instant};
+use std::{collections::BTreeSet, time::Instant};
 
 use serde_json::{Value, json};
 
@@ -10,11 +10,12 @@ use crate::{
         DEADLINE, Seed,
         client::Client,
         eventually,
-        http::{Http, Reply},
+        http::{Http, Reply, put},
         wire::{Connect, V5},
     },
+    matches::Matches,
     named::store,
-    site::{Site, encoded, ids, put},
+    site::{FEWER_DEVICES, MORE_TO_READ, Reloads, Site, encoded, ids},
     topics::Follower,
 };
 
@@ -22,17 +23,19 @@ use crate::{
 struct Live {
     client: Http,
     text: String,
-    devices: BTreeSet<String>,
+    matches: Matches,
     /// The last id that came.
     id: String,
     /// The names of the events since it was opened.
     events: Vec<String>,
-    is_complete: bool,
-    end: Option<Value>,
 }
 
 impl Live {
-    fn open(site: &Site, listener: &str, query: &str) -> Result<Self, Reply> {
+    fn open(site: &Site, listener: &str, query: &str) -> Self {
+        Self::try_open(site, listener, query).unwrap_or_else(|refused| panic!("{query}: {refused:?}"))
+    }
+
+    fn try_open(site: &Site, listener: &str, query: &str) -> Result<Self, Reply> {
         Self::resume(site, listener, query, None, BTreeSet::new())
     }
 
@@ -53,9 +56,9 @@ impl Live {
             return Err(client.body_of(head));
         }
         assert_eq!(head.header("content-type"), Some("text/event-stream"));
-        let (text, id, events) = (String::new(), String::new(), Vec::new());
-        let mut live = Self { client, text, devices, id, events, is_complete: false, end: None };
-        while !live.is_complete {
+        let matches = Matches { devices, ..Matches::default() };
+        let mut live = Self { client, text: String::new(), matches, id: String::new(), events: Vec::new() };
+        while !live.matches.is_complete {
             live.read().expect("a stream begins with the complete set");
         }
         Ok(live)
@@ -77,23 +80,11 @@ impl Live {
         let data: Value = serde_json::from_str(field("data").unwrap()).unwrap();
         self.id = field("id").unwrap().to_owned();
         self.events.push(name.to_owned());
-        let devices = data["devices"].as_array().into_iter().flatten().map(|id| id.as_str().unwrap().to_owned());
-        match name {
-            "start" => self.devices.clear(),
-            // Exactly once: nothing enters that is there, or leaves that is not.
-            "enter" => devices.for_each(|id| assert!(self.devices.insert(id.clone()), "{id} is there: {block}")),
-            "leave" => devices.for_each(|id| assert!(self.devices.remove(&id), "{id} is not there: {block}")),
-            "complete" => self.is_complete = true,
-            "end" => self.end = Some(data.clone()),
-            other => panic!("an event named {other}"),
-        }
-        if let Some(count) = data["count"].as_u64() {
-            assert_eq!(usize::try_from(count).unwrap(), self.devices.len(), "{block}");
-        }
+        self.matches.apply(name, &data);
     }
 
     fn found(&self) -> String {
-        self.devices.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
+        self.matches.ids()
     }
 
     /// Reads until the client has this set.
@@ -101,7 +92,7 @@ impl Live {
         let deadline = Instant::now() + *DEADLINE;
         while self.found() != expected {
             assert!(Instant::now() < deadline, "{about}: '{}', not '{expected}'", self.found());
-            self.read().unwrap_or_else(|| panic!("{about}: the stream ended at '{}': {:?}", self.found(), self.end));
+            self.read().unwrap_or_else(|| panic!("{about}: the stream ended: {:?}", self.matches));
         }
     }
 }
@@ -129,7 +120,7 @@ fn devices_enter_and_leave() {
     let mut write = |path: &str, n: u64| put(&mut client, path, &json!({"reported": {"n": n}}));
     write("a/shadow", 1);
     write("b/shadow", 9);
-    let mut live = Live::open(&site, "web", "reported.n:>5").unwrap_or_else(|refused| panic!("{refused:?}"));
+    let mut live = Live::open(&site, "web", "reported.n:>5");
     assert_eq!((live.found().as_str(), live.events.join(" ").as_str()), ("b", "start enter complete"));
     write("a/shadow", 6);
     live.wait_for("a b", "entered");
@@ -144,7 +135,7 @@ fn devices_enter_and_leave() {
     assert_eq!(live.events.join(" "), "start enter complete enter leave enter leave", "and nothing twice");
     // The client comes back: without a change it has all, and else it receives the complete set.
     let resume = |site: &Site, live: &Live| {
-        Live::resume(site, "web", "reported.n:>5", Some(&live.id), live.devices.clone())
+        Live::resume(site, "web", "reported.n:>5", Some(&live.id), live.matches.devices.clone())
             .unwrap_or_else(|refused| panic!("{refused:?}"))
     };
     let again = resume(&site, &live);
@@ -162,7 +153,7 @@ fn devices_enter_and_leave() {
 fn connections_are_followed() {
     let site = Site::open();
     site.write(&[("a/shadow", json!({"reported": {"n": 1}})), ("b/shadow", json!({"reported": {"n": 2}}))]);
-    let open = |query| Live::open(&site, "web", query).unwrap_or_else(|refused| panic!("{refused:?}"));
+    let open = |query| Live::open(&site, "web", query);
     let (mut connected, mut away) = (open("connected:true"), open("connected:false reported.n:*"));
     assert_eq!((connected.found().as_str(), away.found().as_str()), ("", "a b"));
     let mut device = Client::connect(&site.0, V5, "b");
@@ -186,7 +177,7 @@ fn a_stream_shows_what_may_be_read() {
         ]);
     };
     write("abc");
-    let open = |query: &str| Live::open(&site, "partial", query).unwrap_or_else(|refused| panic!("{refused:?}"));
+    let open = |query: &str| Live::open(&site, "partial", query);
     // The last device shows that nothing came before it.
     let hidden = ["reported.pin:xyz", "reported.zone.secret:*", "tags:*", "connected:*", "vault"];
     let mut hidden = hidden.map(|query| open(&format!("{query} OR lamp-2")));
@@ -215,19 +206,12 @@ fn rights_are_those_of_each_moment() {
         ("lamp-1/shadow", json!({"reported": {"zone": {"t": 20}, "pin": 1}})),
         ("lamp-2/shadow", json!({"reported": {"zone": {"t": 20}}})),
     ]);
-    let mut live = Live::open(&site, "partial", "NOT reported.pin:*").unwrap_or_else(|refused| panic!("{refused:?}"));
+    let mut live = Live::open(&site, "partial", "NOT reported.pin:*");
     assert_eq!(live.found(), "lamp-1 lamp-2");
-    let file = site.0.directory().join("broker.toml");
-    let rules = fs::read_to_string(&file).unwrap();
-    let replace = |from: &str, to: &str| {
-        assert!(rules.contains(from), "{rules}");
-        fs::write(&file, rules.replace(from, to)).unwrap();
-    };
-    replace("\"/reported/zone/t\"", "\"/reported\"");
-    site.0.hangup(1, "roles reloaded");
+    let mut reloads = Reloads::of(&site);
+    reloads.replace(MORE_TO_READ);
     live.wait_for("lamp-2", "more may be read");
-    replace("devices = [\"lamp-*\"]", "devices = [\"lamp-1\"]");
-    site.0.hangup(2, "roles reloaded");
+    reloads.replace(FEWER_DEVICES);
     live.wait_for("lamp-1", "less may be read");
 }
 
@@ -241,12 +225,12 @@ fn refusals_name_the_reason() {
         ("(seen:* b)", "'q': 'seen' changes with time,"),
         ("connectivity.timestamp:>5", "'q': 'connectivity.timestamp' changes with time,"),
     ] {
-        let refused = Live::open(&site, "web", query).err().unwrap_or_else(|| panic!("{query} was accepted"));
+        let refused = Live::try_open(&site, "web", query).err().unwrap_or_else(|| panic!("{query} was accepted"));
         let message = refused.json()["message"].as_str().unwrap().to_owned();
         assert_eq!(refused.status, 400, "{query}: {message}");
         assert!(message.starts_with(&format!("Invalid parameter {expected}")), "{message}");
     }
-    assert!(Live::open(&site, "web", "updated:*").is_ok(), "whether there is a time does not change with it");
+    assert!(Live::try_open(&site, "web", "updated:*").is_ok(), "whether there is a time does not change with it");
     let head = "GET /v1/search/live HTTP/1.1\nLast-Event-ID: j5";
     let refused = site.client("web").send(head, b"").json();
     assert_eq!(refused["message"], json!("Invalid parameter 'Last-Event-ID': must be the id of an event"));
@@ -259,13 +243,13 @@ fn a_set_counts_as_memory() {
     let write =
         |n: usize| site.write_many(100, |device| (format!("d{device:03}/shadow"), json!({"reported": {"n": n}})));
     write(1);
-    let refused = Live::open(&site, "follower", "reported.n:1").err().unwrap();
+    let refused = Live::try_open(&site, "follower", "reported.n:1").err().unwrap();
     assert_eq!((refused.status, &refused.json()["error"]), (429, &json!("too-many-requests")), "{}", refused.text());
     // The connection of that request counts until the server has seen its end.
-    let mut live = eventually("memory for a stream", || Live::open(&site, "follower", "reported.n:2").ok());
+    let mut live = eventually("memory for a stream", || Live::try_open(&site, "follower", "reported.n:2").ok());
     write(2);
     while live.read().is_some() {}
-    assert_eq!(live.end.unwrap()["error"], json!("too-many-requests"));
+    assert_eq!(live.matches.end.unwrap()["error"], json!("too-many-requests"));
 }
 
 /// A stream of more devices than it keeps is refused, and ends when there are more.
@@ -273,14 +257,14 @@ fn a_set_counts_as_memory() {
 fn a_set_is_bounded() {
     let site = Site::open();
     site.write_many(10_000, |n| (format!("d{n:05}/shadow"), json!({"reported": {"n": 1}})));
-    let mut live = Live::open(&site, "web", "reported.n:1").unwrap_or_else(|refused| panic!("{refused:?}"));
-    assert_eq!(live.devices.len(), 10_000);
+    let mut live = Live::open(&site, "web", "reported.n:1");
+    assert_eq!(live.matches.devices.len(), 10_000);
     assert_eq!(live.events.iter().filter(|name| *name == "enter").count(), 20, "no event has more than 500 devices");
     site.write(&[("more/shadow", json!({"reported": {"n": 1}}))]);
     while live.read().is_some() {}
-    let refused = Live::open(&site, "web", "reported.n:1").err().unwrap();
+    let refused = Live::try_open(&site, "web", "reported.n:1").err().unwrap();
     assert_eq!((refused.status, &refused.json()["error"]), (400, &json!("too-many-matches")), "{}", refused.text());
-    assert_eq!(live.end.unwrap()["message"], refused.json()["message"]);
+    assert_eq!(live.matches.end.unwrap()["message"], refused.json()["message"]);
 }
 
 /// A caller above its rate of work waits for its events, and receives them.
@@ -288,7 +272,7 @@ fn a_set_is_bounded() {
 fn a_stream_above_its_rate_of_work_goes_on_later() {
     let site = Site::open();
     site.write_many(130, |n| (format!("d{n:03}/shadow"), json!({"reported": {"n": n}})));
-    let mut live = Live::open(&site, "slow", "reported.n:>=500").unwrap_or_else(|refused| panic!("{refused:?}"));
+    let mut live = Live::open(&site, "slow", "reported.n:>=500");
     for n in 500..520 {
         site.write(&[("d000/shadow", json!({"reported": {"n": 1}})), ("d000/shadow", json!({"reported": {"n": n}}))]);
     }
@@ -302,7 +286,7 @@ fn streams_are_counted() {
     site.write(&[("a/shadow", json!({"reported": {"n": 1}}))]);
     let mut open = Vec::new();
     let refused = loop {
-        match Live::open(&site, "follower", "reported.n:1") {
+        match Live::try_open(&site, "follower", "reported.n:1") {
             Ok(live) => open.push(live),
             Err(refused) => break refused,
         }
@@ -325,7 +309,7 @@ fn at_quiet_moments_the_set_is_that_of_a_fresh_query() {
         let mut random = Seed(seed);
         let mut site = Site::open();
         let mut connected: Vec<Option<Client>> = (0..6).map(|_| None).collect();
-        let open = |site: &Site, query| Live::open(site, "web", query).unwrap_or_else(|refused| panic!("{refused:?}"));
+        let open = |site: &Site, query| Live::open(site, "web", query);
         let mut streams: Vec<Live> = QUERIES.iter().map(|query| open(&site, query)).collect();
         let names: Vec<String> = (0..QUERIES.len()).map(|number| format!("q{number}")).collect();
         names.iter().zip(QUERIES).for_each(|(name, query)| store(&site, name, query));
@@ -370,7 +354,7 @@ fn at_quiet_moments_the_set_is_that_of_a_fresh_query() {
             }
             for (live, query) in streams.iter_mut().zip(QUERIES) {
                 if round % 4 == 3 || random.next().is_multiple_of(3) {
-                    let resumed = Live::resume(&site, "web", query, Some(&live.id), live.devices.clone());
+                    let resumed = Live::resume(&site, "web", query, Some(&live.id), live.matches.devices.clone());
                     *live = resumed.unwrap_or_else(|refused| panic!("{about}: {refused:?}"));
                 }
             }

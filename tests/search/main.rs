@@ -14,6 +14,7 @@ mod docs;
 mod indexes;
 mod limits;
 mod live;
+mod matches;
 mod named;
 mod paging;
 mod results;

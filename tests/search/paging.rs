@@ -9,8 +9,8 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    harness::http::Http,
-    site::{Site, ids, put},
+    harness::http::{Http, put},
+    site::{Site, ids},
 };
 
 const DEVICES: usize = 1200;

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{client::Client, eventually, wire::V5},
-    site::{Site, ids, put},
+    harness::{client::Client, eventually, http::put, wire::V5},
+    site::{Site, ids},
 };
 
 fn fleet() -> Site {

@@ -2,7 +2,10 @@
 
 use serde_json::json;
 
-use crate::site::{Site, ids};
+use crate::{
+    harness::http::put,
+    site::{Site, ids},
+};
 
 /// The same devices with another secret.
 fn site(secret: &str) -> Site {
@@ -79,8 +82,8 @@ fn a_cursor_names_no_hidden_device() {
     let site = Site::open();
     let mut client = site.client("web");
     for n in 0..3 {
-        crate::site::put(&mut client, &format!("lamp-{n}/shadow"), &json!({"reported": {"zone": {"t": n}}}));
-        crate::site::put(&mut client, &format!("lamp-{n}/shadows/x"), &json!({"reported": {"a": 1}}));
+        put(&mut client, &format!("lamp-{n}/shadow"), &json!({"reported": {"zone": {"t": n}}}));
+        put(&mut client, &format!("lamp-{n}/shadows/x"), &json!({"reported": {"a": 1}}));
     }
     let page = site.search_at("partial", &[("limit", "1")]).json();
     let next = page["next"].as_str().unwrap();

@@ -1,11 +1,11 @@
 //! A server with a few listeners for HTTP, each with another role, and requests to it.
 
-use std::thread;
+use std::{fs, path::PathBuf};
 
 use serde_json::Value;
 
 use crate::harness::{
-    http::{Http, Reply},
+    http::{Http, Reply, put, write_many},
     server::{Server, Setup, UNLIMITED},
 };
 
@@ -133,8 +133,9 @@ role = "follower"
 memory = "455KiB"
 "#;
 
-/// Connections that write many shadows.
-const CONNECTIONS: usize = 16;
+/// Changes of the rules of `partial`, for [`Reloads::replace`].
+pub(crate) const MORE_TO_READ: (&str, &str) = ("\"/reported/zone/t\"", "\"/reported\"");
+pub(crate) const FEWER_DEVICES: (&str, &str) = ("devices = [\"lamp-*\"]", "devices = [\"lamp-1\"]");
 
 pub(crate) struct Site(pub(crate) Server);
 
@@ -155,20 +156,9 @@ impl Site {
         }
     }
 
-    /// Writes many shadows over several connections, which share the commits.
+    /// Writes many shadows.
     pub(crate) fn write_many(&self, count: usize, shadow: impl Fn(usize) -> (String, Value) + Sync) {
-        thread::scope(|scope| {
-            for first in 0..CONNECTIONS {
-                let shadow = &shadow;
-                scope.spawn(move || {
-                    let mut client = self.client("web");
-                    for n in (first..count).step_by(CONNECTIONS) {
-                        let (path, state) = shadow(n);
-                        put(&mut client, &path, &state);
-                    }
-                });
-            }
-        });
+        write_many(self.0.address_of("web"), count, shadow);
     }
 
     /// Aggregates as whoever comes to `listener` may.
@@ -199,11 +189,28 @@ impl Site {
     }
 }
 
-/// Replaces a shadow, whatever is there.
-pub(crate) fn put(client: &mut Http, path: &str, state: &Value) {
-    let head = format!("PUT /v1/devices/{path}?upsert=true HTTP/1.1\nContent-Type: application/json");
-    let reply = client.send(&head, state.to_string().as_bytes());
-    assert!(matches!(reply.status, 200 | 201), "{path}: {}", reply.text());
+/// Other rules than those at the start, one after the other.
+pub(crate) struct Reloads<'a> {
+    server: &'a Server,
+    file: PathBuf,
+    original: String,
+    count: usize,
+}
+
+impl<'a> Reloads<'a> {
+    pub(crate) fn of(site: &'a Site) -> Self {
+        let file = site.0.directory().join("broker.toml");
+        let original = fs::read_to_string(&file).unwrap();
+        Self { server: &site.0, file, original, count: 0 }
+    }
+
+    /// Has the server read its configuration as it was at the start, but for this text.
+    pub(crate) fn replace(&mut self, (from, to): (&str, &str)) {
+        assert!(self.original.contains(from), "{}", self.original);
+        fs::write(&self.file, self.original.replace(from, to)).unwrap();
+        self.count += 1;
+        self.server.hangup(self.count, "roles reloaded");
+    }
 }
 
 /// The ids in a page, in order.

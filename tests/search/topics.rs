@@ -1,7 +1,7 @@
 //! Named queries over MQTT: the first set, the devices that enter and leave, and counts; what may be subscribed to; rights;
 //! slow and absent subscribers.
 
-use std::{collections::BTreeSet, fs, time::Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -13,34 +13,23 @@ use crate::{
         packet::{Message, Packet},
         wire::{self, Connect, Properties, V4, V5, prop},
     },
+    matches::Matches,
     named::{request, store},
-    site::Site,
+    site::{FEWER_DEVICES, MORE_TO_READ, Reloads, Site},
 };
 
 /// A subscriber of one query, with the set that it has from the messages.
 pub(crate) struct Follower {
     pub(crate) client: Client,
     pub(crate) name: String,
-    devices: BTreeSet<String>,
-    counted: Option<usize>,
-    is_complete: bool,
+    matches: Matches,
     /// The last levels of the topics, those of retained messages with an asterisk.
     pub(crate) events: Vec<String>,
-    end: Option<Value>,
 }
 
 impl Follower {
     pub(crate) fn new(client: Client, name: &str) -> Self {
-        let name = name.to_owned();
-        Self {
-            client,
-            name,
-            devices: BTreeSet::new(),
-            counted: None,
-            is_complete: false,
-            events: Vec::new(),
-            end: None,
-        }
+        Self { client, name: name.to_owned(), matches: Matches::default(), events: Vec::new() }
     }
 
     /// Subscribes to all messages of a query as an administrator.
@@ -51,7 +40,7 @@ impl Follower {
     }
 
     pub(crate) fn found(&self) -> String {
-        self.devices.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
+        self.matches.ids()
     }
 
     /// Takes the next message and acknowledges it.
@@ -65,31 +54,15 @@ impl Follower {
 
     fn take(&mut self, message: &Message) {
         let event = message.topic.strip_prefix(&format!("shadow/$query/{}/", self.name)).expect("a topic of the query");
-        let data = message.json();
         self.events.push(format!("{event}{}", if message.retain { "*" } else { "" }));
-        let devices = data["devices"].as_array().into_iter().flatten().map(|id| id.as_str().unwrap().to_owned());
-        match event {
-            "start" => {
-                self.devices.clear();
-                (self.is_complete, self.counted, self.end) = (false, None, None);
-            }
-            // Exactly once: nothing enters that is there, or leaves that is not.
-            "enter" => devices.for_each(|id| assert!(self.devices.insert(id.clone()), "{id} is there: {message:?}")),
-            "leave" => devices.for_each(|id| assert!(self.devices.remove(&id), "{id} is not there: {message:?}")),
-            "complete" => self.is_complete = true,
-            "count" => self.counted = data["count"].as_u64().map(|count| usize::try_from(count).unwrap()),
-            "end" => self.end = Some(data.clone()),
-            other => panic!("an event named {other}"),
-        }
-        if let Some(count) = data["count"].as_u64() {
-            assert_eq!(usize::try_from(count).unwrap(), self.devices.len(), "{message:?}");
-        }
+        self.matches.apply(event, &message.json());
     }
 
     /// Reads until the client has this set, complete and counted.
     pub(crate) fn wait_for(&mut self, expected: &str, about: &str) {
         let deadline = Instant::now() + *DEADLINE;
-        while !(self.is_complete && self.counted == Some(self.devices.len()) && self.found() == expected) {
+        let is_counted = |found: &Matches| found.is_complete && found.counted == Some(found.devices.len());
+        while !is_counted(&self.matches) || self.found() != expected {
             assert!(Instant::now() < deadline, "{about}: '{}', not '{expected}': {:?}", self.found(), self.events);
             self.read();
         }
@@ -98,7 +71,7 @@ impl Follower {
     /// Reads until the query ends, and returns the reason.
     fn wait_for_end(&mut self) -> Value {
         loop {
-            if let Some(end) = self.end.take() {
+            if let Some(end) = self.matches.end.take() {
                 return end;
             }
             self.read();
@@ -210,7 +183,7 @@ fn retain_handling_applies_to_the_first_set() {
     assert!(!first.retain, "{first:?}");
     let mut again = Follower::new(Client::connect(&site.0, V5, "again"), "q");
     again.client.subscribe(&[("shadow/$query/q/#", 1)]);
-    while !again.is_complete || again.counted.is_none() {
+    while !again.matches.is_complete || again.matches.counted.is_none() {
         again.read();
     }
     again.events.clear();
@@ -308,18 +281,11 @@ fn a_subscriber_sees_what_it_may_read() {
     let mut hidden = open("partial-mqtt", "pin");
     hidden.wait_for("", "a hidden path");
     Follower::open(&site, "all").wait_for("lamp-2 vault", "an administrator sees all");
-    let file = site.0.directory().join("broker.toml");
-    let rules = fs::read_to_string(&file).unwrap();
-    let replace = |from: &str, to: &str| {
-        assert!(rules.contains(from), "{rules}");
-        fs::write(&file, rules.replace(from, to)).unwrap();
-    };
-    replace("\"/reported/zone/t\"", "\"/reported\"");
-    site.0.hangup(1, "roles reloaded");
+    let mut reloads = Reloads::of(&site);
+    reloads.replace(MORE_TO_READ);
     live.wait_for("lamp-2", "more may be read");
     hidden.wait_for("lamp-1", "more may be read");
-    replace("devices = [\"lamp-*\"]", "devices = [\"lamp-1\"]");
-    site.0.hangup(2, "roles reloaded");
+    reloads.replace(FEWER_DEVICES);
     live.wait_for("lamp-1", "less may be read");
 }
 
@@ -421,10 +387,10 @@ fn a_set_is_bounded() {
     let mut live = Follower::open(&site, "q");
     assert_eq!(live.wait_for_end()["error"], json!("too-many-matches"));
     store(&site, "q", "reported.n:0");
-    while !live.is_complete {
+    while !live.matches.is_complete {
         live.read();
     }
-    assert_eq!(live.devices.len(), 10_000);
+    assert_eq!(live.matches.devices.len(), 10_000);
     site.write(&[("d00000/shadow", n(0))]);
     assert_eq!(live.wait_for_end()["error"], json!("too-many-matches"));
     store(&site, "q", "reported.n:1");

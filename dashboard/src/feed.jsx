@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 
 import { deviceAddress } from "./address.js";
 import { clock, count, explained, field, shown } from "./format.js";
-import { useFleet } from "./frames.js";
+import { useChanges } from "./frames.js";
 import { isObject, leaves } from "./state.js";
 
 const FIELDS_SHOWN = 4;
@@ -13,7 +13,7 @@ export function FeedView({ fleet, live }) {
   const [held, setHeld] = useState(null);
   const [kind, setKind] = useState("all");
   const [search, setSearch] = useState("");
-  useFleet(fleet, held !== null);
+  useChanges(fleet, held !== null);
   useEffect(() => fleet.followAccepted(live), []);
   const needle = search.trim().toLowerCase();
   const wanted = (entry) => (kind === "all" || entry.kind === kind) && entry.device.toLowerCase().includes(needle);

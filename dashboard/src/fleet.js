@@ -2,19 +2,19 @@
 //
 // Rejections are few and always followed. Accepted updates may be many: they are followed while somebody looks at them.
 
+import { Changes } from "./changes.js";
 import { shadowOf } from "./live.js";
 
 const FEED_MAX = 300;
 
-export class Fleet {
+export class Fleet extends Changes {
   constructor() {
+    super();
     /** Newest first. */
     this.feed = [];
     this.counts = { accepted: 0, rejected: 0 };
     /** The number of conflicts since the page was opened, by device. */
     this.conflicts = new Map();
-    this.listeners = new Set();
-    this.scheduled = false;
     this.sequence = 0;
   }
 
@@ -44,20 +44,6 @@ export class Fleet {
     this.touch();
   }
 
-  touch() {
-    if (this.scheduled) return;
-    this.scheduled = true;
-    requestAnimationFrame(() => {
-      this.scheduled = false;
-      for (const listener of this.listeners) listener();
-    });
-  }
-
-  /** Has `listener` called, once per frame, when something changed. */
-  subscribe(listener) {
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
-  }
 
   conflictCount() {
     let all = 0;

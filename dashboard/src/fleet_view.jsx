@@ -8,7 +8,7 @@ import { CreateDevice } from "./devices_dialogs.jsx";
 import { COLUMNS, title } from "./fields.js";
 import { FirstDevice } from "./first_device.jsx";
 import { count, plural } from "./format.js";
-import { useFleet, useNow } from "./frames.js";
+import { useChanges, useDraw, useNow } from "./frames.js";
 import { mayWrite } from "./http.js";
 import { Menu } from "./menu.jsx";
 import { devicesQuery, expanded, hasTerm, queryError, toggled } from "./query.js";
@@ -27,7 +27,7 @@ let remembered = "#/";
 export const fleetAddress = () => remembered;
 
 export function FleetView({ fleet, listing, vocabulary, params, session }) {
-  useFleet(fleet);
+  useChanges(fleet);
   const now = useNow(5000);
   const totals = useTotals();
   const [state, setState] = useState(params);
@@ -42,9 +42,9 @@ export function FleetView({ fleet, listing, vocabulary, params, session }) {
   remembered = stateAddress(state);
 
   const [creating, setCreating] = useState(false);
-  const [, draw] = useState(0);
+  const draw = useDraw();
   const wanted = { q: expanded(q) === "*" ? "" : expanded(q), sort, fields: ["connected", "drift", "updated", "version", ...columns].filter((name, i, all) => !OWN.includes(name) && all.indexOf(name) === i) };
-  useEffect(() => listing.show(wanted, () => draw((held) => held + 1)), [JSON.stringify(wanted)]);
+  useEffect(() => listing.show(wanted, draw), [JSON.stringify(wanted)]);
   const mayChange = useMayChange(listing.order()[0], vocabulary);
   const conflictIds = [...fleet.conflicts.keys()].slice(-NAMED_MAX);
   const conflictQuery = conflictIds.length > 0 && devicesQuery(conflictIds);

@@ -1,13 +1,20 @@
-// Views that are drawn anew when the fleet tells that something changed: at most once per frame.
+// Views that are drawn anew when something changed, or as time passes.
 
 import { useEffect, useState } from "preact/hooks";
 
-export function useFleet(fleet, paused = false) {
-  const [, draw] = useState(0);
-  useEffect(() => (paused ? undefined : fleet.subscribe(() => draw((count) => count + 1))), [paused]);
+/** Draws the view when `source` changed, unless `paused`. */
+export function useChanges(source, paused = false) {
+  const draw = useDraw();
+  useEffect(() => (paused ? undefined : source.onChange(draw)), [paused]);
 }
 
-/** The seconds since 1970, told again every `ms`. */
+/** Returns a function that draws the view again. */
+export function useDraw() {
+  const [, draw] = useState(0);
+  return () => draw((count) => count + 1);
+}
+
+/** The seconds since 1970, anew every `ms`. */
 export function useNow(ms) {
   const [now, setNow] = useState(Date.now() / 1000);
   useEffect(() => {

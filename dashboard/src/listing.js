@@ -7,6 +7,7 @@
 // - Otherwise further pages are read as one scrolls down to them. Those that were read are read again from time to time, and the
 //   live query, where the service takes it, counts.
 
+import { Changes } from "./changes.js";
 import { ask, Problem } from "./http.js";
 import { shadowOf } from "./live.js";
 import { follow, waited } from "./sse.js";
@@ -21,8 +22,9 @@ const PAUSE_MS = 3000;
 const PAUSE_FACTOR = 20;
 const WATCH_MS = 80;
 
-export class Listing {
+export class Listing extends Changes {
   constructor(live) {
+    super();
     this.live = live;
     /** By id: `{id, read, docs, presence}`. A row is replaced when it changes. */
     this.rows = new Map();
@@ -31,23 +33,23 @@ export class Listing {
     this.loading = true;
     this.problem = null;
     this.watched = new Map();
-    /** Called once per frame when something changed. */
-    this.onChange = () => {};
   }
 
   /**
    * Shows the devices of a query: `{q, sort, fields}`. Of another one than before, what was there stays until the answer comes; the
    * same goes on where it was. Returns how to rest.
    */
-  show(wanted, onChange) {
+  show(wanted, listener) {
     this.rest();
     const stop = (this.stop = new AbortController());
     const key = JSON.stringify(wanted);
-    Object.assign(this, { onChange, wanted });
+    this.wanted = wanted;
+    const offChange = this.onChange(listener);
     const offResume = this.live.onResume(() => this.again());
     const onVisible = () => this.followLive();
     document.addEventListener("visibilitychange", onVisible);
     stop.signal.addEventListener("abort", () => {
+      offChange();
       offResume();
       document.removeEventListener("visibilitychange", onVisible);
     });
@@ -60,7 +62,6 @@ export class Listing {
     this.stop?.abort();
     clearTimeout(this.watching);
     this.watch([]);
-    this.onChange = () => {};
   }
 
   async begin(key, signal) {
@@ -294,14 +295,5 @@ export class Listing {
   change(id, changes) {
     this.rows.set(id, { docs: new Map(), id, ...this.rows.get(id), ...changes });
     this.touch();
-  }
-
-  touch() {
-    if (this.scheduled) return;
-    this.scheduled = true;
-    requestAnimationFrame(() => {
-      this.scheduled = false;
-      this.onChange();
-    });
   }
 }

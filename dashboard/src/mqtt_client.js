@@ -2,13 +2,15 @@
 
 import mqtt from "mqtt";
 
+import { Changes } from "./changes.js";
 import { webSocketUrl } from "./command.jsx";
 import { CLIENT } from "./http.js";
 
 const MESSAGES_MAX = 500;
 
-export class TestClient {
+export class TestClient extends Changes {
   constructor() {
+    super();
     this.options = { clientId: `${CLIENT}-test`, version: 5, clean: true, keepalive: 30, username: "", password: "" };
     /** "off", "connecting" or "on". */
     this.status = "off";
@@ -18,21 +20,6 @@ export class TestClient {
     /** Newest first: `{key, at, direction, topic, payload, qos, retain, note}`. */
     this.messages = [];
     this.sequence = 0;
-    this.listeners = new Set();
-  }
-
-  subscribeTo(listener) {
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
-  }
-
-  touch() {
-    if (this.scheduled) return;
-    this.scheduled = true;
-    requestAnimationFrame(() => {
-      this.scheduled = false;
-      for (const listener of this.listeners) listener();
-    });
   }
 
   connect(options) {

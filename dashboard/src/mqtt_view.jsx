@@ -1,16 +1,16 @@
 // An MQTT client over WebSocket: connect, subscribe, publish, and see what comes.
 
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 
 import { webSocketUrl } from "./command.jsx";
 import { clock, plural } from "./format.js";
+import { useChanges } from "./frames.js";
 import { filterProblem, payloadText, topicProblem } from "./payload.js";
 
 const QOS = [0, 1, 2];
 
 export function MqttView({ client, session }) {
-  const [, draw] = useState(0);
-  useEffect(() => client.subscribeTo(() => draw((held) => held + 1)), []);
+  useChanges(client);
   const isOn = client.status === "on";
   return (
     <section aria-labelledby="mqtt-title">

@@ -7,6 +7,8 @@ mod aggregate;
 mod event_stream;
 mod events;
 mod listing;
+mod pages;
+mod purge;
 mod queries;
 mod rollouts;
 mod sessions;
@@ -24,12 +26,14 @@ use serde::de::DeserializeOwned;
 pub use aggregate::AggregateQuery;
 pub use events::{Changes, Rejections};
 pub use listing::{
-    DeviceDetail, DeviceEntry, DeviceQuery, EndedConnections, FoundDevice, HistoryEntry, HistoryQuery, Pages,
-    PathChange, PurgeQuery, PurgeStep, SearchQuery, ShadowEntry,
+    DeviceDetail, DeviceEntry, DeviceQuery, FoundDevice, HistoryEntry, HistoryQuery, PathChange, SearchQuery,
+    ShadowEntry,
 };
+pub use pages::Pages;
+pub use purge::{PurgeQuery, PurgeStep};
 pub use queries::NamedQuery;
 pub use rollouts::{Progress, Rollout, RolloutCommand, RolloutDevice, RolloutWave};
-pub use sessions::{GrantedFilter, RetainedEntry, SessionDetail, SessionEntry, SessionQuery};
+pub use sessions::{EndedConnections, GrantedFilter, RetainedEntry, SessionDetail, SessionEntry, SessionQuery};
 pub use transport::Body;
 
 use crate::{

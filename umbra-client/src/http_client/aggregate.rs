@@ -1,6 +1,6 @@
 //! Aggregates of a field over the devices for which a query is true.
 
-use super::listing::parameter;
+use super::pages::parameter;
 
 /// An aggregate of a field.
 ///

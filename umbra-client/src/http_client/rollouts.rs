@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{
     HttpClient, Pages,
     event_stream::EventStream,
-    listing::parameter,
+    pages::parameter,
     transport::{self, Content},
 };
 use crate::error::Error;

@@ -3,7 +3,7 @@
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
-use super::{HttpClient, Pages, listing::parameter, transport};
+use super::{HttpClient, Pages, pages::parameter, transport};
 use crate::error::Error;
 
 /// The filters of a list of MQTT sessions. The default lists all.
@@ -48,6 +48,21 @@ impl SessionQuery {
         let connected = self.connected.map(|connected| format!("&connected={connected}"));
         [prefix, connected].into_iter().flatten().collect()
     }
+}
+
+/// The numbers of connections that [`HttpClient::end_connections`] has ended, by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct EndedConnections {
+    /// MQTT connections.
+    pub connections: usize,
+    /// MQTT sessions, connected or not.
+    pub sessions: usize,
+    /// Event streams and waits.
+    pub streams: usize,
+    /// Browser sessions.
+    pub sign_ins: usize,
 }
 
 /// An MQTT session in a list.

@@ -21,16 +21,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{
-    DEADLINE,
-    server::{Server, Setup, UNLIMITED},
-};
 use futures_util::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
 use umbra_client::{
     Attempt, Backoff, Client, DeviceId, DeviceQuery, Document, Error, ErrorKind, Event, HistoryQuery, Message,
     Observer, Options, Qos, Reason, Scope, Shadow, ShadowId, Topic, Update, Version, Watch, WriteOptions,
+};
+
+use crate::{
+    cutting_proxy::Proxy,
+    harness::{
+        DEADLINE,
+        server::{Server, Setup, UNLIMITED},
+    },
 };
 
 /// Counts the tries of some clients' writes.
@@ -265,7 +269,7 @@ async fn watches_deliver_the_topics_they_subscribe_to() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_reconnects_after_a_restart_of_the_server() {
     let mut server = Server::with(UNLIMITED);
-    let proxy = proxy::Proxy::to(server.address).await;
+    let proxy = Proxy::to(server.address).await;
     let options = Options::new(&proxy.address.to_string(), "t1").unwrap().reply_deadline(*DEADLINE);
     let client = Client::connect(options).await.unwrap();
     let shadow = client.shadow(device("t1"));
@@ -311,7 +315,7 @@ async fn increment_through_cuts(increments: u64, keyed: bool) -> (u64, u64, u64)
     let seed = std::env::var("UMBRA_TEST_SEED").map_or(0x5eed, |text| text.parse().unwrap());
     println!("seed {seed}");
     let server = Server::with(UNLIMITED);
-    let proxy = proxy::Proxy::cutting(server.address, seed).await;
+    let proxy = Proxy::cutting(server.address, seed).await;
     let soon = Backoff::new(Duration::from_millis(1), Duration::from_millis(4), 10_000);
     let options = Options::new(&proxy.address.to_string(), "counting").unwrap();
     let shadow = Client::start(options.reply_deadline(*DEADLINE).reconnect(soon)).shadow(device("counter"));
@@ -509,106 +513,4 @@ async fn the_examples_work_together() {
     let lines = fleet::run(fleet::Args { url, changes: 3 }).await.unwrap();
     assert_eq!((lines.len(), lines[0].as_str()), (2, "lamp-1 away"), "{lines:?}");
     assert!(lines[1].contains("version 1 by") && lines[1].ends_with("/desired"), "{lines:?}");
-}
-
-/// A proxy between client and server, which can cut connections and switch to another server.
-#[allow(unreachable_pub, reason = "part of this test")]
-mod proxy {
-    use std::{
-        net::SocketAddr,
-        sync::{
-            Arc, Mutex,
-            atomic::{AtomicU64, Ordering},
-        },
-    };
-
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::{TcpListener, TcpStream},
-        task::JoinSet,
-    };
-
-    use crate::harness::Seed;
-
-    pub struct Proxy {
-        pub address: SocketAddr,
-        server: Arc<Mutex<SocketAddr>>,
-        cuts: Arc<AtomicU64>,
-        // Its connections end with it.
-        _tasks: JoinSet<()>,
-    }
-
-    impl Proxy {
-        /// Returns a proxy to `server`.
-        pub async fn to(server: SocketAddr) -> Self {
-            Self::start(server, None).await
-        }
-
-        /// Returns a proxy to `server` that cuts each connection after a random number of bytes.
-        pub async fn cutting(server: SocketAddr, seed: u64) -> Self {
-            Self::start(server, Some(Seed(seed))).await
-        }
-
-        async fn start(server: SocketAddr, seed: Option<Seed>) -> Self {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            let address = listener.local_addr().expect("bound");
-            let (server, cuts) = (Arc::new(Mutex::new(server)), Arc::new(AtomicU64::new(0)));
-            let mut tasks = JoinSet::new();
-            tasks.spawn(accept(listener, server.clone(), seed, cuts.clone()));
-            Self { address, server, cuts, _tasks: tasks }
-        }
-
-        /// Sends new connections to another server.
-        pub fn now_to(&self, server: SocketAddr) {
-            *self.server.lock().expect("no panic holds it") = server;
-        }
-
-        /// Returns the number of connections cut.
-        pub fn cuts(&self) -> u64 {
-            self.cuts.load(Ordering::Relaxed)
-        }
-    }
-
-    async fn accept(
-        listener: TcpListener,
-        server: Arc<Mutex<SocketAddr>>,
-        mut seed: Option<Seed>,
-        cuts: Arc<AtomicU64>,
-    ) {
-        let mut connections = JoinSet::new();
-        while let Ok((client, _)) = listener.accept().await {
-            let (address, cuts) = (*server.lock().expect("no panic holds it"), cuts.clone());
-            let budget = seed.as_mut().map_or(usize::MAX, |seed| 100 + seed.below(2_500) as usize);
-            connections.spawn(async move {
-                let Ok(server) = TcpStream::connect(address).await else { return };
-                if forward(client, server, budget).await {
-                    cuts.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-    }
-
-    /// Forwards `budget` bytes, both directions together; returns true if the budget ended it.
-    async fn forward(mut client: TcpStream, mut server: TcpStream, mut budget: usize) -> bool {
-        let _ = (client.set_nodelay(true), server.set_nodelay(true));
-        let (mut up, mut down) = ([0; 4096], [0; 4096]);
-        while budget > 0 {
-            let forwarded = tokio::select! {
-                read = client.read(&mut up) => copy(&up, read, &mut server, budget).await,
-                read = server.read(&mut down) => copy(&down, read, &mut client, budget).await,
-            };
-            match forwarded {
-                Some(bytes) => budget -= bytes,
-                None => return false,
-            }
-        }
-        true
-    }
-
-    /// Forwards what was read; returns the number of bytes, `None` at the end.
-    async fn copy(buffer: &[u8], read: std::io::Result<usize>, to: &mut TcpStream, budget: usize) -> Option<usize> {
-        let bytes = read.ok().filter(|bytes| *bytes > 0)?.min(budget);
-        to.write_all(&buffer[..bytes]).await.ok()?;
-        Some(bytes)
-    }
 }

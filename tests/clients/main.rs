@@ -12,6 +12,7 @@ mod harness;
 mod bridge;
 mod burst;
 mod client_library;
+mod cutting_proxy;
 mod devices;
 mod kills;
 mod mosquitto;

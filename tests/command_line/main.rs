@@ -9,6 +9,7 @@ mod harness;
 mod certificates;
 
 mod config;
+mod config_mistakes;
 mod connect;
 mod exit_codes;
 mod passwd;

@@ -9,6 +9,7 @@ mod both_front_ends;
 mod conditions;
 mod events;
 mod generated;
+mod json_patch;
 mod others;
 mod reading;
 mod site;

@@ -13,17 +13,17 @@ pub mod lookups;
 pub mod needs;
 mod parse;
 mod pattern;
-pub mod test;
 #[cfg(test)]
 mod tests;
 pub(in crate::fleet) mod text;
+pub mod value_test;
 
 use std::{fmt, str::FromStr};
 
 use crate::{
     fleet::query::{
         field::{Field, ShadowField},
-        test::Test,
+        value_test::ValueTest,
     },
     shadow::ShadowName,
 };
@@ -56,7 +56,7 @@ pub enum Expression {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Predicate {
     field: Field,
-    test: Test,
+    test: ValueTest,
 }
 
 /// The reason that a text is no query.
@@ -106,7 +106,7 @@ impl Query {
     /// Returns true for the query that is true for every device.
     #[must_use]
     pub fn is_true_for_all(&self) -> bool {
-        matches!(&self.0, Expression::Is(Predicate { field: Field::Device, test: Test::Exists }))
+        matches!(&self.0, Expression::Is(Predicate { field: Field::Device, test: ValueTest::Exists }))
     }
 
     /// Returns the number of predicates.
@@ -125,7 +125,7 @@ impl Predicate {
     fn changes_by_time(&self) -> bool {
         match self.field {
             Field::Seen | Field::ConnectivityTimestamp => true,
-            Field::Updated | Field::Shadow(_, ShadowField::Updated) => self.test != Test::Exists,
+            Field::Updated | Field::Shadow(_, ShadowField::Updated) => self.test != ValueTest::Exists,
             Field::Device | Field::Connected | Field::Drift | Field::Shadow(..) => false,
         }
     }

@@ -8,7 +8,7 @@ use crate::{
         query::{
             Expression, Predicate, Query,
             field::{Field, ShadowField},
-            test::Test,
+            value_test::ValueTest,
         },
     },
     shadow::{
@@ -56,9 +56,9 @@ impl Predicate {
     }
 }
 
-fn shadow_matches(shadow: &Shadow, field: &ShadowField, test: &Test, now: Timestamp) -> bool {
+fn shadow_matches(shadow: &Shadow, field: &ShadowField, test: &ValueTest, now: Timestamp) -> bool {
     match field {
-        ShadowField::Itself => *test == Test::Exists,
+        ShadowField::Itself => *test == ValueTest::Exists,
         ShadowField::HasDelta => test.passes(&Value::Bool(!shadow.delta.is_empty())),
         ShadowField::Version => test.passes(&Value::from(shadow.document.version.0)),
         ShadowField::Updated => test.passes_age(now.0.saturating_sub(shadow.document.timestamp.0)),
@@ -70,8 +70,8 @@ fn shadow_matches(shadow: &Shadow, field: &ShadowField, test: &Test, now: Timest
 }
 
 /// Returns true if the value at `keys` below an object passes. An object itself only exists.
-fn members_pass(members: &Members, keys: &[Box<str>], test: &Test) -> bool {
-    let [key, rest @ ..] = keys else { return *test == Test::Exists };
+fn members_pass(members: &Members, keys: &[Box<str>], test: &ValueTest) -> bool {
+    let [key, rest @ ..] = keys else { return *test == ValueTest::Exists };
     match members.get(key) {
         None => false,
         Some(Node::Object(members)) => members_pass(members, rest, test),
@@ -80,7 +80,7 @@ fn members_pass(members: &Members, keys: &[Box<str>], test: &Test) -> bool {
 }
 
 /// Returns true if the value at `keys` below `value` passes. The path goes on in each element of an array.
-fn value_passes(value: &Value, keys: &[Box<str>], test: &Test) -> bool {
+fn value_passes(value: &Value, keys: &[Box<str>], test: &ValueTest) -> bool {
     let [key, rest @ ..] = keys else { return test.passes(value) };
     match value {
         Value::Object(members) => members.get(&**key).is_some_and(|value| value_passes(value, rest, test)),

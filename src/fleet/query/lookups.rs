@@ -9,7 +9,7 @@ use crate::{
     fleet::query::{
         Expression, Predicate, Query,
         field::{Field, Part, ShadowField},
-        test::{Operand, Test},
+        value_test::{Operand, ValueTest},
     },
     shadow::index::{IndexLookup, TermRange, ValuePath},
 };
@@ -62,7 +62,7 @@ impl Field {
     }
 }
 
-impl Test {
+impl ValueTest {
     /// Returns ranges that have a term of each value that passes; `None` if that may be any value.
     fn term_ranges(&self) -> Option<Vec<TermRange>> {
         match self {

@@ -29,8 +29,8 @@ use crate::fleet::query::{
     DEPTH_MAX, Expression, PREDICATES_MAX, Predicate, QUERY_BYTES_MAX, QueryError,
     field::Field,
     pattern::Glyph,
-    test::{Test, Written, WrittenBound},
     text::RESERVED,
+    value_test::{ValueTest, Written, WrittenBound},
 };
 
 type Input<'t> = Stateful<LocatingSlice<&'t str>, Counts>;
@@ -226,7 +226,7 @@ fn predicate(input: &mut Input<'_>, field: &Field) -> Parsed<Expression> {
             Err(_) => return expected(input, "a value"),
         },
     };
-    let test = Test::new(field.kind(), written).or_else(|reason| fail(at, format!("{reason}, for {field}")))?;
+    let test = ValueTest::new(field.kind(), written).or_else(|reason| fail(at, format!("{reason}, for {field}")))?;
     input.state.predicates += 1;
     if input.state.predicates > PREDICATES_MAX {
         return fail(at, format!("the query has more than {PREDICATES_MAX} terms"));

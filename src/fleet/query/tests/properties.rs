@@ -10,7 +10,7 @@ use crate::fleet::{
         Expression, Predicate,
         field::Kind,
         pattern::Glyph,
-        test::{Test, Written, WrittenBound},
+        value_test::{ValueTest, Written, WrittenBound},
     },
 };
 
@@ -62,7 +62,7 @@ fn expression() -> impl Strategy<Value = Expression> {
     let predicate = field().prop_flat_map(|field| {
         let kind = field.kind();
         written(kind).prop_map(move |written| {
-            let test = Test::new(kind, written).unwrap_or(Test::Exists);
+            let test = ValueTest::new(kind, written).unwrap_or(ValueTest::Exists);
             Expression::Is(Predicate { field: field.clone(), test })
         })
     });

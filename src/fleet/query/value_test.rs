@@ -20,7 +20,7 @@ use crate::fleet::query::{
 
 /// A test of the value of a field.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Test {
+pub enum ValueTest {
     /// There is a value.
     Exists,
     /// It equals the literal.
@@ -66,7 +66,7 @@ pub(super) struct WrittenBound {
     pub(super) is_quoted: bool,
 }
 
-impl Test {
+impl ValueTest {
     /// Returns the test of a field of this kind.
     pub(super) fn new(kind: Kind, written: Written) -> Result<Self, String> {
         match written {
@@ -276,7 +276,7 @@ fn folded_glyphs(glyphs: &[Glyph]) -> Vec<Glyph> {
     all
 }
 
-impl fmt::Display for Test {
+impl fmt::Display for ValueTest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exists => f.write_str("*"),

@@ -16,11 +16,13 @@ use crate::{
     mqtt::broker::Broker,
     net::Tls,
     search::{FleetSearch, named},
-    server::profile::ProfileReporter,
 };
 
 /// Reads the configuration in the same way as at the start.
 pub type ReadConfig = Box<dyn Fn() -> Result<(Config, Policy), ConfigError> + Send + Sync>;
+
+/// A receiver of the configuration of each reload.
+pub type OnReload = Box<dyn Fn(Option<&Written>) + Send + Sync>;
 
 /// Everything that a reload reads or updates.
 pub struct Reload {
@@ -36,8 +38,8 @@ pub struct Reload {
     pub broker: Arc<Broker>,
     /// The owner of the named queries.
     pub search: Arc<FleetSearch>,
-    /// The report to the other nodes of a cluster; `None` for a single node.
-    pub profile: Option<ProfileReporter>,
+    /// Receives the configuration after each reload; `None` if it was rejected.
+    pub on_reload: OnReload,
 }
 
 impl Reload {
@@ -84,9 +86,7 @@ impl Reload {
         let read = config.is_ok();
         let config = config.ok();
         let faults = self.authority.reload(config.as_ref().map(|(config, policy)| (config, policy.clone())));
-        if let Some(profile) = &self.profile {
-            profile.reloaded(config.as_ref().map(|(config, _)| &config.written));
-        }
+        (self.on_reload)(config.as_ref().map(|(config, _)| &config.written));
         (read, faults)
     }
 

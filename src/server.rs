@@ -12,10 +12,11 @@ mod joining;
 mod losses;
 pub(crate) mod messages;
 mod opening;
-pub mod profile;
+mod profile;
 mod sessions;
 pub mod supervisor;
 pub mod telemetry;
+
 use std::{
     convert::Infallible,
     io::{self, Write},
@@ -57,7 +58,7 @@ use crate::{
         shadow::fan_out::Events,
     },
     net::{Listener, ListenerContext, ListenerCounters, Tls, inherited::InheritedSockets, tls},
-    reload::{ReadConfig, Reload},
+    reload::{OnReload, ReadConfig, Reload},
     search::{
         FleetSearch,
         named::{self, NamedQueries, QueryRows},
@@ -205,7 +206,9 @@ pub async fn run(
     tasks.spawn(supervisor::watch(parts.service.clone(), broker.clone()));
     supervisor::ready();
     tasks.spawn(watch_certificates(secured.clone(), broker.clone()));
-    let reload = Reload { read_config, started_with: config.written, authority, tls: secured, broker, search, profile };
+    let on_reload: OnReload = Box::new(move |config| profile.iter().for_each(|profile| profile.reloaded(config)));
+    let started_with = config.written;
+    let reload = Reload { read_config, started_with, authority, tls: secured, broker, search, on_reload };
     let stopped = tokio::select! {
         () = &mut shutdown => Ok(()),
         () = reload.at(hangups) => Ok(()),

@@ -15,7 +15,7 @@ use crate::{
 const RELOADED: [&str; 4] = ["[[rule]]", "[[grant]]", "[[role]]", "[[query]]"];
 
 /// Reports the profile at the start and at each reload.
-pub struct ProfileReporter {
+pub(super) struct ProfileReporter {
     /// The sections in use.
     sections: Mutex<BTreeMap<String, String>>,
     authority: Arc<Authority>,
@@ -24,7 +24,7 @@ pub struct ProfileReporter {
 
 impl ProfileReporter {
     /// Reports the profile of a node that was started with `config`.
-    pub(crate) fn new(
+    pub(super) fn new(
         config: &Written,
         authority: Arc<Authority>,
         events: impl Fn(LogEvent) -> bool + Send + Sync + 'static,
@@ -35,7 +35,7 @@ impl ProfileReporter {
     }
 
     /// Reports the profile after a reload; `config` is what was accepted.
-    pub(crate) fn reloaded(&self, config: Option<&Written>) {
+    pub(super) fn reloaded(&self, config: Option<&Written>) {
         if let Some(config) = config {
             let mut new = config.shared();
             let mut sections = self.sections.lock();

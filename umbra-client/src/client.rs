@@ -24,7 +24,6 @@ use crate::{
     observer::Observer,
     options::Options,
     rejection::Rejection,
-    shadow::Shadow,
     subscriptions::Watcher,
     throttled::ThrottledShadows,
     watch::{Queue, Scope, Topic, Watch},
@@ -105,22 +104,7 @@ impl Client {
         Ok(client)
     }
 
-    /// Returns the handle of a shadow: the classic one of a device, or a named one.
-    ///
-    /// ```no_run
-    /// use umbra_client::{DeviceId, ShadowId};
-    ///
-    /// # async fn example(client: umbra_client::Client) -> Result<(), umbra_client::Error> {
-    /// let lamp = client.shadow(DeviceId::new("lamp-1")?);
-    /// let wifi = client.shadow(ShadowId::named(DeviceId::new("lamp-1")?, "wifi")?);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn shadow(&self, shadow: impl Into<ShadowId>) -> Shadow {
-        Shadow::new(self.clone(), shadow.into())
-    }
-
-    /// Subscribes to events of many shadows, with a queue of `capacity` events. [`Shadow::watch`] is for one shadow.
+    /// Subscribes to events of many shadows, with a queue of `capacity` events. [`crate::Shadow::watch`] is for one shadow.
     ///
     /// When this returns, the broker has granted the subscription, or there is no connection and the next one
     /// subscribes: a document read afterwards is older than the events.
@@ -157,7 +141,7 @@ impl Client {
     }
 
     /// Publishes a request as it is, once, and returns the payload of its reply, rejections included
-    /// ([`Rejection::from_reply`]). For programs that pass on requests of others; see [`Shadow`] for your own.
+    /// ([`Rejection::from_reply`]). For programs that pass on requests of others; see [`crate::Shadow`] for your own.
     ///
     /// # Errors
     ///

@@ -4,7 +4,7 @@
 //! secrets: these come from files or the environment.
 
 use std::{
-    env, fmt, fs, io,
+    env, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     address::{Address, InvalidAddress},
+    credentials::Credentials,
     http_client::HttpClient,
     options::Options,
     tls::{Tls, TlsError},
@@ -73,16 +74,6 @@ pub struct ConnectOptions {
     #[cfg_attr(feature = "clap", arg(long, help_heading = "Connection", value_name = "BYTES"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packet_bytes_max: Option<u32>,
-}
-
-/// The credentials of a login.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Credentials {
-    /// User name and password.
-    Password(String, String),
-    /// A token (JWT), which names the principal.
-    Token(String),
 }
 
 /// Connection options that cannot be used.
@@ -297,16 +288,6 @@ impl ConnectOptions {
             None => from_environment("UMBRA_PASSWORD").ok_or_else(|| ConnectOptionsError::NoPassword(user.clone()))?,
         };
         Ok(Some(Credentials::Password(user.clone(), password)))
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the secrets.
-        f.write_str(match self {
-            Self::Password(..) => "Credentials::Password",
-            Self::Token(_) => "Credentials::Token",
-        })
     }
 }
 

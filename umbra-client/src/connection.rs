@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     address,
-    connect_options::Credentials,
+    credentials::Credentials,
     error::{ConnectionError, Error},
     messages::{Message, MessageSink},
     options::Options,

@@ -2,23 +2,10 @@
 //!
 //! Unknown fields are ignored, so that a later service may add some. Rejections are in [`crate::rejection`].
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::error::Error;
-
-/// A shadow's version; 0 means that the shadow does not exist.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Version(pub u64);
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use crate::{error::Error, version::Version};
 
 /// A shadow at one version. The default is a shadow that does not exist: empty, at version 0.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

@@ -38,7 +38,7 @@ pub use transport::Body;
 
 use crate::{
     address::Address,
-    connect_options::Credentials,
+    credentials::Credentials,
     error::Error,
     names::{DeviceId, ShadowId},
     tls::Tls,

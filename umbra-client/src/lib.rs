@@ -48,6 +48,7 @@ mod backoff;
 mod client;
 mod connect_options;
 mod connection;
+mod credentials;
 mod document;
 mod equality;
 mod error;
@@ -65,14 +66,16 @@ mod subscriptions;
 mod throttled;
 mod tls;
 mod update;
+mod version;
 mod watch;
 mod write;
 
 pub use address::{Address, InvalidAddress, Transport};
 pub use backoff::Backoff;
 pub use client::Client;
-pub use connect_options::{ConnectOptions, ConnectOptionsError, Credentials};
-pub use document::{Accepted, Change, Delta, Document, DryRun, Presence, Version};
+pub use connect_options::{ConnectOptions, ConnectOptionsError};
+pub use credentials::Credentials;
+pub use document::{Accepted, Change, Delta, Document, DryRun, Presence};
 pub use equality::same_value;
 pub use error::{ConnectionError, Error, ErrorKind};
 pub use http_client::{
@@ -90,6 +93,7 @@ pub use rejection::{Conflict, Reason, Rejection};
 pub use shadow::Shadow;
 pub use tls::{Tls, TlsError};
 pub use update::Update;
+pub use version::Version;
 pub use watch::{Event, Scope, Topic, Watch};
 pub use write::WriteOptions;
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
-    document::{Accepted, Version},
+    document::Accepted,
     error::{ConnectionError, Error},
     names::ShadowId,
+    version::Version,
 };
 
 /// Callbacks that the client calls on its own threads: they must not block.

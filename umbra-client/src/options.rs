@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use crate::{
     address::Address,
     backoff::Backoff,
-    connect_options::Credentials,
+    credentials::Credentials,
     error::Error,
     http_client::HttpClient,
     observer::{NoopObserver, Observer},

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::document::Version;
+use crate::version::Version;
 
 /// A rejected request: nothing was changed (but see [`Reason::OutcomeUnknown`]).
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

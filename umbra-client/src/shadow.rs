@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 use crate::{
     backoff::Backoff,
     client::Client,
-    document::{Accepted, Document, DryRun, Version},
+    document::{Accepted, Document, DryRun},
     error::Error,
     http_client::{HistoryEntry, HistoryQuery, Pages},
     names::ShadowId,
     observer::Observer,
     rejection::Reason,
     update::Update,
+    version::Version,
     watch::{Scope, Topic, Watch},
     write::{self, Exchange, WriteOptions},
 };
@@ -26,11 +27,24 @@ pub struct Shadow {
     id: ShadowId,
 }
 
-impl Shadow {
-    pub(crate) fn new(client: Client, id: ShadowId) -> Self {
-        Self { client, id }
+impl Client {
+    /// Returns the handle of a shadow: the classic one of a device, or a named one.
+    ///
+    /// ```no_run
+    /// use umbra_client::{DeviceId, ShadowId};
+    ///
+    /// # async fn example(client: umbra_client::Client) -> Result<(), umbra_client::Error> {
+    /// let lamp = client.shadow(DeviceId::new("lamp-1")?);
+    /// let wifi = client.shadow(ShadowId::named(DeviceId::new("lamp-1")?, "wifi")?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn shadow(&self, shadow: impl Into<ShadowId>) -> Shadow {
+        Shadow { client: self.clone(), id: shadow.into() }
     }
+}
 
+impl Shadow {
     /// Returns the key of the shadow.
     ///
     /// ```no_run

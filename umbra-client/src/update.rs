@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::document::Version;
+use crate::version::Version;
 
 /// One update request.
 ///

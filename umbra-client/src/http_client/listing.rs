@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::pages::parameter;
-use crate::document::Version;
+use crate::version::Version;
 
 /// The filters of a list of devices. The default lists all.
 ///

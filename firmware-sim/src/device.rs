@@ -19,11 +19,13 @@ use umbra_client::{Client, DeviceId, Document, Event, Shadow, Topic, Watch, Writ
 
 use crate::{
     difference::difference,
+    firmware::{
+        FIRST_VERSION, Updater,
+        thermostat::{OWNED, Thermostat},
+    },
     oracle::{Oracle, Violation},
     participant::{self, AnnouncementObserver, Broker},
     report::Recorder,
-    scenario::firmware::Updater,
-    thermostat::{OWNED, Thermostat},
 };
 
 /// The schedule of a device.
@@ -68,7 +70,7 @@ impl Device {
         let mut rng = SmallRng::seed_from_u64(seed);
         let client = participant::connect(&id, broker, &recorder, false);
         Self {
-            thermostat: Thermostat::new(number, Updater::new("1.4.2", INSTALL_SECONDS, 0.0), &mut rng),
+            thermostat: Thermostat::new(number, Updater::new(FIRST_VERSION, INSTALL_SECONDS, 0.0), &mut rng),
             shadow: client.shadow(id.clone()),
             client,
             announcements: AnnouncementObserver::new(id.clone(), recorder.clone()),

@@ -19,11 +19,10 @@ use umbra_client::{Address, ConnectOptions, DeviceId, Document};
 
 use crate::{
     device::{Device, DutyCycle},
+    firmware::{DeviceKind, thermostat::OWNED},
     nodes,
     participant::{Broker, name},
     report::Recorder,
-    scenario::DeviceKind,
-    thermostat::OWNED,
     writers::{Kind, Target, Writer, WriterProfile, Writes},
 };
 

@@ -17,6 +17,7 @@ mod attack;
 mod bench;
 mod device;
 mod difference;
+mod firmware;
 mod fleet;
 mod nodes;
 mod oracle;
@@ -24,7 +25,6 @@ mod participant;
 mod report;
 mod scenario;
 mod soak;
-mod thermostat;
 mod writers;
 
 use std::process::ExitCode;

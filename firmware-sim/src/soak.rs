@@ -16,6 +16,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
+use serde_json::json;
 use umbra_client::ConnectOptions;
 
 use crate::{
@@ -83,7 +84,7 @@ pub(crate) fn main(args: SoakArgs) -> anyhow::Result<ExitCode> {
         Ok(())
     }))?;
     let report = watch.report(own.is_some());
-    Ok(outcome.print(args.options.json, Some(&report)))
+    Ok(outcome.print(args.options.json, Some((report.text(), json!(report)))))
 }
 
 /// The server that is started for the soak. It ends, and its files are removed, when this is dropped.
@@ -156,7 +157,7 @@ struct Reading {
 /// The resources of the server over a soak.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct SoakReport {
+struct SoakReport {
     /// Each of twenty parts of the run: the median memory and the last size of the file.
     parts: Vec<Reading>,
     /// The largest deviation of a part of the second half from the mean of its parts.
@@ -220,7 +221,7 @@ fn parts(readings: &[Reading]) -> Vec<Reading> {
 
 impl SoakReport {
     /// Returns the report as text.
-    pub(crate) fn text(&self) -> String {
+    fn text(&self) -> String {
         let mut text = String::new();
         let mib = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
         let _ = writeln!(text, "the server over the run:");

@@ -15,10 +15,12 @@ use tokio::{
 use umbra_client::{Client, DeviceId, Document, Event, Scope, Shadow, Topic, Watch, WriteOptions};
 
 use crate::{
+    firmware::{
+        DeviceKind, FIRST_VERSION, TARIFFS,
+        thermostat::{MODES, TARGETS},
+    },
     participant::{self, AnnouncementObserver, Broker},
     report::Recorder,
-    scenario::{DeviceKind, firmware::TARIFFS},
-    thermostat::{MODES, TARGETS},
 };
 
 /// The kind of a writer.
@@ -205,7 +207,7 @@ fn next_desired(kind: DeviceKind, found: &Document, chance: f64) -> Value {
     let desired = |field: &str| found.desired().and_then(|desired| desired.get(field));
     let change = match (kind, chance) {
         (_, FIRMWARE_CHANCE..) | (DeviceKind::Pump, _) => {
-            let now = desired("firmware").and_then(Value::as_str).unwrap_or("1.4.2");
+            let now = desired("firmware").and_then(Value::as_str).unwrap_or(FIRST_VERSION);
             json!({"firmware": if now == "1.5.0" { "1.5.1" } else { "1.5.0" }})
         }
         (DeviceKind::Lock, _) => json!({"locked": !desired("locked").and_then(Value::as_bool).unwrap_or(true)}),

@@ -13,9 +13,9 @@ use rand::{RngExt, rngs::SmallRng};
 use serde_json::{Map, Value, json};
 use umbra_client::{Accepted, Delta, DeviceId, Document, Rejection, Version, same_value};
 
-use super::firmware::{Firmware, Input, Output};
 use crate::{
     difference::{difference, merge},
+    firmware::{Firmware, Input, Output},
     oracle::AcceptedUpdate,
     writers::Writes,
 };

@@ -9,7 +9,10 @@ use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
 use super::span::Span;
-use crate::writers::Writes;
+use crate::{
+    firmware::{DeviceKind, FIRST_VERSION, Updater},
+    writers::Writes,
+};
 
 /// A scenario.
 #[derive(Debug, Clone, Deserialize)]
@@ -80,20 +83,6 @@ pub(crate) struct Group {
     pub(crate) update: FirmwareUpdate,
 }
 
-/// The kind of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum DeviceKind {
-    /// A room thermostat: always on, set points and modes.
-    Thermostat,
-    /// An electricity meter on a battery: wakes, reports, sleeps.
-    Meter,
-    /// A door lock, which people also turn by hand.
-    Lock,
-    /// A dosing pump that runs commands, each exactly once.
-    Pump,
-}
-
 /// The faults of a connection.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +119,13 @@ pub(crate) struct FirmwareUpdate {
     /// The share of installations that fail; the device then goes on with the version before.
     #[serde(default)]
     pub(crate) failures: f64,
+}
+
+impl FirmwareUpdate {
+    /// Returns the updater of a new device.
+    pub(crate) fn updater(self) -> Updater {
+        Updater::new(FIRST_VERSION, self.download.0, self.failures)
+    }
 }
 
 impl Default for FirmwareUpdate {

@@ -1,6 +1,6 @@
 //! `firmware-sim scenario`: a fleet like a physical one, described by a file.
 //!
-//! The devices are pure state machines ([`device`], [`firmware`]) on pure MQTT sessions ([`session`]); only
+//! The devices are pure state machines ([`device`], [`crate::firmware`]) on pure MQTT sessions ([`session`]); only
 //! [`connection`] has sockets. The faults are planned by seed ([`schedule`]). Back-end writers ([`crate::writers`]) and
 //! firmware waves ([`waves`]) use the client library.
 //!
@@ -10,7 +10,6 @@
 mod connection;
 mod device;
 mod file;
-pub(crate) mod firmware;
 mod outcome;
 mod run;
 pub(crate) mod schedule;
@@ -25,7 +24,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use umbra_client::ConnectOptions;
 
-pub(crate) use file::{DeviceKind, Scenario};
+pub(crate) use file::Scenario;
 pub(crate) use run::{Settings, run};
 
 /// Subcommands of `scenario`.

@@ -10,7 +10,6 @@ use super::{schedule::Schedule, span::Span};
 use crate::{
     oracle::{Oracle, RolledOut, Violation},
     report::Recorder,
-    soak::SoakReport,
 };
 
 /// The outcome of a run.
@@ -30,12 +29,13 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Prints the report, with that of a soak, and returns the exit code.
-    pub(crate) fn print(&self, json: bool, soak: Option<&SoakReport>) -> ExitCode {
+    /// Prints the report, with that of a soak as text and JSON, and returns the exit code.
+    pub(crate) fn print(&self, json: bool, soak: Option<(String, serde_json::Value)>) -> ExitCode {
+        let (text, value) = soak.unzip();
         if json {
-            println!("{:#}", self.json(soak));
+            println!("{:#}", self.json(value));
         } else {
-            print!("{}{}", self.text(), soak.map(SoakReport::text).unwrap_or_default());
+            print!("{}{}", self.text(), text.unwrap_or_default());
         }
         if self.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
@@ -93,7 +93,7 @@ impl Outcome {
         })
     }
 
-    fn json(&self, soak: Option<&SoakReport>) -> serde_json::Value {
+    fn json(&self, soak: Option<serde_json::Value>) -> serde_json::Value {
         let counters = &self.recorder.counters;
         let (commands, effects) = self.recorder.with_oracle(Oracle::commands);
         let faults: Map<_, _> =
@@ -126,7 +126,7 @@ impl Outcome {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report<'a> {
+struct Report {
     seed: u64,
     speed: f64,
     elapsed_seconds: f64,
@@ -146,7 +146,7 @@ struct Report<'a> {
     convergence: Vec<crate::oracle::ConvergenceTimes>,
     violations: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    soak: Option<&'a SoakReport>,
+    soak: Option<serde_json::Value>,
 }
 
 const DEVICES_SHOWN: usize = 5;

@@ -20,13 +20,13 @@ use super::{
     connection::{Clock, Connection, Run},
     device::{Device, Profile},
     file::{Group, Scenario},
-    firmware,
     outcome::Outcome,
     schedule::Schedule,
     socket::Endpoint,
     waves::Rollout,
 };
 use crate::{
+    firmware,
     fleet::{until_interrupted, wait_for_broker},
     oracle::{Convergence, Oracle},
     participant::{Broker, name},
@@ -234,7 +234,7 @@ impl Fleet<'_> {
             speed,
             run: rand::random(),
         };
-        let firmware = firmware::new(group.kind, number, group.update, &mut rng);
+        let firmware = firmware::new(group.kind, number, group.update.updater(), &mut rng);
         Device::new(id.clone(), firmware, profile, start, rng)
     }
 

@@ -5,9 +5,9 @@
 use rand::SeedableRng;
 
 use super::*;
-use crate::scenario::{
-    file::{DeviceKind, FirmwareUpdate},
-    firmware,
+use crate::{
+    firmware::{self, DeviceKind},
+    scenario::file::FirmwareUpdate,
 };
 
 const PROFILE: Profile = Profile {
@@ -26,7 +26,7 @@ fn at(second: u64) -> Duration {
 
 fn device(kind: DeviceKind, profile: Profile) -> Device {
     let mut rng = SmallRng::seed_from_u64(3);
-    let firmware = firmware::new(kind, 1, FirmwareUpdate::default(), &mut rng);
+    let firmware = firmware::new(kind, 1, FirmwareUpdate::default().updater(), &mut rng);
     Device::new(DeviceId::new("d1").expect("a device id"), firmware, profile, at(0), rng)
 }
 

@@ -7,16 +7,32 @@
 mod lock;
 mod meter;
 mod pump;
-mod thermostat;
+pub(crate) mod thermostat;
 mod updater;
 
 use rand::rngs::SmallRng;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub(crate) use meter::TARIFFS;
 pub(crate) use updater::Updater;
 
-use super::file::{DeviceKind, FirmwareUpdate};
+/// The version of new devices.
+pub(crate) const FIRST_VERSION: &str = "1.4.2";
+
+/// The kind of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DeviceKind {
+    /// A room thermostat: always on, set points and modes.
+    Thermostat,
+    /// An electricity meter on a battery: wakes, reports, sleeps.
+    Meter,
+    /// A door lock, which people also turn by hand.
+    Lock,
+    /// A dosing pump that runs commands, each exactly once.
+    Pump,
+}
 
 /// An input of a firmware.
 #[derive(Debug, Clone, Copy)]
@@ -53,10 +69,9 @@ pub(crate) trait Firmware: Send {
 }
 
 /// Returns the firmware of a new device.
-pub(crate) fn new(kind: DeviceKind, number: u32, update: FirmwareUpdate, rng: &mut SmallRng) -> Box<dyn Firmware> {
-    let updater = Updater::new("1.4.2", update.download.0, update.failures);
+pub(crate) fn new(kind: DeviceKind, number: u32, updater: Updater, rng: &mut SmallRng) -> Box<dyn Firmware> {
     match kind {
-        DeviceKind::Thermostat => Box::new(crate::thermostat::Thermostat::new(number, updater, rng)),
+        DeviceKind::Thermostat => Box::new(thermostat::Thermostat::new(number, updater, rng)),
         DeviceKind::Meter => Box::new(meter::Meter::new(number, updater, rng)),
         DeviceKind::Lock => Box::new(lock::Lock::new(number, updater)),
         DeviceKind::Pump => Box::new(pump::Pump::new(number, updater)),
@@ -66,7 +81,7 @@ pub(crate) fn new(kind: DeviceKind, number: u32, update: FirmwareUpdate, rng: &m
 /// Returns the fields of `desired` that devices of a kind apply and report.
 pub(crate) fn owned(kind: DeviceKind) -> &'static [&'static str] {
     match kind {
-        DeviceKind::Thermostat => &crate::thermostat::OWNED,
+        DeviceKind::Thermostat => &thermostat::OWNED,
         DeviceKind::Meter => &["tariff", "firmware"],
         DeviceKind::Lock => &["locked", "firmware"],
         DeviceKind::Pump => &["command", "firmware"],

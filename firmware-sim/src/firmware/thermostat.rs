@@ -1,12 +1,12 @@
-//! The physics and firmware of one thermostat: a room, a radiator valve, a battery, a radio.
+//! The physics and firmware of a thermostat: a room, a radiator valve, a battery, a radio.
 //!
 //! Pure: the caller supplies the time in seconds, the random numbers and the set points; it knows no broker. Its report is
 //! rounded like that of a real sensor, so that a steady room is an unchanged document.
 
-use rand::{Rng, RngExt};
+use rand::{Rng, RngExt, rngs::SmallRng};
 use serde_json::{Map, Value, json};
 
-use crate::scenario::firmware::Updater;
+use super::{Firmware, Input, Output, Updater};
 
 /// Fields of `desired` that a thermostat applies and reports. It ignores any other field.
 pub(crate) const OWNED: [&str; 3] = ["target", "mode", "firmware"];
@@ -92,11 +92,6 @@ impl Thermostat {
         self.uptime = 0.0;
     }
 
-    /// Returns the updater.
-    pub(crate) fn updater(&self) -> &Updater {
-        &self.updater
-    }
-
     /// Returns all of `reported`: about 500 bytes.
     pub(crate) fn report(&self) -> Map<String, Value> {
         let report = json!({
@@ -151,6 +146,28 @@ impl Thermostat {
     const RADIATOR_LIFT: f64 = 40.0;
     /// The time constant of the room: 63 % of a change.
     const ROOM_SECONDS: f64 = 3.0 * 3600.0;
+}
+
+impl Firmware for Thermostat {
+    fn step(&mut self, input: Input<'_>, rng: &mut SmallRng) -> Vec<Output> {
+        match input {
+            Input::Elapsed(seconds) => self.simulate(seconds, rng),
+            Input::Desired(desired) => self.apply(desired),
+            Input::PowerCut => self.restart(),
+            Input::Finish => self.finish_installing(),
+        }
+        Vec::new()
+    }
+
+    fn report(&self) -> Map<String, Value> {
+        let mut report = self.report();
+        report.insert("update".into(), self.updater.report());
+        report
+    }
+
+    fn busy(&self) -> Option<f64> {
+        self.updater.busy()
+    }
 }
 
 fn tenths(value: f64) -> f64 {

@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
 
 const LIMITS: FrameLimits = FrameLimits { packet_bytes_max: 1024, dup_on_control: false };
 
-/// What becomes of a stream.
+/// The result of splitting a stream.
 #[derive(Debug)]
 struct Split {
     frames: Vec<Frame>,

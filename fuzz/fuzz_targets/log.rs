@@ -1,6 +1,6 @@
-//! What nodes of a cluster read of each other: records of the log, messages, and the commands in both. Any bytes are read or refused, and what
-//! is read is written in one way that is read as the same. Records and messages once as the bytes are, and once with the bytes as
-//! their content, under a sound checksum.
+//! Input of a node from other nodes: records of the log, messages, and the commands in both. Any bytes are read or refused, and
+//! what is read has one encoding, which is read as the same. Records and messages are tried with the bytes as they are, and with
+//! the bytes as their content under a valid checksum.
 
 #![no_main]
 

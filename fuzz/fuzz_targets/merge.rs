@@ -96,7 +96,7 @@ fn leaves(members: &serde_json::Map<String, Value>) -> usize {
     members.values().map(merge_patch::leaves).sum()
 }
 
-/// What `desired` has and `reported` has not. An object that is there has all that `{}` asks for.
+/// Returns the part of `desired` that `reported` lacks. An object that is there lacks nothing of `{}`.
 fn lacking(desired: &Value, reported: &Value) -> Option<Value> {
     match (desired, reported) {
         (Value::Object(desired), Value::Object(reported)) => {

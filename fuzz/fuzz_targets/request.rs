@@ -63,7 +63,7 @@ fn is_refused_for_its_json(read: Option<&Json>, refused: Option<&Refused>, limit
     }
 }
 
-/// Whether a request has sound sections and nothing else.
+/// Returns true if a request has valid sections and nothing else.
 fn plain_state(members: &Map<String, Value>) -> bool {
     let sections = match members.get("state") {
         Some(Value::Object(sections)) if members.len() == 1 => sections,
@@ -171,7 +171,7 @@ fn written(update: &Update, limits: &DocumentLimits) -> Option<Document> {
     }
 }
 
-/// Who takes the whole document and writes it where there is none has the same etag.
+/// Checks that the whole document, written where there is none, has the same etag.
 fn etag_outlives_the_document(document: &Document, limits: &DocumentLimits) {
     let [desired, reported, _] = merge_patch::state(document);
     let request = serde_json::json!({"state": {"desired": desired, "reported": reported}}).to_string();

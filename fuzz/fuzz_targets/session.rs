@@ -75,7 +75,7 @@ struct World {
     delivered: u8,
 }
 
-/// What ends with the connection.
+/// The state that ends with the connection.
 struct Link {
     client: Client,
     session_expiry: u32,
@@ -127,7 +127,7 @@ impl World {
         }
     }
 
-    /// What `act` sends has to be `expected`, and nothing without a connection.
+    /// Checks that `act` sends `expected`, and nothing without a connection.
     fn sends<T>(&mut self, expected: Vec<Sent>, act: impl FnOnce(&mut Session, &mut Vec<u8>) -> T) -> T {
         let mut out = Vec::new();
         let result = act(&mut self.session, &mut out);
@@ -351,7 +351,7 @@ impl World {
     }
 }
 
-/// What a client of 3.1.1 is told of reasons is nothing.
+/// Returns the packet as the client receives it: a client of 3.1.1 receives no reason.
 fn as_sent(client: &Client, sent: Sent) -> Sent {
     match (client.protocol, sent) {
         (Protocol::V4, Sent::PubRel(id, _)) => Sent::PubRel(id, Reason::SUCCESS),

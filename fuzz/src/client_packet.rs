@@ -145,7 +145,7 @@ fn message_properties(properties: Option<&Properties>) -> Body {
     section
 }
 
-/// What comes after the fixed header, or the properties in it.
+/// The bytes after the fixed header, or those of the properties.
 #[derive(Default)]
 struct Body(Vec<u8>);
 

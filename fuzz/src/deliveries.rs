@@ -5,7 +5,7 @@ use umbrad::mqtt::protocol::packet::{PacketId, Properties, Protocol, QoS, Reason
 
 use crate::server_packet::Sent;
 
-/// What was sent and not acknowledged to the end.
+/// The sent messages whose acknowledgement is not complete.
 #[derive(Debug, Default)]
 pub struct Deliveries {
     /// In the order in which they were first sent; the last `unsent` not yet on this connection.
@@ -22,7 +22,7 @@ struct JournalEntry {
     released: bool,
 }
 
-/// What a client takes.
+/// The limits that a client has set.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
     /// The version it speaks.
@@ -36,7 +36,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Whether a PUBLISH to the topic [`TOPIC`] is small enough.
+    /// Returns true if a PUBLISH to the topic [`TOPIC`] is small enough.
     #[must_use]
     pub fn takes(&self, qos: QoS, payload: &[u8], expires: bool) -> bool {
         let id = if qos == QoS::AtMostOnce { 0 } else { 2 };
@@ -54,7 +54,7 @@ impl Client {
 pub const TOPIC: &str = "t";
 
 impl Deliveries {
-    /// Whether another message may be sent.
+    /// Returns true if another message may be sent.
     #[must_use]
     pub fn is_open(&self, client: &Client) -> bool {
         self.entries.len() < client.window && self.bytes() < client.window_bytes
@@ -104,7 +104,7 @@ impl Deliveries {
         self.unsent = self.entries.len();
     }
 
-    /// What has to be sent again now.
+    /// Returns the packets to send again now.
     pub fn resend(&mut self, client: &Client) -> Vec<Sent> {
         let mut sent = Vec::new();
         while self.unsent > 0 && self.entries.len() - self.unsent < client.window {

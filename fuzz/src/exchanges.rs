@@ -33,7 +33,7 @@ struct Exchange {
     received: Option<usize>,
 }
 
-/// What has to become of a PUBLISH.
+/// The required outcome of a PUBLISH.
 #[derive(Debug, PartialEq)]
 pub enum PublishOutcome {
     /// It is asked for.
@@ -156,7 +156,7 @@ impl Exchanges {
         self.waiting().count()
     }
 
-    /// Whether a QoS 2 identifier is in an exchange, so that a PUBLISH with it is no new message.
+    /// Returns true if a QoS 2 identifier is in an exchange, so that a PUBLISH with it is no new message.
     #[must_use]
     pub fn holds(&self, id: PacketId) -> bool {
         self.known.iter().any(|known| known.id == id && known.qos == QoS::ExactlyOnce)

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Number, Value};
 
-/// What a text is, as JSON.
+/// The result of parsing a text as JSON.
 #[derive(Debug)]
 pub enum Json {
     /// Against the grammar.
@@ -12,12 +12,12 @@ pub enum Json {
     Read {
         /// The value; of duplicate keys the first counts.
         value: Value,
-        /// What RFC 8259 leaves open.
+        /// Properties that RFC 8259 leaves open.
         oddities: Oddities,
     },
 }
 
-/// What the grammar allows and the contract does not.
+/// Properties that the grammar allows and the contract does not.
 #[derive(Debug, Default)]
 pub struct Oddities {
     /// A key that an object has twice.
@@ -48,7 +48,7 @@ pub fn depth(value: &Value) -> usize {
     }
 }
 
-/// Whether an array holds a null, itself or in anything in it.
+/// Returns true if an array holds a null, itself or in anything in it.
 #[must_use]
 pub fn has_null_in_array(value: &Value, in_array: bool) -> bool {
     match value {
@@ -253,7 +253,7 @@ fn is_canonical(literal: &str) -> bool {
     double.is_finite() && serde_json_canonicalizer::to_vec(&double).is_ok_and(|form| form == literal.as_bytes())
 }
 
-/// Whether a double holds an integer: whether it has at most 53 bits between its first and its last 1, and 1,024 in
+/// Returns true if a double holds the integer: it has at most 53 bits between its first and its last 1, and 1,024 in
 /// all.
 fn is_exact(digits: &str) -> bool {
     let mut words: Vec<u32> = Vec::new();

@@ -1,4 +1,4 @@
-//! What the fuzz targets share: the rules of the contract written a second time, and things made of bytes.
+//! Shared by the fuzz targets: the rules of the contract written a second time, and values made of bytes.
 //!
 //! A target in `fuzz_targets/` is one statement about the product that has to hold for any bytes. What it is compared
 //! with is written here from the standards and from `docs/protocol.md`, never taken from the product; speed does not

@@ -1,4 +1,4 @@
-//! What an update makes of a document, and which paths it changes, on plain values.
+//! The document that an update makes, and the paths that it changes, on plain values.
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -82,8 +82,8 @@ pub fn leaves(value: &Value) -> usize {
     }
 }
 
-/// Whether a write that made `after` of `before` changed `path`: it or something below it is another value, or a thing
-/// above it was removed or turned into another kind, or is a scalar or array and another one.
+/// Returns true if a write that made `after` of `before` changed `path`: it or something below it is another value, or a
+/// value above it was removed, or turned into another kind, or is another scalar or array.
 #[must_use]
 pub fn touched(path: &Pointer, before: &State, after: &State) -> bool {
     let section = SectionName::ALL.iter().position(|name| *name == path.section).expect("one of the three");

@@ -11,7 +11,7 @@ pub enum Sent {
         qos: QoS,
         /// `Some` exactly for QoS 1 and 2.
         id: Option<PacketId>,
-        /// Whether it is sent again.
+        /// True if it is sent again.
         dup: bool,
         /// The application message.
         payload: Vec<u8>,
@@ -86,7 +86,7 @@ fn publish(protocol: Protocol, first: u8, body: &mut Fields<'_>) -> Sent {
     Sent::Publish { qos, id, dup: first & 8 != 0, payload: std::mem::take(&mut body.0).to_vec() }
 }
 
-/// What is left to read of a packet.
+/// The rest of a packet.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {

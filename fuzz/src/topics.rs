@@ -3,13 +3,13 @@
 /// The most bytes of a topic, from `docs/protocol.md`.
 const BYTES_MAX: usize = 512;
 
-/// Whether `text` is a topic that can be published to.
+/// Returns true if `text` is a topic that can be published to.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     (1..=BYTES_MAX).contains(&text.len()) && !text.contains(['+', '#']) && is_clean(text)
 }
 
-/// Whether `text` has no character that section 1.5.4 advises against.
+/// Returns true if `text` has no character that section 1.5.4 advises against.
 fn is_clean(text: &str) -> bool {
     text.chars().map(u32::from).all(|c| {
         let control = c < 0x20 || (0x7F..0xA0).contains(&c);
@@ -41,7 +41,7 @@ pub fn filter(text: &str) -> Option<(Option<&str>, Vec<&str>)> {
     (above.iter().all(plain) && (plain(last) || *last == "#")).then_some((group, levels))
 }
 
-/// Whether a filter of these levels selects the topic.
+/// Returns true if a filter of these levels selects the topic.
 #[must_use]
 pub fn selects(filter: &[&str], topic: &str) -> bool {
     let levels: Vec<&str> = topic.split('/').collect();
@@ -58,7 +58,7 @@ fn selects_levels(filter: &[&str], topic: &[&str]) -> bool {
     }
 }
 
-/// What a publication to a topic means, in words: `plain`, `reserved`, or operation, dialect, device and shadow name.
+/// Returns the meaning of a publication to a topic: `plain`, `reserved`, or operation, dialect, device and shadow name.
 #[must_use]
 pub fn meaning(topic: &str) -> String {
     let levels: Vec<&str> = topic.split('/').collect();

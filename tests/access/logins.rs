@@ -1,4 +1,4 @@
-//! Who one is: passwords and tokens, right and wrong, too many and too long.
+//! Logins by password and token: right, wrong, too many and too long.
 
 use std::{
     fs,
@@ -183,7 +183,7 @@ fn the_log_samples_refused_logins() {
     assert!((1..200).contains(&logged), "{logged} of 200");
 }
 
-/// What proves who one is appears in no log, however much is logged.
+/// Credentials appear in no log, however much is logged.
 #[test]
 fn secrets_are_not_logged() {
     let server = site_with("[log]\nlevel = \"trace\"");

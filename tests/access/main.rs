@@ -1,4 +1,4 @@
-//! Who may do what, tried by those who may not: each attack over real sockets, in both versions of the protocol.
+//! Access without the right to it: each attack over real sockets, in both versions of the protocol.
 //!
 //! `site` is a server with users and roles; `topics` is about other devices' topics, `paths` about paths that may not
 //! be written, `guesses` about paths that may not be read, `http` about both over HTTP, `logins` about who one is,

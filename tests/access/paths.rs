@@ -70,7 +70,7 @@ fn path_rules_hold_for_every_spelling() {
     assert_eq!(state, expected);
 }
 
-/// Who may write `/desired/zone/t` may not take away a scalar at `/desired/zone` by putting an object there.
+/// The right to write `/desired/zone/t` does not allow to replace a scalar at `/desired/zone` by an object.
 #[test]
 fn a_write_above_a_protected_path_is_refused() {
     let server = site();

@@ -15,7 +15,7 @@ use crate::harness::{
 /// Everyone's password is the name with this after it.
 const PASSWORD: &str = "-password";
 
-/// What tokens are signed with, at least as long as the digest.
+/// The secret that signs tokens, at least as long as the digest.
 pub(crate) const TOKEN_SECRET: &str = "a secret of more than thirty-two bytes, for tokens";
 
 /// The secret of the access key `AKIDLAMP`.
@@ -23,7 +23,7 @@ pub(crate) const AWS_SECRET: &str = "wJalrXUtnFEMI-secret-of-an-access-key";
 
 const USERS: [&str; 8] = ["lamp-1", "lamp-2", "app-1", "viewer-1", "partial", "kiosk", "boss", "ghost"];
 
-/// Who has which role; `ghost` has none. `partial` may read and write one path of one device, and read what that
+/// The roles of the users; `ghost` has none. `partial` may read and write one path of one device, and read what that
 /// reports.
 const ROLES: &str = r#"anonymous = false
 

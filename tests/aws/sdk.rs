@@ -29,7 +29,7 @@ pub(crate) fn python(script: &str, arguments: &[&str]) {
     println!("{said}");
 }
 
-/// Who has a certificate may do what a device may, to the things whose names begin with its own.
+/// A client with a certificate has the rights of a device for the things whose names begin with its own.
 const LAMPS: &str = r#"anonymous = false
 certificate_role = "lamps"
 

@@ -119,7 +119,7 @@ fn the_life_of_a_shadow() {
     }
 }
 
-/// What is sent onto which state, and what `accepted` and a later get then say.
+/// Each row: the state before, the update, and the state in `accepted` and in a later get.
 #[test]
 fn empty_states() {
     let server = Server::start();

@@ -1,4 +1,4 @@
-//! What may be published and subscribed under `$aws/`, and in which order replies come.
+//! The topics under `$aws/` that accept a publication or subscription, and the order of replies.
 
 use serde_json::json;
 

@@ -29,7 +29,7 @@ trait Lamp {
 /// A program of its own.
 struct Program {
     child: Child,
-    /// What it writes to standard output and standard error.
+    /// Its standard output and standard error.
     output: NamedTempFile,
 }
 

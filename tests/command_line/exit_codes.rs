@@ -15,7 +15,7 @@ use crate::{certificates::Authority, harness::program};
 /// How the stand-in answers a request: the reply's payload, if it replies, and the reason code of the PUBACK.
 type Answer = (Option<&'static str>, u8);
 
-/// What the stand-in was asked: topic and payload.
+/// A request to the stand-in: topic and payload.
 type Asked = (String, String);
 
 fn umbrad(arguments: &[&str]) -> Output {

@@ -35,7 +35,7 @@ fn passwd(arguments: &[&str], input: &str) -> (i32, String, String) {
     ended(start(arguments, input).wait_with_output().unwrap())
 }
 
-/// Who a user with a password is, to a server with this file.
+/// Returns the principal of a user with this password, for a server with this file.
 async fn known(users: &Path, user: &str, password: &str) -> Result<String, AuthenticationError> {
     let config = AuthConfig { users: Some(users.into()), failure_delay: Duration::ZERO, ..Config::default().auth };
     let login = Login::open(&config, Clock::system()).unwrap();

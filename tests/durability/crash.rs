@@ -28,7 +28,7 @@ const WRITERS: usize = 2 * DEVICES;
 /// How many requests of its own a writer sends ahead.
 const WINDOW: u64 = 8;
 
-/// What one writer was promised so far; it numbers its writes 1, 2, 3, …
+/// The writes of one writer that were confirmed; they are numbered 1, 2, 3, …
 #[derive(Clone, Copy, Debug, Default)]
 struct Writer {
     sent: u64,

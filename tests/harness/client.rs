@@ -34,7 +34,7 @@ pub struct ConnAck {
     pub properties: Properties,
 }
 
-/// What came within some time.
+/// The packet, or the end, that came within some time.
 #[derive(Debug)]
 pub enum Received {
     Packet(Packet),
@@ -173,7 +173,7 @@ impl Client {
         }
     }
 
-    /// Whether the server answers `bytes` with anything before it closes the connection.
+    /// Returns true if the server answers `bytes` with anything before it closes the connection.
     pub fn is_answered(&mut self, bytes: &[u8]) -> bool {
         self.stream.set_read_timeout(Some(*DEADLINE)).expect("a socket");
         let read = self.try_send(bytes).and_then(|()| self.stream.read(&mut [0]));

@@ -19,7 +19,7 @@ pub struct Http {
     address: SocketAddr,
 }
 
-/// What came back.
+/// A response.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: u16,
@@ -108,7 +108,7 @@ impl Http {
         (length > 0).then_some(chunk)
     }
 
-    /// Whether the server has closed the connection, after all that is left was read.
+    /// Reads all that is left, and returns true if the server has closed the connection.
     pub fn ended(&mut self) -> bool {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).is_ok() || rest.is_empty()

@@ -1,4 +1,4 @@
-//! What the end-to-end tests share: the server as a child process, and an MQTT client of the tests' own.
+//! Shared by the end-to-end tests: the server as a child process, and clients of the tests' own.
 //!
 //! Nothing here uses the server's crate: the client writes and reads literal bytes, so a mistake in the server's codec
 //! cannot hide in both ends. Nothing here decides by time either: every wait is for a thing, and gives up only after

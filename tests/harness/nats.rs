@@ -134,7 +134,7 @@ impl NatsServers {
         self.directory.path().join(name)
     }
 
-    /// What the servers logged.
+    /// Returns the logs of the servers.
     pub fn logs(&self) -> String {
         let logs = self.servers.iter().map(|server| fs::read_to_string(server.configuration.with_extension("log")));
         logs.map(Result::unwrap_or_default).collect()

@@ -1,4 +1,4 @@
-//! What a server may send, read from its bytes.
+//! The packets that a server may send, read from bytes.
 
 use super::wire::{Properties, Protocol, V5, Value};
 

@@ -19,7 +19,7 @@ use super::{
     program::{program, umbrad_of},
 };
 
-/// What a test sets besides the address and the store; lines of the sections of `broker.toml`.
+/// The settings of a test besides the address and the store: lines of the sections of `broker.toml`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setup {
     pub listener: &'static str,
@@ -47,7 +47,7 @@ pub struct Server {
 #[derive(Debug)]
 pub struct Exit {
     pub status: ExitStatus,
-    /// What it wrote to standard output and standard error.
+    /// Its standard output and standard error.
     pub log: String,
 }
 
@@ -94,7 +94,7 @@ impl Server {
         self.directory.path()
     }
 
-    /// What the server wrote since it was started last.
+    /// Returns the log since the last start.
     pub fn log(&self) -> String {
         read_log(self.directory.path())
     }

@@ -20,7 +20,7 @@ pub struct Requester {
     response_topic: Option<String>,
 }
 
-/// What the service said to a request.
+/// The answer to a request.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub accepted: bool,

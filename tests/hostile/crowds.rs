@@ -59,8 +59,7 @@ fn ten_thousand_half_open_connections() {
     );
 }
 
-/// What strangers send before it is known who they are comes out of one budget, and who needs little is not kept
-/// waiting by those who want all of it.
+/// Unauthenticated input has one budget, and clients that need little of it do not wait for those that need all of it.
 #[test]
 fn three_thousand_connects_that_never_end() {
     let wanted = 3_000.min(raise_file_limit().saturating_sub(500));
@@ -167,8 +166,7 @@ fn connections_beyond_the_maximum() {
     });
 }
 
-/// What waits for the engine is the text that came. What is made of it is larger by far, and is made when there is room
-/// for it.
+/// Requests wait for the engine as text. The parsed command is larger by far, and is made when there is room for it.
 #[test]
 fn a_crowd_of_requests_that_grow_when_they_are_read() {
     const REQUESTS: usize = 400;

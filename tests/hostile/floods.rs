@@ -21,7 +21,7 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 
-/// What is sent over and over again.
+/// Returns the packets that are sent over and over again, with names.
 fn floods(protocol: Protocol) -> Vec<(&'static str, Vec<u8>)> {
     let filters: Vec<String> = (0..64).map(|number| format!("flood/{number}/+/#")).collect();
     let subscribed: Vec<(&str, u8)> = filters.iter().map(|filter| (&**filter, 2)).collect();

@@ -53,7 +53,7 @@ fn strike(server: &Server, web: SocketAddr, seed: &mut Seed) {
     }
 }
 
-/// What a connected client sends.
+/// Returns the bytes that a connected client sends.
 fn blow(kind: u64, protocol: Protocol, seed: &mut Seed) -> Vec<u8> {
     let number = seed.below(500);
     let update = |body: String| Publish::new(&format!("shadow/attacked-{}/update", number % 50), body);
@@ -107,7 +107,7 @@ fn strike_http(web: SocketAddr, seed: &mut Seed) {
 /// The last of the kinds that HTTP has no answer to, or none that ends, until its time has passed.
 const UNANSWERED: u64 = 3;
 
-/// What is sent to the listener for HTTP; the answer ends the connection if `ends`.
+/// Returns a request to the listener for HTTP; the answer ends the connection if `ends`.
 fn request(kind: u64, web: SocketAddr, ends: bool, seed: &mut Seed) -> Vec<u8> {
     let number = seed.below(500);
     let shadow = format!("/v1/devices/attacked-{}/shadow", number % 50);

@@ -48,7 +48,7 @@ fn a_topic_that_begins_beyond_ascii() {
     }
 }
 
-/// What only a server sends panicked a codec.
+/// Packets that only a server sends panicked a codec.
 #[test]
 fn packets_that_only_a_server_sends() {
     let mut server = Server::start();

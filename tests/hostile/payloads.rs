@@ -99,7 +99,7 @@ fn payloads_that_break_parsers() {
     println!("{} payloads", payloads().len());
 }
 
-/// What is odd and yet allowed is kept as it is.
+/// Unusual but allowed values are kept as they are.
 #[test]
 fn unusual_but_valid_payloads() {
     let mut server = Server::start();

@@ -284,7 +284,7 @@ fn streams_follow_continuous_writers() {
     });
 }
 
-/// Who waits for ever is no reason for the server not to end.
+/// Requests that wait for ever do not keep the server from ending.
 #[test]
 fn streams_and_waits_end_with_the_server() {
     let mut site = Site::open();

@@ -1,4 +1,4 @@
-//! What GET shows: projections, the past, lists, and how it refuses.
+//! GET: projections, former versions, lists, and refusals.
 
 use serde_json::{Value, json};
 

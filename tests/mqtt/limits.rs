@@ -41,7 +41,7 @@ fn connack_announces_the_limits() {
     assert_eq!(announced(prop::MAXIMUM_PACKET_SIZE), Some(24 * 1024));
 }
 
-/// What is asked for, beyond what is given: the server says what it gives.
+/// A client requests more than the server grants, and CONNACK names the granted values.
 #[test]
 fn connack_announces_reduced_limits() {
     let server =
@@ -138,8 +138,8 @@ fn unacknowledged_messages_are_limited_by_bytes() {
     }
 }
 
-/// What was not acknowledged took the room of what waits for a client that is away, so that a client that only changed
-/// its connection lost all of it.
+/// Unacknowledged messages took the room of the queue of a disconnected client, so that a client that only changed its
+/// connection lost the whole queue.
 #[test]
 fn a_take_over_loses_no_queued_message() {
     let limits = "outbox_bytes_max = \"64 KiB\"";
@@ -355,7 +355,7 @@ fn filters_above_the_maximum_are_refused() {
     }
 }
 
-/// What Home Assistant does at its start, as shipped: 2,000 filters, 500 in each SUBSCRIBE.
+/// Home Assistant, as shipped, subscribes at its start to 2,000 filters, 500 in each SUBSCRIBE.
 #[test]
 fn the_subscriptions_of_home_assistant_are_granted() {
     let server = Server::start();

@@ -98,7 +98,7 @@ fn a_qos_2_resend_is_delivered_once() {
     }
 }
 
-/// What was not acknowledged comes again, and only that, marked as a resend and under its first identifier.
+/// Exactly the unacknowledged messages come again, marked as resends and under their first identifiers.
 #[test]
 fn unacknowledged_messages_are_resent_after_a_resume() {
     let server = Server::start();

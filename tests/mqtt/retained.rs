@@ -18,7 +18,7 @@ fn retain(client: &mut Client, topic: &str, payload: &str, qos: u8) {
     assert!(client.publish_message(&Publish::new(topic, payload).retain(), qos).code < 0x80);
 }
 
-/// What the subscription brings at once: all that comes before a marker on a topic of its own.
+/// Subscribes, and returns the messages that come before a marker on a topic of its own.
 fn brought(client: &mut Client, sender: &mut Client, filter: &str, options: u8) -> Vec<Message> {
     client.subscribe(&[("marker", 1)]);
     client.subscribe_with(&[(filter, options)], &Properties::none());
@@ -196,7 +196,7 @@ fn resuming_sends_no_retained_messages() {
     }
 }
 
-/// What a connection had not sent yet of what is retained was lost with it, though its session had the subscription.
+/// Retained messages that a connection had not sent yet were lost with it, though its session had the subscription.
 #[test]
 fn retained_messages_continue_after_a_lost_connection() {
     const MESSAGES: usize = 100; // more than are looked up at once

@@ -86,7 +86,7 @@ fn messages_are_queued_for_a_disconnected_client() {
     }
 }
 
-/// What waits is bounded, and what is kept is the newest, in order and without a gap.
+/// The queue is bounded and keeps the newest messages, in order and without a gap.
 #[test]
 fn the_queue_of_a_disconnected_client_is_bounded() {
     const SENT: u32 = 200;

@@ -71,7 +71,7 @@ fn version(message: &Message) -> u64 {
     message.json()["version"].as_u64().unwrap()
 }
 
-/// What a device or an app may follow: the topic of each dialect's delta, and the document.
+/// Returns the topics that a device or an app may follow: the delta of each dialect, and the document.
 fn followed(device: &str) -> [String; 3] {
     [
         format!("shadow/{device}/update/delta"),
@@ -140,7 +140,7 @@ fn a_resync_is_not_delayed_by_a_flood() {
     }
 }
 
-/// What is retained, of every kind, comes soon to a subscription that is made during a flood; so does presence later.
+/// Retained messages of every kind come soon to a subscription that is made during a flood; so does presence later.
 #[test]
 fn retained_messages_and_presence_are_not_delayed_by_a_flood() {
     let server = Server::with(UNLIMITED);
@@ -242,7 +242,7 @@ fn hear(reader: &mut Client, topics: &[String], expected: u64) {
     }
 }
 
-/// Of one change whose events did not fit the queue together, those that had been sent came a second time.
+/// When the events of one change did not fit the queue together, those that had been sent came a second time.
 #[test]
 fn no_event_of_a_large_change_is_repeated() {
     use crate::harness::server::Setup;

@@ -12,7 +12,7 @@ use crate::harness::{
 };
 use serde_json::json;
 
-/// What a 3.1.1 client may have undecided, and what either may have unacknowledged.
+/// Undecided messages of a 3.1.1 client, and unacknowledged ones in either direction, at most.
 const WINDOW: u16 = 64;
 
 fn update(protocol: Protocol, id: u16) -> Vec<u8> {

@@ -195,7 +195,7 @@ fn the_readable_part_of_a_damaged_store_is_backed_up() {
     run(&["backup", "--readable-part", "--to", text(&copy)], 2);
 }
 
-/// What lay at FILE.part was written to as it was: through a link, readable by all, or while another backup wrote it.
+/// A file at FILE.part was written to as it was: through a link, readable by all, or while another backup wrote it.
 #[test]
 fn an_unfinished_backup_is_readable_by_its_owner_only() {
     let mut server = start();

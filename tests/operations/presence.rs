@@ -1,4 +1,4 @@
-//! Who is connected: on `shadow/<id>/presence` and in the list of devices.
+//! The presence of devices: on `shadow/<id>/presence` and in the list of devices.
 
 use serde_json::{Value, json};
 

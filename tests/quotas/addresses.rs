@@ -68,7 +68,7 @@ fn connection_rate_is_limited() {
     assert_met(&mut server, &["address_connects"]);
 }
 
-/// What makes a listener one with TLS, for as long as the directory lives.
+/// Returns the lines that make a listener one with TLS, as long as the directory lives.
 fn tls() -> (TempDir, String) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let directory = tempfile::tempdir().unwrap();

@@ -78,7 +78,7 @@ fn a_ping_behind_a_burst_is_answered_at_once() {
     }
 }
 
-/// What the old connection had not handled was thrown away.
+/// Packets that the old connection had not handled were dropped.
 #[test]
 fn a_burst_before_a_take_over_is_handled_first() {
     for answered in [true, false] {

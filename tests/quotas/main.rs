@@ -1,4 +1,4 @@
-//! What one connection, principal, shadow or source address may have of the service, and what becomes of more.
+//! The limits of a connection, principal, shadow and source address, and what happens beyond them.
 //!
 //! A rate is shown by how much got through in the time it took: on a slow machine more may, and no less has to.
 
@@ -23,7 +23,7 @@ fn server(limits: &'static str) -> Server {
     Server::with(Setup { limits, ..Setup::default() })
 }
 
-/// What may have been let through since `start` at a rate with a burst, the one of the moment included.
+/// Returns the requests that a rate with a burst may have admitted since `start`, the present one included.
 fn allowance(start: Instant, per_second: u64, burst: u64) -> usize {
     let seconds = start.elapsed().as_secs() + 1;
     usize::try_from(burst + per_second * seconds).unwrap()

@@ -1,5 +1,5 @@
-//! What one principal has over everything it does. Here that is one session; how several share is tested beside the
-//! sessions and the quotas themselves.
+//! The limits of one principal. Here it has one session; how several sessions share is tested beside the sessions and
+//! the quotas themselves.
 
 use std::time::{Duration, Instant};
 

@@ -181,7 +181,7 @@ fn an_index_gives_the_answers_of_a_scan() {
     assert!(metrics.contains("umbra_search_index_given_up_total 0"), "{metrics}");
 }
 
-/// What was answered is found at once, and what never changes is always found, while others write.
+/// A device is found as soon as its write was answered, and one that never changes is always found, while others write.
 #[test]
 fn an_index_is_never_behind() {
     let site = open(INDEXED);

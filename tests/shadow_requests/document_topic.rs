@@ -42,7 +42,7 @@ fn documents(client: &mut Client, count: usize) -> Vec<Message> {
     }
 }
 
-/// What a new client's subscription brings.
+/// Returns the first messages of a new client's subscription.
 fn brought(server: &Server, protocol: Protocol, filter: &str, qos: u8, count: usize) -> Vec<Message> {
     let mut client = Client::connect(server, protocol, "late");
     client.subscribe(&[(filter, qos)]);

@@ -16,11 +16,11 @@ struct Row {
     code: u64,
     error: &'static str,
     message: &'static str,
-    /// What the PUBACK may say.
+    /// The allowed reason codes of the PUBACK.
     reasons: &'static [u8],
 }
 
-/// What is said of a payload that is none: 0x99 where it cannot be read, either where it can and makes no sense.
+/// The reason codes for an invalid payload: 0x99 if it cannot be parsed, either if it can and is no request.
 const UNREADABLE: &[u8] = &[0x99];
 const SENSELESS: &[u8] = &[0x83, 0x99];
 const REFUSED: &[u8] = &[0x83];

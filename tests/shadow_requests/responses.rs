@@ -97,7 +97,7 @@ fn a_response_topic_that_is_no_ordinary_one_is_refused() {
     client.client.ping();
 }
 
-/// What is sent to a response topic is a plain message, even where it looks like a request.
+/// A message to a response topic is an ordinary one, even where it looks like a request.
 #[test]
 fn a_reply_is_never_a_request() {
     let server = Server::start();

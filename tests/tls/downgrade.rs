@@ -1,4 +1,4 @@
-//! What is older than TLS 1.2, or weaker than it need be, written out byte by byte: no library offers it any more.
+//! Protocols older than TLS 1.2, and weak ciphers, written out byte by byte: no library offers them any more.
 
 use std::{
     io::{ErrorKind, Read, Write},

@@ -1,4 +1,4 @@
-//! Who gets in, as whom, and that a bad handshake is nobody else's trouble.
+//! Accepted clients and their principals; a failed handshake disturbs no other client.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -92,7 +92,7 @@ fn application_protocols() {
     }
 }
 
-/// What the TLS layer holds back while the client does not read comes when it does.
+/// Bytes that the TLS layer holds back while the client does not read come when it does.
 #[test]
 fn a_slow_reader_receives_everything() {
     const MESSAGES: usize = 100;

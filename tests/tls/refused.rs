@@ -53,7 +53,7 @@ fn invalid_certificates_are_refused() {
     }
 }
 
-/// Whether a certificate must be shown is one thing, whether a client may come without proof another.
+/// A client certificate may be required, and independent of that anonymous clients may be allowed.
 #[test]
 fn client_certificates_are_required_or_optional() {
     let authority = Authority::new("authority");

@@ -8,7 +8,7 @@ use crate::{
     socket::{ACCEPT, SUBPROTOCOL, Socket, UPGRADE, frame},
 };
 
-/// What is asked for, and whether the subprotocol is then agreed on.
+/// Each row: the request, and whether the subprotocol is agreed on.
 #[test]
 fn valid_upgrade_requests_are_accepted() {
     let server = server("");
@@ -47,7 +47,7 @@ fn valid_upgrade_requests_are_accepted() {
     }
 }
 
-/// What clients offer, and what is chosen of it: some of AWS's and other old ones offer only `mqttv3.1`, some nothing.
+/// Each row: the offered subprotocols, and the chosen one. Some clients offer only `mqttv3.1`, AWS's among them, or nothing.
 #[test]
 fn subprotocols() {
     let server = server("");

@@ -1,5 +1,5 @@
-//! What is below MQTT, over real sockets: HTTP and WebSocket, the PROXY protocol, slow clients, and a process without
-//! files.
+//! The layers below MQTT, over real sockets: HTTP and WebSocket, the PROXY protocol, slow clients, and a process without
+//! free file descriptors.
 //!
 //! Requests and frames are written out byte by byte, so nothing here shares the server's idea of them.
 

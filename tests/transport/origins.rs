@@ -1,4 +1,4 @@
-//! What a browser on this machine may be made to send to the listener on loopback by a page of somebody else's.
+//! Requests to the listener on loopback that a foreign page can cause a browser on this machine to send.
 
 use crate::{
     exchange::{ask, server},

@@ -132,7 +132,7 @@ pub(crate) enum Violation {
         device: DeviceId,
         /// The rollout.
         rollout: String,
-        /// What the device shows.
+        /// The finding at the device.
         reason: String,
     },
     /// A node of a cluster has another final state than the device has read.

@@ -1,5 +1,5 @@
-//! Whether a concurrent history is one of a compare-and-swap register: Wing and Gong's search, with Lowe's memory of
-//! what was tried.
+//! A check that a concurrent history is one of a compare-and-swap register: Wing and Gong's search, with Lowe's memory of
+//! tried states.
 //!
 //! The register is a version and the value written with it. Each operation must have taken effect at one instant
 //! between its invocation and its response, and have answered what is true at that instant; one without an answer may
@@ -16,7 +16,7 @@ pub(crate) struct Register {
 
 pub(crate) const EMPTY: Register = Register { version: 0, value: 0 };
 
-/// What was asked.
+/// The request of an operation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Ask {
     Get,
@@ -27,7 +27,7 @@ pub(crate) enum Ask {
     },
 }
 
-/// What was answered.
+/// The response of an operation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Answer {
     /// To a get.
@@ -77,7 +77,7 @@ impl Operation {
     }
 }
 
-/// Whether there is an order of `history`, beginning with `first`, in which every answer is true.
+/// Returns true if there is an order of `history`, beginning with `first`, in which every answer is true.
 pub(crate) fn is_linearizable(history: &[Operation], first: Register) -> bool {
     assert!(history.len() <= 128, "more operations than the search has bits for");
     search(history, 0, first, &mut HashSet::new())
@@ -185,7 +185,7 @@ mod tests {
         check("in doubt, before it was asked", &[(1, 1, 2, Get, got(1, 7)), (0, 3, 4, swap(0, 7), Unknown)], false);
     }
 
-    /// Of a good history with one answer altered, none passes unless it is another good history.
+    /// A linearizable history with one answer altered is rejected, unless it is linearizable again.
     #[test]
     fn an_altered_answer_is_found() {
         let mut history: Vec<_> = (0..60)

@@ -25,7 +25,7 @@ use register::Client;
 /// Rounds, unless the environment sets another number.
 const ROUNDS: u64 = 60;
 const CLIENTS: usize = 4;
-/// Of each client in a round.
+/// Operations of each client in a round.
 const OPERATIONS: usize = 12;
 
 #[test]
@@ -51,7 +51,7 @@ fn a_shadow_is_a_compare_and_swap_register() {
     server.stop();
 }
 
-/// What the rounds were made of.
+/// Counts of the operations of all rounds.
 #[derive(Debug, Default)]
 struct Counts {
     got: u64,
@@ -97,7 +97,7 @@ fn round(server: &Server, seed: u64, number: u64, cuts: bool) -> Vec<Operation> 
     })
 }
 
-/// What one client asks and is answered.
+/// Runs the operations of one client, and returns them with their answers.
 fn writes(mut register: Client<'_>, client: usize, mut seed: Seed, clock: &Instant, cuts: bool) -> Vec<Operation> {
     let mut history = Vec::new();
     let mut known = 0;

@@ -80,7 +80,7 @@ fn reply_topic(device: &str, number: usize) -> String {
     format!("reply/{device}/{number}")
 }
 
-/// What `reply` says.
+/// Returns the answer in `reply`.
 fn answer(ask: Ask, reply: &Value) -> Answer {
     let version = || reply["version"].as_u64().unwrap_or_else(|| panic!("no version in {reply}"));
     match (ask, reply["code"].as_u64()) {

@@ -58,7 +58,7 @@ pub(crate) fn failed(shadow: &Shadow, request: &Request, reply: &Value) {
     assert_eq!(expected, listed, "what failed in {reply}");
 }
 
-/// Whether a time is about now.
+/// Returns true if `timestamp` is about now.
 pub(crate) fn is_now(timestamp: u64) -> bool {
     (seconds() - 2..=seconds() + 1).contains(&timestamp)
 }

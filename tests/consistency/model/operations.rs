@@ -15,7 +15,7 @@ pub(crate) const PRINCIPALS: usize = 3;
 
 const KEYS: [&str; 3] = ["a", "b", "c~/d"];
 
-/// What is sent to which shadow by whom.
+/// A request to a shadow, with its sender.
 #[derive(Clone)]
 pub(crate) struct Operation {
     pub(crate) shadow: usize,
@@ -29,7 +29,7 @@ pub(crate) struct Operation {
     pub(crate) what: What,
 }
 
-/// What there is to expect.
+/// The expectation about an operation.
 #[derive(Clone)]
 pub(crate) enum What {
     Get,
@@ -45,12 +45,12 @@ pub(crate) fn prefix(shadow: usize, aws: bool) -> String {
     prefix + &name.map_or(String::new(), |name| format!("/name/{name}"))
 }
 
-/// Who somebody is that has no certificate.
+/// Returns the name of the principal of a client without a certificate.
 fn principal_name(principal: usize) -> String {
     format!("anonymous/p{principal}")
 }
 
-/// What a shadow is called where there is none.
+/// Returns the name of a shadow, also of the classic one.
 pub(crate) fn full_name(shadow: usize) -> String {
     let (device, name) = SHADOWS[shadow];
     device.to_owned() + &name.map_or(String::new(), |name| format!("~{name}"))
@@ -75,7 +75,7 @@ impl Operations {
         Self { seed: Seed(seed), keyed: Vec::new(), tokens: 0 }
     }
 
-    /// Whether something happens that does so `percent` times of a hundred.
+    /// Returns true in `percent` of a hundred cases.
     pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.seed.below(100) < percent
     }

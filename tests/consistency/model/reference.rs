@@ -1,7 +1,6 @@
-//! What a shadow is, as naively as can be said: every version of it, kept for ever.
+//! A naive model of a shadow that keeps every version for ever.
 //!
-//! Whether a path changed after a version, and at which version a leaf got its value, is found by comparing each
-//! version with the next. Sections are always there, empty or not; a deletion is a version at which nothing is.
+//! Each version is compared with the next to find the paths that changed in it and the version of a leaf. Sections are always there, empty or not; a deletion is a version at which nothing is.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -21,7 +20,7 @@ pub(crate) struct Snapshot {
     pub(crate) exists: bool,
     pub(crate) by: String,
     pub(crate) timestamp: u64,
-    /// What was sent over AWS topics, whether or not it had that value before.
+    /// The leaves sent over AWS topics, whether or not they had that value before.
     pub(crate) resent: Vec<Path>,
 }
 
@@ -35,7 +34,7 @@ pub(crate) struct Request {
     pub(crate) body: Value,
 }
 
-/// What becomes of it.
+/// The outcome of a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Accepted { changed: bool, rebased_from: Option<u64> },
@@ -87,7 +86,7 @@ impl Shadow {
         format!("\"{version}-{hex}\"")
     }
 
-    /// Whether `path` changed in the step that made `version`.
+    /// Returns true if `path` changed in the step that made `version`.
     fn changed_at(&self, version: u64, path: &[String]) -> bool {
         let (before, after) = (&self.history[version as usize - 1].state, &self.history[version as usize].state);
         if at(before, path) != at(after, path) {
@@ -193,7 +192,7 @@ impl Shadow {
         }
     }
 
-    /// What is at `path` now; a section that is empty is not.
+    /// Returns the value at `path` now; `None` for an empty section.
     pub(crate) fn present(&self, path: &[String]) -> Option<&Value> {
         at(&self.now().state, path).filter(|there| path.len() > 1 || !is_empty(there))
     }
@@ -231,7 +230,7 @@ impl Shadow {
     }
 }
 
-/// What a key stands for: all of a request but the token and whether it is a dry run, whichever dialect it came in.
+/// Returns the content that an idempotency key stands for: all of a request but the token and the dry run, in any dialect.
 fn what_is_asked(request: &Request) -> Value {
     let mut body = plain(&request.body);
     let members = body.as_object_mut().unwrap();
@@ -279,7 +278,7 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-/// What `patch` makes of nothing.
+/// Returns the document that `patch` makes of none.
 pub(crate) fn merged(patch: &Value) -> Value {
     let mut target = json!({});
     merge(&mut target, patch);

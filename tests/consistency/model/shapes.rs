@@ -9,7 +9,7 @@ use super::reference::{
 /// The end of a topic and the payload.
 pub(crate) type Event = (String, Value);
 
-/// What one dialect shows of a shadow.
+/// A shadow as one dialect shows it.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) shadow: &'a Shadow,
@@ -198,7 +198,7 @@ impl View<'_> {
     }
 }
 
-/// What `desired` has and `reported` has not, or has different. Any object has what an empty one asks for.
+/// Returns the part of `desired` that `reported` lacks or has with another value. Any object equals an empty one.
 fn difference(desired: &Value, reported: Option<&Value>) -> Option<Value> {
     match (desired, reported) {
         (Value::Object(desired), Some(Value::Object(reported))) => {

@@ -1,4 +1,4 @@
-//! What a run was made of, and what is shown of it when it fails.
+//! Counts of the operations of a run, and the report of a failed one.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use super::reference::Outcome;
 /// How many operations are shown.
 const SHOWN: usize = 20;
 
-/// What a run was made of.
+/// Counts of the operations of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) changed: u64,

@@ -12,7 +12,7 @@ const UPDATES: u64 = 400;
 
 const WRITERS: [&str; 3] = ["app", "analytics", "monitor"];
 
-/// What a writer sends the `n`th time, each its own fields.
+/// Returns the `n`th update of a writer, which has fields of its own.
 fn own_part(writer: usize, n: u64) -> Value {
     match writer {
         0 => json!({"desired": {"target": n}}),

@@ -1,8 +1,9 @@
 //! Umbra: an MQTT broker that keeps the shadow of every device under optimistic concurrency.
 //!
 //! Imports point one way: [`mqtt`] and [`http`] use [`search`] and [`engine`], `engine` uses [`store`], `store` uses
-//! [`shadow`]; `cluster` is the engine of the log of several nodes. `shadow` is pure: no I/O, clock, async or lock, and so is [`fleet`] above it. `mqtt` and `http` are front ends behind [`net`] and never
-//! name each other; [`server`] wires them. `tests/tidy.rs` checks these rules, ARCHITECTURE.md explains them.
+//! [`shadow`]; `cluster` has the log of several nodes. `shadow` is pure: no I/O, clock, async or lock, and so is [`fleet`] above
+//! it. `mqtt` and `http` are front ends behind [`net`] and never name each other; [`server`] wires them. `tests/tidy.rs` checks
+//! these rules, ARCHITECTURE.md explains them.
 
 #![warn(missing_docs)]
 
@@ -10,7 +11,6 @@ pub mod admission;
 pub mod auth;
 pub mod cli;
 pub mod clock;
-
 mod cluster;
 pub mod config;
 pub mod engine;

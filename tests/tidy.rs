@@ -1,11 +1,12 @@
 //! Rules about the source text itself: the direction of imports, where a library may be named, and the shape of files.
 //!
-//! The rules are those of ARCHITECTURE.md. The files are read as text, so a test module's imports do not count.
+//! The rules are those of ARCHITECTURE.md. The direction of imports is that of each package's top modules; the shape is that
+//! of every Rust file of the repository. The files are read as text, so a test module's imports do not count.
 
 #![allow(clippy::indexing_slicing, reason = "tests")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -64,6 +65,9 @@ const NAMED_IN: [(&str, &[&str]); 6] = [
     ),
 ];
 
+/// Packages that may not name the server's library. They know it by its protocol, so that a mistake in it is seen.
+const KNOW_THE_PROTOCOL: [&str; 3] = ["umbra-client/", "firmware-sim/", "tests/harness/"];
+
 const FILE_LINES_MAX: usize = 550;
 const FUNCTION_LINES_MAX: usize = 70;
 const BACKWARD: [&str; 5] = ["What ", "Whether ", "Who ", "Those ", "Of "];
@@ -72,7 +76,7 @@ const BACKWARD: [&str; 5] = ["What ", "Whether ", "Who ", "Those ", "Of "];
 fn imports_point_one_way() {
     let mut found = Vec::new();
     let allowed: BTreeMap<_, _> = MAY_IMPORT.into_iter().collect();
-    for (path, text) in sources().into_iter().filter(|(path, _)| !is_test(path)) {
+    for (path, text) in sources("src").into_iter().filter(|(path, _)| !is_test(path)) {
         let module = top_module(&path);
         if module == "lib" {
             continue;
@@ -88,9 +92,38 @@ fn imports_point_one_way() {
 }
 
 #[test]
+fn top_modules_import_each_other_in_no_circle() {
+    let mut found = Vec::new();
+    for package in ["src", "umbra-client/src", "firmware-sim/src", "fuzz/src"] {
+        let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (path, text) in sources(package).into_iter().filter(|(path, _)| !is_test(path)) {
+            let module = top_module(&path);
+            let imported = imported_modules(without_tests(&text)).into_iter().filter(|imported| *imported != module);
+            imports.entry(module.clone()).or_default().extend(imported);
+        }
+        // Whoever imports nothing that is left is in no circle.
+        while let Some(module) = imports.iter().find_map(|(module, imported)| {
+            (!imported.iter().any(|imported| imports.contains_key(imported))).then(|| module.clone())
+        }) {
+            imports.remove(&module);
+        }
+        found.extend(imports.into_iter().map(|(module, imported)| format!("{package}: {module} imports {imported:?}")));
+    }
+    report("modules that import each other, or import such", found);
+}
+
+#[test]
+fn clients_know_the_server_by_its_protocol() {
+    let named = sources(".").into_iter().filter(|(path, text)| {
+        KNOW_THE_PROTOCOL.iter().any(|place| path.starts_with(place)) && names_path(&code(text), "umbrad")
+    });
+    report("files that name the server's library", named.map(|(path, _)| path.display().to_string()).collect());
+}
+
+#[test]
 fn libraries_are_named_in_their_place() {
     let mut found = Vec::new();
-    for (path, text) in sources() {
+    for (path, text) in sources("src") {
         let (name, code) = (path.display().to_string(), code(&text));
         for (library, places) in NAMED_IN {
             if names_path(&code, library) && !places.iter().any(|place| name.starts_with(place)) {
@@ -107,14 +140,12 @@ fn libraries_are_named_in_their_place() {
 #[test]
 fn files_and_functions_are_short() {
     let mut found = Vec::new();
-    for (path, text) in sources() {
+    for (path, text) in sources(".") {
         let lines = text.lines().count();
         if lines > FILE_LINES_MAX {
             found.push(format!("{} has {lines} lines, at most {FILE_LINES_MAX}", path.display()));
         }
-        // A test's table is one function.
-        let code = if is_test(&path) { "" } else { without_tests(&text) };
-        found.extend(long_functions(code).map(|(line, length)| {
+        found.extend(long_functions(&text).map(|(line, length)| {
             format!("{}:{line}: a function of {length} lines, at most {FUNCTION_LINES_MAX}", path.display())
         }));
     }
@@ -124,7 +155,7 @@ fn files_and_functions_are_short() {
 #[test]
 fn doc_comments_begin_with_their_subject() {
     let mut found = Vec::new();
-    for (path, text) in sources() {
+    for (path, text) in sources(".") {
         let mut inside = false;
         for (number, line) in (1..).zip(text.lines()) {
             let doc = line.trim_start().strip_prefix("///").or_else(|| line.strip_prefix("//!"));
@@ -137,6 +168,43 @@ fn doc_comments_begin_with_their_subject() {
         }
     }
     report("doc comments that begin backwards (VOCABULARY: subject first)", found);
+}
+
+#[test]
+fn the_code_map_is_that_of_the_code() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).expect("the map");
+    let mut found = Vec::new();
+    // Every second part is a picture.
+    for line in text.split("```").step_by(2).flat_map(str::lines) {
+        let spans = line.split('`').skip(1).step_by(2);
+        let links = line.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        // A path may begin at a folder above the one before it in its line.
+        let mut last = root.join("src");
+        for name in spans.chain(links).filter(|name| !name.contains([' ', ':'])) {
+            let above = last.ancestors().take_while(|above| above.starts_with(root)).map(Path::to_owned);
+            match above.chain([root.join("src")]).map(|above| above.join(name)).find(|path| path.exists()) {
+                Some(path) => last = path,
+                None if name.contains('/') || name.ends_with(".rs") => {
+                    found.push(format!("{name} is not there: {line}"))
+                }
+                None => {}
+            }
+        }
+    }
+    let code = sources("src").into_iter().map(|(_, text)| text).collect::<String>();
+    for name in text.split('`').filter(|name| name.contains("::") && !name.contains(' ')) {
+        let defined =
+            |name| ["fn", "struct", "enum", "trait", "mod"].iter().any(|kind| code.contains(&format!("{kind} {name}")));
+        if !name.split("::").all(defined) {
+            found.push(format!("{name} is not defined"));
+        }
+    }
+    let modules: BTreeSet<_> = sources("src").iter().map(|(path, _)| top_module(path)).collect();
+    let is_named = |name: &String| [".rs", "/"].iter().any(|ending| text.contains(&format!("`src/{name}{ending}`")));
+    let unnamed = modules.iter().filter(|name| !is_named(name));
+    found.extend(unnamed.map(|name| format!("src/{name} is not in the code map")));
+    report("ARCHITECTURE.md against the code", found);
 }
 
 /// With a baseline of another compiler, the counts would not be compared.
@@ -156,21 +224,24 @@ fn instructions_are_counted_with_the_compiler_of_the_manifest() {
     );
 }
 
-/// Every source file of the server, by its path below `src/`.
-fn sources() -> Vec<(PathBuf, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+/// Every Rust file below a folder of this repository, by its path there. What is built or installed does not count.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let (mut folders, mut files) = (vec![root.clone()], Vec::new());
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("src is readable").map(|entry| entry.expect("an entry").path()) {
-            if entry.is_dir() {
-                folders.push(entry);
-            } else if entry.extension().is_some_and(|ending| ending == "rs") {
+        for entry in fs::read_dir(folder).expect("a readable folder").map(|entry| entry.expect("an entry").path()) {
+            let name = entry.file_name().expect("a name").to_string_lossy();
+            if entry.is_dir() && !entry.is_symlink() {
+                if !name.starts_with('.') && !["target", "node_modules", "tmp"].contains(&&*name) {
+                    folders.push(entry);
+                }
+            } else if name.ends_with(".rs") {
                 let text = fs::read_to_string(&entry).expect("a source file is text");
-                files.push((entry.strip_prefix(&root).expect("below src").to_owned(), text));
+                files.push((entry.strip_prefix(&root).expect("below the root").to_owned(), text));
             }
         }
     }
-    assert!(files.len() > 100, "{} files found: the rules would hold for nothing", files.len());
+    assert!(files.len() > 5, "{} files found in {folder}: the rules would hold for nothing", files.len());
     files.sort();
     files
 }
@@ -236,7 +307,8 @@ fn names_path(code: &str, library: &str) -> bool {
         .any(|(at, _)| !code[..at].ends_with(|char: char| char.is_alphanumeric() || char == '_' || char == ':'))
 }
 
-/// The first line and the length of every function that is too long, found by the indentation that rustfmt gives.
+/// The first line and the length of every function that is too long, found by the indentation that rustfmt gives. A test may
+/// be as long as its table.
 fn long_functions(text: &str) -> impl Iterator<Item = (usize, usize)> {
     let lines: Vec<_> = text.lines().collect();
     let mut found = Vec::new();
@@ -248,7 +320,7 @@ fn long_functions(text: &str) -> impl Iterator<Item = (usize, usize)> {
             .take_while(|word| *word != "fn")
             .all(|word| ["pub", "async", "const", "unsafe", "extern"].contains(&word) || word.starts_with("pub("))
             && line.contains("fn ");
-        if !is_function || line.trim_end().ends_with(';') || line.trim_end().ends_with('}') {
+        if !is_function || line.trim_end().ends_with(';') || line.trim_end().ends_with('}') || is_test_at(&lines, at) {
             continue;
         }
         let end = format!("{}}}", " ".repeat(indent));
@@ -259,6 +331,12 @@ fn long_functions(text: &str) -> impl Iterator<Item = (usize, usize)> {
         }
     }
     found.into_iter()
+}
+
+/// Returns true if the function in this line has the attribute of a test.
+fn is_test_at(lines: &[&str], at: usize) -> bool {
+    let mut above = lines[..at].iter().rev().take_while(|line| line.trim_start().starts_with("#["));
+    above.any(|line| ["#[test]", "#[tokio::test"].iter().any(|test| line.trim_start().starts_with(test)))
 }
 
 fn report(rule: &str, found: Vec<String>) {

@@ -71,7 +71,7 @@ async function read() {
     figure("Shadows", 'umbra_shadows{state="live"}'),
     figure("Devices connected", "umbra_devices_connected"),
     figure("MQTT sessions, connected", 'umbra_sessions{state="connected"}'),
-    figure("MQTT sessions, away", 'umbra_sessions{state="parked"}'),
+    figure("MQTT sessions, disconnected", 'umbra_sessions{state="disconnected"}'),
     figure("Retained messages", "umbra_retained_messages"),
     figure("Updates accepted", 'umbra_requests_total{operation="update",outcome="accepted"}'),
     figure("Changes in the journal", "umbra_journal_entries"),

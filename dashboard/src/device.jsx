@@ -106,7 +106,7 @@ export function DeviceView({ device, name, params, session, live, drafts }) {
         <h1 id="device-title">{device}</h1>
         <span class="muted"><span class={`dot ${presence(info.connected)}`} aria-hidden="true" />{presence(info.connected)}</span>
         {shadow && <span class="badge num" data-version={shadow.version}>version {count(shadow.version)}</span>}
-        {shadow && <Standing shadow={shadow} rows={rows} />}
+        {shadow && <SyncBadge shadow={shadow} rows={rows} />}
         <span class="spring" />
         {shadow && writable?.all && <button onClick={() => setDialog("delete")}>Delete</button>}
         {writable?.desired && names.length > 0 && <button onClick={() => setDialog("create")}>Add a shadow</button>}
@@ -159,8 +159,8 @@ function Tabs({ tab, setTab }) {
   );
 }
 
-/** Whether the device is as desired: who does not see all of it cannot know. */
-function Standing({ shadow, rows }) {
+/** The badge that shows whether the device is as desired, which a reader of a part cannot know. */
+function SyncBadge({ shadow, rows }) {
   if (shadow.state.delta) return <span class="badge warn">drifting</span>;
   if (rows.some((row) => row.hidden)) return <span class="badge" title="You may not read all that the device reports.">partly visible</span>;
   return <span class="badge good">in sync</span>;

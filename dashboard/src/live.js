@@ -1,5 +1,5 @@
-// What the service tells by itself: MQTT over a WebSocket. Refusals over HTTP are asked for while it is there, and handed on as
-// those over MQTT are.
+// The events of the service: MQTT over a WebSocket. While it is connected, refusals over HTTP are asked for, and passed on like
+// those over MQTT.
 //
 // Handlers share one connection; it is made again, with all subscriptions, when it breaks. The browser sends the cookie of
 // the session with the WebSocket, so nothing is shown in CONNECT.
@@ -18,7 +18,7 @@ const FILTERS_MAX = 200;
 const decoder = new TextDecoder();
 
 export class Live {
-  /** @param onStatus told "live", "connecting" or "refused". */
+  /** @param onStatus receives "live", "connecting" or "refused". */
   constructor(onStatus) {
     this.handlers = new Map();
     this.resumptions = new Set();
@@ -51,7 +51,7 @@ export class Live {
     this.refusals = undefined;
   }
 
-  /** Has `handler` told of what matches `filter`: topic levels, and the JSON or `null`. Returns how to stop. */
+  /** Has `handler` called for messages that match `filter`: topic levels, and the JSON or `null`. Returns how to stop. */
   on(filter, handler) {
     const handlers = this.handlers.get(filter) ?? new Set();
     const isNew = handlers.size === 0;
@@ -70,7 +70,7 @@ export class Live {
     };
   }
 
-  /** Has `handler` told, each time the connection was made again, that something may have been missed. Returns how to stop. */
+  /** Has `handler` called each time the connection was made again, since messages may have been missed. Returns how to stop. */
   onResume(handler) {
     this.resumptions.add(handler);
     return () => this.resumptions.delete(handler);

@@ -22,7 +22,7 @@ import { RetainedView } from "./retained_view.jsx";
 import { RolloutsView } from "./rollouts_view.jsx";
 import { SignIn } from "./sign_in.jsx";
 
-/** How often a page in use tells that it is, so that its session does not end. */
+/** Interval at which a page in use renews its session. */
 const STAY_MS = 10 * 60 * 1000;
 
 const THEMES = { auto: "light", light: "dark", dark: "auto" };

@@ -50,8 +50,8 @@ export function equal(a, b) {
  * rights of who reads: the delta has only what may be read in both.
  */
 export function fields({ desired = {}, reported = {}, delta = {} }) {
-  const [wanted, told] = [leaves(desired), leaves(reported)];
-  const paths = new Set([...wanted.keys(), ...told.keys()]);
+  const [wanted, reportedLeaves] = [leaves(desired), leaves(reported)];
+  const paths = new Set([...wanted.keys(), ...reportedLeaves.keys()]);
   return [...paths].map((path) => {
     const differs = wanted.has(path) && at(delta, path) !== undefined;
     const hidden = wanted.has(path) && !differs && !equal(wanted.get(path), at(reported, path));

@@ -118,7 +118,7 @@ async function access(browser, page) {
 async function about(browser, page) {
   await page.getByRole("link", { name: "About" }).click();
   await page.getByText("ready", { exact: true }).waitFor();
-  await page.locator("dt", { hasText: "Shadows" }).waitFor();
+  for (const figure of ["Shadows", "MQTT sessions, connected", "MQTT sessions, disconnected"]) await page.locator("dt", { hasText: figure }).waitFor();
   await looks(browser, page, "about");
 }
 

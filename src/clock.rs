@@ -1,13 +1,11 @@
-//! Where wall time enters.
+//! The only source of the date.
 //!
-//! Everything that writes a timestamp takes it from a [`Clock`] that was handed to it; nothing else asks the system for
-//! the date. What only measures (deadlines, keep-alive, rates) uses `tokio::time` or `std::time::Instant`, which never
-//! go back, and not this.
+//! Code that writes a timestamp receives a [`Clock`]. Deadlines, keep-alive and rates use `tokio::time` or
+//! `std::time::Instant`, which never go back.
 //!
-//! Wall time may jump, in both directions: an operator sets it, a machine wakes up without a battery. Then timestamps
-//! in metadata jump with it and may be smaller than earlier ones. Nothing is decided by them: versions and the
-//! journal's sequence carry all order, so these only rise. What is kept for a time (journal entries, idempotency keys)
-//! is kept for a time of the monotonic clock ([`Clock::running`]).
+//! The date may jump in both directions, as when an operator sets it or a machine starts without a battery. Timestamps in
+//! metadata jump with it, and nothing is decided by them: versions and the journal's sequence give the order. Journal
+//! entries and idempotency keys expire by the monotonic clock ([`Clock::running`]).
 
 use std::{
     sync::{
@@ -122,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_clock_tells_this_century() {
+    fn the_system_clock_is_in_this_century() {
         let clock = Clock::system();
         let seconds = clock.now().0;
         assert!((1_700_000_000..4_100_000_000).contains(&seconds), "{seconds}");

@@ -74,7 +74,7 @@ impl PartialEq for Split {
     }
 }
 
-/// Bytes of the packet that `bytes` begins with, as far as they tell.
+/// Returns the length of the packet that `bytes` begins with; `None` if they are too few to know it.
 fn packet_length(bytes: &[u8]) -> Option<usize> {
     let length = bytes.iter().skip(1).position(|byte| *byte < 0x80)? + 1;
     let digits = bytes.get(1..=length)?.iter().rev();

@@ -128,10 +128,10 @@ fn repeated_and_undone(
 
 fn stored(document: &Document, changes: &[Change]) {
     let held = StoredShadow { document: Arc::new(document.clone()), last_entry: Seq(7), remembered: <_>::default() };
-    let sealed = fuzzing::encode_record(&held);
-    assert_eq!(fuzzing::record(&sealed).as_ref(), Some(&sealed), "the record comes back otherwise");
-    let sealed = fuzzing::encode_change(document, changes);
-    assert_eq!(fuzzing::entry(&sealed).as_ref(), Some(&sealed), "the journal entry comes back otherwise");
+    let framed = fuzzing::encode_record(&held);
+    assert_eq!(fuzzing::record(&framed).as_ref(), Some(&framed), "the record comes back otherwise");
+    let framed = fuzzing::encode_change(document, changes);
+    assert_eq!(fuzzing::entry(&framed).as_ref(), Some(&framed), "the journal entry comes back otherwise");
 }
 
 /// The result would really be beyond a limit, and further beyond than what is there.
@@ -165,9 +165,9 @@ fn changes_are_noticed(path: &Pointer, documents: &[Document], limits: &Document
         let [before, after] = pair else { continue };
         let deleted = after.deleted && !before.deleted;
         changed |= deleted || merge_patch::touched(path, &merge_patch::state(before), &merge_patch::state(after));
-        let told = last.changed_after(path, Version(before.version.0));
+        let found = last.changed_after(path, Version(before.version.0));
         let exact = limits.path_tombstones_max > TIGHT.path_tombstones_max || before.version >= last.floor;
-        assert!(told == changed || (told && !exact), "{path} after {:?}: {told}", before.version);
+        assert!(found == changed || (found && !exact), "{path} after {:?}: {found}", before.version);
     }
 }
 

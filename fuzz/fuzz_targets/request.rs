@@ -37,7 +37,7 @@ fuzz_target!(|payload: &[u8]| {
     }
 });
 
-/// Not UTF-8, not JSON and too deep are told exactly when they are so.
+/// Checks that a payload is refused as not UTF-8, not JSON or too deep exactly if it is.
 fn is_refused_for_its_json(read: Option<&Json>, refused: Option<&Refused>, limits: &DocumentLimits) {
     let rejection = refused.map(|refused| &refused.rejection);
     let (utf8, invalid, deep) = (
@@ -97,10 +97,10 @@ fn is_of_the_contract(refused: &Refused, limits: &DocumentLimits) {
     };
     assert!(known, "{rejection:?}");
     let shadow = ShadowKey::classic(DeviceId::new("d").expect("valid"));
-    let told = aws::rejected(rejection, &shadow, Timestamp(1), client_token.as_ref());
-    assert!(told.len() < 2048, "a refusal of {} bytes", told.len());
-    let told: Value = serde_json::from_slice(&told).expect("an answer is JSON");
-    assert_eq!(told.get("code"), Some(&Value::from(rejection.code())));
+    let reply = aws::rejected(rejection, &shadow, Timestamp(1), client_token.as_ref());
+    assert!(reply.len() < 2048, "a refusal of {} bytes", reply.len());
+    let reply: Value = serde_json::from_slice(&reply).expect("an answer is JSON");
+    assert_eq!(reply.get("code"), Some(&Value::from(rejection.code())));
 }
 
 /// The sections of `update` are those of `state`, and nothing is asked that is not there.

@@ -84,6 +84,6 @@ fn shadow_topic(topic: &TopicName) {
     };
     let answer = accepted.topic(dialect, &key);
     assert_eq!(answer.strip_suffix("/accepted"), Some(topic.as_str()));
-    let key_told = (dialect == Dialect::Native).then_some(key);
-    assert_eq!(accepted.key_of(&answer), key_told, "{answer}");
+    let native_key = (dialect == Dialect::Native).then_some(key);
+    assert_eq!(accepted.key_of(&answer), native_key, "{answer}");
 }

@@ -47,7 +47,7 @@ pub enum PublishOutcome {
 }
 
 impl Exchanges {
-    /// A PUBLISH, with the receive maximum, which only MQTT 5 clients are told.
+    /// A PUBLISH, with the receive maximum, which only MQTT 5 clients receive.
     pub fn publish(&mut self, id: PacketId, qos: QoS, dup: bool, protocol: Protocol, window: usize) -> PublishOutcome {
         let now = self.now;
         let is_resend = |first: &Exchange| first.qos == qos && (dup || qos == QoS::ExactlyOnce);
@@ -57,12 +57,12 @@ impl Exchanges {
         if qos == QoS::ExactlyOnce {
             let held = self.known.iter().position(|exchange| exchange.received.is_some() && exchange.id == id);
             if let Some((at, reason)) = held.and_then(|at| Some((at, self.known[at].verdict?))) {
-                let told = sent_reason(protocol, reason);
-                if told.is_failure() {
+                let shown = sent_reason(protocol, reason);
+                if shown.is_failure() {
                     self.known.remove(at);
                     self.refuse(id, reason);
                 }
-                return PublishOutcome::Repeat(Sent::PubRec(id, told));
+                return PublishOutcome::Repeat(Sent::PubRec(id, shown));
             }
             match self.refused.iter().position(|(refused, _)| *refused == id) {
                 Some(at) if dup => {
@@ -113,14 +113,14 @@ impl Exchanges {
         while let Some(at) = self.known.iter().position(|exchange| self.is_waiting(exchange)) {
             let Some(reason) = self.known[at].verdict else { break };
             let Exchange { id, qos, .. } = self.known[at];
-            let told = sent_reason(protocol, reason);
+            let shown = sent_reason(protocol, reason);
             if qos == QoS::AtLeastOnce {
-                sent.push(Sent::PubAck(id, told));
+                sent.push(Sent::PubAck(id, shown));
                 self.known.remove(at);
                 continue;
             }
-            sent.push(Sent::PubRec(id, told));
-            if told.is_failure() {
+            sent.push(Sent::PubRec(id, shown));
+            if shown.is_failure() {
                 self.known.remove(at);
                 self.refuse(id, reason);
             } else {
@@ -178,7 +178,7 @@ impl Exchanges {
     }
 }
 
-/// A 3.1.1 client is told no reason, and so cannot be refused.
+/// Returns the reason as it is sent: a 3.1.1 client receives none, and so cannot be refused.
 fn sent_reason(protocol: Protocol, reason: Reason) -> Reason {
     if protocol == Protocol::V5 { reason } else { Reason::SUCCESS }
 }

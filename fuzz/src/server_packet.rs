@@ -2,7 +2,7 @@
 
 use umbrad::mqtt::protocol::packet::{PacketId, Protocol, QoS, Reason};
 
-/// A packet of the server. A 3.1.1 client is told no reasons: success stands for them.
+/// A packet of the server. A 3.1.1 client receives no reasons: success stands for them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sent {
     /// PUBLISH at this QoS.

@@ -70,7 +70,7 @@ fn every_wrong_login_has_the_same_code() {
     }
 }
 
-/// One device behind a router that goes on with a wrong password is refused unheard. Its neighbours, at the same
+/// One device behind a router that goes on with a wrong password is refused without a check. Its neighbours, at the same
 /// address, are not.
 #[test]
 fn failed_logins_do_not_stop_others_at_the_same_address() {
@@ -165,7 +165,11 @@ fn a_principal_without_a_role_is_refused_with_the_reason() {
     ] {
         let reply = Http::connect(server.address_of("web")).send(&head, body.as_bytes());
         let received = (reply.status, &reply.json()["error"], &reply.json()["message"]);
-        assert_eq!(received, (403, &json!("forbidden"), &json!("Forbidden: this client has no role here")), "{head}");
+        assert_eq!(
+            received,
+            (403, &json!("forbidden"), &json!("Forbidden: this client has no role assigned")),
+            "{head}"
+        );
         assert_eq!(reply.header("set-cookie"), None, "{head}");
     }
     assert!(server.log().contains("a login was refused"), "{}", server.log());

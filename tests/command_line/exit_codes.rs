@@ -16,14 +16,14 @@ use crate::{certificates::Authority, harness::program};
 type Answer = (Option<&'static str>, u8);
 
 /// A request to the stand-in: topic and payload.
-type Asked = (String, String);
+type Received = (String, String);
 
 fn umbrad(arguments: &[&str]) -> Output {
     program::umbrad(arguments).env("UMBRA__LOG__LEVEL", "off").output().unwrap()
 }
 
 /// Runs `umbrad ARGUMENTS` against a broker that gives `answer`.
-fn ask(arguments: &[&str], answer: Answer) -> (Output, Asked) {
+fn ask(arguments: &[&str], answer: Answer) -> (Output, Received) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let broker = thread::spawn(move || serve(listener.accept().unwrap().0, answer));
@@ -32,7 +32,7 @@ fn ask(arguments: &[&str], answer: Answer) -> (Output, Asked) {
 }
 
 /// Plays the broker for one request, until the client leaves.
-fn serve(mut stream: TcpStream, (reply, reason): Answer) -> Asked {
+fn serve(mut stream: TcpStream, (reply, reason): Answer) -> Received {
     let mut asked = None;
     while let Some((kind, body)) = read_packet(&mut stream) {
         match kind >> 4 {
@@ -70,7 +70,7 @@ struct Request {
     id: [u8; 2],
     replies: String,
     correlation: Vec<u8>,
-    asked: Asked,
+    asked: Received,
 }
 
 /// A QoS 1 PUBLISH with Response Topic (0x08) and Correlation Data (0x09).

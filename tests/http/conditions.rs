@@ -175,7 +175,7 @@ fn creation_and_deletion() {
 }
 
 #[test]
-fn a_conflict_tells_what_collided() {
+fn a_conflict_lists_paths_and_values() {
     let site = Site::open();
     site.put(PATH, json!({"desired": {"target": 19, "mode": "eco"}}));
     let old = site.get(PATH).etag();

@@ -77,13 +77,13 @@ pub(super) const ATTACKS: &[Attack] = &[
         cases: &[&[("sessions", 1_000), ("publishers", 50)], &[("sessions", 5_000), ("publishers", 20)]],
     },
     Attack {
-        name: "parked-fan-out",
-        summary: "publishes bursts of 44 KB at QoS 1 to many sessions that are away",
+        name: "absent-fan-out",
+        summary: "publishes bursts of 44 KB at QoS 1 to many disconnected sessions",
         parameters: &[("sessions", 9_000, 2), ("messages", 1_000, 10)],
         cases: &[&[]],
     },
     Attack {
-        name: "parked-filters",
+        name: "absent-filters",
         summary: "leaves many sessions with filters on everybody's events behind, then does nothing",
         parameters: &[("sessions", 10_000, 2), ("filters", 10, 10)],
         cases: &[&[]],

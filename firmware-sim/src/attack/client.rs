@@ -193,7 +193,7 @@ impl Client {
     }
 
     /// Disconnects in an orderly way; a session with an expiry stays.
-    pub(super) async fn park(mut self) -> anyhow::Result<()> {
+    pub(super) async fn leave(mut self) -> anyhow::Result<()> {
         self.send(&packet::DISCONNECT).await?;
         self.stream.shutdown().await?;
         // The server has handled the DISCONNECT when it closes.

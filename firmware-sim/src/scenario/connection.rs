@@ -425,7 +425,7 @@ impl Connection {
                 recorder.unknown(id);
             }
             Action::Effect(command) => recorder.effect(id, &command),
-            Action::Asked(firmware) => recorder.firmware_asked(id, &firmware),
+            Action::FirmwareAsked(firmware) => recorder.firmware_asked(id, &firmware),
             Action::Running(firmware) => recorder.firmware_running(id, &firmware),
             Action::Obeyed(state) => {
                 counters.deltas.bump();

@@ -90,7 +90,7 @@ pub(crate) enum Action {
     /// Record the effect of a command.
     Effect(String),
     /// Record that the device saw that it is asked to install this firmware.
-    Asked(String),
+    FirmwareAsked(String),
     /// Record that the device is about to report that it runs the firmware that it was asked to install.
     Running(String),
     /// Record a delta that the device applied.
@@ -431,7 +431,7 @@ impl Device {
         let Some(firmware) = desired.get("firmware").and_then(Value::as_str) else { return };
         if self.asked.as_deref() != Some(firmware) {
             (self.asked, self.is_installing) = (Some(firmware.to_owned()), true);
-            actions.push(Action::Asked(firmware.to_owned()));
+            actions.push(Action::FirmwareAsked(firmware.to_owned()));
         }
     }
 

@@ -96,7 +96,7 @@ pub enum AuthenticationError {
     #[error("this client is banned")]
     Banned,
     /// Authenticated, but no role assigned.
-    #[error("this client has no role here")]
+    #[error("this client has no role assigned")]
     NoRole,
     /// Too many logins are queued for verification.
     #[error("too many logins at once")]

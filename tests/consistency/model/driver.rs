@@ -69,7 +69,7 @@ impl Driver {
     /// Kills the server while an update is under way: it is there whole or not at all, and sent again it is done once.
     fn kill(&mut self) {
         self.silent();
-        let operation = self.operations.doubtful(&self.shadows);
+        let operation = self.operations.unanswered(&self.shadows);
         self.trace.add(format!("SIGKILL after {operation}"));
         let What::Change(request) = &operation.what else { panic!("no update") };
         self.send(&operation, 1);

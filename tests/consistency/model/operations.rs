@@ -50,7 +50,7 @@ fn principal_name(principal: usize) -> String {
     format!("anonymous/p{principal}")
 }
 
-/// Returns the name of a shadow, also of the classic one.
+/// Returns the name of a shadow with that of its device: `device~name`, or `device` for the classic one.
 pub(crate) fn full_name(shadow: usize) -> String {
     let (device, name) = SHADOWS[shadow];
     device.to_owned() + &name.map_or(String::new(), |name| format!("~{name}"))
@@ -103,9 +103,9 @@ impl Operations {
         }
     }
 
-    /// An update of which its sender will not know what became; under a key of its own, unless it changes nothing: then
+    /// Returns an update whose sender will receive no outcome. It has a key of its own, unless it changes nothing: then
     /// nobody could see whether it is remembered.
-    pub(crate) fn doubtful(&mut self, shadows: &[Shadow]) -> Operation {
+    pub(crate) fn unanswered(&mut self, shadows: &[Shadow]) -> Operation {
         let (shadow, principal, aws) = (self.seed.below(3) as usize, self.seed.below(3) as usize, self.chance(35));
         let mut body = self.conditions(&shadows[shadow], aws, false);
         body["state"] = self.state(aws);

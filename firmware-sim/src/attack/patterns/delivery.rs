@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::ensure;
 use tokio::task::JoinSet;
 
-use super::{SHADOW_PACE, open, open_lasting, pace, park, send_at, shadow, subscribers, topic, update};
+use super::{SHADOW_PACE, leave, open, open_lasting, pace, send_at, shadow, subscribers, topic, update};
 use crate::attack::{
     client::{Client, PUBREC},
     packet::{self, Connect, Publish},
@@ -28,8 +28,8 @@ pub(super) async fn fan_out(stage: Arc<Stage>) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) async fn parked_fan_out(stage: Arc<Stage>) -> anyhow::Result<()> {
-    park(&stage, stage.parameter("sessions"), vec![topic(&stage, "#")], 1).await;
+pub(super) async fn absent_fan_out(stage: Arc<Stage>) -> anyhow::Result<()> {
+    leave(&stage, stage.parameter("sessions"), vec![topic(&stage, "#")], 1).await;
     stage.ready().await;
     let messages = stage.parameter("messages");
     let act = move |stage: Arc<Stage>, number| async move {
@@ -160,7 +160,7 @@ pub(super) async fn qos2_unreleased(stage: Arc<Stage>) -> anyhow::Result<()> {
                 let reason = client.answer(PUBREC).await?.reason();
                 stage.outcome(reason < 0x80, || format!("a message was refused: {reason:#04x}"));
             }
-            client.park().await
+            client.leave().await
         }
     };
     stage.crowd(stage.parameter("connections"), act).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 
-use super::{CHUNK, create_shadows, open, park, send_at, topic};
+use super::{CHUNK, create_shadows, leave, open, send_at, topic};
 use crate::{
     attack::{
         client::UNSUBACK,
@@ -71,7 +71,7 @@ async fn retain(stage: &Arc<Stage>, topics: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) async fn parked_filters(stage: Arc<Stage>) -> anyhow::Result<()> {
+pub(super) async fn absent_filters(stage: Arc<Stage>) -> anyhow::Result<()> {
     let filters = [
         "shadow/+/update/accepted",
         "shadow/+/update/documents",
@@ -86,7 +86,7 @@ pub(super) async fn parked_filters(stage: Arc<Stage>) -> anyhow::Result<()> {
     ];
     let filters = filters.iter().take(stage.parameter("filters")).map(|filter| (*filter).to_owned()).collect();
     stage.ready().await;
-    park(&stage, stage.parameter("sessions"), filters, 1).await;
+    leave(&stage, stage.parameter("sessions"), filters, 1).await;
     stage.attacking().await;
     Ok(())
 }

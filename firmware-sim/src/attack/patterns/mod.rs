@@ -31,14 +31,14 @@ pub(super) async fn run(stage: Arc<Stage>) -> anyhow::Result<()> {
     match name.as_str() {
         "retained-scan" => filters::retained_scan(stage).await,
         "store-walk" => filters::store_walk(stage).await,
-        "parked-filters" => filters::parked_filters(stage).await,
+        "absent-filters" => filters::absent_filters(stage).await,
         "subscribe-churn" => filters::subscribe_churn(stage).await,
         "subscribe-repeat" => filters::subscribe_repeat(stage).await,
         "shared-groups" => filters::shared_groups(stage).await,
         "retained-churn" => filters::retained_churn(stage).await,
         "retained-fill" => filters::retained_fill(stage).await,
         "fan-out" => delivery::fan_out(stage).await,
-        "parked-fan-out" => delivery::parked_fan_out(stage).await,
+        "absent-fan-out" => delivery::absent_fan_out(stage).await,
         "event-fan-out" => delivery::event_fan_out(stage).await,
         "response-topics" => delivery::response_topics(stage).await,
         "slow-readers" => delivery::slow_readers(stage).await,
@@ -115,15 +115,15 @@ async fn subscribers(stage: &Arc<Stage>, count: usize, filter: String, qos: u8) 
 }
 
 /// Leaves `count` sessions behind, each with the same filters.
-async fn park(stage: &Arc<Stage>, count: usize, filters: Vec<String>, qos: u8) {
+async fn leave(stage: &Arc<Stage>, count: usize, filters: Vec<String>, qos: u8) {
     let filters = Arc::new(filters);
     stage
         .gather(count, |stage, number| {
             let filters = filters.clone();
             async move {
-                let mut client = open_lasting(&stage, "parked", number).await?;
+                let mut client = open_lasting(&stage, "absent", number).await?;
                 client.subscribe(&filters, qos).await?;
-                client.park().await
+                client.leave().await
             }
         })
         .await;
@@ -157,7 +157,7 @@ async fn create_chunk(stage: Arc<Stage>, chunk: usize, count: usize) -> anyhow::
         }
         left.extend(refused.iter().filter_map(|place| batch.get(*place).cloned()));
     }
-    client.park().await?;
+    client.leave().await?;
     Ok((all - left.len()) as u64)
 }
 

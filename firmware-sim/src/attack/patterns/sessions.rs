@@ -75,7 +75,7 @@ pub(super) async fn expiry_churn(stage: Arc<Stage>) -> anyhow::Result<()> {
                 Client::open(&stage, &Connect { client_id: &client_id, expiry: 1, ..Connect::default() }).await?;
             let filters: Vec<_> = (0..10).map(|place| topic(&stage, &format!("e/{number}/{round}/{place}"))).collect();
             client.subscribe(&filters, 1).await?;
-            client.park().await?;
+            client.leave().await?;
         }
         Ok(())
     };
@@ -91,7 +91,7 @@ pub(super) async fn resync_churn(stage: Arc<Stage>) -> anyhow::Result<()> {
         .gather(stage.parameter("sessions"), |stage, number| async move {
             let mut client = open_lasting(&stage, "returning", number).await?;
             client.subscribe(&["shadow/#"], 1).await?;
-            client.park().await
+            client.leave().await
         })
         .await;
     // The shadows change, so that each return finds something to send.

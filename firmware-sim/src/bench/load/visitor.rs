@@ -40,7 +40,7 @@ impl Visits {
     }
 
     /// Makes the sessions as [`Visits::connect`], and disconnects each at once.
-    pub(crate) fn park(&self) -> anyhow::Result<()> {
+    pub(crate) fn leave(&self) -> anyhow::Result<()> {
         self.in_parallel(|visits, number| Visitor::subscriber(visits.broker, number)?.leave()).map(drop)
     }
 

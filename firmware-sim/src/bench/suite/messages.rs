@@ -56,7 +56,7 @@ fn deliver(suite: &mut Suite<'_>, peer: &Peer, name: &str) -> anyhow::Result<()>
 /// The memory of persistent sessions, and a start with many. Once: the numbers hardly differ between rounds.
 pub(super) fn sessions(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     memory(suite, CONNECTED, Visits::connect)?;
-    memory(suite, DISCONNECTED, Visits::park)?;
+    memory(suite, DISCONNECTED, Visits::leave)?;
     start(suite)
 }
 
@@ -78,7 +78,7 @@ fn memory<T>(suite: &mut Suite<'_>, load: &str, make: impl Fn(&Visits) -> anyhow
 fn start(suite: &mut Suite<'_>) -> anyhow::Result<()> {
     let (mut peer, sessions) = (suite.servers.start_umbrad()?, suite.clients(STORED_SESSIONS));
     let visits = visits(suite, &peer, sessions);
-    visits.park().with_context(|| failed(&peer, UMBRAD))?;
+    visits.leave().with_context(|| failed(&peer, UMBRAD))?;
     visits.publish(QUEUED, PAYLOAD_BYTES).with_context(|| failed(&peer, UMBRAD))?;
     for (load, kill) in [(STOPPED, false), (KILLED, true)] {
         let seconds = peer.restart(kill)?.as_secs_f64();

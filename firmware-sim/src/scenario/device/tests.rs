@@ -240,7 +240,7 @@ fn a_clock_that_is_wrong_is_reported_as_it_is() {
 fn firmware_is_recorded_when_it_is_seen_and_before_it_is_reported() {
     let shadow = json!({"version": 4, "state": {"desired": {"firmware": "9"}}});
     let (mut device, actions) = online(DeviceKind::Pump, PROFILE, shadow);
-    let seen = actions.iter().position(|action| *action == Action::Asked("9".into()));
+    let seen = actions.iter().position(|action| *action == Action::FirmwareAsked("9".into()));
     let reported = actions.iter().position(|action| matches!(action, Action::Update(_)));
     assert!(seen.is_some() && seen < reported, "{actions:?}");
     let mut actions = device.step(accepted(&update(&actions), 5), at(2));

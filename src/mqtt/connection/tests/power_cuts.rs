@@ -218,7 +218,7 @@ impl Run {
                     world::unsubscribe(topic)
                 }
                 None => {
-                    subscriptions.insert(topic, (2, Subscribed::Asked));
+                    subscriptions.insert(topic, (2, Subscribed::Requested));
                     world::subscribe(&[(topic, 2)])
                 }
             }
@@ -232,7 +232,7 @@ impl Run {
 
     async fn subscribe(&mut self, client: usize) {
         let filters = FILTERS[client];
-        let asked = filters.iter().map(|(filter, qos)| (*filter, (*qos, Subscribed::Asked)));
+        let asked = filters.iter().map(|(filter, qos)| (*filter, (*qos, Subscribed::Requested)));
         self.world.lock().clients[client].subscriptions.extend(asked);
         self.send(client, &world::subscribe(filters)).await;
         let is_granted = |(_, state): &(u8, Subscribed)| *state == Subscribed::Granted;

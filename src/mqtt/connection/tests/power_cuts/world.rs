@@ -27,7 +27,7 @@ pub(super) struct Sent {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subscribed {
-    Asked,
+    Requested,
     Granted,
     Leaving,
 }

@@ -18,7 +18,7 @@ use crate::{
         FileError, PASSWORD_BYTES_MAX, PasswordHash, Principal,
         authn::{
             hash_pool::{PasswordCheck, PasswordHashPool, PasswordVerdict},
-            login::AuthenticationError,
+            identity::AuthenticationError,
             password::Memory,
             password_cache::PasswordCache,
             users::Users,

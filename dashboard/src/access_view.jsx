@@ -1,4 +1,4 @@
-// The principal, its roles and the use of its limits; for who has all rights, those of others, and all users and roles.
+// The principal, its roles and the use of its limits; with all rights also those of others, and all users and roles.
 
 import { useEffect, useState } from "preact/hooks";
 
@@ -34,7 +34,7 @@ export function AccessView({ params, session }) {
           <datalist id="principals">{others.map((principal) => <option key={principal} value={principal} />)}</datalist>
           <button>Show</button>
         </form>
-        {name ? <Usage key={name} principal={name} /> : <p class="muted">Its use of its limits; for who has all rights.</p>}
+        {name ? <Usage key={name} principal={name} /> : <p class="muted">The use of its limits, which users with all rights may see.</p>}
       </div>
       <Roles />
       <Users />

@@ -16,7 +16,7 @@ export function Activity({ device, name, events }) {
   const [held, setHeld] = useState(null);
   useEffect(() => {
     const path = shadowPath(device, name);
-    // Either may be refused to who may read the other, and of what is not there, there is none.
+    // A reader may have the right to one of them only, and a shadow that does not exist has neither.
     const list = (of, key) => ask("GET", `${path}/${of}`).then((found) => found[key], () => []);
     Promise.all([list(`history?limit=${PAGE}`, "entries"), list("rejections", "rejections")])
       .then(([entries, rejections]) => setPast([...entries.map(accepted), ...rejections.map(rejected)]))

@@ -46,8 +46,8 @@ export function equal(a, b) {
 }
 
 /**
- * The fields of `desired` and `reported`. One differs where the delta says so; it is hidden where it would, but for the
- * rights of who reads: the delta has only what may be read in both.
+ * The fields of `desired` and `reported`. One differs if it is in the delta. It is hidden if it differs and the delta lacks
+ * it: the delta has only paths that the reader may read in both.
  */
 export function fields({ desired = {}, reported = {}, delta = {} }) {
   const [wanted, reportedLeaves] = [leaves(desired), leaves(reported)];

@@ -179,7 +179,7 @@ fn umbrad_kick_ends_connections() {
     );
 }
 
-/// Users and roles are listed for who has all rights, as the server uses them.
+/// Users and roles are listed as the server uses them, for a client with all rights.
 #[test]
 fn users_and_roles_are_listed_for_operators() {
     let server = site();

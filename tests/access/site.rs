@@ -68,7 +68,7 @@ write = ["/desired/zone/t"]
 role = "partial"
 principals = ["partial"]
 
-# Rules with {client} are as good as the client ids: good enough for who has nothing else.
+# Rules with {client} are as good as the client ids: good enough for a client without other rights.
 [[rule]]
 role = "kiosk"
 devices = ["{client}"]

@@ -148,7 +148,7 @@ fn the_cookie_is_secure_behind_a_tls_proxy() {
     }
 }
 
-/// Where MQTT is, is for those who are let in: the page shows it to whoever wants to connect a first device.
+/// The addresses of MQTT are for signed-in users: the page shows them to connect a first device.
 #[test]
 fn the_session_names_the_mqtt_listeners() {
     let site = Site::open();

@@ -1,4 +1,4 @@
-//! How the server starts and ends: nothing is lost, nothing is left, and a store it cannot use is left alone.
+//! Start and end of the server: nothing is lost, nothing is left, and a store that it cannot use is not changed.
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
 //! Strings with control characters or Unicode non-characters: a client built on libmosquitto that is sent one
-//! disconnects, so one retained message kept all of them off a wildcard. They are refused to who sends them.
+//! disconnects, so one retained message kept all of them off a wildcard. A client that sends one is refused.
 
 use crate::harness::{
     client::Client,

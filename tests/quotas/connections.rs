@@ -1,4 +1,4 @@
-//! How fast one connection is read: what comes above a rate is not refused, it waits.
+//! The rate at which one connection is read: packets above it are not refused, they wait.
 
 use std::{
     thread,

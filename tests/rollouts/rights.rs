@@ -96,7 +96,7 @@ fn a_device_that_the_creator_may_not_change_does_not_reveal_whether_it_exists() 
     assert_eq!(site.states("r"), "lamp-9 skipped (no shadow), pump-1 skipped (forbidden), pump-9 skipped (forbidden)");
 }
 
-/// A rollout claims the devices that its creator may change, and is named to who may see it.
+/// A rollout claims the devices that its creator may change, and a refusal names it if its reader may see it.
 #[test]
 fn nobody_holds_back_rollouts_to_devices_that_it_may_not_change() {
     let site = Site::open();

@@ -100,7 +100,7 @@ fn refusals_name_the_reason() {
     }
 }
 
-/// A definition is seen by its creator and by who may read every device, and changed by its creator and by an administrator.
+/// A definition is seen by its creator and by readers of every device, and changed by its creator and by an administrator.
 #[test]
 fn a_query_belongs_to_its_creator() {
     let site = Site::open();

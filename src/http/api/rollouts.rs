@@ -1,7 +1,7 @@
 //! Rollouts over HTTP: lists, one rollout, its devices, and the commands of an operator.
 //!
 //! `create` makes them, also as bulk changes, `render` has their JSON, `events` follows one. A rollout is seen and
-//! commanded by its creator and by who has all rights; for others it does not exist.
+//! commanded by its creator and by clients with all rights; for others it does not exist.
 
 pub(in crate::http) mod create;
 pub(in crate::http) mod events;

@@ -1,4 +1,4 @@
-//! How what a server said is compared with what it should have said.
+//! The comparison of the messages of the server with the expected ones.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -231,7 +231,7 @@ impl ServerParts {
         mut cluster: Option<&mut Membership>,
     ) -> Result<(Self, impl FnOnce() + Send + 'static), ServeError> {
         let limits = &config.limits;
-        let replicated = cluster.as_ref().map(|cluster| ReplicatedSessions::new(cluster.node()));
+        let replicated = cluster.as_ref().map(|cluster| ReplicatedSessions::new(cluster.node(), limits.sessions_max));
         let rows = replicated.clone().map(ReplicatedRows);
         let member =
             cluster.as_mut().zip(rows).and_then(|(cluster, rows)| cluster.member(Box::new(rows), peers::opens));
@@ -276,6 +276,7 @@ impl ServerParts {
     /// Starts all listeners.
     fn start(&self, config: &Config, bound: Vec<(Listener, SocketAddr)>, notifier: NotifierThread) -> RunningTasks {
         let mut tasks = JoinSet::new();
+        self.broker.announce_start();
         self.api.set_mqtt_listeners(mqtt_listeners(&bound, &config.listeners));
         for ((listener, address), settings) in bound.into_iter().zip(&config.listeners) {
             print_address(settings, address);

@@ -157,8 +157,8 @@ impl Telemetry {
         );
         page.gauge(
             "umbra_devices_connected",
-            "Devices with an open connection.",
-            self.broker.presence.connected_count(),
+            "Devices with an open connection to this server.",
+            self.broker.presence.connected_here(),
         );
         page.gauge("umbra_retained_messages", "Retained ordinary messages.", self.broker.router.retained_count());
     }

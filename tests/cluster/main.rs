@@ -14,5 +14,6 @@ mod killed_decider;
 mod operator;
 mod order;
 mod pauses;
+mod presence;
 mod sessions;
 mod upgrade;

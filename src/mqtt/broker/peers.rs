@@ -41,7 +41,7 @@ use crate::{
             Broker,
             durable::row_log::RowLog,
             outbox::SessionId,
-            replicated::{Effect, ReplicatedSessions, numbers},
+            replicated::{Effect, Effects, ReplicatedSessions, numbers},
             router::DeliveryKind,
             sessions::SessionKey,
         },
@@ -82,6 +82,8 @@ pub(in crate::mqtt) struct Peers {
     opening_room: Arc<Semaphore>,
     /// True while this node may not have the latest records of the log.
     is_cut_off: AtomicBool,
+    /// True when the start of this node was broadcast.
+    is_start_sent: AtomicBool,
     /// True when this node has met its own start in the log, and so all that it did before.
     has_started: AtomicBool,
     runtime: Handle,
@@ -137,6 +139,7 @@ impl Broker {
         send: impl Fn(Bytes) -> bool + Send + Sync + 'static,
     ) {
         let node = replicated.node();
+        self.presence.join_cluster(node);
         let first = replicated.first_number(self.recorder.now().date_ms);
         self.number_sessions_from(first);
         let rows = RowLog::new(Arc::clone(&self.service), node, record_bytes_max);
@@ -154,6 +157,7 @@ impl Broker {
             message_room: Arc::new(Semaphore::new(MESSAGE_BYTES_MAX)),
             opening_room: Arc::new(Semaphore::new(OPENING_BYTES_MAX)),
             is_cut_off: AtomicBool::new(false),
+            is_start_sent: AtomicBool::new(false),
             has_started: AtomicBool::new(false),
             runtime: Handle::current(),
         });
@@ -255,10 +259,12 @@ impl Broker {
 
     fn receive_broadcast(self: &Arc<Self>, Broadcast { is_own, number, bytes }: &Broadcast) {
         let Some(peers) = self.peers.get() else { return };
+        let Effects { session: effect, presence } = peers.replicated.effects(*number);
+        // Before the connection of a device ends that is at another node now.
+        self.presence.receive(presence);
         if message::is_edited(bytes) {
             return; // what other nodes did to their sessions
         }
-        let effect = peers.replicated.effect(*number);
         // Before those are called who wait for what has no effect on it any more.
         match &effect {
             Some(Effect::Left { key, id }) => self.sessions.leave(key, *id),
@@ -277,10 +283,21 @@ impl Broker {
             (Some(PeerMessage::Started { first, .. }), Some(Effect::Started(former))) => {
                 // Not of an earlier run.
                 peers.has_started.fetch_or(first == peers.first, Ordering::Relaxed);
+                self.presence.assert_connected();
                 *peers.former.lock() = former;
                 peers.has_former.notify_one();
             }
-            (Some(PeerMessage::Adopted { .. } | PeerMessage::Edited(_) | PeerMessage::Started { .. }), _) => {}
+            // It is alive after all.
+            (Some(PeerMessage::Gone { node }), _) if node == peers.node => self.presence.assert_connected(),
+            (
+                Some(
+                    PeerMessage::Adopted { .. }
+                    | PeerMessage::Edited(_)
+                    | PeerMessage::Started { .. }
+                    | PeerMessage::Gone { .. },
+                ),
+                _,
+            ) => {}
             (None, _) => tracing::error!("a message of another node cannot be read"),
         }
     }

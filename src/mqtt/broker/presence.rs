@@ -12,13 +12,17 @@
 //!
 //! The table keeps disconnected devices up to a limit, beyond which those that disconnected first are evicted. It survives
 //! a restart: each device has a row of the store ([`presence_row`]). At a start all devices are disconnected.
+//!
+//! In a cluster, a device is connected as long as it is at any node. Each node writes what it knows itself to the log, and the table has
+//! that of the other nodes from there ([`crate::mqtt::broker::replicated`]), as it has of its own devices after a start. A change is published
+//! when a device has become connected or disconnected by all that is known, whoever knows it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
     ops::Bound,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use parking_lot::Mutex;
@@ -28,6 +32,7 @@ use crate::{
     auth::{Access, Operation},
     mqtt::{
         broker::{
+            Broker,
             durable::{Recorder, presence_row},
             outbox::SessionId,
             router::{DeliveryKind, Publication, Router},
@@ -46,6 +51,8 @@ pub struct PresenceTable {
     /// The number of the last change, for those who wait for one; set under the lock of the table.
     changes: watch::Sender<u64>,
     devices_max: usize,
+    /// This node, in a cluster.
+    node: OnceLock<u64>,
     router: Arc<Router>,
     recorder: Recorder,
 }
@@ -63,6 +70,16 @@ pub struct Presence {
     pub protocol: Protocol,
 }
 
+/// The presence of one device as the log of a cluster has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::mqtt::broker) struct LoggedPresence {
+    pub(in crate::mqtt::broker) device: DeviceId,
+    /// As this node has written it.
+    pub(in crate::mqtt::broker) here: Option<Presence>,
+    /// At the other nodes.
+    pub(in crate::mqtt::broker) elsewhere: Option<Presence>,
+}
+
 #[derive(Default)]
 struct PresenceEntries {
     devices: BTreeMap<DeviceId, Device>,
@@ -71,11 +88,16 @@ struct PresenceEntries {
     /// The numbers in `changes` of disconnected devices.
     disconnected: BTreeSet<u64>,
     newest: u64,
+    /// The number of devices with a connection to this node.
+    connected_here: usize,
 }
 
+#[derive(Default)]
 struct Device {
+    /// The number of its connections to this node.
     connections: usize,
-    presence: Presence,
+    here: Option<Presence>,
+    elsewhere: Option<Presence>,
     changed: u64,
 }
 
@@ -83,6 +105,17 @@ struct Device {
 struct PresenceChange {
     key: ShadowKey,
     message: Arc<Message>,
+}
+
+/// A device whose connection to this node of a cluster is in the log with the opening of its session. If dropped before the
+/// connection is open, the log is corrected.
+pub(in crate::mqtt) struct Announced {
+    broker: Arc<Broker>,
+    device: DeviceId,
+    presence: Presence,
+    /// The last change at that time.
+    as_of: u64,
+    is_open: bool,
 }
 
 impl PresenceTable {
@@ -93,9 +126,15 @@ impl PresenceTable {
             table: Mutex::default(),
             changes: watch::Sender::new(0),
             devices_max,
+            node: OnceLock::new(),
             recorder: router.recorder().clone(),
             router,
         }
+    }
+
+    /// Makes this table one of `node` of a cluster. Called once, before [`PresenceTable::restore_logged`].
+    pub(in crate::mqtt::broker) fn join_cluster(&self, node: u64) {
+        let _is_the_first = self.node.set(node);
     }
 
     /// Adds the devices that rows of the store have, all as disconnected. Those that were connected were last seen at
@@ -103,57 +142,133 @@ impl PresenceTable {
     pub(in crate::mqtt::broker) fn restore(&self, mut rows: Vec<(DeviceId, Presence)>, stopped: Option<Timestamp>) {
         let mut edits = Vec::new();
         for (device, presence) in rows.iter_mut().filter(|(_, presence)| presence.connected) {
-            let last_seen = presence.last_seen.max(stopped.unwrap_or(presence.last_seen));
-            *presence = Presence { connected: false, last_seen, ..*presence };
-            edits.push(presence_row::put(device, *presence));
+            *presence = presence.lost(stopped);
+            edits.push(presence_row::put(device, None, *presence));
         }
         rows.sort_by_key(|(_, presence)| presence.last_seen);
         let mut table = self.table.lock();
         for (device, presence) in rows {
-            table.put(&device, 0, presence);
+            table.change(&device, |known| known.here = Some(presence));
         }
         edits.extend(table.evict_beyond(self.devices_max));
         self.recorder.write(edits);
     }
 
-    /// Records that a connection of `device` was opened.
-    pub(in crate::mqtt) fn opened(&self, device: &DeviceId, address: IpAddr, protocol: Protocol, now: Timestamp) {
+    /// Adds the devices that the log of the cluster has, as [`PresenceTable::restore`] does those of a node alone. Other nodes learn
+    /// that those of this node are disconnected when it has started.
+    pub(in crate::mqtt::broker) fn restore_logged(&self, mut devices: Vec<LoggedPresence>, stopped: Option<Timestamp>) {
+        let lost = |presence: Presence| if presence.connected { presence.lost(stopped) } else { presence };
+        devices.iter_mut().for_each(|device| device.here = device.here.map(lost));
+        let seen = |logged: &LoggedPresence| newest(logged.here.into_iter().chain(logged.elsewhere));
+        devices.sort_by_key(|logged| seen(logged).map(|presence| presence.last_seen));
         let mut table = self.table.lock();
+        for LoggedPresence { device, here, elsewhere } in devices {
+            table.change(&device, |known| (known.here, known.elsewhere) = (here, elsewhere));
+        }
+    }
+
+    /// Announces a connection of the device that a client with `access` counts as, for the opening of its session. `None` for a client
+    /// that is no device.
+    pub(in crate::mqtt) fn announce(
+        broker: &Arc<Broker>,
+        access: &Access,
+        address: IpAddr,
+        protocol: Protocol,
+    ) -> Option<Announced> {
+        let device = device_of(access)?;
+        let (now, table) = (broker.service.now(), broker.presence.table.lock());
+        let here = table.devices.get(&device).and_then(|known| known.here).filter(|here| here.connected);
+        let presence =
+            Presence { connected: true, last_seen: here.map_or(now, |here| here.last_seen), address, protocol };
+        let as_of = table.last_change_of(&device);
+        drop(table);
+        Some(Announced { broker: Arc::clone(broker), device, presence, as_of, is_open: false })
+    }
+
+    /// Records that a connection of `device` was opened, and was `announced`.
+    pub(in crate::mqtt) fn opened(
+        &self,
+        device: &DeviceId,
+        address: IpAddr,
+        protocol: Protocol,
+        now: Timestamp,
+        announced: Option<&mut Announced>,
+    ) {
+        let mut table = self.table.lock();
+        let announced = announced.filter(|announced| announced.device == *device);
+        // Nothing was written of it since, so the log has that it is connected.
+        let is_logged = announced.as_ref().is_some_and(|announced| announced.as_of == table.last_change_of(device));
+        if let Some(announced) = announced {
+            announced.is_open = true;
+        }
         let presence = Presence { connected: true, last_seen: now, address, protocol };
-        let known = table.devices.get_mut(device);
-        if let Some(known) = known
-            && known.connections > 0
-        {
+        if let Some(known) = table.devices.get_mut(device).filter(|known| known.connections > 0) {
             known.connections += 1;
-            known.presence = Presence { last_seen: known.presence.last_seen, ..presence };
+            known.here = Some(Presence { last_seen: known.here.map_or(now, |here| here.last_seen), ..presence });
             return;
         }
-        self.change(&mut table, device, 1, presence);
-        self.recorder.write(table.evict_beyond(self.devices_max));
+        table.connected_here += 1;
+        self.change(&mut table, device, |known| (known.connections, known.here) = (1, Some(presence)));
+        if !is_logged {
+            self.write(&table, device);
+        }
+        if self.node.get().is_none() {
+            self.recorder.write(table.evict_beyond(self.devices_max));
+        }
     }
 
     /// Records that a connection of `device` ended, whose last packet was received at `last_received`.
     pub(in crate::mqtt) fn closed(&self, device: &DeviceId, last_received: Timestamp) {
         let mut table = self.table.lock();
-        let Some(known) = table.devices.get_mut(device) else { return };
-        known.connections = known.connections.saturating_sub(1);
+        let Some(known) = table.devices.get_mut(device).filter(|known| known.connections > 0) else { return };
+        known.connections -= 1;
         if known.connections == 0 {
-            let presence = Presence { connected: false, last_seen: last_received, ..known.presence };
-            self.change(&mut table, device, 0, presence);
+            table.connected_here -= 1;
+            self.change(&mut table, device, |known| {
+                known.here = known.here.map(|here| Presence { connected: false, last_seen: last_received, ..here });
+            });
+            self.write(&table, device);
         }
+    }
+
+    /// Takes what the log has of some devices now.
+    pub(in crate::mqtt::broker) fn receive(&self, logged: Vec<LoggedPresence>) {
+        for LoggedPresence { device, here, elsewhere } in logged {
+            let table = &mut *self.table.lock();
+            let is_connected_here = table.devices.get(&device).is_some_and(|known| known.connections > 0);
+            if here.is_none() && elsewhere.is_none() && !is_connected_here {
+                table.forget(&device);
+                continue;
+            }
+            self.change(table, &device, |known| {
+                known.elsewhere = elsewhere;
+                if known.connections == 0 {
+                    known.take_logged(here);
+                }
+            });
+        }
+    }
+
+    /// Writes again that the devices with a connection to this node are connected: another node has not heard of this one.
+    pub(in crate::mqtt::broker) fn assert_connected(&self) {
+        let table = self.table.lock();
+        table
+            .devices
+            .iter()
+            .filter(|(_, known)| known.connections > 0)
+            .for_each(|(device, _)| self.write(&table, device));
     }
 
     /// Returns the presence of `device`, if it is in the table.
     #[must_use]
     pub fn of(&self, device: &DeviceId) -> Option<Presence> {
-        self.table.lock().devices.get(device).map(|device| device.presence)
+        self.table.lock().devices.get(device).and_then(Device::presence)
     }
 
-    /// Returns the number of connected devices.
+    /// Returns the number of devices that are connected to this node.
     #[must_use]
-    pub fn connected_count(&self) -> usize {
-        let table = self.table.lock();
-        table.devices.len() - table.disconnected.len()
+    pub fn connected_here(&self) -> usize {
+        self.table.lock().connected_here
     }
 
     /// Returns the devices in the table after `after`, in order, at most `limit`.
@@ -188,30 +303,61 @@ impl PresenceTable {
         changes.take(limit).map(|(number, device)| (*number, device.clone())).collect()
     }
 
-    /// Records and publishes a change. Both happen under the lock, so that changes of one device are marked and written in
-    /// order.
-    fn change(&self, table: &mut PresenceEntries, device: &DeviceId, connections: usize, presence: Presence) {
-        let number = table.put(device, connections, presence);
+    /// Changes what is known of a device, and publishes it if the device has become connected or disconnected. Both happen under
+    /// the lock, so that changes of one device are marked in order.
+    fn change(&self, table: &mut PresenceEntries, device: &DeviceId, change: impl FnOnce(&mut Device)) {
+        let Some((number, presence)) = table.change(device, change) else { return };
         self.changes.send_replace(number);
-        self.recorder.write(vec![presence_row::put(device, presence)]);
         let change = PresenceChange { key: ShadowKey::classic(device.clone()), message: message(device, presence) };
         self.router.publish(&change, DeliveryKind::Presence { number });
+    }
+
+    /// Writes what this node knows of a device. The caller has the lock, so that changes of one device are written in order.
+    fn write(&self, table: &PresenceEntries, device: &DeviceId) {
+        let (node, here) = (self.node.get().copied(), table.devices.get(device).and_then(|known| known.here));
+        self.recorder.write(vec![match here {
+            Some(presence) => presence_row::put(device, node, presence),
+            None => presence_row::remove(device, node),
+        }]);
     }
 }
 
 impl PresenceEntries {
-    fn put(&mut self, device: &DeviceId, connections: usize, presence: Presence) -> u64 {
+    /// Changes what is known of a device. If it has become connected or disconnected by that, returns the number of the change and its
+    /// presence.
+    fn change(&mut self, device: &DeviceId, change: impl FnOnce(&mut Device)) -> Option<(u64, Presence)> {
+        let known = self.devices.entry(device.clone()).or_default();
+        let former = known.presence();
+        change(known);
+        let Some(presence) = known.presence() else {
+            self.forget(device);
+            return None;
+        };
+        if former.is_some_and(|former| former.connected == presence.connected) {
+            return None;
+        }
         self.newest += 1;
-        let changed = self.newest;
-        if let Some(former) = self.devices.insert(device.clone(), Device { connections, presence, changed }) {
+        let former = std::mem::replace(&mut known.changed, self.newest);
+        self.changes.remove(&former);
+        self.disconnected.remove(&former);
+        self.changes.insert(self.newest, device.clone());
+        if !presence.connected {
+            self.disconnected.insert(self.newest);
+        }
+        Some((self.newest, presence))
+    }
+
+    /// Returns the number of the last change of a device; of one that is not in the table, of all.
+    fn last_change_of(&self, device: &DeviceId) -> u64 {
+        self.devices.get(device).map_or(self.newest, |known| known.changed)
+    }
+
+    /// Removes a device without a connection to this node.
+    fn forget(&mut self, device: &DeviceId) {
+        if let Some(former) = self.devices.remove(device) {
             self.changes.remove(&former.changed);
             self.disconnected.remove(&former.changed);
         }
-        self.changes.insert(changed, device.clone());
-        if !presence.connected {
-            self.disconnected.insert(changed);
-        }
-        changed
     }
 
     /// Removes disconnected devices beyond `devices_max`. Returns the edits that remove their rows.
@@ -223,10 +369,62 @@ impl PresenceEntries {
         {
             if let Some(device) = self.changes.remove(&oldest) {
                 self.devices.remove(&device);
-                edits.push(presence_row::remove(&device));
+                edits.push(presence_row::remove(&device, None));
             }
         }
         edits
+    }
+}
+
+impl Device {
+    fn presence(&self) -> Option<Presence> {
+        newest(self.here.into_iter().chain(self.elsewhere))
+    }
+
+    /// Takes what the log has of this node, which has no connection of the device: it may have been written before the start, or the
+    /// device may be at another node since.
+    fn take_logged(&mut self, logged: Option<Presence>) {
+        let is_newer = |logged: &Presence| self.here.is_none_or(|here| here.last_seen < logged.last_seen);
+        if self.elsewhere.is_some_and(|elsewhere| elsewhere.connected) {
+            self.here = None;
+        } else if let Some(logged) = logged.filter(|logged| !logged.connected).filter(is_newer) {
+            self.here = Some(logged);
+        }
+    }
+}
+
+impl Presence {
+    /// Returns the presence of a device whose connection was lost when its node stopped, at `stopped` if that is known.
+    pub(in crate::mqtt::broker) fn lost(self, stopped: Option<Timestamp>) -> Self {
+        let last_seen = self.last_seen.max(stopped.unwrap_or(self.last_seen));
+        Self { connected: false, last_seen, ..self }
+    }
+}
+
+/// Returns the presence of a device from those at several nodes.
+pub(in crate::mqtt::broker) fn newest(all: impl IntoIterator<Item = Presence>) -> Option<Presence> {
+    all.into_iter().max_by_key(|presence| (presence.connected, presence.last_seen))
+}
+
+impl Announced {
+    /// Returns the device, and its presence with the connection.
+    pub(in crate::mqtt::broker) fn of_device(&self) -> (DeviceId, Presence) {
+        (self.device.clone(), self.presence)
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        if !self.is_open {
+            let presence = &self.broker.presence;
+            presence.write(&presence.table.lock(), &self.device);
+        }
+    }
+}
+
+impl fmt::Debug for Announced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Announced").field(&self.device).finish()
     }
 }
 
@@ -276,83 +474,4 @@ pub(in crate::mqtt) fn device_in(topic: &TopicName) -> Option<DeviceId> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test")]
-
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-
-    fn device(name: &str) -> DeviceId {
-        DeviceId::new(name).unwrap()
-    }
-
-    fn table(devices_max: usize) -> PresenceTable {
-        PresenceTable::new(Arc::<Router>::default(), devices_max)
-    }
-
-    /// Returns the number, device and connected flag of each change, oldest first.
-    fn changes(table: &PresenceTable) -> Vec<(u64, String, bool)> {
-        let changes = table.changed_after(0, 100).into_iter();
-        changes.map(|(number, id)| (number, id.as_str().to_owned(), table.of(&id).unwrap().connected)).collect()
-    }
-
-    #[test]
-    fn a_device_is_connected_while_any_connection_is_open() {
-        let table = table(10);
-        let (a, open) = (device("a"), |id: &DeviceId, at| table.opened(id, ADDRESS, Protocol::V5, Timestamp(at)));
-        open(&a, 100);
-        open(&a, 101);
-        table.closed(&a, Timestamp(102));
-        let connected =
-            Presence { connected: true, last_seen: Timestamp(100), address: ADDRESS, protocol: Protocol::V5 };
-        assert_eq!(table.of(&a), Some(connected));
-        assert_eq!((changes(&table), table.connected_count()), (vec![(1, "a".to_owned(), true)], 1));
-        table.closed(&a, Timestamp(103));
-        assert_eq!(table.of(&a), Some(Presence { connected: false, last_seen: Timestamp(103), ..connected }));
-        assert_eq!((changes(&table), table.connected_count()), (vec![(2, "a".to_owned(), false)], 0));
-        table.closed(&a, Timestamp(104));
-        assert_eq!(changes(&table).len(), 1, "another close changes nothing");
-        assert_eq!(table.of(&device("b")), None);
-    }
-
-    #[test]
-    fn devices_that_disconnected_first_are_evicted_first() {
-        let table = table(3);
-        let open = |id: &str| table.opened(&device(id), ADDRESS, Protocol::V4, Timestamp(1));
-        let close = |id: &str| table.closed(&device(id), Timestamp(2));
-        ["a", "b", "c"].into_iter().for_each(open);
-        close("b");
-        close("a");
-        open("d");
-        assert_eq!(changes(&table), [(3, "c".to_owned(), true), (5, "a".to_owned(), false), (6, "d".to_owned(), true)]);
-        open("e");
-        open("f");
-        let ids: Vec<_> = table.page(None, 10).iter().map(|id| id.as_str().to_owned()).collect();
-        assert_eq!(ids, ["c", "d", "e", "f"], "a connected device is never evicted");
-        assert_eq!(table.page(Some(&device("d")), 1), [device("e")]);
-    }
-
-    #[test]
-    fn restored_devices_are_disconnected_and_the_longest_unseen_are_evicted() {
-        let table = table(2);
-        let row = |id, connected, last_seen| {
-            (
-                device(id),
-                Presence { connected, last_seen: Timestamp(last_seen), address: ADDRESS, protocol: Protocol::V5 },
-            )
-        };
-        table.restore(
-            vec![row("a", false, 10), row("b", true, 20), row("c", true, 60), row("d", false, 30)],
-            Some(Timestamp(50)),
-        );
-        // Of those that were connected, "b" was seen up to the last date on disk, and "c" connected after it.
-        assert_eq!(changes(&table), [(3, "b".to_owned(), false), (4, "c".to_owned(), false)]);
-        let seen = |id: &str| table.of(&device(id)).map(|presence| presence.last_seen.0);
-        assert_eq!((seen("b"), seen("c"), table.connected_count()), (Some(50), Some(60), 0));
-        table.opened(&device("b"), ADDRESS, Protocol::V4, Timestamp(70));
-        assert_eq!((changes(&table).len(), table.connected_count()), (2, 1));
-    }
-}
+mod tests;

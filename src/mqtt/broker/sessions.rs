@@ -48,6 +48,7 @@ use crate::{
             durable::Recorder,
             filters::Filters,
             outbox::{Outbox, SessionId},
+            presence::Announced,
             session_view::SessionView,
         },
         protocol::packet::{Reason, Will},
@@ -108,6 +109,8 @@ pub struct Attached {
     pub previous: Option<Box<PreviousLoss>>,
     /// Resolves with the reason when the connection has to end.
     pub disconnect_signal: oneshot::Receiver<Reason>,
+    /// In a cluster, the device that is connected with it.
+    pub(in crate::mqtt) announced: Option<Announced>,
     /// The sessions that ended for it: the one that it replaces because of a clean start, and those that made place.
     pub ended: Vec<ClosedSession>,
 }
@@ -392,7 +395,8 @@ impl Sessions {
         client.charge(CONNECTION_BYTES + will_bytes);
         let disconnect_signal = table.connect(key, auth_context, &client);
         let present = previous.is_some();
-        Ok(AttachAttempt::Attached(Box::new(Attached { client, present, previous, disconnect_signal, ended })))
+        let attached = Attached { client, present, previous, disconnect_signal, announced: None, ended };
+        Ok(AttachAttempt::Attached(Box::new(attached)))
     }
 
     pub(super) fn take_due(&self, now: Instant) -> (Vec<ClosedSession>, Option<Instant>) {

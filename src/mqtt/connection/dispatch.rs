@@ -178,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Option<UnfinishedAction> {
         let (now, access) = (self.broker.service.now(), self.client.outbox.access());
         if self.device.is_none() && presence::acts_as(&access, &key.device) {
-            self.broker.presence.opened(&key.device, self.address, self.protocol, now);
+            self.broker.presence.opened(&key.device, self.address, self.protocol, now, None);
             self.device = Some(key.device.clone());
         }
         let response = match response_topic(&inbound, &access) {

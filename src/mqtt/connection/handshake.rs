@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     mem,
+    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
@@ -19,7 +20,9 @@ use crate::{
     config::CONNECTIONS_TARGET,
     mqtt::{
         broker::{
-            Broker, presence, rights,
+            Broker,
+            presence::{self, PresenceTable},
+            rights,
             session_view::LastConnection,
             sessions::{Arrival, Attached, ClosedSession, NotAttached, Refusal, SessionKey},
         },
@@ -177,7 +180,7 @@ async fn admit(
         quota: &quota,
         will_bytes: connect.will.as_ref().map_or(0, Will::bytes),
     };
-    let mut attached = attach(&arrival, connect, broker).await?;
+    let mut attached = attach(&arrival, connect, peer.address.ip(), broker).await?;
     let marks = work::times(attached.client.filters.count(), work::FILTER_MARK);
     let _delays_its_packets = quota.charge_work(marks, Instant::now());
     let ended = mem::take(&mut attached.ended);
@@ -239,7 +242,12 @@ async fn wait_for_work(quota: &PrincipalQuota, broker: &Broker) -> Result<(), Co
 }
 
 /// Returns the client's session, once no other connection has it.
-async fn attach(arrival: &Arrival<'_>, connect: &Connect, broker: &Arc<Broker>) -> Result<Attached, ConnectRefused> {
+async fn attach(
+    arrival: &Arrival<'_>,
+    connect: &Connect,
+    address: IpAddr,
+    broker: &Arc<Broker>,
+) -> Result<Attached, ConnectRefused> {
     let make = |access: &Access| broker.new_session(access);
     let opening = broker.begin_opening(arrival.key);
     let attached = broker.sessions.attach(arrival, &broker.authority, make);
@@ -252,6 +260,8 @@ async fn attach(arrival: &Arrival<'_>, connect: &Connect, broker: &Arc<Broker>) 
                 // If it is refused, an edit that follows its opening in the log removes it.
                 attached.client.is_recorded |= row.is_some();
                 broker.publish_wills(&mut attached.ended);
+                let access = attached.client.outbox.access();
+                attached.announced = PresenceTable::announce(broker, &access, address, connect.protocol);
                 if !Box::pin(opening.share(arrival, &mut attached, row)).await {
                     let (client, previous) = (attached.client, attached.previous);
                     let released = broker.sessions.put_back(key, client, previous, &broker.authority);
@@ -308,8 +318,10 @@ where
     });
     let device = presence::device_of(&attached.client.outbox.access());
     if let Some(device) = &device {
-        broker.presence.opened(device, peer.address.ip(), connect.protocol, broker.service.now());
+        let (address, now) = (peer.address.ip(), broker.service.now());
+        broker.presence.opened(device, address, connect.protocol, now, attached.announced.as_mut());
     }
+    drop(attached.announced.take());
     tracing::info!(
         target: CONNECTIONS_TARGET, principal = %key.principal, client = %key.client_id,
         address = %peer.address.ip(), listener = &*peer.listener, protocol = connect.protocol.name(),

@@ -26,6 +26,7 @@ use crate::{
     engine::Service,
     mqtt::{
         broker::{
+            durable::Recorder,
             outbox::SessionId,
             router::Router,
             sessions::{Arrival, ClosedSession},
@@ -52,6 +53,20 @@ fn broker_with(directory: &std::path::Path, config: Config) -> Arc<Broker> {
 }
 
 fn broker_at(directory: &std::path::Path, config: Config, clock: Clock) -> Arc<Broker> {
+    broker_of(directory, config, clock, |_| Router::default())
+}
+
+/// Returns a broker that writes the rows of its state.
+pub(in crate::mqtt) fn recording_broker(directory: &std::path::Path) -> Arc<Broker> {
+    broker_of(directory, Config::default(), Clock::system(), |service| Router::new(Recorder::new(service)))
+}
+
+fn broker_of(
+    directory: &std::path::Path,
+    config: Config,
+    clock: Clock,
+    router: impl FnOnce(Arc<Service>) -> Router,
+) -> Arc<Broker> {
     let path = directory.join("store");
     let options = StoreOptions {
         queue_bytes_max: QUEUE_BYTES,
@@ -61,12 +76,13 @@ fn broker_at(directory: &std::path::Path, config: Config, clock: Clock) -> Arc<B
         ..StoreOptions::new(path)
     };
     let (service, decided) = Service::open(options, Arc::new(Quotas::new(&config.limits)), clock.clone()).unwrap();
-    let authority = Authority::open(&config, Policy::of(&config).unwrap(), clock).unwrap();
-    let router = Arc::<Router>::default();
+    let (service, authority) =
+        (Arc::new(service), Authority::open(&config, Policy::of(&config).unwrap(), clock).unwrap());
+    let router = Arc::new(router(service.clone()));
     let events = Arc::new(Events::new(router.clone(), service.head()));
     let notifier = events.clone();
     thread::spawn(move || decided.notify(notifier));
-    Arc::new(Broker::new(Arc::new(service), events, router, Arc::new(authority), &config.limits))
+    Arc::new(Broker::new(service, events, router, Arc::new(authority), &config.limits))
 }
 
 /// Connects with one persistent 3.1.1 session; its CONNACK must have this session-present flag.

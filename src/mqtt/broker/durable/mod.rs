@@ -5,7 +5,7 @@
 //! | `f`, session, filter | a subscription ([`subscription_row`]) |
 //! | `i`, session, packet identifier | a received QoS 2 packet identifier ([`received_row`]) |
 //! | `m`, number | a message that waits for sessions ([`queue_row`]) |
-//! | `p`, device | the presence of a device ([`presence_row`]) |
+//! | `p`, device | the presence of a device ([`presence_row`]); in a cluster, `p`, device, 0, node |
 //! | `q`, session, number | a message that waits for a session, or for its acknowledgement ([`queue_row`]) |
 //! | `r`, topic | a retained message and its publisher ([`retained_row`]) |
 //! | `s`, session | a session that outlives its connection, or has a will ([`session_row`]) |
@@ -13,7 +13,7 @@
 //!
 //! Rows follow the state in memory: whoever changes one sends the edit to the [`Recorder`] under the same lock, so the
 //! edits of a row are in the order of its changes. A publisher is answered when the edits of its message are on disk
-//! ([`Recorder::after_commit`]). In a cluster, the rows of sessions go through the log instead, to all nodes ([`row_log`]).
+//! ([`Recorder::after_commit`]). In a cluster, the rows of sessions and presence go through the log instead, to all nodes ([`row_log`]).
 
 pub(in crate::mqtt::broker) mod clock_row;
 pub(in crate::mqtt) mod message_row;

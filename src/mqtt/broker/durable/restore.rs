@@ -111,7 +111,7 @@ pub(in crate::mqtt::broker) struct MovedSession {
     pub(in crate::mqtt::broker) is_present: bool,
 }
 
-/// Returns true for the rows that all nodes of a cluster have: retained messages, named queries and sessions.
+/// Returns true for the rows that all nodes of a cluster have: retained messages, named queries, sessions and presence.
 fn is_shared(key: &[u8]) -> bool {
     matches!(key.first(), Some(&retained_row::KIND | &NAMED_QUERY)) || replicated::is_replicated(key)
 }
@@ -147,7 +147,10 @@ impl Broker {
             rows.stop = replicated.stop_of(replicated.node());
         }
         let stopped = rows.stop.as_ref().map(|stop| Timestamp(stop.date_ms.min(now.date_ms) / 1000));
-        self.presence.restore(std::mem::take(&mut rows.presence), stopped);
+        match self.replicated() {
+            Some(replicated) => self.presence.restore_logged(replicated.presence(), stopped),
+            None => self.presence.restore(std::mem::take(&mut rows.presence), stopped),
+        }
         self.restore_sessions(rows, &mut restored, now);
         self.publish_due_wills();
         let Restored { retained, sessions, ended, unreadable } = restored;
@@ -200,7 +203,10 @@ impl Broker {
                 let (session, identifier) = received_row::read(key, value, &self.recorder)?;
                 rows.received.entry(session).or_default().push(identifier);
             }
-            presence_row::KIND => rows.presence.push(presence_row::read(key, value)?),
+            presence_row::KIND => {
+                let (device, _, presence) = presence_row::read(key, value)?;
+                rows.presence.push((device, presence));
+            }
             session_row::KIND => rows.sessions.push(session_row::read(key, value)?),
             clock_row::KIND => rows.stop = Some(clock_row::read(value)?),
             _ => return Some(false),

@@ -77,6 +77,13 @@ impl RowLog {
         own
     }
 
+    /// Drops the edit of a row that waits: a broadcast that is about to be sent has a newer one.
+    pub(in crate::mqtt::broker) fn forget(&self, key: &[u8]) {
+        let waiting = &mut *self.waiting.lock();
+        let former = waiting.edits.remove(key);
+        waiting.bytes -= former.as_ref().map_or(0, bytes);
+    }
+
     /// Calls `then` when this node has applied all edits that were written before.
     pub(super) fn after_applied(self: &Arc<Self>, then: OnDurable) {
         self.waiting.lock().calls.push(then);

@@ -1,7 +1,8 @@
 //! The sessions of nodes that are gone, and those that this node had before it started: a node that is there takes them over.
 //!
 //! It restores them as a node that was alone would after a restart: their delayed wills and expiries go on, their messages
-//! wait for their clients.
+//! wait for their clients. It also has all nodes disconnect the devices of such a node, which says again what is connected to it if
+//! it is alive after all.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -70,9 +71,8 @@ impl Broker {
             missing: HashMap::new(),
             last: None,
         };
-        let mut has_started = false;
         loop {
-            has_started = has_started || self.broadcast_start(peers);
+            self.announce_start();
             self.take_over(peers, &mut watch);
             tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => {}
@@ -82,11 +82,17 @@ impl Broker {
         }
     }
 
-    /// Returns false if too much waits for the log.
-    fn broadcast_start(&self, peers: &Peers) -> bool {
+    /// Broadcasts the start of this node in a cluster, once: before it has connections, since it ends those of before. Nothing happens if
+    /// too much waits for the log.
+    pub fn announce_start(&self) {
+        let Some(peers) = self.peers.get() else { return };
         let bytes = message::started(peers.node, peers.first);
-        let permit = self.service.reserve_broadcast(bytes.len());
-        permit.map(|permit| self.service.broadcast(bytes, None, permit)).is_some()
+        if !peers.is_start_sent.load(Ordering::Relaxed)
+            && let Some(permit) = self.service.reserve_broadcast(bytes.len())
+        {
+            self.service.broadcast(bytes, None, permit);
+            peers.is_start_sent.store(true, Ordering::Relaxed);
+        }
     }
 
     fn take_over(&self, peers: &Peers, watch: &mut Watch) {
@@ -97,6 +103,7 @@ impl Broker {
         let mut sessions = std::mem::take(&mut *peers.former.lock());
         for node in gone {
             sessions.extend(peers.replicated.sessions_of(node, None, AT_ONCE));
+            self.disconnect_devices(peers, node);
         }
         sessions.extend(self.missing_sessions(peers, watch));
         let waiting = {
@@ -119,6 +126,16 @@ impl Broker {
         }
         if !sessions.is_empty() {
             tracing::info!(sessions = sessions.len(), "this node takes over sessions of nodes that are gone");
+        }
+    }
+
+    /// Has all nodes disconnect the devices of a node that is gone. If there is no room for that, it is tried again.
+    fn disconnect_devices(&self, peers: &Peers, node: u64) {
+        let bytes = message::gone(peers.node, node);
+        if peers.replicated.has_devices_at(node)
+            && let Some(permit) = self.service.reserve_broadcast(bytes.len())
+        {
+            self.service.broadcast(bytes, None, permit);
         }
     }
 

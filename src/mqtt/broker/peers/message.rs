@@ -13,9 +13,11 @@ use crate::{
         broker::{
             durable::{
                 message_row::Now,
+                presence_row,
                 retained_row::{self, RestoredRetained},
             },
             outbox::SessionId,
+            presence::Presence,
             sessions::SessionKey,
         },
         protocol::{
@@ -23,6 +25,7 @@ use crate::{
             packet::{PacketId, Reason},
         },
     },
+    shadow::DeviceId,
     store::RowEdit,
 };
 
@@ -31,6 +34,7 @@ const PUBLISHED: u8 = b'p';
 const EDITED: u8 = b'e';
 const ADOPTED: u8 = b'a';
 const STARTED: u8 = b's';
+const GONE: u8 = b'g';
 
 const INSERT: u8 = 0;
 const PUT: u8 = 1;
@@ -61,6 +65,11 @@ pub(in crate::mqtt::broker) enum PeerMessage {
         /// The first id of a session that it makes.
         first: SessionId,
     },
+    /// A node is not heard of any more: its devices are disconnected.
+    Gone {
+        /// The node.
+        node: u64,
+    },
 }
 
 /// The opening of a session at a node.
@@ -78,6 +87,8 @@ pub(in crate::mqtt::broker) struct Opened {
     pub(in crate::mqtt::broker) fresh: SessionId,
     /// True if a session of before ends.
     pub(in crate::mqtt::broker) clean_start: bool,
+    /// The device that is connected to the node with it.
+    pub(in crate::mqtt::broker) presence: Option<(DeviceId, Presence)>,
     /// The row of the session if it is new; `None` for one without rows.
     pub(in crate::mqtt::broker) row: Option<Bytes>,
 }
@@ -114,6 +125,7 @@ impl PeerMessage {
                 Some(Self::Adopted { former, id })
             }
             STARTED => Some(Self::Started { node, first: SessionId(bytes.try_get_u64().ok()?) }),
+            GONE => Some(Self::Gone { node: bytes.try_get_u64().ok()? }),
             _ => None,
         }
     }
@@ -129,6 +141,13 @@ impl Opened {
         bytes.put_u8(u8::from(self.clean_start));
         retained_row::put_text(self.key.principal.name(), &mut bytes);
         retained_row::put_text(&self.key.client_id, &mut bytes);
+        bytes.put_u8(u8::from(self.presence.is_some()));
+        if let Some((device, presence)) = &self.presence {
+            retained_row::put_text(device.as_str(), &mut bytes);
+            let value = presence_row::value(*presence);
+            bytes.put_u8(u8::try_from(value.len()).unwrap_or_default());
+            bytes.extend(value);
+        }
         bytes.put_u8(u8::from(self.row.is_some()));
         bytes.extend_from_slice(self.row.as_deref().unwrap_or_default());
         bytes.into()
@@ -139,8 +158,12 @@ impl Opened {
         let (is_present, clean_start) = (bytes.try_get_u8().ok()? != 0, bytes.try_get_u8().ok()? != 0);
         let principal = Principal::of_known(&retained_row::text(&mut bytes)?);
         let key = SessionKey { principal, client_id: retained_row::text(&mut bytes)? };
+        let presence = match bytes.try_get_u8().ok()? {
+            0 => None,
+            _ => Some(device_presence(&mut bytes)?),
+        };
         let has_row = bytes.try_get_u8().ok()? != 0;
-        Some(Self { node, key, current, is_present, fresh, clean_start, row: has_row.then_some(bytes) })
+        Some(Self { node, key, current, is_present, fresh, clean_start, presence, row: has_row.then_some(bytes) })
     }
 }
 
@@ -204,6 +227,13 @@ impl Published {
     }
 }
 
+fn device_presence(bytes: &mut Bytes) -> Option<(DeviceId, Presence)> {
+    let device = DeviceId::new(&retained_row::text(bytes)?).ok()?;
+    let length = usize::from(bytes.try_get_u8().ok()?);
+    let value = (length <= bytes.len()).then(|| bytes.split_to(length))?;
+    Some((device, presence_row::read_value(value)?))
+}
+
 /// Returns the encoded change of a session's id, by `node`.
 pub(in crate::mqtt::broker) fn adopted(node: u64, former: SessionId, id: SessionId) -> Bytes {
     let mut bytes = head(ADOPTED, node);
@@ -216,6 +246,13 @@ pub(in crate::mqtt::broker) fn adopted(node: u64, former: SessionId, id: Session
 pub(in crate::mqtt::broker) fn started(node: u64, first: SessionId) -> Bytes {
     let mut bytes = head(STARTED, node);
     bytes.put_u64(first.0);
+    bytes.into()
+}
+
+/// Returns the encoded message of `node` that `gone` is not heard of any more.
+pub(in crate::mqtt::broker) fn gone(node: u64, gone: u64) -> Bytes {
+    let mut bytes = head(GONE, node);
+    bytes.put_u64(gone);
     bytes.into()
 }
 
@@ -285,9 +322,13 @@ const HEAD_BYTES: usize = 1 + 8 + 8 + 8 + 2 + 1 + 1;
 #[cfg(test)]
 #[expect(clippy::panic, reason = "tests")]
 mod tests {
-    use std::time::Instant;
+    use std::{
+        net::{IpAddr, Ipv4Addr},
+        time::Instant,
+    };
 
     use super::*;
+    use crate::{mqtt::protocol::packet::Protocol, shadow::Timestamp};
 
     fn decode(bytes: Bytes) -> Option<PeerMessage> {
         PeerMessage::decode(bytes, Now { date_ms: 0, instant: Instant::now() })
@@ -295,10 +336,14 @@ mod tests {
 
     #[test]
     fn openings_come_back() {
-        for (is_present, row) in [(false, Some(Bytes::from_static(b"row"))), (true, None)] {
+        let (address, protocol) = (IpAddr::V4(Ipv4Addr::LOCALHOST), Protocol::V5);
+        let presence = Presence { connected: true, last_seen: Timestamp(7), address, protocol };
+        let presence = (DeviceId::new("lamp").expect("an id"), presence);
+        let row = Bytes::from_static(b"row");
+        for (is_present, presence, row) in [(false, Some(presence), Some(row)), (true, None, None)] {
             let key = SessionKey { principal: Principal::of_known(&"p".into()), client_id: "c".into() };
             let (current, fresh, clean_start) = (SessionId(7), SessionId(9), !is_present);
-            let opened = Opened { node: 3, key, current, is_present, fresh, clean_start, row };
+            let opened = Opened { node: 3, key, current, is_present, fresh, clean_start, presence, row };
             let Some(PeerMessage::Opened(decoded)) = decode(opened.encode()) else { panic!("an opening") };
             assert_eq!(format!("{decoded:?}"), format!("{opened:?}"));
             let encoded = opened.encode();
@@ -319,5 +364,6 @@ mod tests {
         assert_eq!(decoded, edits);
         assert!(decode(Bytes::from(bytes).slice(..12)).is_none());
         assert!(decode(started(1, SessionId(5))).is_some() && decode(adopted(1, SessionId(5), SessionId(6))).is_some());
+        assert!(matches!(decode(gone(1, 2)), Some(PeerMessage::Gone { node: 2 })));
     }
 }

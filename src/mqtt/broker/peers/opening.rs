@@ -11,9 +11,10 @@ use crate::{
     auth::Access,
     mqtt::broker::{
         Broker,
-        durable::restore::MovedSession,
+        durable::{presence_row, restore::MovedSession},
         outbox::SessionId,
         peers::{Peers, message::Opened},
+        presence::Announced,
         replicated::Effect,
         sessions::{Arrival, Attached, CONNECTION_BYTES, SessionKey},
     },
@@ -122,7 +123,12 @@ impl Opening {
         let (key, clean_start, outlives) = (self.key.clone(), arrival.clean_start, row.is_some());
         let (current, is_present) = (attached.client.outbox.id(), attached.present);
         let fresh = broker.next_session_id();
-        let opened = Opened { node: peers.node, key: key.clone(), current, is_present, fresh, clean_start, row };
+        let presence = attached.announced.as_ref().map(Announced::of_device);
+        if let Some((device, _)) = &presence {
+            peers.rows.forget(&presence_row::key(device, Some(peers.node)));
+        }
+        let node = peers.node;
+        let opened = Opened { node, key: key.clone(), current, is_present, fresh, clean_start, presence, row };
         let bytes = opened.encode();
         let quota = attached.client.filters.quota();
         let reserve = || {

@@ -11,24 +11,28 @@ use tokio::{
 
 use super::*;
 use crate::{
-    auth::{Principal, authn::certificate::PeerCertificate},
+    auth::{
+        Principal,
+        authn::certificate::{PeerCertificate, tests::verified},
+    },
     mqtt::{
         broker::{
             durable::{
                 Recorder,
                 message_row::{self, Now},
-                session_row, subscription_row,
+                presence_row, session_row, subscription_row,
             },
             replicated::ReplicatedRows,
         },
-        connection::tests::{QUEUE_BYTES, broker, connect, connect_with},
+        connection::tests::{QUEUE_BYTES, broker, connect, connect_with, recording_broker},
         protocol::{
             message::Delivery,
             packet::{RetainHandling, Subscription},
             topic::{TopicFilter, TopicName},
         },
     },
-    store::BroadcastRows,
+    shadow::DeviceId,
+    store::{BroadcastRows, RowEdit},
 };
 
 const PINGREQ: [u8; 2] = [0xc0, 0];
@@ -43,7 +47,7 @@ fn key() -> SessionKey {
 fn opened_at(broker: &Arc<Broker>, node: u64) {
     let fresh = SessionId(numbers::first(node, 0));
     let (current, is_present, clean_start) = (SessionId(fresh.0 + 1), false, false);
-    let opened = Opened { node, key: key(), current, is_present, fresh, clean_start, row: None };
+    let opened = Opened { node, key: key(), current, is_present, fresh, clean_start, presence: None, row: None };
     broker.receive_broadcast(&Broadcast { is_own: node == 1, number: 1, bytes: opened.encode() });
 }
 
@@ -63,7 +67,7 @@ async fn is_connected(client: &mut DuplexStream) -> bool {
 async fn a_session_ends_by_an_opening_elsewhere_only_if_none_follows_here() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    broker.join_cluster(ReplicatedSessions::new(1), 1 << 20, |_| true);
+    broker.join_cluster(ReplicatedSessions::new(1, 100), 1 << 20, |_| true);
 
     let mut former = connect(&broker, 0).await;
     opened_at(&broker, 2);
@@ -105,11 +109,12 @@ fn message(payload: &'static str) -> Bytes {
 async fn a_session_that_is_taken_over_gets_earlier_and_later_messages_once_and_leaves_with_them() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    broker.join_cluster(ReplicatedSessions::new(1), 1 << 20, |_| true);
+    broker.join_cluster(ReplicatedSessions::new(1, 100), 1 << 20, |_| true);
     let (former, id) = (SessionId(numbers::first(2, 0)), SessionId(numbers::first(1, 0) + 9));
     let row = row(r#""expiry":60"#, None);
     let (current, is_present, fresh) = (former, false, SessionId(former.0 + 1));
-    let opened = Opened { node: 2, key: key(), current, is_present, fresh, clean_start: true, row: Some(row) };
+    let opened =
+        Opened { node: 2, key: key(), current, is_present, fresh, clean_start: true, presence: None, row: Some(row) };
     let mut subscribed = message::edited(2);
     let subscription = Subscription {
         filter: TopicFilter::new("a").unwrap(),
@@ -161,7 +166,8 @@ fn row(members: &str, will: Option<(&str, &'static str)>) -> Bytes {
 fn take_over(broker: &Arc<Broker>, row: Bytes) -> SessionId {
     let (former, id) = (SessionId(numbers::first(2, 0)), SessionId(numbers::first(1, 0) + 9));
     let (current, is_present, fresh) = (former, false, SessionId(former.0 + 1));
-    let opened = Opened { node: 2, key: key(), current, is_present, fresh, clean_start: true, row: Some(row) };
+    let opened =
+        Opened { node: 2, key: key(), current, is_present, fresh, clean_start: true, presence: None, row: Some(row) };
     receive(broker, 1, opened.encode());
     receive(broker, 2, message::adopted(1, former, id));
     id
@@ -172,7 +178,7 @@ fn take_over(broker: &Arc<Broker>, row: Bytes) -> SessionId {
 async fn a_will_that_waits_for_the_engine_does_not_hold_what_other_nodes_send() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    broker.join_cluster(ReplicatedSessions::new(1), 1 << 20, |_| true);
+    broker.join_cluster(ReplicatedSessions::new(1, 100), 1 << 20, |_| true);
     let full = broker.service.try_reserve(&PrincipalQuota::unlimited("other"), QUEUE_BYTES).expect("nothing is queued");
     let will = ("shadow/d/update", r#"{"state":{"reported":{"n":1}}}"#);
     let row = row(r#""expiry":0,"disconnected":1,"will":{"delay":0}"#, Some(will));
@@ -189,7 +195,7 @@ async fn a_will_that_waits_for_the_engine_does_not_hold_what_other_nodes_send() 
 async fn a_refused_connect_leaves_the_session_as_it_was() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    broker.join_cluster(ReplicatedSessions::new(1), 1 << 20, |_| true);
+    broker.join_cluster(ReplicatedSessions::new(1, 100), 1 << 20, |_| true);
     let due = broker.recorder.now().date_ms + 60_000;
     let will = row(&format!(r#""expiry":600,"disconnected":{due},"will":{{"delay":1,"due":{due}}}"#), Some(("w", "x")));
     let id = take_over(&broker, will);
@@ -234,10 +240,10 @@ async fn a_delivery_that_the_log_does_not_have_takes_its_message_along() {
 async fn the_clock_of_an_earlier_run_stays_while_its_sessions_are_not_taken_over() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    let replicated = ReplicatedSessions::new(1);
+    let replicated = ReplicatedSessions::new(1, 100);
     let (former, fresh) = (SessionId(numbers::first(1, 0)), SessionId(numbers::first(1, 0) + 1));
     let (current, is_present, row) = (former, false, Some(row(r#""expiry":60"#, None)));
-    let opened = Opened { node: 1, key: key(), current, is_present, fresh, clean_start: true, row };
+    let opened = Opened { node: 1, key: key(), current, is_present, fresh, clean_start: true, presence: None, row };
     let _rows = ReplicatedRows(replicated.clone()).apply(1, &opened.encode());
     broker.join_cluster(replicated, 1 << 20, |_| true);
     let first = broker.peers.get().unwrap().first;
@@ -256,7 +262,7 @@ async fn the_clock_of_an_earlier_run_stays_while_its_sessions_are_not_taken_over
 async fn a_message_that_may_miss_sessions_is_not_acknowledged() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    broker.join_cluster(ReplicatedSessions::new(1), 1 << 20, |_| true);
+    broker.join_cluster(ReplicatedSessions::new(1, 100), 1 << 20, |_| true);
     let mut client = connect(&broker, 0).await;
     let (mut puback, mut rest) = ([0; 4], Vec::new());
     client.write_all(&PUBLISH_A).await.unwrap();
@@ -272,7 +278,7 @@ async fn a_message_that_may_miss_sessions_is_not_acknowledged() {
 async fn a_session_that_ends_elsewhere_leaves_its_messages_to_its_group() {
     let directory = tempfile::tempdir().unwrap();
     let broker = broker(directory.path());
-    broker.join_cluster(ReplicatedSessions::new(1), 1 << 20, |_| true);
+    broker.join_cluster(ReplicatedSessions::new(1, 100), 1 << 20, |_| true);
     let connect = async |client: u8| {
         let packet = [b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01".as_slice(), &[client]].concat();
         let (mut stream, answer) = connect_with(&broker, PeerCertificate::None, &packet).await;
@@ -295,4 +301,46 @@ async fn a_session_that_ends_elsewhere_leaves_its_messages_to_its_group() {
     wait_for_end(&mut first).await;
     timeout(Duration::from_secs(60), second.read_exact(&mut publish)).await.expect("the message").unwrap();
     assert_eq!(publish[7], b'x');
+}
+
+/// Returns what waits for the log about the device `lamp` at this node: true or false as it is connected, `None` if nothing is known of it.
+fn waiting_presence(broker: &Broker) -> Vec<Option<bool>> {
+    let key = presence_row::key(&DeviceId::new("lamp").unwrap(), Some(1));
+    let waiting = broker.peers.get().unwrap().rows.waiting().into_iter().filter(|edit| *edit.key() == *key);
+    let presence = waiting.map(|edit| match edit {
+        RowEdit::Put(_, value) => presence_row::read_value(value).map(|presence| presence.connected),
+        RowEdit::Insert(..) | RowEdit::Remove(_) => None,
+    });
+    presence.collect()
+}
+
+#[tokio::test]
+async fn the_log_has_what_is_connected_here_and_a_refused_device_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = recording_broker(directory.path());
+    broker.join_cluster(ReplicatedSessions::new(1, 100), 1 << 20, |_| true);
+    let lamp = DeviceId::new("lamp").unwrap();
+    let connect = async || {
+        let packet = b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x00\x00\x01c";
+        let (client, answer) = connect_with(&broker, verified("lamp", &Arc::default()), packet).await;
+        (client, answer[3])
+    };
+    let full: Vec<_> = std::iter::from_fn(|| broker.service.reserve_broadcast(0)).collect();
+    assert_eq!(connect().await.1, 3, "the log does not answer");
+    assert_eq!(waiting_presence(&broker), [None], "its opening may have come into the log");
+    drop(full);
+
+    let (client, accepted) = connect().await;
+    assert_eq!((accepted, broker.presence.connected_here()), (0, 1));
+    assert_eq!(waiting_presence(&broker), [], "its opening says that it is connected");
+    receive(&broker, 1, message::gone(2, 3));
+    assert_eq!(waiting_presence(&broker), [], "another node is gone");
+    receive(&broker, 2, message::gone(2, 1));
+    assert_eq!(waiting_presence(&broker), [Some(true)], "this one is not");
+    drop(client);
+    while broker.presence.connected_here() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(waiting_presence(&broker), [Some(false)]);
+    assert!(broker.presence.of(&lamp).is_some_and(|presence| !presence.connected));
 }

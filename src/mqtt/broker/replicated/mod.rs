@@ -1,4 +1,4 @@
-//! The sessions of all nodes of a cluster that outlive their connections, as the log has them.
+//! The sessions of all nodes of a cluster that outlive their connections, and the presence of their devices, as the log has them.
 //!
 //! Every node has the rows of all sessions in its store, and here. They change with the broadcasts of the log alone, in
 //! their order, so all nodes have the same: edits of a session's node ([`Edited`](PeerMessage::Edited)), messages that are
@@ -15,6 +15,7 @@
 
 mod filter_index;
 pub(in crate::mqtt::broker) mod numbers;
+mod presence;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -28,13 +29,16 @@ use std::{
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use self::state::State;
+use self::{presence::DevicePresences, state::State};
 use crate::{
     mqtt::{
         broker::{
-            durable::{clock_row::Stop, message_row::Now, retained_row, session_row::Move},
+            durable::{
+                clock_row::Stop, message_row::Now, presence_row, retained_row, session_row::Move,
+            },
             outbox::SessionId,
             peers::message::{Opened, PeerMessage, Published},
+            presence::LoggedPresence,
             sessions::SessionKey,
         },
         protocol::{message::Delivery, packet::QoS},
@@ -47,7 +51,14 @@ pub struct ReplicatedSessions {
     node: u64,
     state: RwLock<State>,
     /// The effects of broadcasts that the notifier has not received yet.
-    effects: Mutex<VecDeque<(u64, Effect)>>,
+    effects: Mutex<VecDeque<(u64, Effects)>>,
+}
+
+/// The effects of a broadcast in the memory of this node.
+#[derive(Debug, Default)]
+pub(in crate::mqtt::broker) struct Effects {
+    pub(in crate::mqtt::broker) session: Option<Effect>,
+    pub(in crate::mqtt::broker) presence: Vec<LoggedPresence>,
 }
 
 /// The effect of a broadcast on the sessions in the memory of this node.
@@ -78,10 +89,11 @@ pub(in crate::mqtt::broker) struct Snapshot {
 }
 
 impl ReplicatedSessions {
-    /// Returns the sessions for `node`: none, until the store is opened.
+    /// Returns the sessions for `node`, and the presence of at most `devices_max` devices: none, until the store is opened.
     #[must_use]
-    pub fn new(node: u64) -> Arc<Self> {
-        Arc::new(Self { node, state: RwLock::default(), effects: Mutex::default() })
+    pub fn new(node: u64, devices_max: usize) -> Arc<Self> {
+        let state = State { presence: DevicePresences::new(devices_max), ..State::default() };
+        Arc::new(Self { node, state: RwLock::new(state), effects: Mutex::default() })
     }
 
     /// Returns the node.
@@ -94,14 +106,24 @@ impl ReplicatedSessions {
         self.state.read().filters.count(topic)
     }
 
-    /// Returns the effect of broadcast `number`, once.
-    pub(in crate::mqtt::broker) fn effect(&self, number: u64) -> Option<Effect> {
+    /// Returns the effects of broadcast `number`, once.
+    pub(in crate::mqtt::broker) fn effects(&self, number: u64) -> Effects {
         let mut effects = self.effects.lock();
         // What comes before was not delivered.
         while effects.front().is_some_and(|(first, _)| *first < number) {
             effects.pop_front();
         }
-        effects.pop_front_if(|(first, _)| *first == number).map(|(_, effect)| effect)
+        effects.pop_front_if(|(first, _)| *first == number).map(|(_, effects)| effects).unwrap_or_default()
+    }
+
+    /// Returns the presence of all devices.
+    pub(in crate::mqtt::broker) fn presence(&self) -> Vec<LoggedPresence> {
+        self.state.read().presence.all(self.node)
+    }
+
+    /// Returns true if devices are connected to `node`.
+    pub(in crate::mqtt::broker) fn has_devices_at(&self, node: u64) -> bool {
+        self.state.read().presence.has_connected(node)
     }
 
     /// Returns the identity of a session.
@@ -116,9 +138,10 @@ impl ReplicatedSessions {
         Some((id, state.sessions.get(&id)?.row_count()))
     }
 
-    /// Returns the nodes that have sessions.
+    /// Returns the nodes that have sessions, or connected devices.
     pub(in crate::mqtt::broker) fn nodes(&self) -> BTreeSet<u64> {
-        let (state, mut nodes, mut from) = (self.state.read(), BTreeSet::new(), 0);
+        let state = self.state.read();
+        let (mut nodes, mut from): (BTreeSet<_>, _) = (state.presence.nodes().collect(), 0);
         while let Some((id, _)) = state.sessions.range(SessionId(from)..).next() {
             let node = numbers::node_of(*id);
             nodes.insert(node);
@@ -166,20 +189,34 @@ impl ReplicatedSessions {
         let mut edits = Vec::new();
         let state = &mut *self.state.write();
         let effect = match PeerMessage::decode(bytes.clone(), now) {
-            Some(PeerMessage::Opened(opened)) => self.opened(state, opened, &mut edits),
+            Some(PeerMessage::Opened(opened)) => {
+                if let Some((device, presence)) = &opened.presence {
+                    state.presence.set(device, opened.node, Some(*presence), &mut edits);
+                }
+                self.opened(state, opened, &mut edits)
+            }
             Some(PeerMessage::Published(published)) => self.published(state, number, *published, &mut edits),
             Some(PeerMessage::Edited(all)) => {
                 state.edit(all, &mut edits);
                 None
             }
             Some(PeerMessage::Adopted { former, id }) => self.moved(state, former, id, Move::Adopted, &mut edits),
-            Some(PeerMessage::Started { node, first }) if node == self.node => {
+            Some(PeerMessage::Started { node, first }) => {
+                state.disconnect_devices(node, &mut edits);
                 let is_former = |id: &SessionId| numbers::node_of(*id) == node && *id < first;
-                Some(Effect::Started(state.sessions.keys().copied().filter(is_former).collect()))
+                let former = || state.sessions.keys().copied().filter(is_former).collect();
+                (node == self.node).then(|| Effect::Started(former()))
             }
-            Some(PeerMessage::Started { .. }) | None => None,
+            Some(PeerMessage::Gone { node }) => {
+                state.disconnect_devices(node, &mut edits);
+                None
+            }
+            None => None,
         };
-        self.effects.lock().extend(effect.map(|effect| (number, effect)));
+        let effects = Effects { session: effect, presence: state.presence.take_changed(self.node) };
+        if effects.session.is_some() || !effects.presence.is_empty() {
+            self.effects.lock().push_back((number, effects));
+        }
         edits
     }
 
@@ -295,7 +332,7 @@ impl BroadcastRows for ReplicatedRows {
     }
 }
 
-/// Returns true for the rows of sessions, which are those of all nodes.
+/// Returns true for the rows of sessions and of presence, which are those of all nodes.
 pub(in crate::mqtt::broker) fn is_replicated(key: &[u8]) -> bool {
-    key.first().is_some_and(|kind| state::KINDS.contains(kind))
+    key.first().is_some_and(|kind| state::KINDS.contains(kind) || *kind == presence_row::KIND)
 }

@@ -10,12 +10,13 @@ use crate::{
         broker::{
             durable::{
                 clock_row::{self, Stop},
-                queue_row, received_row,
+                presence_row, queue_row, received_row,
                 session_row::{self, Move},
                 subscription_row,
             },
             outbox::SessionId,
-            replicated::{filter_index::FilterIndex, numbers},
+            presence::Presence,
+            replicated::{filter_index::FilterIndex, numbers, presence::DevicePresences},
             sessions::SessionKey,
         },
         protocol::{
@@ -47,6 +48,7 @@ pub(super) struct State {
     pub(super) filters: FilterIndex,
     /// The last progress of nodes.
     pub(super) stops: HashMap<u64, Stop>,
+    pub(super) presence: DevicePresences,
 }
 
 /// A session.
@@ -76,6 +78,7 @@ impl State {
     /// Takes a row of the store.
     pub(super) fn restore(&mut self, key: &[u8], value: Bytes) {
         match (key.first(), number_in(key)) {
+            (Some(&presence_row::KIND), _) => self.presence.restore(key, value),
             (Some(&queue_row::MESSAGE_KIND), Some(number)) => {
                 self.messages.insert(number, StoredMessage { value, deliveries: 0 });
             }
@@ -120,6 +123,7 @@ impl State {
         }
         for (key, value) in puts {
             match (key.first(), number_in(&key)) {
+                (Some(&presence_row::KIND), _) => self.set_presence(&key, presence_row::read_value(value), edits),
                 (Some(&clock_row::KIND), Some(node)) => {
                     self.stops.extend(clock_row::read(value.clone()).map(|stop| (node, stop)));
                     edits.push(RowEdit::Put(key, value));
@@ -139,11 +143,23 @@ impl State {
         }
         for key in removals {
             match (key.first(), number_in(&key).map(SessionId)) {
+                (Some(&presence_row::KIND), _) => self.set_presence(&key, None, edits),
                 (Some(&(queue_row::MESSAGE_KIND | clock_row::KIND)), _) | (_, None) => {}
                 (Some(&session_row::KIND), Some(id)) => self.remove_session(id, edits),
                 (_, Some(id)) => self.remove_row(id, &short(&key), edits),
             }
         }
+    }
+
+    fn set_presence(&mut self, key: &[u8], presence: Option<Presence>, edits: &mut Vec<RowEdit>) {
+        if let Some((device, Some(node))) = presence_row::read_key(key) {
+            self.presence.set(&device, node, presence, edits);
+        }
+    }
+
+    /// Disconnects the devices that are connected to `node`, which is gone or has started again.
+    pub(super) fn disconnect_devices(&mut self, node: u64, edits: &mut Vec<RowEdit>) {
+        self.presence.disconnect(node, self.stops.get(&node), edits);
     }
 
     pub(super) fn insert_session(&mut self, key: SessionKey, id: SessionId, row: Bytes, edits: &mut Vec<RowEdit>) {

@@ -39,7 +39,7 @@ struct Nodes {
 
 impl Node {
     fn new(node: u64) -> Self {
-        Self { sessions: ReplicatedSessions::new(node), rows: BTreeMap::new() }
+        Self { sessions: ReplicatedSessions::new(node, 100), rows: BTreeMap::new() }
     }
 
     fn apply(&mut self, number: u64, bytes: &Bytes) -> Option<Effect> {
@@ -54,12 +54,12 @@ impl Node {
                 }
             }
         }
-        self.sessions.effect(number)
+        self.sessions.effects(number).session
     }
 
     /// The node after a restart.
     fn restarted(&self) -> Self {
-        let sessions = ReplicatedSessions::new(self.sessions.node());
+        let sessions = ReplicatedSessions::new(self.sessions.node(), 100);
         let mut rows = ReplicatedRows(Arc::clone(&sessions));
         self.rows.iter().for_each(|(key, value)| rows.restore(key, value.clone()));
         Self { sessions, rows: self.rows.clone() }
@@ -95,7 +95,7 @@ impl Nodes {
         let (is_present, fresh) = (current.is_some(), session(node, fresh));
         let current = current.map_or(fresh, |id| session(node, id));
         let row = Some(row(client, 60));
-        let opened = Opened { node, key: key(client), current, is_present, fresh, clean_start, row };
+        let opened = Opened { node, key: key(client), current, is_present, fresh, clean_start, presence: None, row };
         self.broadcast(opened.encode())
     }
 
@@ -242,7 +242,16 @@ fn the_will_of_a_session_is_published_by_one_node() {
     let now = Now { date_ms: 0, instant: Instant::now() };
     crate::mqtt::broker::durable::message_row::put(&message, now, &mut row);
     let (current, is_present, fresh, clean_start) = (first, false, first, false);
-    let opened = Opened { node: 1, key: key("c"), current, is_present, fresh, clean_start, row: Some(row.into()) };
+    let opened = Opened {
+        node: 1,
+        key: key("c"),
+        current,
+        is_present,
+        fresh,
+        clean_start,
+        presence: None,
+        row: Some(row.into()),
+    };
     nodes.broadcast(opened.encode());
     nodes.broadcast(message::adopted(2, first, second));
     let has_will = |nodes: &Nodes| {
@@ -267,7 +276,7 @@ fn an_edit_for_a_refused_session_does_not_concern_the_one_that_moves() {
     nodes.subscribe(session(1, 0), "a");
     let (current, is_present, fresh) = (session(2, 7), false, session(2, 8));
     let row = Some(row("c", 60));
-    let opened = Opened { node: 2, key: key("c"), current, is_present, fresh, clean_start: false, row };
+    let opened = Opened { node: 2, key: key("c"), current, is_present, fresh, clean_start: false, presence: None, row };
     let [_, moved] = nodes.broadcast(opened.encode());
     assert!(matches!(moved, Some(Effect::Moved(snapshot)) if snapshot.id == fresh));
     nodes.edit(2, &[session_row::remove(current)]);

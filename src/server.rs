@@ -264,13 +264,15 @@ impl ServerParts {
         let search = FleetSearch::new(service.clone(), changes, telemetry.clone(), authority.clone(), queries);
         let search = Arc::new(search);
         broker.set_search(&search);
-        let api = Api::new(search, telemetry, rollouts, limits);
+        let api = Arc::new(Api::new(search, telemetry, rollouts, limits));
+        let streams = Arc::downgrade(&api);
+        broker.set_disconnect_streams(Box::new(move |principal| {
+            streams.upgrade().map_or((0, 0), |api| api.disconnect(principal))
+        }));
         let quotas = service.quotas().clone();
         let listener_context =
             ListenerContext { quotas, connection_permits, counters: listeners, closing: broker.closing() };
-        Ok((Self { service, authority, broker, api: Arc::new(api), listener_context }, move || {
-            decided.notify((notifiers, peers))
-        }))
+        Ok((Self { service, authority, broker, api, listener_context }, move || decided.notify((notifiers, peers))))
     }
 
     /// Starts all listeners.

@@ -26,7 +26,8 @@ export function ClientsView({ params }) {
     history.replaceState(null, "", addressOf("clients", [], next));
   };
   const search = new URLSearchParams(Object.entries(filter).filter(([, value]) => value !== ""));
-  const { entries, loading, problem, more, again } = useList(`/v1/sessions?${search}`, "sessions");
+  const { entries, loading, problem, more, again, unreachable } = useList(`/v1/sessions?${search}`, "sessions");
+  const isCluster = entries.some(({ node }) => node !== undefined);
   useEffect(() => {
     const timer = setInterval(() => !document.hidden && !loading && again(), AGAIN_MS);
     return () => clearInterval(timer);
@@ -46,16 +47,18 @@ export function ClientsView({ params }) {
         </select>
       </div>
       {problem && <p class="problem" role="alert">{problem.message}</p>}
+      {unreachable.length > 0 && <p class="problem" role="alert">Not answered, so their sessions are missing: node {unreachable.join(", ")}.</p>}
       {entries.length > 0 && (
         <div class="card scroll" tabIndex={0} role="region" aria-label="Sessions">
           <table class="list">
-            <thead><tr><th scope="col">Principal</th><th scope="col">Client id</th><th scope="col">Connection</th><th scope="col">Address</th><th scope="col">Since</th><th scope="col" class="num">Waiting</th><th scope="col" class="num">Filters</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
+            <thead><tr><th scope="col">Principal</th><th scope="col">Client id</th>{isCluster && <th scope="col" class="num">Node</th>}<th scope="col">Connection</th><th scope="col">Address</th><th scope="col">Since</th><th scope="col" class="num">Waiting</th><th scope="col" class="num">Filters</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
             <tbody>
               {entries.map((session) => (
                 <Fragment key={keyOf(session)}>
                   <tr>
                     <th scope="row">{session.principal}</th>
                     <td>{session.client}</td>
+                    {isCluster && <td class="num">{session.node}</td>}
                     <td><span class={`dot ${session.connected ? "connected" : ""}`} aria-hidden="true" />{session.connected ? "connected" : "away"}</td>
                     <td>{session.address ?? "—"} {session.protocol && <small>{session.protocol}</small>}</td>
                     <td><Since session={session} now={now} /></td>
@@ -66,7 +69,7 @@ export function ClientsView({ params }) {
                       <button class="quiet" aria-label={`Disconnect ${session.client}`} onClick={() => setEnding(session)}>Disconnect</button>
                     </td>
                   </tr>
-                  {open === keyOf(session) && <tr><td colSpan={8}><Filters session={session} /></td></tr>}
+                  {open === keyOf(session) && <tr><td colSpan={isCluster ? 9 : 8}><Filters session={session} /></td></tr>}
                 </Fragment>
               ))}
             </tbody>

@@ -127,6 +127,9 @@ pub(super) async fn print_entries(entries: Pages<Value>, limit: usize, json: boo
             exit => return exit,
         }
     }
+    for node in entries.unreachable() {
+        complain(&format!("warning: node {node} has not answered, what it has may be missing"), Exit::Done);
+    }
     Exit::Done
 }
 

@@ -121,8 +121,10 @@ fn session_line(session: &Value) -> String {
         count("queuedBytes"),
         count("inFlight"),
     );
-    if let Some(expires) = number("expires") {
-        line.push_str(&format!(" expires {expires}"));
+    for name in ["expires", "node"] {
+        if let Some(value) = number(name) {
+            line.push_str(&format!(" {name} {value}"));
+        }
     }
     line
 }
@@ -141,5 +143,10 @@ mod tests {
         assert_eq!(session_line(&session), expected);
         session = json!({ "principal": "app-1", "client": "a", "connected": false, "expires": 160, "queued": 5 });
         assert_eq!(session_line(&session), "app-1 a away - - filters 0 queued 5 bytes 0 in-flight 0 expires 160");
+        session["node"] = json!(3);
+        assert_eq!(
+            session_line(&session),
+            "app-1 a away - - filters 0 queued 5 bytes 0 in-flight 0 expires 160 node 3"
+        );
     }
 }

@@ -223,6 +223,12 @@ impl Api {
         self.sessions.clone()
     }
 
+    /// Ends the streams and browser sessions of `principal`. Returns the numbers of both.
+    pub fn disconnect(&self, principal: &str) -> (usize, usize) {
+        let sign_ins = self.sessions.end_of(principal);
+        (self.kicks.kick(principal), sign_ins)
+    }
+
     /// Sets the MQTT listeners that the dashboard shows. Only the first call has an effect.
     pub fn set_mqtt_listeners(&self, listeners: Vec<MqttListener>) {
         let _ = self.mqtt_listeners.set(listeners);

@@ -31,7 +31,10 @@ pub use crate::http::{
         Api, MessageBroker, MqttListener, NotPublished, PublishedMessage, RetainedMessage,
         operating::Metrics,
         principals::Principals,
-        sessions::{MqttConnection, MqttSession, MqttSessions, RetainedSummary, SessionEnd, SessionName, SessionPage},
+        sessions::{
+            FoundSessions, MqttConnection, MqttSession, MqttSessions, NoSession, RetainedSummary, SessionName,
+            SessionPage,
+        },
     },
     auth::sessions::Sessions,
     router::router,

@@ -13,6 +13,7 @@ pub mod presence;
 pub mod replicated;
 pub(super) mod rights;
 pub mod router;
+pub mod session_summary;
 pub mod session_view;
 pub mod sessions;
 pub(super) mod time_slice;
@@ -97,7 +98,11 @@ pub struct Broker {
     client_ids: (RandomState, AtomicU64),
     /// The other nodes of a cluster.
     peers: OnceLock<Peers>,
+    disconnect_streams: OnceLock<DisconnectStreams>,
 }
+
+/// Ends the streams and the browser sessions of a principal at this node. Returns the numbers of both.
+pub type DisconnectStreams = Box<dyn Fn(&str) -> (usize, usize) + Send + Sync>;
 
 /// The result of an ordinary message.
 pub(super) struct Published {
@@ -137,6 +142,7 @@ impl Broker {
             sessions_made: AtomicU64::new(0),
             client_ids: (RandomState::new(), AtomicU64::new(0)),
             peers: OnceLock::new(),
+            disconnect_streams: OnceLock::new(),
         }
     }
 

@@ -3,35 +3,40 @@
 use futures_util::future::BoxFuture;
 
 use crate::{
-    auth::Principal,
-    http::{self, MqttConnection, MqttSession, RetainedSummary, SessionEnd, SessionName, SessionPage},
-    mqtt::broker::sessions::{ListedSession, SessionFilter, SessionKey},
+    http::{self, FoundSessions, MqttConnection, MqttSession, NoSession, RetainedSummary, SessionName, SessionPage},
+    mqtt::broker::{
+        session_summary::{self, SessionSummary},
+        sessions::SessionFilter,
+    },
     server::telemetry::Telemetry,
 };
 
 impl http::MqttSessions for Telemetry {
-    fn page(&self, page: &SessionPage) -> (Vec<MqttSession>, Option<SessionName>) {
-        let filter = SessionFilter { prefix: page.prefix.clone(), connected: page.connected };
-        let after = page.after.as_ref().map(key);
-        let (sessions, next) = self.broker.sessions.page(&filter, after.as_ref(), page.limit);
-        (sessions.iter().map(|session| self.session_of(session)).collect(), next.as_ref().map(name))
-    }
-
-    fn session(&self, name: &SessionName) -> Option<(MqttSession, Vec<(String, u8)>)> {
-        let session = self.broker.sessions.find(&key(name))?;
-        let filters = session.view.filters().into_iter();
-        let filters = filters.map(|granted| (granted.filter.to_string(), granted.qos as u8)).collect();
-        Some((self.session_of(&session), filters))
-    }
-
-    fn end<'a>(&'a self, name: &'a SessionName) -> BoxFuture<'a, SessionEnd> {
+    fn page(&self, page: SessionPage) -> BoxFuture<'_, FoundSessions> {
         Box::pin(async move {
-            match self.broker.end_session(&key(name)).await {
-                None => SessionEnd::Unknown,
-                Some(true) => SessionEnd::Ended,
-                Some(false) => SessionEnd::Unconfirmed,
+            let filter = SessionFilter { prefix: page.prefix, connected: page.connected };
+            let after = page.after.as_ref().map(named);
+            let found = self.broker.list_sessions(&filter, after, page.limit).await;
+            FoundSessions {
+                sessions: found.sessions.iter().map(|session| self.session_of(session)).collect(),
+                next: found.next.as_ref().map(name),
+                unreachable: found.silent,
             }
         })
+    }
+
+    fn session<'a>(
+        &'a self,
+        name: &'a SessionName,
+    ) -> BoxFuture<'a, Result<(MqttSession, Vec<(String, u8)>), NoSession>> {
+        Box::pin(async move {
+            let session = self.broker.find_session(&named(name)).await.map_err(no_session)?;
+            Ok((self.session_of(&session), session.filters))
+        })
+    }
+
+    fn end<'a>(&'a self, name: &'a SessionName) -> BoxFuture<'a, Result<bool, NoSession>> {
+        Box::pin(async move { self.broker.end_session_anywhere(&named(name)).await.map_err(no_session) })
     }
 
     fn retained(&self, topic: Option<&str>, prefix: &str, limit: usize) -> Vec<RetainedSummary> {
@@ -48,9 +53,8 @@ impl http::MqttSessions for Telemetry {
 }
 
 impl Telemetry {
-    fn session_of(&self, session: &ListedSession) -> MqttSession {
-        let ListedSession { key, view, outbox, lost } = session;
-        let connection = view.connection().map(|connection| MqttConnection {
+    fn session_of(&self, session: &SessionSummary) -> MqttSession {
+        let connection = session.connection.map(|connection| MqttConnection {
             address: connection.address,
             protocol: connection.protocol.name(),
             since: connection.since_ms / 1000,
@@ -58,21 +62,26 @@ impl Telemetry {
         });
         let now = self.service.now().0;
         MqttSession {
-            name: name(key),
+            name: name(&session.name),
+            node: session.node,
             connection,
-            lost: lost.map(|(at_ms, expires_in)| (at_ms / 1000, now.saturating_add(expires_in.as_secs()))),
-            filter_count: view.filter_count(),
-            queued: (outbox.queued_count(), outbox.queued_bytes()),
-            inflight: view.inflight(),
+            lost: session.lost.map(|(at_ms, expires_in)| (at_ms / 1000, now.saturating_add(expires_in))),
+            filter_count: session.filter_count,
+            queued: (session.queued, session.queued_bytes),
+            inflight: session.inflight,
         }
     }
 }
 
-fn key(name: &SessionName) -> SessionKey {
-    let SessionName { principal, client } = name;
-    SessionKey { principal: Principal::of_known(&principal.as_str().into()), client_id: client.as_str().into() }
+/// Returns the reason that there is no session, of nodes that have not answered.
+fn no_session(silent: Vec<u64>) -> NoSession {
+    if silent.is_empty() { NoSession::Unknown } else { NoSession::Unreachable(silent) }
 }
 
-fn name(key: &SessionKey) -> SessionName {
-    SessionName { principal: key.principal.name().to_string(), client: key.client_id.to_string() }
+fn named(name: &SessionName) -> session_summary::SessionName {
+    session_summary::SessionName { principal: name.principal.as_str().into(), client_id: name.client.as_str().into() }
+}
+
+fn name(name: &session_summary::SessionName) -> SessionName {
+    SessionName { principal: name.principal.to_string(), client: name.client_id.to_string() }
 }

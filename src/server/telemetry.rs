@@ -9,6 +9,7 @@ mod process;
 
 use std::{sync::Arc, time::Instant};
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     search,
     shadow::DeviceId,
     store::{Health, IndexHealth, IndexReadiness, MemberHealth, Pages, State},
-    wire::Seen,
+    wire::{EndedConnections, Seen},
 };
 
 /// The sources of the metrics.
@@ -92,8 +93,12 @@ impl http::Principals for Telemetry {
         (sessions, connected)
     }
 
-    fn end_connections(&self, principal: &str, keep_sessions: bool) -> (usize, usize) {
-        self.broker.end_connections(principal, keep_sessions)
+    fn end_connections<'a>(
+        &'a self,
+        principal: &'a str,
+        keep_sessions: bool,
+    ) -> BoxFuture<'a, (EndedConnections, Vec<u64>)> {
+        Box::pin(self.broker.end_everything(principal, keep_sessions))
     }
 }
 

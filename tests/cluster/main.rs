@@ -15,5 +15,6 @@ mod operator;
 mod order;
 mod pauses;
 mod presence;
+mod session_lists;
 mod sessions;
 mod upgrade;

@@ -11,6 +11,7 @@ use axum::{
     response::Response,
     routing::{delete, get},
 };
+use futures_util::future::BoxFuture;
 
 use crate::{
     http::{
@@ -19,6 +20,7 @@ use crate::{
             history::no_store,
             problem::Problem,
             query::{Kind, Parameter, ParameterLocation, Query},
+            sessions::silent,
         },
         auth::caller::Caller,
     },
@@ -27,12 +29,16 @@ use crate::{
 
 /// The connections of principals, provided by the broker.
 pub trait Principals: Send + Sync {
-    /// Returns the number of MQTT sessions of `principal`, and of those with a connection.
+    /// Returns the number of MQTT sessions of `principal` at this node, and of those with a connection.
     fn sessions_of(&self, principal: &str) -> (usize, usize);
 
-    /// Ends the MQTT connections of `principal`, and its sessions unless `keep_sessions` is set. Returns the numbers of
-    /// both.
-    fn end_connections(&self, principal: &str, keep_sessions: bool) -> (usize, usize);
+    /// Ends the connections, streams and browser sessions of `principal` at all nodes, and its MQTT sessions unless `keep_sessions` is
+    /// set. Returns the numbers of these, and the nodes of the cluster that have not answered.
+    fn end_connections<'a>(
+        &'a self,
+        principal: &'a str,
+        keep_sessions: bool,
+    ) -> BoxFuture<'a, (EndedConnections, Vec<u64>)>;
 }
 
 pub(in crate::http) static KEEP_SESSIONS: Parameter = Parameter {
@@ -84,15 +90,16 @@ async fn end_connections(
     let query = Query::read(uri.query(), &[&KEEP_SESSIONS]).map_err(|bad| api.invalid(&bad))?;
     let keep_sessions = query.flag(&KEEP_SESSIONS).map_err(|bad| api.invalid(&bad))?.unwrap_or(false);
     caller.require_all_rights("to end connections needs all rights", &api)?;
-    let sign_ins = api.sessions.end_of(&name);
-    let streams = api.kicks.kick(&name);
-    let (principals, principal) = (api.principals.clone(), name.clone());
-    let ended = tokio::task::spawn_blocking(move || principals.end_connections(&principal, keep_sessions)).await;
-    let (connections, sessions) = ended.map_err(|error| {
-        tracing::error!(%error, "cannot end connections");
-        Problem::internal(api.now())
-    })?;
-    let by = caller.principal();
+    let (ended, unreachable) = api.principals.end_connections(&name, keep_sessions).await;
+    let (by, EndedConnections { connections, sessions, streams, sign_ins }) = (caller.principal(), ended);
     tracing::info!(principal = name, %by, connections, sessions, streams, sign_ins, "connections of a principal ended");
-    Ok(no_store(wire::ended_connections(&EndedConnections { connections, sessions, streams, sign_ins })))
+    if unreachable.is_empty() {
+        return Ok(no_store(wire::ended_connections(&ended)));
+    }
+    let message = format!(
+        "Unavailable: {}; clients of the principal may be connected there still, and not to the other nodes; repeat the \
+         request",
+        silent(&unreachable)
+    );
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &message, api.now()))
 }

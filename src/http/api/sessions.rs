@@ -56,7 +56,9 @@ pub struct SessionPage {
 pub struct MqttSession {
     /// The identity.
     pub name: SessionName,
-    /// Its connection, or the last one since the start of the server.
+    /// The node of a cluster that has it.
+    pub node: Option<u64>,
+    /// Its connection, or the last one since the start of its node.
     pub connection: Option<MqttConnection>,
     /// Without a connection: the date of the loss and the date when the session expires, in seconds since 1970.
     pub lost: Option<(u64, u64)>,
@@ -96,28 +98,40 @@ pub struct RetainedSummary {
     pub since: u64,
 }
 
-/// The result of ending an MQTT session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionEnd {
-    /// It has ended, and this is on disk.
-    Ended,
-    /// Its end was not confirmed in time.
-    Unconfirmed,
+/// Some MQTT sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundSessions {
+    /// The sessions, in order.
+    pub sessions: Vec<MqttSession>,
+    /// The session after which the next page begins, if there may be one.
+    pub next: Option<SessionName>,
+    /// The nodes of the cluster that have not answered; sessions of these may be missing.
+    pub unreachable: Vec<u64>,
+}
+
+/// The reason that there is no MQTT session with some name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoSession {
     /// There is no such session.
     Unknown,
+    /// These nodes of the cluster have not answered, and may have it.
+    Unreachable(Vec<u64>),
 }
 
 /// The MQTT sessions and retained messages, provided by the broker.
 pub trait MqttSessions: Send + Sync {
-    /// Returns the sessions of a page in order, and the session after which the next page begins if there may be one. A page
-    /// looks at a bounded number of sessions, so it may be short.
-    fn page(&self, page: &SessionPage) -> (Vec<MqttSession>, Option<SessionName>);
+    /// Returns the sessions of a page, of all nodes. A page looks at a bounded number of sessions, so it may be short.
+    fn page(&self, page: SessionPage) -> BoxFuture<'_, FoundSessions>;
 
-    /// Returns a session and its filters with the granted QoS.
-    fn session(&self, name: &SessionName) -> Option<(MqttSession, Vec<(String, u8)>)>;
+    /// Returns a session, of whichever node, and its filters with the granted QoS.
+    fn session<'a>(
+        &'a self,
+        name: &'a SessionName,
+    ) -> BoxFuture<'a, Result<(MqttSession, Vec<(String, u8)>), NoSession>>;
 
-    /// Ends a session, its connection and its rows. Returns when that is on disk.
-    fn end<'a>(&'a self, name: &'a SessionName) -> BoxFuture<'a, SessionEnd>;
+    /// Ends a session, of whichever node, its connection and its rows. Returns true when that is on disk, or false if it takes too
+    /// long.
+    fn end<'a>(&'a self, name: &'a SessionName) -> BoxFuture<'a, Result<bool, NoSession>>;
 
     /// Returns at most `limit` retained messages of the topics after `topic` that begin with `prefix`.
     fn retained(&self, topic: Option<&str>, prefix: &str, limit: usize) -> Vec<RetainedSummary>;
@@ -128,10 +142,10 @@ pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, u
     admit(Administration::ListSessions, &caller, &api)?;
     let page = page(&uri).map_err(|bad| api.invalid(&bad))?;
     let _permit = api.read_turn(&caller).await;
-    let (sessions, next) = api.mqtt_sessions.page(&page);
+    let FoundSessions { sessions, next, unreachable } = api.mqtt_sessions.page(page).await;
     let next = next.map(|name| text_cursor::encode(&format!("{}{SEPARATOR}{}", name.principal, name.client)));
     let entries: Vec<_> = sessions.iter().map(entry).collect();
-    Ok(answer(wire::mqtt_sessions(&entries, next.as_deref()), next.as_deref(), &caller, &api, &uri))
+    Ok(answer(wire::mqtt_sessions(&entries, next.as_deref(), &unreachable), next.as_deref(), &caller, &api, &uri))
 }
 
 /// `GET /v1/sessions/{principal}/{client}`
@@ -143,8 +157,8 @@ pub(in crate::http) async fn get(
 ) -> Result<Response, Problem> {
     admit(Administration::ListSessions, &caller, &api)?;
     Query::read(uri.query(), Operation::GetSession.parameters()).map_err(|bad| api.invalid(&bad))?;
-    let found = api.mqtt_sessions.session(&SessionName { principal, client });
-    let (session, filters) = found.ok_or_else(|| not_found(&api))?;
+    let found = api.mqtt_sessions.session(&SessionName { principal, client }).await;
+    let (session, filters) = found.map_err(|none| not_found(&none, &api))?;
     let filters: Vec<_> = filters.iter().map(|(filter, qos)| GrantedFilter { filter, qos: *qos }).collect();
     let body = wire::mqtt_session(&SessionDetail { entry: entry(&session), filters: &filters });
     Ok(answer(body, None, &caller, &api, &uri))
@@ -160,16 +174,15 @@ pub(in crate::http) async fn end(
     admit(Administration::EndSessions, &caller, &api)?;
     Query::read(uri.query(), Operation::EndSession.parameters()).map_err(|bad| api.invalid(&bad))?;
     let name = SessionName { principal, client };
-    let ended = api.mqtt_sessions.end(&name).await;
+    let ended = api.mqtt_sessions.end(&name).await.map_err(|none| not_found(&none, &api))?;
     let SessionName { principal, client } = name;
     match ended {
-        SessionEnd::Unknown => Err(not_found(&api)),
-        SessionEnd::Ended => {
+        true => {
             let by = caller.principal();
             tracing::info!(principal, client, %by, "session ended by an operator");
             Ok(StatusCode::NO_CONTENT.into_response())
         }
-        SessionEnd::Unconfirmed => {
+        false => {
             let message = "Unavailable: the end of the session was requested, and the disk has not confirmed it in time; \
                            repeat the request";
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message, api.now()))
@@ -204,8 +217,24 @@ fn admit(operation: Administration, caller: &Caller, api: &Api) -> Result<(), Pr
     Err(Problem::forbidden(&reason, api.now()))
 }
 
-fn not_found(api: &Api) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not-found", "The principal has no session with this client id", api.now())
+fn not_found(none: &NoSession, api: &Api) -> Problem {
+    match none {
+        NoSession::Unknown => {
+            let message = "The principal has no session with this client id";
+            Problem::new(StatusCode::NOT_FOUND, "not-found", message, api.now())
+        }
+        NoSession::Unreachable(nodes) => {
+            let message = format!("Unavailable: {}, and may have the session; repeat the request", silent(nodes));
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &message, api.now())
+        }
+    }
+}
+
+/// Returns the beginning of a sentence about nodes that have not answered.
+pub(super) fn silent(nodes: &[u64]) -> String {
+    let (plural, have) = if nodes.len() == 1 { ("", "has") } else { ("s", "have") };
+    let nodes = nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    format!("node{plural} {nodes} of the cluster {have} not answered")
 }
 
 /// Returns a response, with a link to the next page.
@@ -259,6 +288,7 @@ fn entry(session: &MqttSession) -> SessionEntry<'_> {
     SessionEntry {
         principal: &session.name.principal,
         client: &session.name.client,
+        node: session.node,
         connected: session.lost.is_none(),
         address: session.connection.map(|connection| connection.address),
         protocol: session.connection.map(|connection| connection.protocol),

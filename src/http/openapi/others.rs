@@ -138,6 +138,7 @@ fn connections() -> Value {
                 "401": problem("Not authenticated"),
                 "403": problem("Not allowed"),
                 "429": problem("Too many requests"),
+                "503": problem("A node of the cluster has not answered"),
             },
         },
     })

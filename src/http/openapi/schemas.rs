@@ -339,14 +339,16 @@ fn mqtt(schemas: &mut Map<String, Value>) {
     let session = ["principal", "client", "address", "protocol"].map(|name| (name, text.clone())).into_iter();
     let session = session.chain([("connected", json!({ "type": "boolean" }))]);
     let session = session.chain(["connectedSince", "disconnectedSince", "expires"].map(|name| (name, time())));
-    let counts = ["sessionExpiry", "queued", "queuedBytes", "inFlight"];
+    let counts = ["node", "sessionExpiry", "queued", "queuedBytes", "inFlight"];
     let session = session.chain(counts.map(|name| (name, count.clone())));
     let needs = ["principal", "client", "connected", "queued", "queuedBytes", "inFlight", "filters"];
     put(schemas, "MqttSession", closed(session.clone().chain([("filters", count.clone())]), &needs));
     put(schemas, "MqttSessionDetail", closed(session.chain([("filters", list("GrantedFilter"))]), &needs));
     let qos = json!({ "type": "integer", "minimum": 0, "maximum": 2 });
     put(schemas, "GrantedFilter", closed([("filter", text.clone()), ("qos", qos.clone())], &["filter", "qos"]));
-    put(schemas, "MqttSessions", closed([("sessions", list("MqttSession")), ("next", text.clone())], &["sessions"]));
+    let nodes = json!({ "type": "array", "items": count });
+    let page = [("sessions", list("MqttSession")), ("next", text.clone()), ("unreachable", nodes)];
+    put(schemas, "MqttSessions", closed(page, &["sessions"]));
     let message = [("topic", text.clone()), ("bytes", count), ("qos", qos), ("by", text.clone()), ("since", time())];
     put(schemas, "RetainedSummary", closed(message, &["topic", "bytes", "qos", "by", "since"]));
     let page = [("retained", list("RetainedSummary")), ("next", text)];

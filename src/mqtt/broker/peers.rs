@@ -10,6 +10,8 @@
 mod adoption;
 pub(in crate::mqtt::broker) mod message;
 mod opening;
+mod operators;
+mod questions;
 #[cfg(test)]
 mod tests;
 
@@ -29,9 +31,11 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
 };
 
+pub use self::operators::SessionPage;
 use self::{
     message::{Opened, PeerMessage, Published},
     opening::PendingOpenings,
+    questions::Questions,
 };
 use crate::{
     admission::{PrincipalPermit, PrincipalQuota, QuotaKind, work},
@@ -86,6 +90,7 @@ pub(in crate::mqtt) struct Peers {
     is_start_sent: AtomicBool,
     /// True when this node has met its own start in the log, and so all that it did before.
     has_started: AtomicBool,
+    questions: Questions,
     runtime: Handle,
 }
 
@@ -159,6 +164,7 @@ impl Broker {
             is_cut_off: AtomicBool::new(false),
             is_start_sent: AtomicBool::new(false),
             has_started: AtomicBool::new(false),
+            questions: Questions::new(first),
             runtime: Handle::current(),
         });
     }
@@ -248,12 +254,17 @@ impl Broker {
     }
 
     /// Receives a message over the bus.
-    pub fn receive_from_peer(&self, bytes: Bytes) {
+    pub fn receive_from_peer(self: &Arc<Self>, bytes: Bytes) {
         let Some(peers) = self.peers.get() else { return };
-        if let Some(PeerMessage::Published(published)) = PeerMessage::decode(bytes, self.recorder.now())
-            && published.node != peers.node
-        {
-            self.router.publish(&Arc::new(published.message), DeliveryKind::Ordinary { from: None });
+        match PeerMessage::decode(bytes, self.recorder.now()) {
+            Some(PeerMessage::Published(published)) if published.node != peers.node => {
+                self.router.publish(&Arc::new(published.message), DeliveryKind::Ordinary { from: None });
+            }
+            Some(PeerMessage::Asked { node, number, question }) if node != peers.node => {
+                self.answer_node(peers, node, number, &question);
+            }
+            Some(PeerMessage::Answered(part)) if part.asker == peers.node => peers.questions.take(&part),
+            _ => {}
         }
     }
 
@@ -289,15 +300,7 @@ impl Broker {
             }
             // It is alive after all.
             (Some(PeerMessage::Gone { node }), _) if node == peers.node => self.presence.assert_connected(),
-            (
-                Some(
-                    PeerMessage::Adopted { .. }
-                    | PeerMessage::Edited(_)
-                    | PeerMessage::Started { .. }
-                    | PeerMessage::Gone { .. },
-                ),
-                _,
-            ) => {}
+            (Some(_), _) => {}
             (None, _) => tracing::error!("a message of another node cannot be read"),
         }
     }

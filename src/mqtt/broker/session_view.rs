@@ -7,6 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::mqtt::protocol::{
     packet::{Protocol, QoS},
@@ -38,7 +39,7 @@ pub struct GrantedFilter {
 }
 
 /// The connection of a session, or the last one since the start of the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastConnection {
     /// The client's address.
     pub address: IpAddr,

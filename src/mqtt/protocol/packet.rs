@@ -6,11 +6,12 @@
 use std::num::NonZeroU16;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::mqtt::protocol::topic::{TopicFilter, TopicName};
 
 /// The protocol version of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Protocol {
     /// MQTT 3.1.1.
     V4,

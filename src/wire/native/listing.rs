@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
@@ -188,7 +188,7 @@ pub fn session<'a>(principal: &str, method: &str, roles: impl Iterator<Item = &'
 }
 
 /// The numbers of what ended when an operator ended the connections of a principal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedConnections {
     /// MQTT connections.
     pub connections: usize,
@@ -198,6 +198,19 @@ pub struct EndedConnections {
     pub streams: usize,
     /// Browser sessions.
     pub sign_ins: usize,
+}
+
+impl EndedConnections {
+    /// Returns the sums with those of another node.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            connections: self.connections + other.connections,
+            sessions: self.sessions + other.sessions,
+            streams: self.streams + other.streams,
+            sign_ins: self.sign_ins + other.sign_ins,
+        }
+    }
 }
 
 /// Renders what ended.

@@ -16,6 +16,8 @@ pub struct SessionEntry<'a> {
     pub principal: &'a str,
     /// The client id.
     pub client: &'a str,
+    /// The node of a cluster that has it.
+    pub node: Option<u64>,
     /// True if it has a connection.
     pub connected: bool,
     /// The address of its connection, or of the last one.
@@ -73,9 +75,9 @@ pub struct RetainedEntry<'a> {
     pub since: u64,
 }
 
-/// Renders a page of MQTT sessions; `next` is the cursor of the next page.
+/// Renders a page of MQTT sessions; `next` is the cursor of the next page. Sessions of the nodes `unreachable` may be missing.
 #[must_use]
-pub fn mqtt_sessions(entries: &[SessionEntry<'_>], next: Option<&str>) -> Bytes {
+pub fn mqtt_sessions(entries: &[SessionEntry<'_>], next: Option<&str>, unreachable: &[u64]) -> Bytes {
     message(|envelope| {
         envelope.array("sessions", entries.iter(), |out, entry| {
             let mut object = Object::open(out);
@@ -83,6 +85,9 @@ pub fn mqtt_sessions(entries: &[SessionEntry<'_>], next: Option<&str>) -> Bytes 
             object.member("filters", &entry.filters);
             object.close();
         });
+        if !unreachable.is_empty() {
+            envelope.member("unreachable", &unreachable);
+        }
         cursor(envelope, next);
     })
 }
@@ -104,6 +109,9 @@ pub fn mqtt_session(detail: &SessionDetail<'_>) -> Bytes {
 fn session_members(object: &mut Object<'_>, entry: &SessionEntry<'_>) {
     object.text("principal", entry.principal);
     object.text("client", entry.client);
+    if let Some(node) = entry.node {
+        object.member("node", &node);
+    }
     object.member("connected", &entry.connected);
     if let Some(address) = entry.address {
         object.text("address", &address.to_string());

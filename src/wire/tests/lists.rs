@@ -86,6 +86,7 @@ fn a_session_shows_its_connection_or_its_loss() {
     let connected = SessionEntry {
         principal: "app-1",
         client: "dash",
+        node: None,
         connected: true,
         address: Some(ADDRESS),
         protocol: Some("mqtt-5"),
@@ -98,16 +99,21 @@ fn a_session_shows_its_connection_or_its_loss() {
         queued_bytes: 400,
         inflight: 1,
     };
-    let away = SessionEntry { connected: false, address: None, protocol: None, ..connected };
+    let away = SessionEntry { node: Some(2), connected: false, address: None, protocol: None, ..connected };
     let shown = json!({
         "principal": "app-1", "client": "dash", "connected": true, "address": "10.0.0.7", "protocol": "mqtt-5",
         "connectedSince": 10, "sessionExpiry": 60, "queued": 3, "queuedBytes": 400, "inFlight": 1, "filters": 2,
     });
     let lost = json!({
-        "principal": "app-1", "client": "dash", "connected": false, "disconnectedSince": 5, "expires": 65, "queued": 3,
+        "principal": "app-1", "client": "dash", "node": 2, "connected": false, "disconnectedSince": 5, "expires": 65, "queued": 3,
         "queuedBytes": 400, "inFlight": 1, "filters": 2,
     });
-    assert_eq!(json_of(&mqtt_sessions(&[connected, away], Some("n"))), json!({"sessions": [shown, lost], "next": "n"}));
+    assert_eq!(
+        json_of(&mqtt_sessions(&[connected, away], Some("n"), &[])),
+        json!({"sessions": [shown, lost], "next": "n"})
+    );
+    let page = mqtt_sessions(&[away], None, &[1, 3]);
+    assert_eq!(json_of(&page), json!({"sessions": [lost], "unreachable": [1, 3]}));
     let filters = [GrantedFilter { filter: "a/#", qos: 1 }, GrantedFilter { filter: "$share/g/b", qos: 0 }];
     let mut detail = lost;
     detail["filters"] = json!([{"filter": "a/#", "qos": 1}, {"filter": "$share/g/b", "qos": 0}]);

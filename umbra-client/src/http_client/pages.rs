@@ -1,7 +1,7 @@
 //! Lists over HTTP as streams of entries, read page by page.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fmt,
     future::poll_fn,
     marker::PhantomData,
@@ -41,6 +41,7 @@ pub struct Pages<T> {
     page_size: usize,
     entries: VecDeque<Value>,
     state: PageState,
+    unreachable: BTreeSet<u64>,
     entry: PhantomData<fn() -> T>,
 }
 
@@ -55,8 +56,8 @@ enum PageState {
 
 impl<T> Pages<T> {
     pub(super) fn new(http: HttpClient, path: String, parameters: String, member: &'static str) -> Self {
-        let (entries, state) = (VecDeque::new(), PageState::Next(None));
-        Self { http, path, parameters, member, page_size: PAGE_SIZE, entries, state, entry: PhantomData }
+        let (entries, state, unreachable) = (VecDeque::new(), PageState::Next(None), BTreeSet::new());
+        Self { http, path, parameters, member, page_size: PAGE_SIZE, entries, state, unreachable, entry: PhantomData }
     }
 
     /// Sets the number of entries read at once: 100 by default, which is the most.
@@ -84,8 +85,28 @@ impl<T> Pages<T> {
     /// ```
     #[must_use]
     pub fn raw(self) -> Pages<Value> {
-        let Self { http, path, parameters, member, page_size, entries, state, entry: _ } = self;
-        Pages { http, path, parameters, member, page_size, entries, state, entry: PhantomData }
+        let Self { http, path, parameters, member, page_size, entries, state, unreachable, entry: _ } = self;
+        Pages { http, path, parameters, member, page_size, entries, state, unreachable, entry: PhantomData }
+    }
+
+    /// Returns the nodes of the cluster that have not answered so far, so that entries of these are missing: of MQTT sessions.
+    ///
+    /// ```no_run
+    /// use umbra_client::{HttpClient, SessionQuery};
+    ///
+    /// # async fn example() -> Result<(), umbra_client::Error> {
+    /// let mut sessions = HttpClient::new("http://127.0.0.1:8080")?.sessions(&SessionQuery::new());
+    /// while let Some(session) = sessions.try_next().await? {
+    ///     println!("{}", session.client);
+    /// }
+    /// for node in sessions.unreachable() {
+    ///     println!("node {node} has not answered");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn unreachable(&self) -> impl Iterator<Item = u64> + '_ {
+        self.unreachable.iter().copied()
     }
 
     fn read_page(&self, cursor: Option<&str>) -> PageState {
@@ -142,6 +163,8 @@ impl<T: DeserializeOwned> Pages<T> {
                         if let Some(Value::Array(entries)) = page.get_mut(self.member).map(Value::take) {
                             self.entries = entries.into();
                         }
+                        let unreachable = page.get("unreachable").and_then(Value::as_array);
+                        self.unreachable.extend(unreachable.into_iter().flatten().filter_map(Value::as_u64));
                         match page.get("next").and_then(Value::as_str) {
                             Some(next) => PageState::Next(Some(next.to_owned())),
                             None => PageState::End,

@@ -74,6 +74,8 @@ pub struct SessionEntry {
     pub principal: String,
     /// The client id.
     pub client: String,
+    /// The node of a cluster that has it.
+    pub node: Option<u64>,
     /// True if it has a connection.
     pub connected: bool,
     /// The address of the connection, or of the last one since the start of the server.
@@ -118,6 +120,9 @@ pub struct SessionDetail {
     pub principal: String,
     /// The client id.
     pub client: String,
+    /// The node of a cluster that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<u64>,
     /// True if it has a connection.
     pub connected: bool,
     /// The address of the connection, or of the last one since the start of the server.

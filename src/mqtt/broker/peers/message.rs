@@ -17,6 +17,7 @@ use crate::{
                 retained_row::{self, RestoredRetained},
             },
             outbox::SessionId,
+            peers::questions::AnswerPart,
             presence::Presence,
             sessions::SessionKey,
         },
@@ -35,6 +36,8 @@ const EDITED: u8 = b'e';
 const ADOPTED: u8 = b'a';
 const STARTED: u8 = b's';
 const GONE: u8 = b'g';
+const ASKED: u8 = b'?';
+const ANSWERED: u8 = b'!';
 
 const INSERT: u8 = 0;
 const PUT: u8 = 1;
@@ -70,6 +73,17 @@ pub(in crate::mqtt::broker) enum PeerMessage {
         /// The node.
         node: u64,
     },
+    /// A node asks the others.
+    Asked {
+        /// The node.
+        node: u64,
+        /// The number of its question.
+        number: u64,
+        /// The encoded question.
+        question: Bytes,
+    },
+    /// A part of the answer to a question.
+    Answered(AnswerPart),
 }
 
 /// The opening of a session at a node.
@@ -126,6 +140,8 @@ impl PeerMessage {
             }
             STARTED => Some(Self::Started { node, first: SessionId(bytes.try_get_u64().ok()?) }),
             GONE => Some(Self::Gone { node: bytes.try_get_u64().ok()? }),
+            ASKED => Some(Self::Asked { node, number: bytes.try_get_u64().ok()?, question: bytes }),
+            ANSWERED => AnswerPart::decode(node, bytes).map(Self::Answered),
             _ => None,
         }
     }
@@ -256,6 +272,33 @@ pub(in crate::mqtt::broker) fn gone(node: u64, gone: u64) -> Bytes {
     bytes.into()
 }
 
+/// Returns the encoded question `number` of `node`.
+pub(in crate::mqtt::broker) fn asked(node: u64, number: u64, question: &[u8]) -> Bytes {
+    let mut bytes = head(ASKED, node);
+    bytes.put_u64(number);
+    bytes.extend_from_slice(question);
+    bytes.into()
+}
+
+impl AnswerPart {
+    /// Returns the encoded part.
+    pub(in crate::mqtt::broker) fn encode(&self) -> Bytes {
+        let mut bytes = head(ANSWERED, self.node);
+        bytes.put_u64(self.asker);
+        bytes.put_u64(self.question);
+        bytes.put_u32(self.offset);
+        bytes.put_u8(u8::from(self.is_last));
+        bytes.extend_from_slice(&self.bytes);
+        bytes.into()
+    }
+
+    fn decode(node: u64, mut bytes: Bytes) -> Option<Self> {
+        let (asker, question) = (bytes.try_get_u64().ok()?, bytes.try_get_u64().ok()?);
+        let (offset, is_last) = (bytes.try_get_u32().ok()?, bytes.try_get_u8().ok()? != 0);
+        Some(Self { node, asker, question, offset, is_last, bytes })
+    }
+}
+
 /// Returns true for encoded edits.
 pub(in crate::mqtt::broker) fn is_edited(bytes: &[u8]) -> bool {
     bytes.first() == Some(&EDITED)
@@ -365,5 +408,18 @@ mod tests {
         assert!(decode(Bytes::from(bytes).slice(..12)).is_none());
         assert!(decode(started(1, SessionId(5))).is_some() && decode(adopted(1, SessionId(5), SessionId(6))).is_some());
         assert!(matches!(decode(gone(1, 2)), Some(PeerMessage::Gone { node: 2 })));
+    }
+
+    #[test]
+    fn questions_and_answers_come_back() {
+        let Some(PeerMessage::Asked { node: 1, number: 7, question }) = decode(asked(1, 7, b"q")) else {
+            panic!("a question")
+        };
+        assert_eq!(&*question, b"q");
+        let bytes = Bytes::from_static(b"a");
+        let part = AnswerPart { node: 2, asker: 1, question: 7, offset: 9, is_last: true, bytes };
+        let Some(PeerMessage::Answered(decoded)) = decode(part.encode()) else { panic!("an answer") };
+        assert_eq!(format!("{decoded:?}"), format!("{part:?}"));
+        assert!(decode(part.encode().slice(..20)).is_none());
     }
 }

@@ -33,9 +33,7 @@ use self::{presence::DevicePresences, state::State};
 use crate::{
     mqtt::{
         broker::{
-            durable::{
-                clock_row::Stop, message_row::Now, presence_row, retained_row, session_row::Move,
-            },
+            durable::{clock_row::Stop, message_row::Now, presence_row, retained_row, session_row::Move},
             outbox::SessionId,
             peers::message::{Opened, PeerMessage, Published},
             presence::LoggedPresence,
@@ -211,7 +209,7 @@ impl ReplicatedSessions {
                 state.disconnect_devices(node, &mut edits);
                 None
             }
-            None => None,
+            Some(PeerMessage::Asked { .. } | PeerMessage::Answered(_)) | None => None,
         };
         let effects = Effects { session: effect, presence: state.presence.take_changed(self.node) };
         if effects.session.is_some() || !effects.presence.is_empty() {

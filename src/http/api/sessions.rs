@@ -141,7 +141,8 @@ pub trait MqttSessions: Send + Sync {
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
     admit(Administration::ListSessions, &caller, &api)?;
     let page = page(&uri).map_err(|bad| api.invalid(&bad))?;
-    let _permit = api.read_turn(&caller).await;
+    // The turn is not kept while other nodes are asked.
+    drop(api.read_turn(&caller).await);
     let FoundSessions { sessions, next, unreachable } = api.mqtt_sessions.page(page).await;
     let next = next.map(|name| text_cursor::encode(&format!("{}{SEPARATOR}{}", name.principal, name.client)));
     let entries: Vec<_> = sessions.iter().map(entry).collect();

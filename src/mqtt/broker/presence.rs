@@ -41,7 +41,6 @@ use crate::{
         shadow::{fan_out, topics},
     },
     shadow::{DeviceId, ShadowKey, Timestamp},
-    store::RowEdit,
     wire,
 };
 
@@ -88,6 +87,8 @@ struct PresenceEntries {
     /// The numbers in `changes` of disconnected devices.
     disconnected: BTreeSet<u64>,
     newest: u64,
+    /// The number of writes of devices to the log.
+    writes: u64,
     /// The number of devices with a connection to this node.
     connected_here: usize,
 }
@@ -99,6 +100,8 @@ struct Device {
     here: Option<Presence>,
     elsewhere: Option<Presence>,
     changed: u64,
+    /// The number of its last write.
+    written: u64,
 }
 
 /// A presence change to publish.
@@ -113,8 +116,10 @@ pub(in crate::mqtt) struct Announced {
     broker: Arc<Broker>,
     device: DeviceId,
     presence: Presence,
-    /// The last change at that time.
+    /// The last write of the device at that time.
     as_of: u64,
+    /// True if the opening goes to the log.
+    pub(in crate::mqtt::broker) is_sent: bool,
     is_open: bool,
 }
 
@@ -150,7 +155,7 @@ impl PresenceTable {
         for (device, presence) in rows {
             table.change(&device, |known| known.here = Some(presence));
         }
-        edits.extend(table.evict_beyond(self.devices_max));
+        edits.extend(table.evict_beyond(self.devices_max).iter().map(|device| presence_row::remove(device, None)));
         self.recorder.write(edits);
     }
 
@@ -180,9 +185,9 @@ impl PresenceTable {
         let here = table.devices.get(&device).and_then(|known| known.here).filter(|here| here.connected);
         let presence =
             Presence { connected: true, last_seen: here.map_or(now, |here| here.last_seen), address, protocol };
-        let as_of = table.last_change_of(&device);
+        let as_of = table.last_write_of(&device);
         drop(table);
-        Some(Announced { broker: Arc::clone(broker), device, presence, as_of, is_open: false })
+        Some(Announced { broker: Arc::clone(broker), device, presence, as_of, is_sent: false, is_open: false })
     }
 
     /// Records that a connection of `device` was opened, and was `announced`.
@@ -197,7 +202,8 @@ impl PresenceTable {
         let mut table = self.table.lock();
         let announced = announced.filter(|announced| announced.device == *device);
         // Nothing was written of it since, so the log has that it is connected.
-        let is_logged = announced.as_ref().is_some_and(|announced| announced.as_of == table.last_change_of(device));
+        let is_current = |announced: &Announced| announced.is_sent && announced.as_of == table.last_write_of(device);
+        let is_logged = announced.as_deref().is_some_and(is_current);
         if let Some(announced) = announced {
             announced.is_open = true;
         }
@@ -210,10 +216,13 @@ impl PresenceTable {
         table.connected_here += 1;
         self.change(&mut table, device, |known| (known.connections, known.here) = (1, Some(presence)));
         if !is_logged {
-            self.write(&table, device);
+            self.write(&mut table, device);
         }
-        if self.node.get().is_none() {
-            self.recorder.write(table.evict_beyond(self.devices_max));
+        let evicted = table.evict_beyond(self.devices_max);
+        match self.node.get() {
+            None => self.recorder.write(evicted.iter().map(|device| presence_row::remove(device, None)).collect()),
+            // The log removes their rows. While it does not answer, what it would be sent of them does not pile up.
+            node => evicted.iter().for_each(|device| self.recorder.forget(&presence_row::key(device, node.copied()))),
         }
     }
 
@@ -227,7 +236,7 @@ impl PresenceTable {
             self.change(&mut table, device, |known| {
                 known.here = known.here.map(|here| Presence { connected: false, last_seen: last_received, ..here });
             });
-            self.write(&table, device);
+            self.write(&mut table, device);
         }
     }
 
@@ -236,6 +245,9 @@ impl PresenceTable {
         for LoggedPresence { device, here, elsewhere } in logged {
             let table = &mut *self.table.lock();
             let is_connected_here = table.devices.get(&device).is_some_and(|known| known.connections > 0);
+            if is_connected_here && here.is_none_or(|here| !here.connected) {
+                self.write(table, &device); // an edit of a former connection came later than this one
+            }
             if here.is_none() && elsewhere.is_none() && !is_connected_here {
                 table.forget(&device);
                 continue;
@@ -251,12 +263,10 @@ impl PresenceTable {
 
     /// Writes again that the devices with a connection to this node are connected: another node has not heard of this one.
     pub(in crate::mqtt::broker) fn assert_connected(&self) {
-        let table = self.table.lock();
-        table
-            .devices
-            .iter()
-            .filter(|(_, known)| known.connections > 0)
-            .for_each(|(device, _)| self.write(&table, device));
+        let mut table = self.table.lock();
+        let connected = table.devices.iter().filter(|(_, known)| known.connections > 0);
+        let connected: Vec<_> = connected.map(|(device, _)| device.clone()).collect();
+        connected.iter().for_each(|device| self.write(&mut table, device));
     }
 
     /// Returns the presence of `device`, if it is in the table.
@@ -313,8 +323,13 @@ impl PresenceTable {
     }
 
     /// Writes what this node knows of a device. The caller has the lock, so that changes of one device are written in order.
-    fn write(&self, table: &PresenceEntries, device: &DeviceId) {
-        let (node, here) = (self.node.get().copied(), table.devices.get(device).and_then(|known| known.here));
+    fn write(&self, table: &mut PresenceEntries, device: &DeviceId) {
+        table.writes += 1;
+        let (node, known) = (self.node.get().copied(), table.devices.get_mut(device));
+        let here = known.and_then(|known| {
+            known.written = table.writes;
+            known.here
+        });
         self.recorder.write(vec![match here {
             Some(presence) => presence_row::put(device, node, presence),
             None => presence_row::remove(device, node),
@@ -347,9 +362,9 @@ impl PresenceEntries {
         Some((self.newest, presence))
     }
 
-    /// Returns the number of the last change of a device; of one that is not in the table, of all.
-    fn last_change_of(&self, device: &DeviceId) -> u64 {
-        self.devices.get(device).map_or(self.newest, |known| known.changed)
+    /// Returns the number of the last write of a device; of one that is not in the table, of all.
+    fn last_write_of(&self, device: &DeviceId) -> u64 {
+        self.devices.get(device).map_or(self.writes, |known| known.written)
     }
 
     /// Removes a device without a connection to this node.
@@ -360,19 +375,19 @@ impl PresenceEntries {
         }
     }
 
-    /// Removes disconnected devices beyond `devices_max`. Returns the edits that remove their rows.
+    /// Removes disconnected devices beyond `devices_max`. Returns them.
     #[must_use]
-    fn evict_beyond(&mut self, devices_max: usize) -> Vec<RowEdit> {
-        let mut edits = Vec::new();
+    fn evict_beyond(&mut self, devices_max: usize) -> Vec<DeviceId> {
+        let mut evicted = Vec::new();
         while self.devices.len() > devices_max
             && let Some(oldest) = self.disconnected.pop_first()
         {
             if let Some(device) = self.changes.remove(&oldest) {
                 self.devices.remove(&device);
-                edits.push(presence_row::remove(&device, None));
+                evicted.push(device);
             }
         }
-        edits
+        evicted
     }
 }
 
@@ -417,7 +432,7 @@ impl Drop for Announced {
     fn drop(&mut self) {
         if !self.is_open {
             let presence = &self.broker.presence;
-            presence.write(&presence.table.lock(), &self.device);
+            presence.write(&mut presence.table.lock(), &self.device);
         }
     }
 }

@@ -196,6 +196,7 @@ async fn admit(
         Ok(()) => return Ok(AcceptedClient { auth_context, key, attached }),
         Err(_panic) => "internal error",
     };
+    drop(attached.announced);
     let closed = broker.sessions.release(&key, attached.client, 0, None, &broker.authority);
     broker.dispose(closed);
     Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, refusal.into()))
@@ -263,6 +264,8 @@ async fn attach(
                 let access = attached.client.outbox.access();
                 attached.announced = PresenceTable::announce(broker, &access, address, connect.protocol);
                 if !Box::pin(opening.share(arrival, &mut attached, row)).await {
+                    // Before the client can connect again, which comes later in the log then.
+                    drop(attached.announced);
                     let (client, previous) = (attached.client, attached.previous);
                     let released = broker.sessions.put_back(key, client, previous, &broker.authority);
                     broker.dispose_for(key, attached.ended);

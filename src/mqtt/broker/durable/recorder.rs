@@ -111,6 +111,13 @@ impl Recorder {
         }
     }
 
+    /// Drops the edit of a row that waits for the log of a cluster.
+    pub(in crate::mqtt::broker) fn forget(&self, key: &[u8]) {
+        if let Some(log) = self.0.as_ref().and_then(|inner| inner.log.get()) {
+            log.forget(key);
+        }
+    }
+
     /// Sends the edits that wait for the log of a cluster, as far as there is room for them.
     pub(in crate::mqtt::broker) fn flush(&self) {
         let log = self.0.as_ref().and_then(|inner| inner.log.get());

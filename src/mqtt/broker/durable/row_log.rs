@@ -77,7 +77,7 @@ impl RowLog {
         own
     }
 
-    /// Drops the edit of a row that waits: a broadcast that is about to be sent has a newer one.
+    /// Drops the edit of a row that waits: the log will have a newer one, or need none.
     pub(in crate::mqtt::broker) fn forget(&self, key: &[u8]) {
         let waiting = &mut *self.waiting.lock();
         let former = waiting.edits.remove(key);

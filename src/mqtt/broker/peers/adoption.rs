@@ -25,6 +25,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const GONE_AFTER: Duration = Duration::from_secs(5);
 /// Most sessions that are taken over at one time.
 const AT_ONCE: usize = 1024;
+/// The time after which the devices of a node of which nothing is heard are disconnected again.
+const DISCONNECT_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// Most takeovers that wait for the log.
 const WAITING_MAX: usize = 8 * AT_ONCE;
 
@@ -39,6 +41,8 @@ struct Watch {
     begun: Instant,
     /// The times when other nodes were alive last.
     alive: HashMap<u64, Instant>,
+    /// The nodes whose devices were disconnected, and when.
+    disconnected: HashMap<u64, Instant>,
     /// The sessions for which the log was asked, until it has answered or refused.
     asked: Arc<Mutex<HashSet<SessionId>>>,
     /// The sessions that this node has in the log and not in memory, with the time when it noticed.
@@ -67,6 +71,7 @@ impl Broker {
         let mut watch = Watch {
             begun: Instant::now(),
             alive: HashMap::new(),
+            disconnected: HashMap::new(),
             asked: Arc::default(),
             missing: HashMap::new(),
             last: None,
@@ -103,7 +108,7 @@ impl Broker {
         let mut sessions = std::mem::take(&mut *peers.former.lock());
         for node in gone {
             sessions.extend(peers.replicated.sessions_of(node, None, AT_ONCE));
-            self.disconnect_devices(peers, node);
+            self.disconnect_devices(peers, watch, node);
         }
         sessions.extend(self.missing_sessions(peers, watch));
         let waiting = {
@@ -130,12 +135,17 @@ impl Broker {
     }
 
     /// Has all nodes disconnect the devices of a node that is gone. If there is no room for that, it is tried again.
-    fn disconnect_devices(&self, peers: &Peers, node: u64) {
-        let bytes = message::gone(peers.node, node);
+    ///
+    /// A node that follows the log, although nothing else is heard of it, then writes that they are connected: not over and over again.
+    fn disconnect_devices(&self, peers: &Peers, watch: &mut Watch, node: u64) {
+        let (bytes, now) = (message::gone(peers.node, node), Instant::now());
+        let was_asked = |at: &Instant| now.duration_since(*at) < DISCONNECT_AGAIN_AFTER;
         if peers.replicated.has_devices_at(node)
+            && !watch.disconnected.get(&node).is_some_and(was_asked)
             && let Some(permit) = self.service.reserve_broadcast(bytes.len())
         {
             self.service.broadcast(bytes, None, permit);
+            watch.disconnected.insert(node, now);
         }
     }
 
@@ -164,7 +174,10 @@ impl Broker {
     fn gone_nodes(&self, peers: &Peers, watch: &mut Watch) -> Vec<u64> {
         let (now, health) = (Instant::now(), self.service.health().member.unwrap_or_default());
         let alive = health.others.iter().filter(|other| other.is_alive);
-        watch.alive.extend(alive.map(|other| (other.node, now)));
+        for other in alive {
+            watch.alive.insert(other.node, now);
+            watch.disconnected.remove(&other.node);
+        }
         let is_cut_off = health.silence > SILENCE_MAX || health.latched.is_some();
         peers.is_cut_off.store(is_cut_off, Ordering::Relaxed);
         if !health.is_deciding || health.latched.is_some() {

@@ -124,9 +124,7 @@ impl Opening {
         let (current, is_present) = (attached.client.outbox.id(), attached.present);
         let fresh = broker.next_session_id();
         let presence = attached.announced.as_ref().map(Announced::of_device);
-        if let Some((device, _)) = &presence {
-            peers.rows.forget(&presence_row::key(device, Some(peers.node)));
-        }
+        let row_of_device = presence.as_ref().map(|(device, _)| presence_row::key(device, Some(peers.node)));
         let node = peers.node;
         let opened = Opened { node, key: key.clone(), current, is_present, fresh, clean_start, presence, row };
         let bytes = opened.encode();
@@ -142,6 +140,11 @@ impl Opening {
             tracing::debug!(client = %key.client_id, "too many connections wait for the log");
             return !outlives;
         };
+        // What the opening has is newer.
+        row_of_device.iter().for_each(|key| peers.rows.forget(key));
+        if let Some(announced) = &mut attached.announced {
+            announced.is_sent = true;
+        }
         let (moved, mut is_moved) = oneshot::channel();
         let waiting = WaitingOpening { fresh, access: attached.client.outbox.access(), moved };
         peers.opening.lock().entry(key).or_default().waiting.push(waiting);
@@ -153,7 +156,9 @@ impl Opening {
         });
         match session {
             Ok(Ok(Some(session))) => broker.exchange(arrival, attached, *session),
-            Ok(_) => {}
+            Ok(Ok(None)) => {}
+            // It was refused.
+            Ok(Err(_)) => attached.announced.iter_mut().for_each(|announced| announced.is_sent = false),
             Err(_) => return clean_start || !outlives,
         }
         true

@@ -107,10 +107,11 @@ impl Broker {
         }
         let key = name.key();
         if self.take_over_session(&key).await {
-            // If it is not here then, it has expired meanwhile.
-            return Ok(self.end_session(&key).await.unwrap_or(true));
+            let ended = self.end_session(&key).await;
+            // If it is not here then, it has expired meanwhile, or its client is opening it.
+            return Ok(ended.unwrap_or_else(|| !self.is_in_log(&key)));
         }
-        Err(silent)
+        if self.is_in_log(&key) { Ok(false) } else { Err(silent) }
     }
 
     /// Ends everything of a principal at all nodes, but its sessions if they are kept. Returns the numbers of what ended, and the nodes
@@ -164,6 +165,10 @@ impl Broker {
         let (streams, sign_ins) = disconnect.map_or((0, 0), |disconnect| disconnect(principal));
         let (connections, sessions) = self.end_connections(principal, keep_sessions);
         EndedConnections { connections, sessions, streams, sign_ins }
+    }
+
+    fn is_in_log(&self, key: &SessionKey) -> bool {
+        self.replicated().is_some_and(|replicated| replicated.size_of(key).is_some())
     }
 
     /// Takes over a session that no node has in memory, and the log has. Returns true if it is at this node now, or has ended.

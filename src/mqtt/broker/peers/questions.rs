@@ -16,7 +16,10 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
-    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    sync::{
+        Semaphore,
+        mpsc::{self, UnboundedReceiver, UnboundedSender},
+    },
     time::timeout,
 };
 
@@ -30,6 +33,8 @@ use crate::mqtt::broker::{
 
 /// Most bytes of a part of an answer; each message of the bus has room for it.
 const PART_BYTES: usize = 32 << 10;
+/// Most questions of other nodes that are answered at one time. Whoever asks more learns that this node has not answered.
+const ANSWERED_AT_ONCE: usize = 64;
 /// Most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -38,6 +43,7 @@ pub(super) struct Questions {
     waiting: Mutex<HashMap<u64, PendingQuestion>>,
     /// The number of the next one. Those of an earlier start have other numbers.
     next: AtomicU64,
+    answering: Arc<Semaphore>,
 }
 
 struct PendingQuestion {
@@ -78,7 +84,8 @@ struct AskedQuestion<'a> {
 impl Questions {
     /// Returns no questions. The numbers begin with `first`.
     pub(super) fn new(first: u64) -> Self {
-        Self { waiting: Mutex::default(), next: AtomicU64::new(first) }
+        let answering = Arc::new(Semaphore::new(ANSWERED_AT_ONCE));
+        Self { waiting: Mutex::default(), next: AtomicU64::new(first), answering }
     }
 
     fn begin(&self) -> (AskedQuestion<'_>, UnboundedReceiver<(u64, Vec<u8>)>) {
@@ -168,8 +175,12 @@ impl Broker {
         let Ok(asked) = serde_json::from_slice::<Question>(encoded) else {
             return tracing::debug!(asker, "a question of another node cannot be read");
         };
+        let Ok(permit) = Arc::clone(&peers.questions.answering).try_acquire_owned() else {
+            return tracing::debug!(asker, "too many questions of other nodes are being answered");
+        };
         let broker = Arc::clone(self);
         peers.runtime.spawn(async move {
+            let _permit = permit;
             let answer = serde_json::to_vec(&broker.answer(asked).await).unwrap_or_default();
             let Some(peers) = broker.peers.get() else { return };
             let parts = answer.len().div_ceil(PART_BYTES);

@@ -22,6 +22,7 @@ use crate::{
                 message_row::{self, Now},
                 presence_row, session_row, subscription_row,
             },
+            presence::LoggedPresence,
             replicated::ReplicatedRows,
         },
         connection::tests::{QUEUE_BYTES, broker, connect, connect_with, recording_broker},
@@ -332,15 +333,30 @@ async fn the_log_has_what_is_connected_here_and_a_refused_device_is_not() {
 
     let (client, accepted) = connect().await;
     assert_eq!((accepted, broker.presence.connected_here()), (0, 1));
-    assert_eq!(waiting_presence(&broker), [], "its opening says that it is connected");
+    // The store of this test has no log, which refuses the opening.
+    let rows = &broker.peers.get().unwrap().rows;
+    let forget = || rows.forget(&presence_row::key(&lamp, Some(1)));
+    assert_eq!(waiting_presence(&broker), [Some(true)], "no opening says that it is connected");
+    forget();
     receive(&broker, 1, message::gone(2, 3));
     assert_eq!(waiting_presence(&broker), [], "another node is gone");
     receive(&broker, 2, message::gone(2, 1));
     assert_eq!(waiting_presence(&broker), [Some(true)], "this one is not");
+    forget();
+    broker.presence.receive(vec![LoggedPresence { device: lamp.clone(), here: None, elsewhere: None }]);
+    assert_eq!(waiting_presence(&broker), [Some(true)], "an edit of a former connection came late");
     drop(client);
     while broker.presence.connected_here() > 0 {
         tokio::task::yield_now().await;
     }
     assert_eq!(waiting_presence(&broker), [Some(false)]);
     assert!(broker.presence.of(&lamp).is_some_and(|presence| !presence.connected));
+
+    // A clean session is accepted without the log, which then learns of the device as of any change.
+    let full: Vec<_> = std::iter::from_fn(|| broker.service.reserve_broadcast(0)).collect();
+    let packet = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c";
+    let (_client, answer) = connect_with(&broker, verified("lamp", &Arc::default()), packet).await;
+    assert_eq!((answer[3], broker.presence.connected_here()), (0, 1));
+    assert_eq!(waiting_presence(&broker), [Some(true)]);
+    drop(full);
 }

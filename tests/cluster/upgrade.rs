@@ -61,7 +61,7 @@ fn upgrade(cluster: &mut Cluster, fleet: &Fleet, node: usize, upgraded: &Path) {
     cluster.nodes[node].stop();
     let ended = begun.elapsed();
     cluster.nodes[node].restart_as(upgraded);
-    fleet.moved(node, cluster.nodes[node].address);
+    fleet.moved(node, &cluster.nodes[node]);
     // A load balancer sends clients there again, and the next node may be upgraded.
     cluster.wait_until_ready(node);
     let ready = begun.elapsed();

@@ -10,6 +10,7 @@
 pub mod client;
 pub mod cluster;
 pub mod http;
+pub mod linearizability;
 pub mod nats;
 pub mod packet;
 pub mod program;

@@ -10,9 +10,12 @@ use std::{
     time::Instant,
 };
 
+use serde_json::Value;
+
 use crate::harness::{
     cluster::{Cluster, NODES},
     eventually,
+    server::Server,
 };
 
 /// Devices that all writers update.
@@ -22,7 +25,8 @@ pub const RETAINED_TOPICS: usize = 3;
 /// The clients of a round; dropped or not, they end when [`EndFleet`] is dropped.
 pub struct Fleet {
     pub seed: u64,
-    addresses: Vec<Mutex<SocketAddr>>,
+    pub begun: Instant,
+    processes: Vec<Mutex<Process>>,
     is_ending: AtomicBool,
     writers_end: AtomicBool,
     /// The time of the last accepted update that was sent, of each writer.
@@ -32,6 +36,43 @@ pub struct Fleet {
     /// The number of subscriptions of each subscriber so far.
     subscriptions: Vec<AtomicUsize>,
     pub published: Mutex<Vec<Publication>>,
+    observations: Mutex<Vec<Observation>>,
+}
+
+/// The addresses of a process that is a node: no other process of the round has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process {
+    pub mqtt: SocketAddr,
+    pub web: SocketAddr,
+}
+
+impl Process {
+    fn of(node: &Server) -> Self {
+        Self { mqtt: node.address, web: node.address_of("web") }
+    }
+}
+
+/// A version that a client saw of a device.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    pub device: String,
+    pub process: Process,
+    pub kind: Kind,
+    /// Version 0: there was no shadow.
+    pub version: u64,
+    pub received: Instant,
+}
+
+#[derive(Clone, Debug)]
+pub enum Kind {
+    Read {
+        sent: Instant,
+        is_consistent: bool,
+        /// The section `desired`, `null` if there was no shadow.
+        desired: Value,
+    },
+    /// An event for a subscriber.
+    Event,
 }
 
 /// A retained message that a client published.
@@ -59,13 +100,15 @@ impl Fleet {
     pub fn new(cluster: &Cluster, seed: u64) -> Self {
         Self {
             seed,
-            addresses: cluster.nodes.iter().map(|node| Mutex::new(node.address)).collect(),
+            begun: Instant::now(),
+            processes: cluster.nodes.iter().map(|node| Mutex::new(Process::of(node))).collect(),
             is_ending: AtomicBool::new(false),
             writers_end: AtomicBool::new(false),
             accepted: Mutex::default(),
             seen: (0..NODES).map(|_| Mutex::default()).collect(),
             subscriptions: (0..NODES).map(|_| AtomicUsize::default()).collect(),
             published: Mutex::default(),
+            observations: Mutex::default(),
         }
     }
 
@@ -87,13 +130,21 @@ impl Fleet {
         (0..RETAINED_TOPICS).map(|number| format!("plant/{}/{number}", self.seed)).collect()
     }
 
-    pub fn address(&self, node: usize) -> SocketAddr {
-        *self.addresses[node].lock().unwrap()
+    pub fn process(&self, node: usize) -> Process {
+        *self.processes[node].lock().unwrap()
     }
 
-    /// Notes the new address of a node that was started again.
-    pub fn moved(&self, node: usize, address: SocketAddr) {
-        *self.addresses[node].lock().unwrap() = address;
+    /// Notes that a node was started again.
+    pub fn moved(&self, node: usize, server: &Server) {
+        *self.processes[node].lock().unwrap() = Process::of(server);
+    }
+
+    pub fn observed(&self, observation: Observation) {
+        self.observations.lock().unwrap().push(observation);
+    }
+
+    pub fn take_observations(&self) -> Vec<Observation> {
+        std::mem::take(&mut self.observations.lock().unwrap())
     }
 
     pub fn stop_writers(&self) {

@@ -117,7 +117,7 @@ fn mend(cluster: &mut Cluster, fleet: &Fleet, fault: &Injection) {
     match (fault.target, fault.kind) {
         (Target::Node(node), Kind::Kill | Kind::Terminate) => {
             cluster.nodes[node].restart();
-            fleet.moved(node, cluster.nodes[node].address);
+            fleet.moved(node, &cluster.nodes[node]);
         }
         (Target::Node(node), _) => cluster.nodes[node].signal(Signal::CONT),
         (Target::Nats(server), Kind::Kill | Kind::Terminate) => cluster.nats.launch(server),

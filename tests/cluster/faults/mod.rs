@@ -1,10 +1,13 @@
 //! Clients at all nodes while the six processes are killed, stopped for some time and ended, and connections between nodes and NATS
-//! are cut, delayed, or cut one way: nothing accepted is lost, nothing has an effect twice, and every node has one history.
+//! are cut, delayed, or cut one way: nothing accepted is lost, nothing has an effect twice, every node has one history, and what clients
+//! saw of each shadow is linearizable.
 //!
 //! `UMBRA_TEST_CLUSTER_ROUNDS` is the number of rounds. Each has the seed that follows the last; the first is `UMBRA_TEST_CLUSTER_SEED`.
 
 pub mod fleet;
 mod injection;
+mod linearizable;
+mod reader;
 mod subscriber;
 mod verdict;
 pub mod writer;
@@ -55,6 +58,10 @@ pub fn round(cluster: &mut Cluster, seed: u64, disturb: impl FnOnce(&mut Cluster
                 .name(format!("subscriber {}", node + 1))
                 .spawn_scoped(scope, move || subscriber::run(fleet, node))
                 .unwrap();
+            thread::Builder::new()
+                .name(format!("reader {}", node + 1))
+                .spawn_scoped(scope, move || reader::run(fleet, node))
+                .unwrap();
         }
         let writers: Vec<_> = (0..WRITERS).map(|number| Writer::new(fleet, number, seed)).collect();
         let writers: Vec<_> = writers.into_iter().map(|writer| scope.spawn(move || writer.run())).collect();
@@ -74,10 +81,10 @@ pub fn round(cluster: &mut Cluster, seed: u64, disturb: impl FnOnce(&mut Cluster
         // Every subscriber sees these, and all changes between those before and these.
         let devices: BTreeSet<_> = updates.iter().map(|update| update.device.clone()).collect();
         updates.extend(Writer::new(fleet, WRITERS, seed).close(devices.iter().map(String::as_str)));
-        verdict::check(cluster, fleet, &updates);
+        let reads = verdict::check(cluster, fleet, &updates);
         let sizes: Vec<_> = cluster.nodes.iter().map(|node| node.resident_bytes() >> 20).collect();
         println!(
-            "  {} updates; ready {ready:.1?} after the last fault; longest answer {:.1?}; MiB of the nodes: {sizes:?}",
+            "  {} updates, {reads}; ready {ready:.1?} after the last fault; longest answer {:.1?}; MiB of the nodes: {sizes:?}",
             updates.len(),
             updates.iter().map(|update| update.answered - update.sent).max().unwrap_or_default(),
         );

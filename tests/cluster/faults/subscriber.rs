@@ -1,8 +1,11 @@
 //! A client that stays at one node and sees the versions of each shadow rise by one while it is connected.
 
-use std::{thread::sleep, time::Duration};
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, Kind, Observation};
 use crate::harness::{
     client::{Client, Received},
     packet::Packet,
@@ -24,7 +27,8 @@ pub fn run(fleet: &Fleet, node: usize) {
 
 /// One connection; `None` once it has ended.
 fn connection(fleet: &Fleet, node: usize) -> Option<()> {
-    let mut client = Client::try_to(fleet.address(node), V5).ok()?;
+    let process = fleet.process(node);
+    let mut client = Client::try_to(process.mqtt, V5).ok()?;
     client.try_send(Connect::new(V5, &format!("subscriber-{}-{node}", fleet.seed)).encode()).ok()?;
     let filter = format!("shadow/{}/update/documents", "+");
     let id = client.next_id();
@@ -39,13 +43,15 @@ fn connection(fleet: &Fleet, node: usize) -> Option<()> {
                 client.try_send(wire::ack(0x40, message.id)).ok()?;
                 let device = message.topic.split('/').nth(1).expect("the topic of a shadow");
                 let version = documents_version(&message);
-                let before = fleet.saw(node, device, version);
+                let (device, received) = (device.to_owned(), Instant::now());
+                let before = fleet.saw(node, &device, version);
                 assert!(
                     before.is_none_or(|before| version == before + 1),
                     "seed {}, node {}: version {version} of {device} after {before:?}",
                     fleet.seed,
                     node + 1
                 );
+                fleet.observed(Observation { device, process, kind: Kind::Event, version, received });
             }
             Received::Packet(Packet::Disconnect { .. }) => return None,
             // A node that is ending or cannot serve yet.

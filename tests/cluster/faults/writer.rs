@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::fleet::{Fleet, Publication, SHARED_DEVICES};
+use super::fleet::{Fleet, Process, Publication, SHARED_DEVICES};
 use crate::harness::{
     DEADLINE, Seed,
     client::{Client, Received},
@@ -28,13 +28,15 @@ pub struct Update {
     pub sent: Instant,
     pub answered: Instant,
     pub outcome: Outcome,
+    /// The process to which it was sent last; `None` if it was sent to none.
+    pub process: Option<Process>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Accepted(u64),
-    /// The condition was not met.
-    Conflict,
+    /// The condition was not met: the shadow had this version.
+    Conflict(u64),
     Refused(String),
     /// Applied once or not at all.
     Unknown,
@@ -45,6 +47,8 @@ pub struct Writer<'a> {
     number: usize,
     node: usize,
     client: Option<Client>,
+    /// The process to which it has connected last.
+    process: Option<Process>,
     random: Seed,
     value: u64,
     /// The newest version of each device that it was answered.
@@ -60,7 +64,8 @@ impl<'a> Writer<'a> {
     pub fn new(fleet: &'a Fleet, number: usize, seed: u64) -> Self {
         let patience = Duration::from_secs(if number.is_multiple_of(2) { 3 } else { 60 });
         let random = Seed(seed << 8 | number as u64);
-        Self { fleet, number, node: number % NODES, client: None, random, value: 0, known: HashMap::new(), patience }
+        let (node, known) = (number % NODES, HashMap::new());
+        Self { fleet, number, node, client: None, process: None, random, value: 0, known, patience }
     }
 
     pub fn run(mut self) -> Vec<Update> {
@@ -123,7 +128,8 @@ impl<'a> Writer<'a> {
             self.leave();
         }
         let path = format!("/desired/{leaf}");
-        Update { device: device.to_owned(), path, value, expected, sent, answered: Instant::now(), outcome }
+        let (device, process, answered) = (device.to_owned(), self.process, Instant::now());
+        Update { device, path, value, expected, sent, answered, outcome, process }
     }
 
     fn outcome(&mut self, device: &str, answer: &Value, sent: Instant) -> Outcome {
@@ -135,7 +141,7 @@ impl<'a> Writer<'a> {
             }
             (Some(409), _) => {
                 self.known.insert(device.to_owned(), version(answer));
-                Outcome::Conflict
+                Outcome::Conflict(version(answer))
             }
             (Some(500), Some("outcome-unknown")) => Outcome::Unknown,
             (Some(503), _) => Outcome::Refused(answer["message"].to_string()),
@@ -230,12 +236,13 @@ impl<'a> Writer<'a> {
 
     fn try_connect(&mut self) -> Result<(), Lost> {
         let client_id = format!("writer-{}-{}", self.fleet.seed, self.number);
-        let mut client = Client::try_to(self.fleet.address(self.node), V5).map_err(|_| Lost)?;
+        let process = self.fleet.process(self.node);
+        let mut client = Client::try_to(process.mqtt, V5).map_err(|_| Lost)?;
         client.try_send(Connect::new(V5, &client_id).encode()).map_err(|_| Lost)?;
         let id = client.next_id();
         let subscribe = wire::subscribe(V5, id, &[(&self.reply_topic(), 1)], &Properties::none());
         client.try_send(subscribe).map_err(|_| Lost)?;
-        self.client = Some(client);
+        (self.client, self.process) = (Some(client), Some(process));
         let deadline = Instant::now() + self.patience.min(Duration::from_secs(5));
         loop {
             match self.receive(deadline)? {

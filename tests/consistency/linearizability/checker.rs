@@ -1,5 +1,5 @@
-//! A check that a concurrent history is one of a compare-and-swap register: Wing and Gong's search, with Lowe's memory of
-//! tried states.
+//! Whether a concurrent history is one of a compare-and-swap register: Wing and Gong's search, with Lowe's memory of
+//! what was tried.
 //!
 //! The register is a version and the value written with it. Each operation must have taken effect at one instant
 //! between its invocation and its response, and have answered what is true at that instant; one without an answer may
@@ -7,77 +7,28 @@
 
 use std::collections::HashSet;
 
-/// A version, and the value written with it; version 0: nothing was ever written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Register {
-    pub(crate) version: u64,
-    pub(crate) value: u64,
-}
+use crate::harness::linearizability::{Answer, Ask, Operation, Register};
 
-pub(crate) const EMPTY: Register = Register { version: 0, value: 0 };
-
-/// The request of an operation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Ask {
-    Get,
-    /// Write `value` if the version is `expected`.
-    Swap {
-        expected: u64,
-        value: u64,
-    },
-}
-
-/// The response of an operation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Answer {
-    /// To a get.
-    Got(Register),
-    /// To a write: accepted with this version.
-    Swapped(u64),
-    /// To a write: refused, because this is the version.
-    Refused(u64),
-    /// The connection was cut.
-    Unknown,
-}
-
-/// An operation, with its invocation and response on a clock that all clients share.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Operation {
-    #[expect(dead_code, reason = "shown when a history has no explanation")]
-    pub(crate) client: usize,
-    pub(crate) ask: Ask,
-    pub(crate) answer: Answer,
-    pub(crate) invoked: u64,
-    /// Not looked at if the answer is unknown.
-    pub(crate) responded: u64,
-}
-
-impl Operation {
-    /// The register after this operation; `None` if its answer is not true of `now`.
-    fn step(&self, now: Register) -> Option<Register> {
-        match (self.ask, self.answer) {
-            (Ask::Get, Answer::Got(got)) => (got == now).then_some(now),
-            (Ask::Get, Answer::Unknown) => Some(now),
-            (Ask::Swap { expected, value }, answer) => {
-                let swaps = expected == now.version;
-                let next = Register { version: now.version + 1, value };
-                match answer {
-                    Answer::Swapped(version) => (swaps && version == next.version).then_some(next),
-                    Answer::Refused(version) => (!swaps && version == now.version).then_some(now),
-                    Answer::Unknown => Some(if swaps { next } else { now }),
-                    Answer::Got(_) => None,
-                }
-            }
-            (Ask::Get, _) => None,
+/// The register after `operation`; `None` if its answer is not true of `now`.
+fn step(operation: &Operation, now: Register) -> Option<Register> {
+    let (swaps, value) = match operation.ask {
+        Ask::Get => {
+            let is_true = matches!(operation.answer, Answer::Got(got) if got == now);
+            return (is_true || operation.answer == Answer::Unknown).then_some(now);
         }
-    }
-
-    fn deadline(&self) -> u64 {
-        if self.answer == Answer::Unknown { u64::MAX } else { self.responded }
+        Ask::Put { value } => (true, value),
+        Ask::Swap { expected, value } => (expected == now.version, value),
+    };
+    let next = Register { version: now.version + 1, value };
+    match operation.answer {
+        Answer::Written(version) => (swaps && version == next.version).then_some(next),
+        Answer::Refused(version) => (!swaps && version == now.version).then_some(now),
+        Answer::Unknown => Some(if swaps { next } else { now }),
+        Answer::Got(_) => None,
     }
 }
 
-/// Returns true if there is an order of `history`, beginning with `first`, in which every answer is true.
+/// Whether there is an order of `history`, beginning with `first`, in which every answer is true.
 pub(crate) fn is_linearizable(history: &[Operation], first: Register) -> bool {
     assert!(history.len() <= 128, "more operations than the search has bits for");
     search(history, 0, first, &mut HashSet::new())
@@ -97,13 +48,14 @@ fn search(history: &[Operation], done: u128, now: Register, tried: &mut HashSet<
     let first_response = left().map(|(_, operation)| operation.deadline()).min().unwrap_or(u64::MAX);
     let next: Vec<_> = left().filter(|(_, operation)| operation.invoked <= first_response).collect();
     next.into_iter().any(|(place, operation)| {
-        operation.step(now).is_some_and(|after| search(history, done | (1 << place), after, tried))
+        step(operation, now).is_some_and(|after| search(history, done | (1 << place), after, tried))
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::harness::linearizability::EMPTY;
 
     /// client, from, to, ask, answer
     type Row = (usize, u64, u64, Ask, Answer);
@@ -125,13 +77,13 @@ mod tests {
 
     #[test]
     fn good_histories_pass() {
-        use Answer::{Refused, Swapped, Unknown};
+        use Answer::{Refused, Unknown, Written};
         use Ask::Get;
         check("nothing", &[], true);
-        check("one after the other", &[(0, 1, 2, swap(0, 7), Swapped(1)), (1, 3, 4, Get, got(1, 7))], true);
-        check("a get beside a write, before it", &[(0, 1, 4, swap(0, 7), Swapped(1)), (1, 2, 3, Get, got(0, 0))], true);
-        check("a get beside a write, after it", &[(0, 1, 4, swap(0, 7), Swapped(1)), (1, 2, 3, Get, got(1, 7))], true);
-        check("one of two wins", &[(0, 1, 4, swap(0, 7), Swapped(1)), (1, 2, 3, swap(0, 8), Refused(1))], true);
+        check("one after the other", &[(0, 1, 2, swap(0, 7), Written(1)), (1, 3, 4, Get, got(1, 7))], true);
+        check("a get beside a write, before it", &[(0, 1, 4, swap(0, 7), Written(1)), (1, 2, 3, Get, got(0, 0))], true);
+        check("a get beside a write, after it", &[(0, 1, 4, swap(0, 7), Written(1)), (1, 2, 3, Get, got(1, 7))], true);
+        check("one of two wins", &[(0, 1, 4, swap(0, 7), Written(1)), (1, 2, 3, swap(0, 8), Refused(1))], true);
         check("it happened", &[(0, 1, 2, swap(0, 7), Unknown), (1, 3, 4, Get, got(1, 7))], true);
         check("it did not", &[(0, 1, 2, swap(0, 7), Unknown), (1, 3, 4, Get, got(0, 0))], true);
         check(
@@ -143,35 +95,35 @@ mod tests {
 
     #[test]
     fn bad_histories_fail() {
-        use Answer::{Refused, Swapped, Unknown};
+        use Answer::{Refused, Unknown, Written};
         use Ask::Get;
-        check("a stale read", &[(0, 1, 2, swap(0, 7), Swapped(1)), (1, 3, 4, Get, got(0, 0))], false);
-        check("a value nobody wrote", &[(0, 1, 2, swap(0, 7), Swapped(1)), (1, 3, 4, Get, got(1, 9))], false);
-        check("two win at one version", &[(0, 1, 4, swap(0, 7), Swapped(1)), (1, 2, 3, swap(0, 8), Swapped(1))], false);
+        check("a stale read", &[(0, 1, 2, swap(0, 7), Written(1)), (1, 3, 4, Get, got(0, 0))], false);
+        check("a value nobody wrote", &[(0, 1, 2, swap(0, 7), Written(1)), (1, 3, 4, Get, got(1, 9))], false);
+        check("two win at one version", &[(0, 1, 4, swap(0, 7), Written(1)), (1, 2, 3, swap(0, 8), Written(1))], false);
         check(
             "a lost update",
-            &[(0, 1, 2, swap(0, 7), Swapped(1)), (1, 3, 4, swap(1, 8), Swapped(2)), (0, 5, 6, Get, got(2, 7))],
+            &[(0, 1, 2, swap(0, 7), Written(1)), (1, 3, 4, swap(1, 8), Written(2)), (0, 5, 6, Get, got(2, 7))],
             false,
         );
         check(
             "a version goes back",
-            &[(0, 1, 2, swap(0, 7), Swapped(1)), (0, 3, 4, swap(1, 8), Swapped(2)), (1, 5, 6, Get, got(1, 7))],
+            &[(0, 1, 2, swap(0, 7), Written(1)), (0, 3, 4, swap(1, 8), Written(2)), (1, 5, 6, Get, got(1, 7))],
             false,
         );
         check(
             "two reads beside one write, the later one older",
-            &[(0, 1, 9, swap(0, 7), Swapped(1)), (1, 2, 3, Get, got(1, 7)), (1, 4, 5, Get, got(0, 0))],
+            &[(0, 1, 9, swap(0, 7), Written(1)), (1, 2, 3, Get, got(1, 7)), (1, 4, 5, Get, got(0, 0))],
             false,
         );
-        check("a version is left out", &[(0, 1, 2, swap(0, 7), Swapped(2))], false);
+        check("a version is left out", &[(0, 1, 2, swap(0, 7), Written(2))], false);
         check("refused at the right version", &[(0, 1, 2, swap(0, 7), Refused(0))], false);
-        check("refused by one to come", &[(0, 1, 2, swap(5, 7), Refused(1)), (1, 3, 4, swap(0, 8), Swapped(1))], false);
+        check("refused by one to come", &[(0, 1, 2, swap(5, 7), Refused(1)), (1, 3, 4, swap(0, 8), Written(1))], false);
         check(
             "in doubt, and done twice",
             &[
                 (0, 1, 2, swap(0, 7), Unknown),
                 (1, 3, 4, Get, got(1, 7)),
-                (1, 5, 6, swap(1, 8), Swapped(2)),
+                (1, 5, 6, swap(1, 8), Written(2)),
                 (1, 7, 8, Get, got(3, 7)),
             ],
             false,
@@ -181,11 +133,11 @@ mod tests {
             &[(0, 1, 2, swap(0, 7), Unknown), (1, 3, 4, Get, got(1, 7)), (1, 5, 6, Get, got(0, 0))],
             false,
         );
-        check("before it was asked", &[(1, 1, 2, Get, got(1, 7)), (0, 3, 4, swap(0, 7), Swapped(1))], false);
+        check("before it was asked", &[(1, 1, 2, Get, got(1, 7)), (0, 3, 4, swap(0, 7), Written(1))], false);
         check("in doubt, before it was asked", &[(1, 1, 2, Get, got(1, 7)), (0, 3, 4, swap(0, 7), Unknown)], false);
     }
 
-    /// A linearizable history with one answer altered is rejected, unless it is linearizable again.
+    /// Of a good history with one answer altered, none passes unless it is another good history.
     #[test]
     fn an_altered_answer_is_found() {
         let mut history: Vec<_> = (0..60)
@@ -194,7 +146,7 @@ mod tests {
                 Operation {
                     client,
                     ask: swap(n, n + 1),
-                    answer: Answer::Swapped(n + 1),
+                    answer: Answer::Written(n + 1),
                     invoked,
                     responded: invoked + 3,
                 }
@@ -204,7 +156,7 @@ mod tests {
         for place in 0..history.len() {
             let right = history[place].answer;
             for wrong in
-                [Answer::Refused(place as u64), Answer::Swapped(place as u64), Answer::Swapped(place as u64 + 2)]
+                [Answer::Refused(place as u64), Answer::Written(place as u64), Answer::Written(place as u64 + 2)]
             {
                 history[place].answer = wrong;
                 assert!(!is_linearizable(&history, EMPTY), "{:?}", history[place]);

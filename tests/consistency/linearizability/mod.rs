@@ -9,6 +9,7 @@
 
 mod checker;
 mod register;
+mod versions;
 
 use std::{
     thread,
@@ -17,9 +18,10 @@ use std::{
 
 use crate::harness::{
     Meeting, Seed,
+    linearizability::{Answer, Ask, EMPTY, Operation},
     server::{Server, UNLIMITED},
 };
-use checker::{Answer, Ask, EMPTY, Operation, is_linearizable};
+use checker::is_linearizable;
 use register::Client;
 
 /// Rounds, unless the environment sets another number.
@@ -47,7 +49,7 @@ fn a_shadow_is_a_compare_and_swap_register() {
         }
     }
     println!("{rounds} rounds: {counts:?}");
-    assert!(rounds < 6 || counts.swapped > 0 && counts.refused > 0 && counts.overlapping > 0 && counts.unknown > 0);
+    assert!(rounds < 6 || counts.written > 0 && counts.refused > 0 && counts.overlapping > 0 && counts.unknown > 0);
     server.stop();
 }
 
@@ -55,7 +57,7 @@ fn a_shadow_is_a_compare_and_swap_register() {
 #[derive(Debug, Default)]
 struct Counts {
     got: u64,
-    swapped: u64,
+    written: u64,
     refused: u64,
     unknown: u64,
     /// Pairs of operations of which neither was answered before the other was asked.
@@ -67,7 +69,7 @@ impl Counts {
         for (place, operation) in history.iter().enumerate() {
             *match operation.answer {
                 Answer::Got(_) => &mut self.got,
-                Answer::Swapped(_) => &mut self.swapped,
+                Answer::Written(_) => &mut self.written,
                 Answer::Refused(_) => &mut self.refused,
                 Answer::Unknown => &mut self.unknown,
             } += 1;
@@ -114,7 +116,7 @@ fn writes(mut register: Client<'_>, client: usize, mut seed: Seed, clock: &Insta
         history.push(Operation { client, ask, answer, invoked, responded });
         known = match answer {
             Answer::Got(register) => register.version,
-            Answer::Swapped(version) | Answer::Refused(version) => version,
+            Answer::Written(version) | Answer::Refused(version) => version,
             // It may have got in: the next write finds out.
             Answer::Unknown => known + seed.below(2),
         };

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::checker::{Answer, Ask, EMPTY, Register};
 use crate::harness::{
     self,
+    linearizability::{Answer, Ask, EMPTY, Register},
     server::Server,
     wire::{self, Publish, V5, prop},
 };
@@ -61,6 +61,7 @@ impl<'a> Client<'a> {
             Ask::Swap { expected, value } => {
                 ("update", json!({"state": {"reported": {"value": value}}, "version": expected}))
             }
+            Ask::Put { .. } => unreachable!("a client expects a version"),
         };
         body["clientToken"] = json!(token);
         let topic = format!("shadow/{}/{verb}", self.device);
@@ -89,7 +90,7 @@ fn answer(ask: Ask, reply: &Value) -> Answer {
             Answer::Got(Register { version: version(), value: value.unwrap_or_else(|| panic!("no value in {reply}")) })
         }
         (Ask::Get, Some(404)) => Answer::Got(EMPTY),
-        (Ask::Swap { .. }, None) => Answer::Swapped(version()),
+        (Ask::Put { .. } | Ask::Swap { .. }, None) => Answer::Written(version()),
         (Ask::Swap { .. }, Some(409)) => Answer::Refused(version()),
         (_, Some(_)) => panic!("{ask:?} was answered {reply}"),
     }

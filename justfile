@@ -29,6 +29,13 @@ instructions *arguments:
 mutants *arguments:
     tests/mutants/run {{arguments}}
 
+# Plays histories of three stores that are one cluster, and schedules of its log, with faults that follow a seed; as many and as long as
+# wanted, or one again that has failed: `just cluster-histories 1 4711`.
+cluster-histories count="100000" seed=`shuf -i 1-1000000000 -n 1`:
+    UMBRA_TEST_CLUSTER_HISTORIES={{count}} UMBRA_TEST_LOG_SCHEDULES={{count}} UMBRA_TEST_CLUSTER_SEED={{seed}} \
+        cargo test --locked --workspace --lib --config profile.dev.package.umbrad.opt-level=2 -- --nocapture \
+        store::tests::cluster_histories::nodes_agree store::tests::log_schedules
+
 # Runs all checks that a change must pass.
 ci:
     .ci/run

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::{
     cluster_sessions,
     clusters::NODES,
+    fault_counts::Fault,
     sim_disk::{SimDisk, Stop},
     stepped::Stepped,
 };
@@ -67,8 +68,12 @@ pub(super) struct Node {
     pub(super) paused_until: usize,
     /// The step until which it neither reads the log nor appends to it.
     pub(super) log_cut_until: usize,
+    /// The first record that it has read since its start, and keeps.
+    pub(super) first_kept: u64,
     /// True if its disk has failed or will.
     pub(super) has_failed: bool,
+    /// The failure of its disk that is not counted yet.
+    pub(super) failure: Option<Fault>,
     /// The last change that this node has published.
     pub(super) published: Seq,
     /// The requests of its clients that were not answered.
@@ -103,7 +108,9 @@ impl Node {
             incarnation,
             paused_until: 0,
             log_cut_until: 0,
+            first_kept: applied + 1,
             has_failed: false,
+            failure: None,
             published,
             waiting: BTreeSet::new(),
         }
@@ -121,6 +128,13 @@ impl Node {
         let mut sent = self.sent.lock();
         let index = sent.iter().position(|sent| has_log || matches!(sent, Sent::Message(..)))?;
         Some(sent.remove(index))
+    }
+
+    /// Returns true if it gave its link an append to before the record `last`, which is not passed on.
+    pub(super) fn has_late_append(&self, last: u64) -> bool {
+        let is_late =
+            |sent: &Sent| matches!(sent, Sent::Action(LogAction::Append { expected, .. }) if *expected < last);
+        self.sent.lock().iter().any(is_late)
     }
 
     pub(super) fn is_deciding(&self) -> bool {

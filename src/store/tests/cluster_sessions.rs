@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 
 use super::{
     clusters::{Cluster, NODES},
-    count, key,
+    count,
+    fault_counts::Fault,
+    key,
 };
 use crate::{
     shadow::Rejection,
@@ -34,6 +36,8 @@ pub(super) struct Sessions {
     opening: BTreeMap<usize, u64>,
     /// The openings that are in the log: the number, the client, the node and its start.
     opened: Arc<Mutex<Vec<Opened>>>,
+    /// The node at which each client has opened its last session.
+    last: BTreeMap<usize, usize>,
     /// The session in which a request was made.
     made_in: BTreeMap<u64, (usize, u64)>,
 }
@@ -77,6 +81,10 @@ impl Cluster {
     fn note_opened(&mut self) {
         let opened: Vec<_> = self.sessions.opened.lock().drain(..).collect();
         for Opened { client, node, session } in opened {
+            self.faults.note(Fault::SessionOpened);
+            if self.sessions.last.insert(client, node).is_some_and(|last| last != node) {
+                self.faults.note(Fault::SessionMoved);
+            }
             if self.sessions.opening.get(&client) == Some(&session.number) {
                 self.sessions.opening.remove(&client);
                 self.sessions.open.insert((client, node), session);

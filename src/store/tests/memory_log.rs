@@ -5,7 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::Random;
+use super::{
+    Random,
+    fault_counts::{Fault, FaultCounts},
+};
 use crate::store::replication::replica::Appended;
 
 /// A log on several machines.
@@ -80,14 +83,15 @@ impl ReplicatedLog for MemoryLog {
 pub(super) struct FaultyLog {
     pub(super) log: Arc<Mutex<MemoryLog>>,
     random: Random,
-    late: Vec<(u64, Bytes)>,
+    pub(super) late: Vec<(u64, Bytes)>,
     /// True if it loses records from its end.
     loses: bool,
+    pub(super) faults: FaultCounts,
 }
 
 impl FaultyLog {
     pub(super) fn new(log: Arc<Mutex<MemoryLog>>, seed: u64) -> Self {
-        Self { log, random: Random::new(seed), late: Vec::new(), loses: true }
+        Self { log, random: Random::new(seed), late: Vec::new(), loses: true, faults: FaultCounts::default() }
     }
 
     /// Returns a log that keeps what it has acknowledged.
@@ -102,26 +106,41 @@ impl ReplicatedLog for FaultyLog {
         if self.random.chance(4)
             && let Some((expected, late)) = self.late.pop()
         {
-            let _nobody_waits = log.append(expected, &late);
+            let is_stored = log.append(expected, &late) == Appended::Stored;
+            self.faults.note(if is_stored { Fault::LateAppendStored } else { Fault::LateAppendRefused });
         }
         match self.random.below(20) {
-            0 => return Appended::Unknown,
+            0 => {
+                self.faults.note(Fault::AppendLost);
+                return Appended::Unknown;
+            }
             1 => {
+                self.faults.note(Fault::AppendDelayed);
                 self.late.push((expected, record.clone()));
                 return Appended::Unknown;
             }
             2 => {
-                let _nobody_hears = log.append(expected, record);
+                if log.append(expected, record) == Appended::Stored {
+                    self.faults.note(Fault::AppendUnheard);
+                }
                 return Appended::Unknown;
             }
             3 => self.late.push((expected, record.clone())),
             4 if self.loses => {
-                let end = log.last().saturating_sub(self.random.below(4)).max(log.trimmed + 1);
+                let last = log.last();
+                let end = last.saturating_sub(self.random.below(4)).max(log.trimmed + 1);
+                if end < last {
+                    self.faults.note(Fault::EndLost);
+                }
                 log.lose_after(end);
             }
             _ => {}
         }
-        log.append(expected, record)
+        let outcome = log.append(expected, record);
+        if outcome == Appended::Refused {
+            self.faults.note(Fault::AppendRefused);
+        }
+        outcome
     }
 
     fn follow(&mut self, from: u64, limit: usize) -> Option<Vec<Bytes>> {

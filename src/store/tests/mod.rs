@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod ages;
+mod cluster_faults;
+mod cluster_histories;
 mod cluster_node;
 mod cluster_requests;
 mod cluster_sessions;
@@ -12,6 +14,7 @@ mod copies;
 mod counts;
 mod damage;
 mod dictionaries;
+mod fault_counts;
 mod faults;
 mod files;
 mod flushes;
@@ -173,6 +176,11 @@ impl Running {
         }
         outcomes
     }
+}
+
+/// Returns the number in an environment variable.
+fn number_from(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
 }
 
 /// The xorshift64* generator: sufficient for tests and equal on all machines.

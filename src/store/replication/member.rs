@@ -392,6 +392,10 @@ impl<C> Member<C> {
             let bytes = self.replica.kept().record(chain.position.number).map_or(0, Bytes::len);
             self.records.push(ReceivedRecord { chain, read, bytes, permit });
         }
+        if self.replica.short().is_some() && self.decided.take().is_some() {
+            // Its append was given up. Another record has its number later, perhaps a claim of this node.
+            self.restart_requests();
+        }
         if let Some(error) = self.replica.latched() {
             let reason = error.to_string();
             self.latch(reason);

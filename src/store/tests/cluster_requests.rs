@@ -147,6 +147,24 @@ fn count_at(cluster: &mut Cluster, node: usize) -> u64 {
     id
 }
 
+/// Starts `node` again, with all that it has applied. Returns the last record of that.
+fn start_synced(cluster: &mut Cluster, node: usize) -> u64 {
+    let writer = &mut cluster.nodes[node].stepped.writer;
+    writer.unsynced.hurry();
+    writer.commit_rows();
+    let image = cluster.nodes[node].disk.durable();
+    cluster.nodes[node].restart(node, image);
+    cluster.nodes[node].next_record - 1
+}
+
+fn obstacle(cluster: &Cluster, node: usize) -> Option<String> {
+    cluster.nodes[node].stepped.store.health().member.unwrap().obstacle()
+}
+
+fn is_short(cluster: &Cluster, node: usize) -> bool {
+    obstacle(cluster, node).is_some_and(|text| text.contains("waits for a node that keeps"))
+}
+
 /// A node that started while the log lacked records which others append again left the cluster.
 #[test]
 fn a_node_that_starts_while_the_log_is_refilled_waits() {
@@ -159,16 +177,9 @@ fn a_node_that_starts_while_the_log_is_refilled_waits() {
             cluster.turn();
         }
     }
-    let writer = &mut cluster.nodes[node].stepped.writer;
-    writer.unsynced.hurry();
-    writer.commit_rows();
-    let image = cluster.nodes[node].disk.durable();
-    cluster.nodes[node].restart(node, image);
-    let applied = cluster.nodes[node].next_record - 1;
+    let applied = start_synced(&mut cluster, node);
     cluster.log.log.lock().lose_after(applied - 2);
-    let obstacle = |cluster: &Cluster| cluster.nodes[node].stepped.store.health().member.unwrap().obstacle();
-    let is_short = |obstacle: Option<String>| obstacle.is_some_and(|text| text.contains("waits for a node that keeps"));
-    while !is_short(obstacle(&cluster)) {
+    while !is_short(&cluster, node) {
         cluster.pass_all(node);
         cluster.read_at(node);
     }
@@ -181,7 +192,7 @@ fn a_node_that_starts_while_the_log_is_refilled_waits() {
         cluster.read_at(node);
         assert!(!cluster.nodes[node].is_deciding());
     }
-    while obstacle(&cluster).is_some() {
+    while obstacle(&cluster, node).is_some() {
         cluster.turn();
     }
     assert!(cluster.log.log.lock().get(applied).is_some(), "the decider has appended what was lost");
@@ -190,6 +201,53 @@ fn a_node_that_starts_while_the_log_is_refilled_waits() {
         cluster.turn();
     }
     assert!(cluster.requests[&id].made.is_some());
+}
+
+/// The log lost records that the node which decides did not keep, since it had started after them. It gave up its batch, and yet applied
+/// that with the claim that it made later under the same number.
+#[test]
+fn a_batch_that_was_given_up_is_not_applied_with_a_later_claim() {
+    for seed in 0..10 {
+        let mut cluster = Cluster::open(seed);
+        let node = cluster.decider();
+        let others = [(node + 1) % NODES, (node + 2) % NODES];
+        let id = count_at(&mut cluster, node);
+        while cluster.requests[&id].answer.is_none() {
+            cluster.turn();
+        }
+        cluster.turn();
+        let kept = start_synced(&mut cluster, node);
+        while !cluster.nodes[node].is_deciding() {
+            cluster.pass_all(node);
+            cluster.read_at(node);
+        }
+        others.iter().for_each(|other| cluster.read_records(*other));
+        let last = cluster.log.log.lock().last();
+        cluster.log.late.clear();
+        cluster.log.log.lock().lose_after(kept - 1);
+        let id = count_at(&mut cluster, node);
+        while !is_short(&cluster, node) {
+            cluster.pass_all(node);
+            cluster.read_at(node);
+        }
+        // The other appends what is missing. Its claim, which follows that, comes too late.
+        while cluster.log.log.lock().last() < last {
+            if !cluster.pass(others[0]) {
+                cluster.read_at(others[0]);
+            }
+        }
+        cluster.log.late.clear();
+        while !cluster.nodes[node].is_deciding() {
+            cluster.pass_all(node);
+            cluster.read_at(node);
+        }
+        while cluster.requests[&id].answer.is_none() {
+            cluster.turn();
+        }
+        (0..5).for_each(|_| cluster.turn());
+        let heads: Vec<_> = cluster.nodes.iter().map(|node| node.stepped.store.head()).collect();
+        assert!(heads.iter().all(|head| *head == heads[0]), "seed {seed}: {heads:?}");
+    }
 }
 
 /// A request that fits into no message was sent without its content, for the decider to refuse it.

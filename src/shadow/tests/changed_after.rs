@@ -155,3 +155,21 @@ fn evicting_tombstones_raises_the_floor_to_the_newest_evicted() {
         assert_eq!(document.changed_after(&path, Version(since)), expected, "{path} after {since}");
     }
 }
+
+#[test]
+fn a_newer_value_or_removal_covers_older_tombstones() {
+    for (writes, expected) in [
+        (vec![json!({"a": 1}), json!({"a": null})], "/desired/a"),
+        (vec![json!({"a": 1, "b": 1}), json!({"a": null}), json!({"a": 2})], ""),
+        // A section that appears again has no leaf that covers them.
+        (vec![json!({"a": 1}), json!({"a": null}), json!({"a": 2})], "/desired/a"),
+        (vec![json!({"a": {"x": 1, "y": 1}}), json!({"a": {"x": null}}), json!({"a": 5})], ""),
+        (vec![json!({"a": {"x": 1, "y": 1}}), json!({"a": {"x": null}}), json!({"a": null})], "/desired/a"),
+        (vec![json!({"a": 1, "b": 1}), json!({"a": null}), json!({"b": 2})], "/desired/a"),
+    ] {
+        let states: Vec<_> = writes.into_iter().map(|desired| json!({ "desired": desired })).collect();
+        let document = written(&states);
+        let paths: Vec<_> = document.tombstones.iter().map(|tombstone| tombstone.path.to_string()).collect();
+        assert_eq!(paths.join(" "), expected, "{states:?}");
+    }
+}

@@ -230,7 +230,7 @@ fn only_a_stale_version_is_rebased() {
 #[test]
 fn rebased_from_is_the_earlier_version() {
     let document = written(&desired(vec![json!({"a": 1}), json!({"b": 1})]));
-    for (seen, expected) in [(1, Some(Version(1))), (2, None)] {
+    for (seen, expected) in [(0, None), (1, Some(Version(1))), (2, None)] {
         assert_eq!(rebasing(&json!({}), false, seen).preconditions.rebased_from(&document), expected);
     }
     let plain = Preconditions { version: Some(Version(2)), ..Preconditions::default() };

@@ -143,10 +143,7 @@ mod tests {
         assert_eq!(session_line(&session), expected);
         session = json!({ "principal": "app-1", "client": "a", "connected": false, "expires": 160, "queued": 5 });
         assert_eq!(session_line(&session), "app-1 a away - - filters 0 queued 5 bytes 0 in-flight 0 expires 160");
-        session["node"] = json!(3);
-        assert_eq!(
-            session_line(&session),
-            "app-1 a away - - filters 0 queued 5 bytes 0 in-flight 0 expires 160 node 3"
-        );
+        session = json!({ "principal": "p", "client": "a", "node": 3, "connected": false, "expires": 160 });
+        assert_eq!(session_line(&session), "p a away - - filters 0 queued 0 bytes 0 in-flight 0 expires 160 node 3");
     }
 }

@@ -33,7 +33,7 @@ pub use crate::http::{
         principals::Principals,
         sessions::{
             FoundSessions, MqttConnection, MqttSession, MqttSessions, NoSession, RetainedSummary, SessionName,
-            SessionPage,
+            SessionPage, SessionWithFilters,
         },
     },
     auth::sessions::Sessions,

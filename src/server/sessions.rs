@@ -3,7 +3,10 @@
 use futures_util::future::BoxFuture;
 
 use crate::{
-    http::{self, FoundSessions, MqttConnection, MqttSession, NoSession, RetainedSummary, SessionName, SessionPage},
+    http::{
+        self, FoundSessions, MqttConnection, MqttSession, NoSession, RetainedSummary, SessionName, SessionPage,
+        SessionWithFilters,
+    },
     mqtt::broker::{
         session_summary::{self, SessionSummary},
         sessions::SessionFilter,
@@ -25,10 +28,7 @@ impl http::MqttSessions for Telemetry {
         })
     }
 
-    fn session<'a>(
-        &'a self,
-        name: &'a SessionName,
-    ) -> BoxFuture<'a, Result<(MqttSession, Vec<(String, u8)>), NoSession>> {
+    fn session<'a>(&'a self, name: &'a SessionName) -> BoxFuture<'a, Result<SessionWithFilters, NoSession>> {
         Box::pin(async move {
             let session = self.broker.find_session(&named(name)).await.map_err(no_session)?;
             Ok((self.session_of(&session), session.filters))

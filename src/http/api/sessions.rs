@@ -118,16 +118,16 @@ pub enum NoSession {
     Unreachable(Vec<u64>),
 }
 
+/// A session and its filters with the granted QoS.
+pub type SessionWithFilters = (MqttSession, Vec<(String, u8)>);
+
 /// The MQTT sessions and retained messages, provided by the broker.
 pub trait MqttSessions: Send + Sync {
     /// Returns the sessions of a page, of all nodes. A page looks at a bounded number of sessions, so it may be short.
     fn page(&self, page: SessionPage) -> BoxFuture<'_, FoundSessions>;
 
-    /// Returns a session, of whichever node, and its filters with the granted QoS.
-    fn session<'a>(
-        &'a self,
-        name: &'a SessionName,
-    ) -> BoxFuture<'a, Result<(MqttSession, Vec<(String, u8)>), NoSession>>;
+    /// Returns a session, of whichever node.
+    fn session<'a>(&'a self, name: &'a SessionName) -> BoxFuture<'a, Result<SessionWithFilters, NoSession>>;
 
     /// Ends a session, of whichever node, its connection and its rows. Returns true when that is on disk, or false if it takes too
     /// long.

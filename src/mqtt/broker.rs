@@ -42,7 +42,7 @@ use crate::{
             outbox::{Outbox, SessionId},
             peers::{Peers, SharedMessage},
             presence::PresenceTable,
-            router::{DeliveryKind, Router},
+            router::Router,
             sessions::{ClientSession, ClosedSession, EndedSession, SessionKey, Sessions},
             time_slice::TimeSlice,
         },
@@ -233,14 +233,11 @@ impl Broker {
             self.router.retain(&message, by).inspect_err(count)?;
         }
         let receivers = match &shared {
-            None => self.router.publish(&message, DeliveryKind::Ordinary { from }),
+            None => self.publish_unlogged(&message, by, from),
             Some(shared) => shared.receivers,
         };
         let units = work::MESSAGE + work::times(receivers, work::DELIVERY);
         let _throttles_its_connection = by.charge_work(units, Instant::now());
-        if shared.is_none() {
-            self.pass_on(&message, by);
-        }
         let is_kept = is_acknowledged && (message.retain || shared.is_some() || message.row.get().is_some());
         Ok(Published { has_receivers: receivers > 0 || self.has_peers(), is_kept, shared })
     }
@@ -262,7 +259,7 @@ impl Broker {
             let unacknowledged = client.session.take_shared().into_iter().chain(client.outbox.take_shared());
             // Those of a session that has moved are there with it.
             if !*self.closing.borrow() && !client.outbox.has_left() {
-                unacknowledged.for_each(|delivery| self.router.hand_over(&delivery, &ended.access));
+                unacknowledged.for_each(|delivery| self.hand_over(&delivery, &ended.access));
             }
         }
         // Its row has the will until the rows of the message are written.

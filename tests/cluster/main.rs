@@ -17,4 +17,5 @@ mod pauses;
 mod presence;
 mod session_lists;
 mod sessions;
+mod shared;
 mod upgrade;

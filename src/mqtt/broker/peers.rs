@@ -8,6 +8,7 @@
 //! are taken over by the node that decides ([`adoption`]).
 
 mod adoption;
+mod groups;
 pub(in crate::mqtt::broker) mod message;
 mod opening;
 mod operators;
@@ -19,7 +20,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -33,7 +34,7 @@ use tokio::{
 
 pub use self::operators::SessionPage;
 use self::{
-    message::{Opened, PeerMessage, Published},
+    message::{GroupRoute, Opened, PeerMessage, Published},
     opening::PendingOpenings,
     questions::Questions,
 };
@@ -46,7 +47,6 @@ use crate::{
             durable::row_log::RowLog,
             outbox::SessionId,
             replicated::{Effect, Effects, ReplicatedSessions, numbers},
-            router::DeliveryKind,
             sessions::SessionKey,
         },
         protocol::{
@@ -91,6 +91,8 @@ pub(in crate::mqtt) struct Peers {
     /// True when this node has met its own start in the log, and so all that it did before.
     has_started: AtomicBool,
     questions: Questions,
+    /// The number of messages to groups that do not go through the log.
+    messages: AtomicU64,
     runtime: Handle,
 }
 
@@ -145,6 +147,7 @@ impl Broker {
     ) {
         let node = replicated.node();
         self.presence.join_cluster(node);
+        self.router.join_cluster(Arc::clone(&replicated));
         let first = replicated.first_number(self.recorder.now().date_ms);
         self.number_sessions_from(first);
         let rows = RowLog::new(Arc::clone(&self.service), node, record_bytes_max);
@@ -165,6 +168,7 @@ impl Broker {
             is_start_sent: AtomicBool::new(false),
             has_started: AtomicBool::new(false),
             questions: Questions::new(first),
+            messages: AtomicU64::new(0),
             runtime: Handle::current(),
         });
     }
@@ -185,15 +189,6 @@ impl Broker {
         tokio::select! {
             () = Arc::clone(&peers.rows).run() => {}
             () = self.closed() => {}
-        }
-    }
-
-    /// Passes a message that is not shared to the other nodes.
-    pub(in crate::mqtt) fn pass_on(&self, message: &Arc<Message>, by: &PrincipalQuota) {
-        let Some(peers) = self.peers.get() else { return };
-        let bytes = Published::encode((peers.node, None), message, by, 0, self.recorder.now());
-        if !(peers.send)(bytes.into()) {
-            self.counters.peer_messages_dropped.add(1);
         }
     }
 
@@ -231,8 +226,8 @@ impl Broker {
         } else if receivers == 0 {
             return Ok(None);
         }
-        let queue_bytes_max = 2 * self.limits.queue.bytes.max(self.limits.queue.offline_bytes) as u64;
-        let bytes = Published::encode((peers.node, from), message, by, queue_bytes_max, self.recorder.now());
+        let (now, route) = (self.recorder.now(), GroupRoute::default());
+        let bytes = Published::encode((peers.node, from), message, by, self.queue_bytes_max(), now, &route);
         let reserve = || {
             let waits = peers.take_room(&peers.message_room, bytes.len(), by)?;
             Some((self.service.reserve_broadcast(bytes.len())?, waits))
@@ -258,7 +253,9 @@ impl Broker {
         let Some(peers) = self.peers.get() else { return };
         match PeerMessage::decode(bytes, self.recorder.now()) {
             Some(PeerMessage::Published(published)) if published.node != peers.node => {
-                self.router.publish(&Arc::new(published.message), DeliveryKind::Ordinary { from: None });
+                let Published { message, route, .. } = *published;
+                let groups = route.of_node(peers.node);
+                self.publish_received(&Arc::new(message), None, &groups, route.is_only, false);
             }
             Some(PeerMessage::Asked { node, number, question }) if node != peers.node => {
                 self.answer_node(peers, node, number, &question);
@@ -294,34 +291,41 @@ impl Broker {
             (Some(PeerMessage::Started { first, .. }), Some(Effect::Started(former))) => {
                 // Not of an earlier run.
                 peers.has_started.fetch_or(first == peers.first, Ordering::Relaxed);
-                self.presence.assert_connected();
+                self.assert_connected();
                 *peers.former.lock() = former;
                 peers.has_former.notify_one();
             }
             // It is alive after all.
-            (Some(PeerMessage::Gone { node }), _) if node == peers.node => self.presence.assert_connected(),
+            (Some(PeerMessage::Gone { node }), _) if node == peers.node => self.assert_connected(),
             (Some(_), _) => {}
             (None, _) => tracing::error!("a message of another node cannot be read"),
         }
     }
 
     fn receive_published(&self, published: Published, number: u64, effect: Option<Effect>) {
-        let Published { from, by, message, .. } = published;
+        let Published { from, by, message, route, .. } = published;
         let message = Arc::new(message);
         // The rows are in the commit of the record. The limits of its publisher were applied by its node.
-        if message.retain {
+        if message.retain && !route.is_only {
             let known = self.service.quotas().principals.known(&by);
             let quota = known.unwrap_or_else(|| PrincipalQuota::unlimited(&by));
             self.router.retain_shared(&message, self.recorder.now().date_ms, quota);
         }
-        let rows = match effect {
-            Some(Effect::Kept(own)) => Some(self.recorder.open_logged(&message, numbers::of_broadcast(number), own)),
-            _ => None,
-        };
-        self.router.publish(&message, DeliveryKind::Ordinary { from });
+        let Some(Effect::Published { kept, groups }) = effect else { return };
+        // Of a session that is not here yet it waits in its row; before the start of this node, it was received in an earlier run.
+        let is_kept = || kept.iter().flatten().any(|session| !self.has_session(*session));
+        let stays = !self.peers.get().is_some_and(|peers| peers.has_started.load(Ordering::Relaxed)) || is_kept();
+        let rows = kept.map(|own| self.recorder.open_logged(&message, numbers::of_broadcast(number), own));
+        self.publish_received(&message, from, &groups, route.is_only, stays);
         if let Some(rows) = rows {
             rows.close_logged(|session| self.has_session(session));
         }
+    }
+
+    /// Writes again what is connected to this node.
+    fn assert_connected(&self) {
+        self.presence.assert_connected();
+        self.router.assert_members();
     }
 
     /// Returns true if this node has taken over the session of a client that has opened it at another node last.

@@ -42,8 +42,9 @@ pub(in crate::mqtt) type AwaitingPermit = Box<engine::AwaitingPermit<ReceivedReq
 pub(in crate::mqtt) enum UnfinishedAction {
     /// A get whose document is not in memory.
     Get(Box<(ReceivedRequest, Admitted, Timestamp)>),
-    /// The answer to a SUBSCRIBE. If the session outlives its connection, its subscriptions precede it on the disk.
-    Subscribed(PacketId, Vec<Reason>),
+    /// The answer to a SUBSCRIBE. If the session outlives its connection, its subscriptions precede it on the disk, as do those
+    /// to groups of a cluster (true), of which other nodes have to know.
+    Subscribed(PacketId, Vec<Reason>, bool),
     /// The answer to an UNSUBSCRIBE, as that to a SUBSCRIBE.
     Unsubscribed(PacketId, Vec<Reason>),
 }
@@ -74,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Completes an action that need not wait, and returns any other.
     pub(in crate::mqtt) fn complete_at_once(&mut self, action: UnfinishedAction) -> Option<UnfinishedAction> {
         match action {
-            UnfinishedAction::Subscribed(id, reasons) if self.session_expiry == 0 => {
+            UnfinishedAction::Subscribed(id, reasons, false) if self.session_expiry == 0 => {
                 self.client.session.subscribed(id, reasons, self.transport.output());
             }
             UnfinishedAction::Unsubscribed(id, reasons) if self.session_expiry == 0 => {
@@ -89,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(in crate::mqtt) async fn complete_action(&mut self, action: UnfinishedAction) -> Result<(), EndReason> {
         match action {
             UnfinishedAction::Get(get) => self.get_from_disk(*get).await,
-            UnfinishedAction::Subscribed(id, reasons) => {
+            UnfinishedAction::Subscribed(id, reasons, _) => {
                 self.wait_until_durable().await?;
                 self.client.session.subscribed(id, reasons, self.transport.output());
             }
@@ -295,6 +296,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(in crate::mqtt) fn subscribe(&mut self, subscribe: Subscribe) -> UnfinishedAction {
         let Subscribe { id, subscription_id, filters } = subscribe;
         self.client.resync.subscribing();
+        let is_shared = |filter: &Result<Subscription, Reason>| {
+            filter.as_ref().is_ok_and(|subscription| subscription.filter.share().is_some())
+        };
+        let joins_group = self.broker.has_peers() && filters.iter().any(is_shared);
         let reasons: Vec<Reason> = filters
             .into_iter()
             .map(|filter| filter.and_then(|subscription| self.subscribe_one_logged(subscription, subscription_id)))
@@ -303,7 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if reasons.contains(&Reason::QUOTA_EXCEEDED) {
             self.rate_limit.refused(&self.broker.limits.rates, Instant::now());
         }
-        UnfinishedAction::Subscribed(id, reasons)
+        UnfinishedAction::Subscribed(id, reasons, joins_group)
     }
 
     /// Waits until the changes of the session are on disk.

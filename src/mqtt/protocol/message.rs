@@ -126,6 +126,12 @@ impl Message {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
+    /// Returns true if the message may wait for a session without connection.
+    #[must_use]
+    pub fn may_wait(&self) -> bool {
+        self.qos != QoS::AtMostOnce && !self.is_momentary()
+    }
+
     /// Returns true for a message expiry interval of 0. Such a message is only for connected sessions, and neither
     /// retained nor kept for a session without connection.
     #[must_use]

@@ -9,6 +9,7 @@
 //! | `q`, session, number | a message that waits for a session, or for its acknowledgement ([`queue_row`]) |
 //! | `r`, topic | a retained message and its publisher ([`retained_row`]) |
 //! | `s`, session | a session that outlives its connection, or has a will ([`session_row`]) |
+//! | `v`, node, filter | in a cluster, the number of members of a group that have no rows ([`group_row`]) |
 //! | `t` | the date and the progress of connected sessions ([`clock_row`]); in a cluster, `t`, node |
 //!
 //! Rows follow the state in memory: whoever changes one sends the edit to the [`Recorder`] under the same lock, so the
@@ -16,6 +17,7 @@
 //! ([`Recorder::after_commit`]). In a cluster, the rows of sessions and presence go through the log instead, to all nodes ([`row_log`]).
 
 pub(in crate::mqtt::broker) mod clock_row;
+pub(in crate::mqtt) mod group_row;
 pub(in crate::mqtt) mod message_row;
 pub(in crate::mqtt) mod presence_row;
 pub(in crate::mqtt) mod queue_row;

@@ -357,6 +357,7 @@ impl Broker {
         queue: SessionQueue,
     ) -> ClientSession {
         let mut client = self.restored_session(row.id, access);
+        client.outbox.set_kept(true);
         self.restore_subscriptions(&mut client, subscriptions);
         for (id, delivery) in queue.inflight {
             client.session.restore_inflight(id, delivery);
@@ -374,7 +375,6 @@ impl Broker {
     /// Has a restored session go on from where its client has the state of shadows.
     fn set_absent(&self, client: &ClientSession, row: &RestoredSession) {
         client.outbox.restore(row.connection.since);
-        client.outbox.set_kept(true);
         self.router.set_connected(row.id, client.filters.iter(), false);
     }
 

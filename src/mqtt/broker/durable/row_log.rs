@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::{
     engine::Service,
     mqtt::broker::{
-        durable::{clock_row, queue_row, session_row},
+        durable::{clock_row, group_row, queue_row, session_row},
         outbox::SessionId,
         peers::message,
         replicated,
@@ -195,6 +195,12 @@ impl RowLog {
             RowEdit::Put(key, value) if *key == [clock_row::KIND] => {
                 let value = clock_row::within(value, self.bytes_max);
                 RowEdit::Put([&*key, &self.node.to_be_bytes()].concat().into(), value)
+            }
+            RowEdit::Put(key, value) if key.first() == Some(&group_row::KIND) => {
+                RowEdit::Put(group_row::key_at(self.node, &key), value)
+            }
+            RowEdit::Remove(key) if key.first() == Some(&group_row::KIND) => {
+                RowEdit::Remove(group_row::key_at(self.node, &key))
             }
             edit => edit,
         }

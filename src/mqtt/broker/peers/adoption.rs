@@ -108,7 +108,7 @@ impl Broker {
         let mut sessions = std::mem::take(&mut *peers.former.lock());
         for node in gone {
             sessions.extend(peers.replicated.sessions_of(node, None, AT_ONCE));
-            self.disconnect_devices(peers, watch, node);
+            self.disconnect_all_of(peers, watch, node);
         }
         sessions.extend(self.missing_sessions(peers, watch));
         let waiting = {
@@ -134,13 +134,13 @@ impl Broker {
         }
     }
 
-    /// Has all nodes disconnect the devices of a node that is gone. If there is no room for that, it is tried again.
+    /// Has all nodes disconnect what was connected to a node that is gone. If there is no room for that, it is tried again.
     ///
-    /// A node that follows the log, although nothing else is heard of it, then writes that they are connected: not over and over again.
-    fn disconnect_devices(&self, peers: &Peers, watch: &mut Watch, node: u64) {
+    /// A node that follows the log, although nothing else is heard of it, then writes what is connected: not over and over again.
+    fn disconnect_all_of(&self, peers: &Peers, watch: &mut Watch, node: u64) {
         let (bytes, now) = (message::gone(peers.node, node), Instant::now());
         let was_asked = |at: &Instant| now.duration_since(*at) < DISCONNECT_AGAIN_AFTER;
-        if peers.replicated.has_devices_at(node)
+        if peers.replicated.has_connected(node)
             && !watch.disconnected.get(&node).is_some_and(was_asked)
             && let Some(permit) = self.service.reserve_broadcast(bytes.len())
         {

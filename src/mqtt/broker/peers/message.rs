@@ -24,6 +24,7 @@ use crate::{
         protocol::{
             message::Message,
             packet::{PacketId, Reason},
+            topic::TopicFilter,
         },
     },
     shadow::DeviceId,
@@ -107,6 +108,15 @@ pub(in crate::mqtt::broker) struct Opened {
     pub(in crate::mqtt::broker) row: Option<Bytes>,
 }
 
+/// The groups of shared subscriptions for which a message is meant.
+#[derive(Clone, Debug, Default)]
+pub(in crate::mqtt::broker) struct GroupRoute {
+    /// True if it is for these alone, whose members at its node do not take it.
+    pub(in crate::mqtt::broker) is_only: bool,
+    /// Over the bus, each with the node that receives it for the group.
+    pub(in crate::mqtt::broker) groups: Vec<(u64, Arc<TopicFilter>)>,
+}
+
 /// A message for all nodes.
 pub(in crate::mqtt::broker) struct Published {
     /// The node of the publisher.
@@ -121,6 +131,7 @@ pub(in crate::mqtt::broker) struct Published {
     pub(in crate::mqtt::broker) queue_bytes_max: u64,
     /// The principal of the publisher.
     pub(in crate::mqtt::broker) by: Arc<str>,
+    pub(in crate::mqtt::broker) route: GroupRoute,
     pub(in crate::mqtt::broker) message: Message,
     /// The value of the row of a retained message, as it was encoded.
     pub(in crate::mqtt::broker) value: Bytes,
@@ -191,6 +202,7 @@ impl Published {
         by: &PrincipalQuota,
         queue_bytes_max: u64,
         now: Now,
+        route: &GroupRoute,
     ) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + 64 + message.weight());
         bytes.extend(head(PUBLISHED, node));
@@ -199,6 +211,12 @@ impl Published {
         bytes.put_u16(0);
         bytes.put_u8(0);
         bytes.put_u8(0);
+        bytes.put_u8(u8::from(route.is_only));
+        bytes.put_u32(u32::try_from(route.groups.len()).unwrap_or(u32::MAX));
+        for (node, filter) in &route.groups {
+            bytes.put_u64(*node);
+            retained_row::put_text(&filter.to_string(), &mut bytes);
+        }
         retained_row::put_value(message, by.name(), now, &mut bytes);
         bytes
     }
@@ -221,7 +239,12 @@ impl Published {
     fn decode(node: u64, mut bytes: Bytes, now: Now) -> Option<Self> {
         let (from, queue_bytes_max) = (bytes.try_get_u64().ok()?, bytes.try_get_u64().ok()?);
         let (id, reason) = (bytes.try_get_u16().ok()?, bytes.try_get_u8().ok()?);
-        let is_will = bytes.try_get_u8().ok()? != 0;
+        let (is_will, is_only) = (bytes.try_get_u8().ok()? != 0, bytes.try_get_u8().ok()? != 0);
+        let groups = (0..bytes.try_get_u32().ok()?).map(|_| {
+            let node = bytes.try_get_u64().ok()?;
+            Some((node, Arc::new(TopicFilter::new(&retained_row::text(&mut bytes)?).ok()?)))
+        });
+        let route = GroupRoute { is_only, groups: groups.collect::<Option<_>>()? };
         let RestoredRetained { message, by } = retained_row::read(bytes.clone(), now)?;
         Some(Self {
             node,
@@ -230,6 +253,7 @@ impl Published {
             is_will,
             queue_bytes_max,
             by,
+            route,
             message: message.message,
             value: bytes,
         })
@@ -248,6 +272,18 @@ fn device_presence(bytes: &mut Bytes) -> Option<(DeviceId, Presence)> {
     let length = usize::from(bytes.try_get_u8().ok()?);
     let value = (length <= bytes.len()).then(|| bytes.split_to(length))?;
     Some((device, presence_row::read_value(value)?))
+}
+
+impl GroupRoute {
+    /// Returns the group that the message is for, if it is for one alone.
+    pub(in crate::mqtt::broker) fn only(&self) -> Option<&TopicFilter> {
+        self.groups.first().filter(|_| self.is_only).map(|(_, filter)| &**filter)
+    }
+
+    /// Returns the groups for which `node` receives the message.
+    pub(in crate::mqtt::broker) fn of_node(&self, node: u64) -> Vec<Arc<TopicFilter>> {
+        self.groups.iter().filter(|(other, _)| *other == node).map(|(_, filter)| Arc::clone(filter)).collect()
+    }
 }
 
 /// Returns the encoded change of a session's id, by `node`.

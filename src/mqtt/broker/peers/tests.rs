@@ -24,6 +24,7 @@ use crate::{
             },
             presence::LoggedPresence,
             replicated::ReplicatedRows,
+            router::DeliveryKind,
         },
         connection::tests::{QUEUE_BYTES, broker, connect, connect_with, recording_broker},
         protocol::{
@@ -103,7 +104,7 @@ fn message(payload: &'static str) -> Bytes {
     let (topic, payload) = (TopicName::new("a").unwrap(), Bytes::from_static(payload.as_bytes()));
     let message = Arc::new(Message::new(topic, payload, QoS::AtLeastOnce, false, None, Instant::now()));
     let now = Now { date_ms: 0, instant: Instant::now() };
-    Published::encode((2, None), &message, &PrincipalQuota::unlimited("p"), 1 << 20, now).into()
+    Published::encode((2, None), &message, &PrincipalQuota::unlimited("p"), 1 << 20, now, &GroupRoute::default()).into()
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
-//! The filters of all sessions that outlive their connections, by level.
+//! The filters of all sessions that outlive their connections.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use crate::mqtt::{
-    broker::outbox::SessionId,
+    broker::{outbox::SessionId, replicated::topic_index::TopicIndex},
     protocol::{
         packet::{QoS, Subscription},
         topic::TopicFilter,
@@ -12,10 +12,7 @@ use crate::mqtt::{
 
 /// The subscriptions at QoS 1 and 2 outside groups, of all nodes.
 #[derive(Default)]
-pub(super) struct FilterIndex {
-    exact: HashMap<Box<str>, Subscriptions>,
-    wildcard: Node,
-}
+pub(super) struct FilterIndex(TopicIndex<Subscriptions>);
 
 type Subscriptions = BTreeMap<SessionId, Options>;
 
@@ -25,12 +22,6 @@ struct Options {
     no_local: bool,
     retain_as_published: bool,
     id: Option<u32>,
-}
-
-#[derive(Default)]
-struct Node {
-    here: Subscriptions,
-    children: HashMap<Box<str>, Self>,
 }
 
 /// The combined options of one session's subscriptions that select a topic.
@@ -52,42 +43,30 @@ impl FilterIndex {
             return self.remove(session, filter);
         }
         let options = Options { qos: *qos, no_local: *no_local, retain_as_published: *retain_as_published, id };
-        let subscriptions = match is_wildcard(filter) {
-            false => self.exact.entry(filter.as_str().into()).or_default(),
-            true => {
-                let levels = filter.as_str().split('/');
-                &mut levels.fold(&mut self.wildcard, |node, level| node.children.entry(level.into()).or_default()).here
-            }
-        };
-        subscriptions.insert(session, options);
+        self.0.entry(filter).insert(session, options);
     }
 
     /// Removes a subscription, if it is there.
     pub(super) fn remove(&mut self, session: SessionId, filter: &TopicFilter) {
-        if filter.share().is_some() {
-            return;
-        }
-        if is_wildcard(filter) {
-            self.wildcard.remove(session, &mut filter.as_str().split('/'));
-        } else if let Some(subscriptions) = self.exact.get_mut(filter.as_str()) {
-            subscriptions.remove(&session);
-            if subscriptions.is_empty() {
-                self.exact.remove(filter.as_str());
-            }
+        if filter.share().is_none() {
+            self.0.change(filter, |subscriptions| {
+                subscriptions.remove(&session);
+                subscriptions.is_empty()
+            });
         }
     }
 
     /// Returns the number of subscriptions that select `topic`.
     pub(super) fn count(&self, topic: &str) -> usize {
         let mut count = 0;
-        self.visit(topic, &mut |subscriptions| count += subscriptions.len());
+        self.0.visit(topic, &mut |subscriptions| count += subscriptions.len());
         count
     }
 
     /// Returns the sessions that a message of the session `from` on `topic` is for.
     pub(super) fn selecting(&self, topic: &str, from: Option<SessionId>) -> BTreeMap<SessionId, Selected> {
         let mut found = BTreeMap::<_, Selected>::new();
-        self.visit(topic, &mut |subscriptions| {
+        self.0.visit(topic, &mut |subscriptions| {
             let receiving = subscriptions.iter().filter(|(id, it)| !(it.no_local && Some(**id) == from)); // [MQTT-3.8.3-3]
             for (session, options) in receiving {
                 let selected = found.entry(*session).or_default();
@@ -98,47 +77,6 @@ impl FilterIndex {
         });
         found
     }
-
-    fn visit(&self, topic: &str, visit: &mut impl FnMut(&Subscriptions)) {
-        self.exact.get(topic).into_iter().for_each(&mut *visit);
-        let mut pending = vec![(&self.wildcard, Some(topic))];
-        // [MQTT-4.7.2-1]: only the first level is excluded from wildcards.
-        let mut wildcards = !topic.starts_with('$');
-        while let Some((node, rest)) = pending.pop() {
-            if wildcards && let Some(all) = node.children.get("#") {
-                visit(&all.here);
-            }
-            match rest {
-                None if !node.here.is_empty() => visit(&node.here),
-                None => {}
-                Some(rest) => {
-                    let (level, rest) = rest.split_once('/').map_or((rest, None), |(level, rest)| (level, Some(rest)));
-                    let any = node.children.get("+").filter(|_| wildcards);
-                    pending.extend(any.into_iter().chain(node.children.get(level)).map(|child| (child, rest)));
-                }
-            }
-            wildcards = true;
-        }
-    }
-}
-
-impl Node {
-    /// Removes a subscription, whose depth the router limits, and the nodes that are empty then.
-    fn remove<'a>(&mut self, session: SessionId, levels: &mut impl Iterator<Item = &'a str>) {
-        let Some(level) = levels.next() else {
-            self.here.remove(&session);
-            return;
-        };
-        let Some(child) = self.children.get_mut(level) else { return };
-        child.remove(session, levels);
-        if child.here.is_empty() && child.children.is_empty() {
-            self.children.remove(level);
-        }
-    }
-}
-
-fn is_wildcard(filter: &TopicFilter) -> bool {
-    filter.as_str().contains(['+', '#'])
 }
 
 #[cfg(test)]
@@ -181,7 +119,7 @@ mod tests {
             for (number, filter) in (0..).zip(filters) {
                 index.remove(SessionId(number), &TopicFilter::new(filter).unwrap());
             }
-            assert!(index.count(topic) == 0 && index.exact.is_empty() && index.wildcard.children.is_empty());
+            assert!(index.count(topic) == 0 && index.0.is_empty());
         }
     }
 

@@ -14,14 +14,16 @@
 //! *Invariant:* a message has a row as long as one of the sessions has a delivery of it.
 
 mod filter_index;
+pub(in crate::mqtt::broker) mod group_index;
 pub(in crate::mqtt::broker) mod numbers;
 mod presence;
 mod state;
 #[cfg(test)]
 mod tests;
+mod topic_index;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -29,17 +31,21 @@ use std::{
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use self::{presence::DevicePresences, state::State};
+use self::{
+    group_index::{GroupChoice, token},
+    presence::DevicePresences,
+    state::State,
+};
 use crate::{
     mqtt::{
         broker::{
-            durable::{clock_row::Stop, message_row::Now, presence_row, retained_row, session_row::Move},
+            durable::{clock_row::Stop, group_row, message_row::Now, presence_row, retained_row, session_row::Move},
             outbox::SessionId,
             peers::message::{Opened, PeerMessage, Published},
             presence::LoggedPresence,
             sessions::SessionKey,
         },
-        protocol::{message::Delivery, packet::QoS},
+        protocol::{message::Delivery, topic::TopicFilter},
     },
     store::{BroadcastRows, RowEdit, RowKey},
 };
@@ -73,8 +79,13 @@ pub(in crate::mqtt::broker) enum Effect {
     /// The session of the publisher is at another node or has ended: nobody receives the message. Its client was not answered,
     /// and sends it again.
     Void,
-    /// The message has rows for these sessions of this node.
-    Kept(Vec<SessionId>),
+    /// The message is published.
+    Published {
+        /// If it has rows, the sessions of this node that have one.
+        kept: Option<Vec<SessionId>>,
+        /// The groups for which a member at this node receives it.
+        groups: Vec<Arc<TopicFilter>>,
+    },
 }
 
 /// The rows of a session as of a broadcast.
@@ -99,9 +110,31 @@ impl ReplicatedSessions {
         self.node
     }
 
-    /// Returns the number of subscriptions, outside groups and of any node, that select `topic` at QoS 1 or 2.
+    /// Returns the number of subscriptions and groups, of any node, that select `topic` and keep messages at QoS 1 or 2.
     pub(in crate::mqtt::broker) fn selecting(&self, topic: &str) -> usize {
-        self.state.read().filters.count(topic)
+        let state = self.state.read();
+        state.filters.count(topic) + state.groups.keeping(topic)
+    }
+
+    /// Returns the node of each group that selects `topic`, for a message that does not go through the log.
+    pub(in crate::mqtt::broker) fn choose(&self, topic: &str, token: u64) -> Vec<GroupChoice> {
+        self.state.read().groups.choose(topic, false, token)
+    }
+
+    /// Returns another node than this one for a message in a group.
+    pub(in crate::mqtt::broker) fn choose_other(
+        &self,
+        filter: &TopicFilter,
+        may_wait: bool,
+        token: u64,
+    ) -> Option<GroupChoice> {
+        self.state.read().groups.choose_in(filter, may_wait, token, Some(self.node))
+    }
+
+    /// Returns true if a member at this node receives an event with this token in a group.
+    pub(in crate::mqtt::broker) fn is_chosen(&self, filter: &TopicFilter, token: u64) -> bool {
+        let choice = self.state.read().groups.choose_in(filter, true, token, None);
+        choice.is_some_and(|choice| choice.node == self.node)
     }
 
     /// Returns the effects of broadcast `number`, once.
@@ -119,9 +152,10 @@ impl ReplicatedSessions {
         self.state.read().presence.all(self.node)
     }
 
-    /// Returns true if devices are connected to `node`.
-    pub(in crate::mqtt::broker) fn has_devices_at(&self, node: u64) -> bool {
-        self.state.read().presence.has_connected(node)
+    /// Returns true if devices are connected to `node`, or members of groups that have no rows.
+    pub(in crate::mqtt::broker) fn has_connected(&self, node: u64) -> bool {
+        let state = self.state.read();
+        state.presence.has_connected(node) || state.groups.has_others(node)
     }
 
     /// Returns the identity of a session.
@@ -139,7 +173,7 @@ impl ReplicatedSessions {
     /// Returns the nodes that have sessions, or connected devices.
     pub(in crate::mqtt::broker) fn nodes(&self) -> BTreeSet<u64> {
         let state = self.state.read();
-        let (mut nodes, mut from): (BTreeSet<_>, _) = (state.presence.nodes().collect(), 0);
+        let (mut nodes, mut from): (BTreeSet<_>, _) = (state.presence.nodes().chain(state.groups.nodes()).collect(), 0);
         while let Some((id, _)) = state.sessions.range(SessionId(from)..).next() {
             let node = numbers::node_of(*id);
             nodes.insert(node);
@@ -200,13 +234,13 @@ impl ReplicatedSessions {
             }
             Some(PeerMessage::Adopted { former, id }) => self.moved(state, former, id, Move::Adopted, &mut edits),
             Some(PeerMessage::Started { node, first }) => {
-                state.disconnect_devices(node, &mut edits);
+                state.disconnect(node, &mut edits);
                 let is_former = |id: &SessionId| numbers::node_of(*id) == node && *id < first;
                 let former = || state.sessions.keys().copied().filter(is_former).collect();
                 (node == self.node).then(|| Effect::Started(former()))
             }
             Some(PeerMessage::Gone { node }) => {
-                state.disconnect_devices(node, &mut edits);
+                state.disconnect(node, &mut edits);
                 None
             }
             Some(PeerMessage::Asked { .. } | PeerMessage::Answered(_)) | None => None,
@@ -269,8 +303,7 @@ impl ReplicatedSessions {
         published: Published,
         edits: &mut Vec<RowEdit>,
     ) -> Option<Effect> {
-        let row = published.message_value();
-        let Published { from, identifier, is_will, queue_bytes_max, message, value, .. } = published;
+        let Published { from, identifier, is_will, .. } = published;
         let is_void = from.is_some_and(|from| match identifier {
             Some((id, reason)) => !state.keep_identifier(from, id, reason, edits),
             None => is_will && !state.take_will(from, edits),
@@ -278,24 +311,54 @@ impl ReplicatedSessions {
         if is_void {
             return Some(Effect::Void);
         }
-        if message.retain {
+        let message = &published.message;
+        if message.retain && !published.route.is_only {
             let topic = message.topic.as_str();
             edits.push(match message.clears_topic() {
                 true => retained_row::remove(topic),
-                false => retained_row::of_value(topic, value),
+                false => retained_row::of_value(topic, published.value.clone()),
             });
         }
-        if message.qos == QoS::AtMostOnce || message.is_momentary() {
-            return None;
-        }
-        let selected = state.filters.selecting(message.topic.as_str(), from);
-        if selected.is_empty() {
-            return None;
-        }
-        let number = numbers::of_broadcast(number);
-        state.insert_message(number, row, edits);
+        let (may_wait, token) = (message.may_wait(), token(number));
+        let groups = match published.route.only() {
+            Some(filter) => state.groups.choose_in(filter, may_wait, token, Some(published.node)).into_iter().collect(),
+            None => state.groups.choose(message.topic.as_str(), may_wait, token),
+        };
+        let here = groups.iter().filter(|choice| choice.node == self.node).map(|choice| Arc::clone(&choice.filter));
+        let here = here.collect();
+        let kept = if may_wait { self.queue(state, number, published, groups, edits) } else { None };
+        Some(Effect::Published { kept, groups: here })
+    }
+
+    /// Queues a message for the sessions that keep it. Returns those of this node, if there are any of some node.
+    fn queue(
+        &self,
+        state: &mut State,
+        number: u64,
+        published: Published,
+        groups: Vec<GroupChoice>,
+        edits: &mut Vec<RowEdit>,
+    ) -> Option<Vec<SessionId>> {
+        let row = published.message_value();
+        let Published { from, queue_bytes_max, message, route, .. } = published;
+        let selected = match route.is_only {
+            true => BTreeMap::new(),
+            false => state.filters.selecting(message.topic.as_str(), from),
+        };
         let message = Arc::new(message);
-        let mut own = Vec::new();
+        let mut deliveries = BTreeMap::new();
+        for choice in groups {
+            if let Some((session, member)) = choice.keeper {
+                let delivery = Delivery {
+                    qos: member.qos.min(message.qos),
+                    retain: message.retain && member.retain_as_published,
+                    subscription_ids: member.id.into_iter().collect(),
+                    share: Some(choice.filter),
+                    ..Delivery::new(Arc::clone(&message), message.qos)
+                };
+                deliveries.insert(session, delivery);
+            }
+        }
         for (session, selected) in selected {
             let delivery = Delivery {
                 qos: selected.qos.min(message.qos),
@@ -303,11 +366,18 @@ impl ReplicatedSessions {
                 subscription_ids: selected.ids.into(),
                 ..Delivery::new(Arc::clone(&message), message.qos)
             };
-            state.queue(session, number, &delivery, queue_bytes_max, edits);
-            own.extend(Some(session).filter(|session| numbers::node_of(*session) == self.node));
+            deliveries.insert(session, delivery);
+        }
+        if deliveries.is_empty() {
+            return None;
+        }
+        let number = numbers::of_broadcast(number);
+        state.insert_message(number, row, edits);
+        for (session, delivery) in &deliveries {
+            state.queue(*session, number, delivery, queue_bytes_max, edits);
         }
         state.drop_message_without_receivers(number, edits);
-        Some(Effect::Kept(own))
+        Some(deliveries.into_keys().filter(|session| numbers::node_of(*session) == self.node).collect())
     }
 }
 
@@ -330,7 +400,8 @@ impl BroadcastRows for ReplicatedRows {
     }
 }
 
-/// Returns true for the rows of sessions and of presence, which are those of all nodes.
+/// Returns true for the rows of sessions, presence and groups, which are those of all nodes.
 pub(in crate::mqtt::broker) fn is_replicated(key: &[u8]) -> bool {
-    key.first().is_some_and(|kind| state::KINDS.contains(kind) || *kind == presence_row::KIND)
+    let is_other = |kind: &u8| [presence_row::KIND, group_row::KIND].contains(kind);
+    key.first().is_some_and(|kind| state::KINDS.contains(kind) || is_other(kind))
 }

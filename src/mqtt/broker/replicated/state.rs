@@ -10,13 +10,13 @@ use crate::{
         broker::{
             durable::{
                 clock_row::{self, Stop},
-                presence_row, queue_row, received_row,
+                group_row, presence_row, queue_row, received_row,
                 session_row::{self, Move},
                 subscription_row,
             },
             outbox::SessionId,
             presence::Presence,
-            replicated::{filter_index::FilterIndex, numbers, presence::DevicePresences},
+            replicated::{filter_index::FilterIndex, group_index::GroupIndex, numbers, presence::DevicePresences},
             sessions::SessionKey,
         },
         protocol::{
@@ -46,6 +46,7 @@ pub(super) struct State {
     pub(super) keys: HashMap<SessionKey, SessionId>,
     pub(super) messages: HashMap<u64, StoredMessage>,
     pub(super) filters: FilterIndex,
+    pub(super) groups: GroupIndex,
     /// The last progress of nodes.
     pub(super) stops: HashMap<u64, Stop>,
     pub(super) presence: DevicePresences,
@@ -58,6 +59,8 @@ pub(super) struct SessionState {
     pub(super) key: Option<SessionKey>,
     /// True if the session outlives its connection.
     pub(super) outlives: bool,
+    /// True while it has no connection.
+    is_away: bool,
     /// The values of its rows, by their keys without the id.
     rows: BTreeMap<ShortKey, Bytes>,
     /// The bytes of the messages that wait for it.
@@ -79,6 +82,11 @@ impl State {
     pub(super) fn restore(&mut self, key: &[u8], value: Bytes) {
         match (key.first(), number_in(key)) {
             (Some(&presence_row::KIND), _) => self.presence.restore(key, value),
+            (Some(&group_row::KIND), _) => {
+                if let Some((node, filter)) = group_row::read_key(key) {
+                    self.groups.set_others(node, &filter, group_row::read_value(value));
+                }
+            }
             (Some(&queue_row::MESSAGE_KIND), Some(number)) => {
                 self.messages.insert(number, StoredMessage { value, deliveries: 0 });
             }
@@ -124,6 +132,12 @@ impl State {
         for (key, value) in puts {
             match (key.first(), number_in(&key)) {
                 (Some(&presence_row::KIND), _) => self.set_presence(&key, presence_row::read_value(value), edits),
+                (Some(&group_row::KIND), _) => {
+                    if let Some((node, filter)) = group_row::read_key(&key) {
+                        self.groups.set_others(node, &filter, group_row::read_value(value.clone()));
+                        edits.push(RowEdit::Put(key, value));
+                    }
+                }
                 (Some(&clock_row::KIND), Some(node)) => {
                     self.stops.extend(clock_row::read(value.clone()).map(|stop| (node, stop)));
                     edits.push(RowEdit::Put(key, value));
@@ -144,6 +158,12 @@ impl State {
         for key in removals {
             match (key.first(), number_in(&key).map(SessionId)) {
                 (Some(&presence_row::KIND), _) => self.set_presence(&key, None, edits),
+                (Some(&group_row::KIND), _) => {
+                    if let Some((node, filter)) = group_row::read_key(&key) {
+                        self.groups.set_others(node, &filter, 0);
+                        edits.push(RowEdit::Remove(key));
+                    }
+                }
                 (Some(&(queue_row::MESSAGE_KIND | clock_row::KIND)), _) | (_, None) => {}
                 (Some(&session_row::KIND), Some(id)) => self.remove_session(id, edits),
                 (_, Some(id)) => self.remove_row(id, &short(&key), edits),
@@ -157,9 +177,11 @@ impl State {
         }
     }
 
-    /// Disconnects the devices that are connected to `node`, which is gone or has started again.
-    pub(super) fn disconnect_devices(&mut self, node: u64, edits: &mut Vec<RowEdit>) {
+    /// Disconnects what was connected to `node`, which is gone or has started again, and has no rows.
+    pub(super) fn disconnect(&mut self, node: u64, edits: &mut Vec<RowEdit>) {
         self.presence.disconnect(node, self.stops.get(&node), edits);
+        let groups = self.groups.clear_others(node);
+        edits.extend(groups.iter().map(|filter| group_row::remove_of(node, filter)));
     }
 
     pub(super) fn insert_session(&mut self, key: SessionKey, id: SessionId, row: Bytes, edits: &mut Vec<RowEdit>) {
@@ -298,12 +320,15 @@ impl State {
         let is_new = !session.rows.contains_key(&short);
         match short.first() {
             Some(&session_row::KIND) => {
-                session.outlives =
-                    session_row::read(&full(id, &short), value.clone()).is_some_and(|row| row.expiry > 0);
+                let row = session_row::read(&full(id, &short), value.clone());
+                session.outlives = row.as_ref().is_some_and(|row| row.expiry > 0);
+                session.is_away = row.is_some_and(|row| row.connection.disconnected_ms.is_some());
+                self.groups.set_away(id, session.is_away);
             }
             Some(&subscription_row::KIND) => {
                 if let Some((_, subscription, number)) = subscription_row::read(&full(id, &short), value.clone()) {
                     self.filters.insert(id, &subscription, number);
+                    self.groups.insert(id, &subscription, number, session.is_away);
                 }
             }
             _ if is_new => {
@@ -327,6 +352,7 @@ impl State {
             && let Some((_, subscription, _)) = subscription_row::read(&full(id, short), value)
         {
             self.filters.remove(id, &subscription.filter);
+            self.groups.remove(id, &subscription.filter);
         }
         if let Some(number) = delivery_in(short)
             && let Some(message) = self.messages.get_mut(&number)

@@ -12,12 +12,12 @@ use crate::{
     auth::Principal,
     mqtt::{
         broker::{
-            durable::{clock_row, queue_row, received_row, session_row, subscription_row},
-            peers::message,
+            durable::{clock_row, group_row, queue_row, received_row, session_row, subscription_row},
+            peers::message::{self, GroupRoute},
         },
         protocol::{
             message::Message,
-            packet::{PacketId, Reason, RetainHandling, Subscription},
+            packet::{PacketId, QoS, Reason, RetainHandling, Subscription},
             topic::{TopicFilter, TopicName},
         },
     },
@@ -125,11 +125,15 @@ impl Nodes {
             Instant::now(),
         ));
         let now = Now { date_ms: 0, instant: Instant::now() };
-        let mut bytes = Published::encode((1, from), &message, &PrincipalQuota::unlimited("p"), room, now);
+        let mut bytes =
+            Published::encode((1, from), &message, &PrincipalQuota::unlimited("p"), room, now, &GroupRoute::default());
         if let Some(id) = identifier {
             Published::set_identifier(&mut bytes, id, Reason::SUCCESS);
         }
-        let kept = |effect| if let Some(Effect::Kept(own)) = effect { own } else { Vec::new() };
+        let kept = |effect| match effect {
+            Some(Effect::Published { kept, .. }) => kept.unwrap_or_default(),
+            _ => Vec::new(),
+        };
         self.broadcast(bytes).map(kept).concat()
     }
 }
@@ -208,7 +212,7 @@ fn message_of(from: SessionId, retain: bool, qos: QoS) -> Vec<u8> {
     let (topic, payload) = (TopicName::new("a").unwrap(), Bytes::from_static(b"payload"));
     let message = Arc::new(Message::new(topic, payload, qos, retain, None, Instant::now()));
     let now = Now { date_ms: 0, instant: Instant::now() };
-    Published::encode((1, Some(from)), &message, &PrincipalQuota::unlimited("p"), ROOM, now)
+    Published::encode((1, Some(from)), &message, &PrincipalQuota::unlimited("p"), ROOM, now, &GroupRoute::default())
 }
 
 /// A message at QoS 2 that a former node published after the session had moved was published, and again when its client
@@ -424,6 +428,54 @@ fn a_session_of_before_the_cluster_belongs_to_no_node() {
     let node = node.restarted();
     assert_eq!(node.sessions.nodes().into_iter().collect::<Vec<_>>(), [0]);
     assert_eq!(node.sessions.key_of(id), Some(key("c")));
+}
+
+#[test]
+fn a_message_for_a_group_is_kept_by_one_member_and_all_nodes_choose_the_same() {
+    let mut nodes = Nodes::new();
+    nodes.open(1, "c", None, 0, false);
+    nodes.open(2, "d", None, 0, false);
+    let group = TopicFilter::new("$share/g/a/+").unwrap();
+    [session(1, 0), session(2, 0)].into_iter().for_each(|id| nodes.subscribe(id, &group.to_string()));
+    let mut counts = BTreeMap::<_, u32>::new();
+    for number in 0..40 {
+        let kept = nodes.publish(None, "a/b", None, ROOM);
+        assert_eq!(kept.len(), 1, "one member");
+        *counts.entry(kept[0]).or_default() += 1;
+        if number == 20 {
+            nodes.nodes[1] = nodes.nodes[1].restarted();
+        }
+    }
+    assert!(counts.len() == 2 && counts.values().all(|count| *count > 5), "{counts:?}");
+    assert_eq!(nodes.nodes[0].kinds().matches('q').count(), 40);
+    // Many at node 2 that end with their connections, so that messages for it have a row only if its session takes its turn.
+    let RowEdit::Put(key, value) = group_row::put(&group, 1_000) else { panic!("it is put") };
+    nodes.edit(2, &[RowEdit::Put(group_row::key_at(2, &key), value)]);
+    assert_eq!(nodes.nodes[0].kinds().matches('v').count(), 1);
+    let routed = |effect: &Option<Effect>| match effect {
+        Some(Effect::Published { groups, .. }) => groups.len(),
+        other => panic!("{other:?}"),
+    };
+    let message = message_of(session(1, 0), false, QoS::AtMostOnce);
+    assert_eq!(nodes.broadcast(message).each_ref().map(routed), [0, 0], "of another topic");
+    // Its node has nobody for it.
+    let route = GroupRoute { is_only: true, groups: vec![(0, Arc::new(group.clone()))] };
+    let topic = TopicName::new("a/b").unwrap();
+    for node in [1, 2] {
+        let message = Message::new(topic.clone(), Bytes::new(), QoS::AtLeastOnce, true, None, Instant::now());
+        let now = Now { date_ms: 0, instant: Instant::now() };
+        let quota = PrincipalQuota::unlimited("");
+        let bytes = Published::encode((node, None), &Arc::new(message), &quota, ROOM, now, &route);
+        let expected = if node == 1 { [0, 1] } else { [1, 0] };
+        assert_eq!(nodes.broadcast(bytes).each_ref().map(routed), expected);
+    }
+    assert!(!nodes.nodes[0].kinds().contains('r'), "it is not retained again");
+    // The node is gone, and its session is taken over.
+    nodes.broadcast(message::gone(1, 2));
+    nodes.broadcast(message::adopted(1, session(2, 0), session(1, 7)));
+    assert_eq!(nodes.nodes[0].kinds().matches('v').count(), 0);
+    assert_eq!(nodes.publish(None, "a/b", None, ROOM).len(), 1);
+    assert_eq!(nodes.nodes[0].sessions.nodes().into_iter().collect::<Vec<_>>(), [1]);
 }
 
 /// The same broadcasts leave the same rows at all nodes, of which some start again; no message is lost or left over.

@@ -17,6 +17,7 @@
 //! ([`super::filters`]), and encoding ([`crate::mqtt::protocol::message`]).
 
 mod batches;
+mod cluster_groups;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -29,12 +30,20 @@ mod subscribers;
 mod tests;
 mod trie;
 
-use std::{borrow::Borrow, collections::HashMap, hash::Hash, ops::ControlFlow, sync::Arc, time::Instant};
+use std::{
+    borrow::Borrow,
+    collections::HashMap,
+    hash::Hash,
+    ops::ControlFlow,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use parking_lot::{Mutex, RwLock};
 
 pub use self::retained::{Cursor, ListedRetained, RetainedPage};
 use self::{
+    cluster_groups::{ClusterGroups, GroupReceivers},
     narrowed::NarrowedSubscriptions,
     retained::Retained,
     route::{AbsentReceivers, MatchedFilters, OrphanedMessage, Route},
@@ -160,6 +169,7 @@ pub struct Router {
     filters: RwLock<Filters>,
     retained: Mutex<Retained>,
     recorder: Recorder,
+    cluster: OnceLock<ClusterGroups>,
 }
 
 #[derive(Debug, Default)]
@@ -237,11 +247,13 @@ impl Router {
                 break filters.subscribe(filter, subscriber, within);
             }
         };
+        self.note_member(outbox.id(), filter, !outbox.is_kept());
         Ok(if existed { SubscriptionChange::Replaced } else { SubscriptionChange::New })
     }
 
     /// Removes a subscription. Returns true if it existed.
     pub fn unsubscribe(&self, session: SessionId, filter: &TopicFilter) -> bool {
+        self.note_member(session, filter, false);
         self.filters.write().unsubscribe(session, filter)
     }
 
@@ -279,9 +291,13 @@ impl Router {
 
     /// Queues `publication` for every subscriber that may receive it. Returns the number of receivers.
     pub fn publish(&self, publication: &impl Publication, kind: DeliveryKind) -> usize {
+        self.publish_for(publication, kind, self.receivers_of(kind, publication.topic()))
+    }
+
+    fn publish_for(&self, publication: &impl Publication, kind: DeliveryKind, groups: GroupReceivers<'_>) -> usize {
         let filters = self.filters.read();
         let found = filters.matching(publication.topic());
-        let route = Route::new(publication, kind, found.is_one());
+        let route = Route::new(publication, kind, found.is_one(), groups);
         if let DeliveryKind::Private { to } = kind {
             // It is for the session whatever its rights, which its filters may have been narrowed to.
             let own = found.all().flat_map(|subscribers| subscribers.own_of(to));
@@ -298,19 +314,27 @@ impl Router {
     }
 
     /// Queues an unacknowledged `delivery` of a shared subscription for another member of its group, after its session
-    /// ended. The session has been removed from the router; `former` are the rights it had.
-    pub fn hand_over(&self, delivery: &Delivery, former: &Access) {
-        let filters = self.filters.read();
-        let (message, kind) = (&delivery.message, DeliveryKind::Ordinary { from: None });
+    /// ended. The session has been removed from the router; `former` are the rights it had. Returns false if there is none.
+    pub fn hand_over(&self, delivery: &Delivery, former: &Access) -> bool {
+        let message = &delivery.message;
         let publication = OrphanedMessage { message, former, key: topics::shadow_of(message.topic.as_str()) };
-        let route = Route::new(&publication, kind, false);
-        let _ = filters.visit(message.topic.as_str(), |subscribers| {
-            let mut groups = subscribers.groups().filter(|group| delivery.share.as_ref() == Some(group.filter()));
+        delivery.share.as_ref().is_some_and(|filter| self.deliver_to_group(&publication, filter))
+    }
+
+    /// Queues an ordinary `publication` for a member of the group with this filter. Returns false if none may receive it.
+    pub fn deliver_to_group(&self, publication: &impl Publication, filter: &Arc<TopicFilter>) -> bool {
+        let filters = self.filters.read();
+        let kind = DeliveryKind::Ordinary { from: None };
+        let route = Route::new(publication, kind, false, GroupReceivers::All);
+        let mut receivers = 0;
+        let _ = filters.visit(publication.topic(), |subscribers| {
+            let mut groups = subscribers.groups().filter(|group| group.filter() == filter);
             groups.next().map_or(ControlFlow::Continue(()), |group| {
-                route.deliver_to_one(group);
+                receivers = route.deliver_to_one(group);
                 ControlFlow::Break(())
             })
         });
+        receivers > 0
     }
 
     /// Returns a page of the retained messages that `filter` selects and `subscriber` may receive, from `from` on.

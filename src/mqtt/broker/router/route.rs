@@ -8,7 +8,9 @@ use crate::{
         broker::{
             outbox::{Outbox, SessionId},
             router::{
-                DeliveryKind, Publication, shared,
+                DeliveryKind, Publication,
+                cluster_groups::GroupReceivers,
+                shared,
                 subscribers::{Subscriber, Subscribers},
             },
         },
@@ -105,6 +107,7 @@ pub(super) struct Route<'a, P> {
     /// The messages by the rights of their receivers, which are evaluated once for all sessions that have the same;
     /// `None` if there is one subscriber.
     known: Option<RefCell<KnownMessages>>,
+    groups: GroupReceivers<'a>,
 }
 
 /// Messages by the rights of their receivers, the newest last.
@@ -137,8 +140,8 @@ impl Publication for OrphanedMessage<'_> {
 
 impl<'a, P: Publication> Route<'a, P> {
     /// Returns the route of a publication. `one` is true if it has at most one subscriber.
-    pub(super) fn new(publication: &'a P, kind: DeliveryKind, one: bool) -> Self {
-        Self { publication, kind, known: (!one).then(RefCell::default) }
+    pub(super) fn new(publication: &'a P, kind: DeliveryKind, one: bool, groups: GroupReceivers<'a>) -> Self {
+        Self { publication, kind, known: (!one).then(RefCell::default), groups }
     }
 
     /// Delivers once to each session in `subscribers`, in any order. Returns the number of receivers.
@@ -173,7 +176,8 @@ impl<'a, P: Publication> Route<'a, P> {
 
     /// Delivers to one member of each group. Returns the number of receivers.
     pub(super) fn deliver_to_groups(&self, found: &MatchedFilters<'_>) -> usize {
-        found.all().flat_map(Subscribers::groups).map(|group| self.deliver_to_one(group)).sum()
+        let groups = found.all().flat_map(Subscribers::groups).filter(|group| self.groups.contain(group.filter()));
+        groups.map(|group| self.deliver_to_one(group)).sum()
     }
 
     /// Delivers to one member of `group`. Returns the number of receivers, 0 or 1.

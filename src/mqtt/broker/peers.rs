@@ -112,9 +112,7 @@ type Room = (OwnedSemaphorePermit, PrincipalPermit);
 impl Peers {
     /// Returns memory for a broadcast of `bytes` made for `by`, of that for its kind; `None` if too many wait for the log.
     fn take_room(&self, kind: &Arc<Semaphore>, bytes: usize, by: &Arc<PrincipalQuota>) -> Option<Room> {
-        let bytes = broadcast_memory(bytes);
-        let room = Arc::clone(kind).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()?;
-        Some((room, by.try_queue(bytes)?))
+        Some((take_room_of(kind, bytes)?, by.try_queue(broadcast_memory(bytes))?))
     }
 
     /// Returns the runtime of the server, for threads outside of it.
@@ -134,6 +132,11 @@ impl SharedMessage {
         Published::set_will(&mut self.bytes);
         self
     }
+}
+
+/// Returns memory for a broadcast of `bytes`, of that for its kind; `None` if too many wait for the log.
+fn take_room_of(kind: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(kind).try_acquire_many_owned(u32::try_from(broadcast_memory(bytes)).ok()?).ok()
 }
 
 impl Broker {

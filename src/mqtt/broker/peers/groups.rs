@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use bytes::Bytes;
+
 use crate::{
     admission::PrincipalQuota,
     auth::Access,
@@ -12,7 +14,11 @@ use crate::{
         broker::{
             Broker,
             outbox::SessionId,
-            peers::message::{GroupRoute, Published},
+            peers::{
+                Peers,
+                message::{GroupRoute, Published},
+                take_room_of,
+            },
             router::DeliveryKind,
         },
         protocol::{
@@ -103,14 +109,19 @@ impl Broker {
         let bytes = Published::encode((peers.node, None), message, &by, self.queue_bytes_max(), now, &route);
         let is_sent = match choice.keeper {
             None => (peers.send)(bytes.into()),
-            Some(_) => self.service.reserve_broadcast(bytes.len()).is_some_and(|permit| {
-                self.service.broadcast(bytes.into(), None, permit);
-                true
-            }),
+            Some(_) => self.forward_in_log(peers, bytes.into()),
         };
         if !is_sent {
             self.counters.peer_messages_dropped.add(1);
         }
+    }
+
+    /// Has the log pass a message on. Returns false if too many messages wait for it.
+    fn forward_in_log(&self, peers: &Peers, bytes: Bytes) -> bool {
+        let Some(room) = take_room_of(&peers.message_room, bytes.len()) else { return false };
+        let Some(permit) = self.service.reserve_broadcast(bytes.len()) else { return false };
+        self.service.broadcast(bytes, Some(Box::new(move || drop(room))), permit);
+        true
     }
 
     /// Returns the most bytes that wait for a session in the log.

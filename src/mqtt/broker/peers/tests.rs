@@ -355,7 +355,7 @@ async fn the_log_has_what_is_connected_here_and_a_refused_device_is_not() {
 
     // A clean session is accepted without the log, which then learns of the device as of any change.
     let full: Vec<_> = std::iter::from_fn(|| broker.service.reserve_broadcast(0)).collect();
-    let packet = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c";
+    let packet = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01d";
     let (_client, answer) = connect_with(&broker, verified("lamp", &Arc::default()), packet).await;
     assert_eq!((answer[3], broker.presence.connected_here()), (0, 1));
     assert_eq!(waiting_presence(&broker), [Some(true)]);

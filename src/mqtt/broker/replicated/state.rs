@@ -322,8 +322,11 @@ impl State {
             Some(&session_row::KIND) => {
                 let row = session_row::read(&full(id, &short), value.clone());
                 session.outlives = row.as_ref().is_some_and(|row| row.expiry > 0);
-                session.is_away = row.is_some_and(|row| row.connection.disconnected_ms.is_some());
-                self.groups.set_away(id, session.is_away);
+                let is_away = row.is_some_and(|row| row.connection.disconnected_ms.is_some());
+                // Its row is written more often than that changes.
+                if std::mem::replace(&mut session.is_away, is_away) != is_away {
+                    self.groups.set_away(id, is_away);
+                }
             }
             Some(&subscription_row::KIND) => {
                 if let Some((_, subscription, number)) = subscription_row::read(&full(id, &short), value.clone()) {

@@ -167,7 +167,7 @@ fn every_identifier_unacknowledged() {
         for number in 1..=usize::from(u16::MAX) + 32 {
             let id = |number: Option<usize>| number.and_then(|id| u16::try_from(id).ok()).filter(|id| *id > 0);
             if let Some(id) = id(Some(number)) {
-                writer.send(Publish::new("held/t", "x".repeat(100)).encode(V4, 2, id));
+                writer.send(Publish::new("held/t", "x".repeat(400)).encode(V4, 2, id));
             }
             if let Some(id) = id(number.checked_sub(16)) {
                 writer.pubrec(id);
@@ -178,7 +178,8 @@ fn every_identifier_unacknowledged() {
             }
         }
         let grown = server.resident_bytes().saturating_sub(before);
-        assert!(grown < 8 * MIB, "grew by {} MiB", grown / MIB);
+        // All of them have 25 MiB. Caches, and what waits for the disk, differ from run to run.
+        assert!(grown < 16 * MIB, "grew by {} MiB", grown / MIB);
         // It has its window full, and is otherwise served.
         silent.ping();
         assert_eq!(silent.peek_message().qos, 2);

@@ -1,4 +1,4 @@
-//! Whether a concurrent history is one of a compare-and-swap register: Wing and Gong's search, with Lowe's memory of
+//! Search for an order that explains a concurrent history of a compare-and-swap register: Wing and Gong's, with Lowe's memory of
 //! what was tried.
 //!
 //! The register is a version and the value written with it. Each operation must have taken effect at one instant
@@ -28,7 +28,7 @@ fn step(operation: &Operation, now: Register) -> Option<Register> {
     }
 }
 
-/// Whether there is an order of `history`, beginning with `first`, in which every answer is true.
+/// Returns true if there is an order of `history`, beginning with `first`, in which every answer is true.
 pub(crate) fn is_linearizable(history: &[Operation], first: Register) -> bool {
     assert!(history.len() <= 128, "more operations than the search has bits for");
     search(history, 0, first, &mut HashSet::new())
@@ -137,7 +137,7 @@ mod tests {
         check("in doubt, before it was asked", &[(1, 1, 2, Get, got(1, 7)), (0, 3, 4, swap(0, 7), Unknown)], false);
     }
 
-    /// Of a good history with one answer altered, none passes unless it is another good history.
+    /// A good history with one answer altered does not pass, unless it is another good history.
     #[test]
     fn an_altered_answer_is_found() {
         let mut history: Vec<_> = (0..60)

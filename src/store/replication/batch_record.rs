@@ -71,7 +71,7 @@ pub(in crate::store) enum RequestDecision {
     /// The request is no command: every node receives these bytes.
     Broadcast(Bytes),
     Refused,
-    /// The command was not looked at: its client has opened a session at another node since.
+    /// The command was not looked at: its client has opened a session at another node since, or its row is not permitted any more.
     Stale,
 }
 

@@ -8,7 +8,10 @@
 //! Only openings that a message may have missed on its way are needed, so a bounded number is kept. Messages from before them are not
 //! taken; their nodes send again what is still valid.
 //!
-//! Requests without a session, of HTTP and of rollouts, have nobody who could have left.
+//! Requests without a session, of HTTP and of rollouts, have nobody who could have left. Those of rollouts are refused if the rollout
+//! does not permit them any more ([`BroadcastRows::permits`]).
+//!
+//! [`BroadcastRows::permits`]: crate::store::BroadcastRows::permits
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -162,9 +165,17 @@ impl Openings {
     }
 }
 
-/// Returns the refusal of a request that came too late.
+/// Returns the refusal of a request of a session that came too late.
 pub(in crate::store) fn superseded() -> Rejection {
     Rejection::Unavailable("the client has opened a session at another node of the cluster since".to_owned())
+}
+
+/// Returns the refusal of a request that came too late: its client is elsewhere, or its row is not permitted any more.
+pub(in crate::store) fn too_late(envelope: &Envelope) -> Rejection {
+    match envelope.is_of_session {
+        true => superseded(),
+        false => Rejection::Unavailable("the rollout does not permit the update any more".to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -20,18 +20,30 @@ pub(super) enum Sent {
     Message(NodeId, Bytes),
 }
 
-/// The rows of broadcasts that change none.
-pub(super) struct NoRows;
+/// Rows of which broadcasts change none, but decide whether commands that edit one are accepted: after [`CLOSE`] they are not.
+#[derive(Default)]
+pub(super) struct Gate {
+    is_closed: bool,
+}
 
-impl BroadcastRows for NoRows {
+/// The broadcasts that close and open the [`Gate`].
+pub(super) const CLOSE: &[u8] = b"close";
+pub(super) const OPEN: &[u8] = b"open";
+
+impl BroadcastRows for Gate {
     fn restore(&mut self, _: &[u8], _: Bytes) {}
 
-    fn apply(&mut self, _: u64, _: &Bytes) -> Vec<RowEdit> {
+    fn apply(&mut self, _: u64, bytes: &Bytes) -> Vec<RowEdit> {
+        self.is_closed = (self.is_closed || bytes == CLOSE) && bytes != OPEN;
         Vec::new()
     }
 
     fn edit(&mut self, _: RowEdit) -> Vec<RowEdit> {
         Vec::new()
+    }
+
+    fn permits(&self, _: &RowEdit, undecided: &[Bytes]) -> bool {
+        !self.is_closed && !undecided.iter().any(|bytes| bytes == CLOSE)
     }
 }
 
@@ -93,7 +105,7 @@ impl Node {
         let link = Box::new(MemoryLink { sent: Arc::clone(&sent), node: number });
         let node = NodeId(number as u64);
         let opens = cluster_sessions::opens;
-        stepped.join(MemberOptions { node, incarnation, record_bytes_max, rows: Box::new(NoRows), opens, link });
+        stepped.join(MemberOptions { node, incarnation, record_bytes_max, rows: Box::<Gate>::default(), opens, link });
         let events = Box::new(stepped.store.log_events());
         let applied = stepped.writer.applied_position.as_ref().map_or(0, |applied| applied.chain.position.number);
         let published = stepped.store.head();

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{
+    cluster_node::{CLOSE, OPEN},
     clusters::{Cluster, NODES},
     count, key,
 };
 use crate::{
     shadow::Rejection,
     store::{
-        LogEvent, Seq,
+        LogEvent, RowEdit, Seq,
         codec::put_u64,
         frame,
         replication::{
@@ -269,6 +272,60 @@ fn a_request_that_is_too_large_is_refused_at_its_node() {
         cluster.turn();
     }
     assert!(cluster.requests[&small].made.is_some() && cluster.requests[&last].made.is_some());
+}
+
+/// Lets `node` take an update with a row, and so with the condition of the gate. Returns its number.
+fn gated_at(cluster: &mut Cluster, node: usize) -> u64 {
+    let mut queued = cluster.request(cluster.requests.len() as u64);
+    let id = queued.context;
+    queued.envelope.key = key("d1");
+    queued.envelope.command = count(1000 + id);
+    queued.envelope.shared_row = Some(RowEdit::Put(b"row".as_slice().into(), Bytes::new()));
+    cluster.submit_queued(node, queued);
+    id
+}
+
+fn broadcast(cluster: &mut Cluster, node: usize, bytes: &'static [u8]) {
+    let store = &cluster.nodes[node].stepped.store;
+    let permit = store.reserve_broadcast(bytes.len()).unwrap();
+    store.broadcast(Bytes::from_static(bytes), None, permit);
+    cluster.nodes[node].stepped.step();
+    while cluster.pass(node) {}
+}
+
+/// An update was sent, as of a rollout that is paused while it is on its way: before the decider has the pause, in the record of the pause,
+/// and after it.
+#[test]
+fn a_command_that_its_row_does_not_permit_any_more_changes_nothing() {
+    for is_in_one_record in [true, false] {
+        let mut cluster = Cluster::open(1);
+        let decider = cluster.decider();
+        let (slow, other) = ((decider + 1) % NODES, (decider + 2) % NODES);
+        let before = gated_at(&mut cluster, slow);
+        assert!(matches!(cluster.answer_of(before, None), Ok(Some(_))));
+        let late = gated_at(&mut cluster, slow);
+        if is_in_one_record {
+            // Its append is under way while the others' messages come.
+            cluster.submit(decider);
+        }
+        broadcast(&mut cluster, other, CLOSE);
+        if !is_in_one_record {
+            let last = count_at(&mut cluster, other);
+            assert!(matches!(cluster.answer_of(last, Some(slow)), Ok(Some(_))));
+        }
+        while cluster.pass(slow) {}
+        let answer = cluster.answer_of(late, None);
+        let is_refused = |text: &str| text.contains("does not permit the update any more");
+        assert!(matches!(&answer, Err(Rejection::Unavailable(text)) if is_refused(text)), "{answer:?}");
+        assert_eq!(cluster.requests[&late].made, None);
+        let without_row = count_at(&mut cluster, slow);
+        assert!(matches!(cluster.answer_of(without_row, None), Ok(Some(_))));
+        broadcast(&mut cluster, other, OPEN);
+        let last = count_at(&mut cluster, other);
+        assert!(matches!(cluster.answer_of(last, None), Ok(Some(_))));
+        let again = gated_at(&mut cluster, slow);
+        assert!(matches!(cluster.answer_of(again, None), Ok(Some(_))));
+    }
 }
 
 /// Returns a value of a later format.

@@ -151,7 +151,7 @@ impl Cluster {
         id
     }
 
-    fn answer_of(&mut self, id: u64, quiet: Option<usize>) -> Result<Option<Seq>, Rejection> {
+    pub(super) fn answer_of(&mut self, id: u64, quiet: Option<usize>) -> Result<Option<Seq>, Rejection> {
         loop {
             if let Some(answer) = &self.requests[&id].answer {
                 return answer.clone();

@@ -323,7 +323,7 @@ fn unsynced_rows_of_a_node_outlive_a_failed_commit() {
         node: NodeId(1),
         incarnation: 1,
         record_bytes_max: 1 << 20,
-        rows: Box::new(super::cluster_node::NoRows),
+        rows: Box::<super::cluster_node::Gate>::default(),
         opens: |_| None,
         link: Box::new(NoLink),
     });

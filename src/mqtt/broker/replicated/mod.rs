@@ -398,6 +398,10 @@ impl BroadcastRows for ReplicatedRows {
         self.0.state.write().edit(vec![edit], &mut edits);
         edits
     }
+
+    fn permits(&self, _: &RowEdit, _: &[Bytes]) -> bool {
+        true
+    }
 }
 
 /// Returns true for the rows of sessions, presence and groups, which are those of all nodes.

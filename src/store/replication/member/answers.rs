@@ -12,7 +12,7 @@ use crate::{
         replication::{
             batch_record::SentCommand,
             member::{Broadcast, Member},
-            openings::superseded,
+            openings::too_late,
             replay::{ReplayedChange, ReplayedRequests},
             requests::RequestNumber,
         },
@@ -124,7 +124,8 @@ impl<C> ReplayedRequests for Answers<'_, C> {
             return;
         }
         if let Some((queued, permit)) = self.member.client(request) {
-            self.member.held.add_refused(queued, permit, superseded());
+            let refusal = too_late(&queued.envelope);
+            self.member.held.add_refused(queued, permit, refusal);
         }
     }
 

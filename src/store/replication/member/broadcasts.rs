@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::store::{
+    batch::Envelope,
     replication::{
         member::Member,
         requests::{OwnBroadcast, OwnRequest, RequestNumber},
@@ -21,6 +22,10 @@ pub trait BroadcastRows: Send {
 
     /// Returns the edits that an accepted command makes with this edit, at every node alike.
     fn edit(&mut self, edit: RowEdit) -> Vec<RowEdit>;
+
+    /// Returns true if a command that makes this edit may be accepted now, behind the broadcasts `undecided`, which precede it in the record
+    /// that is being made. Asked at the node that decides, where the rows are those of all records before.
+    fn permits(&self, edit: &RowEdit, undecided: &[Bytes]) -> bool;
 }
 
 /// Bytes that every node of a cluster received, in one order for all.
@@ -40,6 +45,11 @@ impl<C> Member<C> {
         if let Some(edit) = row {
             self.held.rows.extend(self.rows.edit(edit));
         }
+    }
+
+    /// Returns true if the row of a command does not keep it from being accepted.
+    pub(super) fn permits(&self, envelope: &Envelope, undecided: &[Bytes]) -> bool {
+        envelope.shared_row.as_ref().is_none_or(|edit| self.rows.permits(edit, undecided))
     }
 
     /// Holds what every node receives with record `record`.

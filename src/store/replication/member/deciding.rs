@@ -10,7 +10,7 @@ use crate::{
         replication::{
             batch_record::{DecidedRequest, RequestDecision, SentCommand},
             member::{CLAIM_AFTER, DecidedBatch, HEARTBEAT, Member, RECORD_BYTES, RESEND_AFTER, answers::Answered},
-            openings::superseded,
+            openings::too_late,
             record::{Claim, RecordContent},
             replica::Action,
             requests::{RequestContent, RequestNumber, RequestToDecide},
@@ -101,12 +101,13 @@ impl<C> Writer<C> {
         let Self { shared, dirty_set, names, options, progress, .. } = self;
         let mut context = DecideContext { shared, dirty_set, names, limits: &options.document, now };
         let mut broadcast_bytes = 0;
-        let mut opened = HashMap::new();
+        let (mut opened, mut broadcasts) = (HashMap::new(), Vec::new());
         while let Some(RequestToDecide { request, applied, content }) = next {
             let decision = match content {
                 Ok(RequestContent::Command(envelope)) => {
                     let queued = QueuedCommand { envelope: *envelope, context: request };
-                    if member.openings.supersede(&queued.envelope, request.origin, applied, &opened) {
+                    let is_late = member.openings.supersede(&queued.envelope, request.origin, applied, &opened);
+                    if is_late || !member.permits(&queued.envelope, &broadcasts) {
                         batch.refuse_stale(queued)
                     } else {
                         batch.decide_request(queued, &mut context)
@@ -114,6 +115,7 @@ impl<C> Writer<C> {
                 }
                 Ok(RequestContent::Broadcast(bytes)) => {
                     opened.extend((member.opens)(&bytes).map(|client| (client, request.origin)));
+                    broadcasts.push(bytes.clone());
                     RequestDecision::Broadcast(bytes)
                 }
                 Ok(RequestContent::None) => RequestDecision::Refused,
@@ -184,7 +186,8 @@ impl Batch<RequestNumber> {
     /// Refuses a request that came too late. Returns the decision for the record.
     fn refuse_stale(&mut self, queued: QueuedCommand<RequestNumber>) -> RequestDecision {
         let QueuedCommand { envelope, context } = queued;
-        self.outcomes.push(Outcome { envelope, context: Some(context), result: Err(superseded()), against: None });
+        let result = Err(too_late(&envelope));
+        self.outcomes.push(Outcome { envelope, context: Some(context), result, against: None });
         RequestDecision::Stale
     }
 }

@@ -8,6 +8,7 @@
 //! *Invariant:* every part runs until the server ends. If one stops unexpectedly, the server logs it and shuts down: a
 //! server without listeners or replies would look alive.
 
+mod cluster_rows;
 mod joining;
 mod losses;
 pub(crate) mod messages;
@@ -36,6 +37,7 @@ use tokio::{
 
 pub(crate) use self::opening::store_options;
 use self::{
+    cluster_rows::{BrokerBroadcasts, ClusterRows},
     losses::{losses, quotas_met},
     opening::{applied_record, open},
 };
@@ -45,13 +47,16 @@ use crate::{
     cluster::membership::Membership,
     config::{Config, ConfigError, Limits, ListenerConfig, ListenerKind},
     engine::{Service, changes::Changes},
-    http::{self, Api, HttpHandler, HttpOptions, MqttListener, rollouts::RolloutRows},
+    http::{
+        self, Api, HttpHandler, HttpOptions, MqttListener,
+        rollouts::{RolloutBroadcasts, RolloutRows},
+    },
     mqtt::{
         broker::{
             Broker,
             durable::Recorder,
             peers::{self, PeerBroadcasts},
-            replicated::{ReplicatedRows, ReplicatedSessions},
+            replicated::ReplicatedSessions,
             router::Router,
         },
         connection::handler::{self as mqtt, MqttHandler},
@@ -232,7 +237,8 @@ impl ServerParts {
     ) -> Result<(Self, impl FnOnce() + Send + 'static), ServeError> {
         let limits = &config.limits;
         let replicated = cluster.as_ref().map(|cluster| ReplicatedSessions::new(cluster.node(), limits.sessions_max));
-        let rows = replicated.clone().map(ReplicatedRows);
+        let shared_rollouts = RolloutBroadcasts::default();
+        let rows = replicated.clone().map(|sessions| ClusterRows::new(sessions, shared_rollouts.clone()));
         let member =
             cluster.as_mut().zip(rows).and_then(|(cluster, rows)| cluster.member(Box::new(rows), peers::opens));
         let (service, decided) = open(config, member)?;
@@ -246,7 +252,7 @@ impl ServerParts {
         if let Some((cluster, replicated)) = cluster.zip(replicated) {
             broker.join_cluster(replicated, cluster.record_bytes_max(), cluster.messenger());
         }
-        let peers = PeerBroadcasts(broker.clone());
+        let peers = BrokerBroadcasts(PeerBroadcasts(broker.clone()));
         let (mut rollouts, mut queries) = (RolloutRows::default(), QueryRows::default());
         let restored = broker.restore(|key, value| queries.take(key, &value) || rollouts.take(key, value));
         restored.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
@@ -265,6 +271,7 @@ impl ServerParts {
         let search = Arc::new(search);
         broker.set_search(&search);
         let api = Arc::new(Api::new(search, telemetry, rollouts, limits));
+        api.share_rollouts(&shared_rollouts);
         let streams = Arc::downgrade(&api);
         broker.set_disconnect_streams(Box::new(move |principal| {
             streams.upgrade().map_or((0, 0), |api| api.disconnect(principal))

@@ -15,9 +15,11 @@
 //! *Not here:* the set of devices (a scan), the conditions on a device (rights, documents), and the clock, whose time is
 //! that for which the server ran.
 
+mod checks;
 mod control;
 pub mod convergence;
 pub mod device;
+mod replicated;
 pub mod spec;
 pub mod state;
 #[cfg(test)]
@@ -73,6 +75,8 @@ pub struct Rollout {
     /// The approximate memory of the entries beside [`ENTRY_BYTES`].
     memory: usize,
     edits: Edits,
+    /// True for one of a cluster, which changes by the log alone ([`replicated`]).
+    is_replicated: bool,
 }
 
 /// Most devices that are checked at once.
@@ -118,15 +122,11 @@ impl Rollout {
             rollbacks: 0,
             memory: devices.iter().map(|device| device.id.as_str().len() + device.memory()).sum(),
             edits: Edits::default(),
+            is_replicated: false,
             devices,
         };
-        for (index, device) in rollout.devices.iter().enumerate() {
-            rollout.counts.add(device.state);
-            if device.state == DeviceState::Sent && !rollout.head.state.is_final() {
-                rollout.unchecked.insert(index);
-                rollout.due.extend(device.due_ms.map(|due| (due, index)));
-            }
-        }
+        rollout.devices.iter().for_each(|device| rollout.counts.add(device.state));
+        rollout.await_sent();
         rollout.open = rollout.open_before(rollout.reached());
         rollout
     }
@@ -200,7 +200,9 @@ impl Rollout {
             self.under_way.insert(next);
             work.push(if self.head.state == State::Running { Work::Update(next) } else { Work::Restore(next) });
         }
-        self.settle();
+        if !self.is_replicated {
+            self.settle();
+        }
         // Changes meanwhile collect for the next check.
         if self.checking_since_ms.is_none() && !self.unchecked.is_empty() {
             let last = self.unchecked.iter().nth(CHECKED_AT_ONCE).copied();
@@ -226,8 +228,16 @@ impl Rollout {
 
     /// Returns true if an update that was handed out is still to be sent.
     #[must_use]
-    pub fn is_wanted(&self) -> bool {
-        self.head.state == State::Running
+    pub fn wants_update(&self, index: usize) -> bool {
+        let is_queued = |device: &DeviceEntry| device.state == DeviceState::Queued;
+        self.head.state == State::Running && self.devices.get(index).is_some_and(is_queued)
+    }
+
+    /// Returns true if a restoration that was handed out is still to be made.
+    #[must_use]
+    pub fn wants_restoration(&self, index: usize) -> bool {
+        let is_written = |device: &DeviceEntry| device.state.is_written();
+        self.head.state == State::RollingBack && self.devices.get(index).is_some_and(is_written)
     }
 
     /// Returns true if changes of sent devices matter.
@@ -282,14 +292,7 @@ impl Rollout {
             UpdateOutcome::Failed(reason) => self.set(index, DeviceState::Failed, Some(reason), now),
             UpdateOutcome::NotSent => {}
         }
-        // Not sent, or to be restored: it is the turn of this device again.
-        let is_left = match self.head.state {
-            State::RollingBack => true,
-            _ => self.devices.get(index).is_some_and(|device| device.state == DeviceState::Queued),
-        };
-        if is_left && index < self.next {
-            self.again.insert(index);
-        }
+        self.look_again(index);
         self.settle();
     }
 
@@ -353,30 +356,6 @@ impl Rollout {
         }
     }
 
-    /// Takes the result of a check: the devices that were checked, and those of them that have succeeded; `None` if they
-    /// could not be read, and are to be checked again. A device has failed if the check began after its deadline.
-    pub fn on_checked(&mut self, checked: &[usize], succeeded: Option<&HashSet<usize>>, now: Moment) {
-        let began_ms = self.checking_since_ms.take().unwrap_or_default();
-        let Some(succeeded) = succeeded else {
-            checked.iter().for_each(|index| _ = self.on_change(*index));
-            return;
-        };
-        for index in checked.iter().filter(|index| succeeded.contains(index)) {
-            if self.is_awaited(*index) {
-                self.set(*index, DeviceState::Converged, None, now);
-            }
-        }
-        let is_overdue = |device: &DeviceEntry| device.due_ms.is_some_and(|due| due <= began_ms);
-        for index in checked {
-            // One that is above the limit of failures ends the rollout, and the others are not awaited any more.
-            if self.is_awaited(*index) && self.devices.get(*index).is_some_and(is_overdue) {
-                self.set(*index, DeviceState::TimedOut, Some("no success by its deadline".into()), now);
-                self.settle();
-            }
-        }
-        self.settle();
-    }
-
     /// Returns those of `found` that are not in the rollout.
     #[must_use]
     pub fn unknown(&self, mut found: Vec<DeviceId>) -> Vec<DeviceId> {
@@ -404,6 +383,10 @@ impl Rollout {
             self.end(State::Completed, None);
             return;
         }
+        self.add(new);
+    }
+
+    fn add(&mut self, new: Vec<DeviceId>) {
         self.edits.added_after.get_or_insert(self.devices.len());
         self.open += new.len();
         for device in new {
@@ -484,7 +467,7 @@ impl Rollout {
             return self.end(State::Aborted, Some(reason.into()));
         }
         match self.head.state {
-            State::RollingBack if self.under_way.is_empty() && !self.has_next() => self.end(State::RolledBack, None),
+            State::RollingBack if self.is_restored() => self.end(State::RolledBack, None),
             State::Running => {
                 while self.open == 0 && self.head.wave + 1 < self.waves.len() {
                     let reached = self.reached();

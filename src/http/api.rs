@@ -164,7 +164,7 @@ pub struct Api {
     /// The signals that end streams.
     pub(super) kicks: Kicks,
     /// The rollouts.
-    pub(super) rollouts: Rollouts,
+    pub(super) rollouts: Arc<Rollouts>,
     /// The key for sealed cursors.
     pub(super) cursors: Cursors,
     /// The limits of a shadow.
@@ -193,7 +193,7 @@ impl Api {
         let FleetSearch { service, changes, presence, authority, .. } = &*search;
         let (service, authority) = (service.clone(), authority.clone());
         Self {
-            rollouts: Rollouts::restore(rollouts, &service, &authority),
+            rollouts: Arc::new(Rollouts::restore(rollouts, &service, &authority)),
             service,
             changes: changes.clone(),
             presence: presence.clone(),

@@ -10,11 +10,15 @@ mod harness;
 mod broker;
 mod configuration;
 mod faults;
+#[allow(dead_code, reason = "a part of it is for other tests")]
+#[path = "../rollouts/fleet.rs"]
+mod fleet;
 mod killed_decider;
 mod operator;
 mod order;
 mod pauses;
 mod presence;
+mod rollouts;
 mod session_lists;
 mod sessions;
 mod shared;

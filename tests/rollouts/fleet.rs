@@ -23,7 +23,12 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Starts a fleet on the connection of one client.
     pub(crate) fn start(server: &Server, is_stuck: impl Fn(&str) -> bool + Send + 'static) -> Self {
-        let mut client = Client::connect(server, V5, "fleet");
+        Self::named("fleet", server, is_stuck)
+    }
+
+    /// Starts a fleet on the connection of the client with this id.
+    pub(crate) fn named(client: &str, server: &Server, is_stuck: impl Fn(&str) -> bool + Send + 'static) -> Self {
+        let mut client = Client::connect(server, V5, client);
         client.subscribe(&[("shadow/+/delta", 1)]);
         let socket = client.writer();
         let thread = thread::spawn(move || {

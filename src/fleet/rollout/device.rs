@@ -144,6 +144,12 @@ impl Counts {
         [DeviceState::TimedOut, DeviceState::Conflict, DeviceState::Failed].map(|state| self.of(state)).iter().sum()
     }
 
+    /// Returns the number of devices that the rollout changed and may restore.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        DeviceState::ALL.into_iter().filter(|state| state.is_written()).map(|state| self.of(state)).sum()
+    }
+
     pub(super) fn add(&mut self, state: DeviceState) {
         if let Some(count) = self.0.get_mut(state as usize) {
             *count += 1;

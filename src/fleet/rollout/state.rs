@@ -30,7 +30,7 @@ pub enum State {
 }
 
 /// A command of an operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Control {
     /// Sends no further update.
     Pause,

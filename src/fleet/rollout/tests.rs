@@ -355,7 +355,7 @@ impl World {
 
     fn update(&mut self, index: usize) {
         let reached = self.rollout.waves()[self.rollout.head().wave];
-        if !self.rollout.is_wanted() {
+        if !self.rollout.wants_update(index) {
             return self.rollout.on_update(index, self.now, UpdateOutcome::NotSent);
         }
         assert!(index < reached, "{index} is beyond the wave, which reaches {reached}");

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use self::render::{Part, rollout};
 use crate::{
     admission::work,
-    fleet::rollout::{Control, DeviceState, State as RolloutState},
+    fleet::rollout::{Control, DeviceState, NotPossible, State as RolloutState},
     http::{
         api::{
             Api,
@@ -60,7 +60,7 @@ pub(in crate::http) async fn get(
     uri: Uri,
 ) -> Result<Response, Problem> {
     Query::read(uri.query(), Operation::GetRollout.parameters()).map_err(|bad| api.invalid(&bad))?;
-    let slot = found(&api, &caller, &id)?;
+    let slot = found(&api, &caller, &id).await?;
     answer(StatusCode::OK, &slot, &caller, &api).await
 }
 
@@ -73,7 +73,7 @@ pub(in crate::http) async fn devices(
 ) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
     let (limit, after, state) = device_page(&uri).map_err(|bad| api.invalid(&bad))?;
-    let slot = found(&api, &caller, &id)?;
+    let slot = found(&api, &caller, &id).await?;
     let (page, next) = slot.read(|rollout, _| {
         let mut page = Vec::new();
         let mut next = None;
@@ -134,7 +134,7 @@ pub(in crate::http) async fn roll_back(
 
 async fn control(api: Arc<Api>, caller: Caller, id: &str, uri: &Uri, control: Control) -> Result<Response, Problem> {
     Query::read(uri.query(), Operation::PauseRollout.parameters()).map_err(|bad| api.invalid(&bad))?;
-    let slot = found(&api, &caller, id)?;
+    let slot = found(&api, &caller, id).await?;
     let done = api.rollouts.control(&api, &caller, &slot, control).await;
     done.map_err(|refused| refusal(&refused, &api))?;
     let by = caller.principal();
@@ -151,33 +151,42 @@ pub(in crate::http) async fn delete(
     uri: Uri,
 ) -> Result<Response, Problem> {
     Query::read(uri.query(), Operation::DeleteRollout.parameters()).map_err(|bad| api.invalid(&bad))?;
-    let slot = found(&api, &caller, &id)?;
-    let (of, removed) = (api.clone(), slot.clone());
-    let is_removed = blocking(move || of.rollouts.remove(&of, &removed)).await;
-    if !is_removed.map_err(|refused| refusal(&refused, &api))? {
-        let message = format!("The rollout is {}; only one that has ended can be deleted", slot.state().name());
-        return Err(Problem::new(StatusCode::CONFLICT, "rollout-state", &message, api.now()));
-    }
+    let slot = found(&api, &caller, &id).await?;
+    api.rollouts.remove(&api, &slot).await.map_err(|refused| match refused {
+        Refused::State(NotPossible(state)) => {
+            let message = format!("The rollout is {}; only one that has ended can be deleted", state.name());
+            Problem::new(StatusCode::CONFLICT, "rollout-state", &message, api.now())
+        }
+        refused => refusal(&refused, &api),
+    })?;
     confirmed(&api).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Returns the rollout `id` if the caller may see it.
-fn found(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Slot>, Problem> {
-    let slot = api.rollouts.get(id).filter(|slot| slot.is_visible_to(caller));
-    slot.ok_or_else(|| {
-        let message = format!("There is no rollout '{}'", excerpt(id, 64));
-        Problem::new(StatusCode::NOT_FOUND, "not-found", &message, api.now())
-    })
+/// Returns the rollout `id` if the caller may see it. In a cluster, this node may not have applied yet that it was created.
+async fn found(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Slot>, Problem> {
+    let known = api.rollouts.get(id);
+    let slot = match known {
+        None if api.rollouts.is_replicated() && api.service.reach_log_end().await.is_ok() => api.rollouts.get(id),
+        known => known,
+    };
+    slot.filter(|slot| slot.is_visible_to(caller)).ok_or_else(|| unknown(api, id))
 }
 
-/// Waits until what was done survives a restart.
+fn unknown(api: &Api, id: &str) -> Problem {
+    let message = format!("There is no rollout '{}'", excerpt(id, 64));
+    Problem::new(StatusCode::NOT_FOUND, "not-found", &message, api.now())
+}
+
+/// Waits until what was done survives a restart. In a cluster the log has it already.
 async fn confirmed(api: &Api) -> Result<(), Problem> {
-    if durable(api).await {
-        return Ok(());
-    }
-    let message = "Unavailable: the disk has not confirmed it in time; look at the rollout, and repeat the request";
-    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message, api.now()))
+    if api.rollouts.is_replicated() || durable(api).await { Ok(()) } else { Err(unconfirmed("disk", api)) }
+}
+
+fn unconfirmed(by: &str, api: &Api) -> Problem {
+    let message =
+        format!("Unavailable: the {by} has not confirmed it in time; look at the rollout, and repeat the request");
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &message, api.now())
 }
 
 /// Returns the problem for a refusal by the registry.
@@ -192,6 +201,8 @@ fn refusal(refused: &Refused, api: &Api) -> Problem {
             let message = "Internal service failure";
             return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message, api.now());
         }
+        Refused::Unconfirmed => return unconfirmed("log of the cluster", api),
+        Refused::Removed => ("rollout-state", "The rollout was deleted meanwhile".to_owned()),
         Refused::TooMany(text) => ("too-many-rollouts", format!("Too many rollouts: {text}")),
         Refused::State(state) => {
             ("rollout-state", format!("The rollout is {}, which does not allow it", state.0.name()))

@@ -4,6 +4,8 @@
 //! change feed, and the presence of devices if a success depends on it, from before the first update on. A change costs
 //! one lookup of its device; the documents are read by a check of all devices that changed meanwhile. When it was too slow
 //! for the feed, it checks all devices that are awaited.
+//!
+//! In a cluster, it does so while this node has the duty ([`super::duty`]), and reports outcomes through the log ([`super::reporting`]).
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,12 +22,15 @@ use tokio::{
 
 use crate::{
     engine::changes::{FeedFilter, FollowHandle, Next, QueueContent},
-    fleet::rollout::{DeviceState, RestoreOutcome, Rollout, UpdateOutcome, Work, spec::Success},
+    fleet::rollout::{RestoreOutcome, Rollout, UpdateOutcome, Work, spec::Success},
     http::{
         api::Api,
         rollouts::{
-            check, rows,
-            slot::{Revoked, Slot},
+            check,
+            duty::{self, Change, Duty},
+            event::Event as LogEvent,
+            reporting, rows,
+            slot::{NO_MEMORY, Revoked, Slot},
             write,
         },
     },
@@ -59,19 +64,30 @@ struct Driver {
     /// The generation of rules in which the logins were reviewed.
     generation: u64,
     clock_due: Instant,
+    /// The duty of a node of a cluster.
+    duty: Option<Duty>,
+    /// The rollouts of a cluster that are being stopped.
+    stopping: HashSet<u64>,
 }
 
 /// A piece of work that ended.
-struct Done {
-    slot: Arc<Slot>,
-    outcome: Result<Outcome, Revoked>,
-    work: Work,
-    /// The number of rollbacks when it began.
-    rollbacks: u64,
+enum Done {
+    /// Its outcome is to be reported.
+    Work {
+        slot: Arc<Slot>,
+        outcome: Result<Outcome, Revoked>,
+        work: Work,
+        /// The number of rollbacks when it began.
+        rollbacks: u64,
+    },
+    /// Its outcome is in the log of the cluster.
+    Reported(Arc<Slot>, Work),
+    /// A rollout of the cluster was stopped, which is in its log.
+    Stopped(u64),
 }
 
 /// The outcome of a piece of work.
-enum Outcome {
+pub(super) enum Outcome {
     Update(UpdateOutcome),
     Restore(Option<RestoreOutcome>),
     /// The devices that have succeeded; `None` if they could not be read.
@@ -92,6 +108,8 @@ enum Event {
 pub async fn run(api: Arc<Api>) {
     let mut driver = Driver {
         generation: api.authority.generation(),
+        duty: Duty::of(&api.rollouts),
+        stopping: HashSet::new(),
         api,
         active: BTreeMap::new(),
         jobs: JoinSet::new(),
@@ -103,6 +121,7 @@ pub async fn run(api: Arc<Api>) {
     };
     driver.begin();
     while !driver.api.is_closed() {
+        driver.review_duty();
         let rest = driver.attend();
         match driver.next(rest).await {
             Event::Woken => driver.begin(),
@@ -118,18 +137,37 @@ pub async fn run(api: Arc<Api>) {
 impl Driver {
     /// Takes up the rollouts that have become active.
     fn begin(&mut self) {
-        for slot in self.api.rollouts.active() {
-            if self.active.insert(slot.number, slot.clone()).is_none() {
-                slot.read(|rollout, _| {
-                    for (index, device) in rollout.devices().iter().enumerate() {
-                        if device.state == DeviceState::Sent {
-                            self.awaited.entry(device.id.clone()).or_default().push((slot.clone(), index));
-                        }
-                    }
-                });
-            }
+        if self.is_driving() {
+            self.active.extend(self.api.rollouts.active().into_iter().map(|slot| (slot.number, slot)));
+            self.follow();
         }
-        self.follow();
+    }
+
+    fn is_driving(&self) -> bool {
+        self.duty.as_ref().is_none_or(|duty| duty.is_driving)
+    }
+
+    /// Begins or ends to carry out the rollouts of a cluster.
+    fn review_duty(&mut self) {
+        let change = self.duty.as_mut().and_then(|duty| duty.review(&self.api));
+        if change.is_none() {
+            return;
+        }
+        // What was begun before is done again, as far as the log does not have it.
+        self.jobs = JoinSet::new();
+        self.active.clear();
+        self.awaited.clear();
+        self.stopping.clear();
+        (self.following, self.presence) = (None, None);
+        if change == Some(Change::Begins) {
+            self.api.rollouts.active().iter().for_each(|slot| slot.update(&self.api, Rollout::begin_again));
+            self.begin();
+        }
+    }
+
+    /// Returns the number of this node as the driver of a cluster's rollouts; `None` for a single node.
+    fn number(&self) -> Option<u64> {
+        self.duty.as_ref().map(|duty| duty.number)
     }
 
     /// Follows what the active rollouts depend on.
@@ -172,25 +210,25 @@ impl Driver {
     /// Begins the work of all rollouts, and leaves those that have ended. Returns the time at which to do so again.
     fn attend(&mut self) -> Instant {
         let (now, mut rest) = (self.api.rollouts.moment(&self.api.service), Instant::now() + REST_MAX);
+        if self.duty.is_some() {
+            rest = rest.min(Instant::now() + duty::INTERVAL);
+        }
         let mut ended = Vec::new();
-        for slot in self.active.values() {
+        let active: Vec<_> = self.active.values().cloned().collect();
+        for slot in active {
             let (work, rollbacks, wakes_ms, is_over) = slot.update(&self.api, |rollout| {
                 let work = rollout.work(now, UNDER_WAY_MAX);
                 let is_over = rollout.state().is_final() && !rollout.is_under_way();
                 (work, rollout.rollbacks(), rollout.wakes_ms(now), is_over)
             });
-            for work in work {
-                let (api, slot) = (self.api.clone(), slot.clone());
-                self.jobs.spawn(RequestId::next().scope(async move {
-                    let outcome = perform(&api, &slot, &work).await;
-                    Done { slot, outcome, work, rollbacks }
-                }));
-            }
+            work.into_iter().for_each(|work| self.begin_work(&slot, work, rollbacks));
             if let Some(wakes_ms) = wakes_ms {
                 rest = rest.min(Instant::now() + Duration::from_millis(wakes_ms.saturating_sub(now.running_ms)));
             }
             if is_over {
                 ended.push(slot.number);
+            } else if slot.lacks_memory() {
+                self.stop(&slot, NO_MEMORY);
             }
         }
         for number in ended {
@@ -207,9 +245,46 @@ impl Driver {
         rest
     }
 
+    fn begin_work(&mut self, slot: &Arc<Slot>, work: Work, rollbacks: u64) {
+        if let Work::Check(checked) = &work {
+            self.await_success(slot, checked);
+        }
+        let (api, slot, driver) = (self.api.clone(), slot.clone(), self.number());
+        self.jobs.spawn(RequestId::next().scope(async move {
+            let outcome = perform(&api, &slot, &work, driver.unwrap_or_default()).await;
+            let Some(driver) = driver else { return Done::Work { slot, outcome, work, rollbacks } };
+            reporting::report(&api, &slot, driver, &work, outcome).await;
+            Done::Reported(slot, work)
+        }));
+    }
+
+    /// Has changes of the devices of a check noted from now on: the check may read them before they succeed.
+    fn await_success(&mut self, slot: &Arc<Slot>, checked: &[usize]) {
+        let ids = slot.read(|rollout, _| {
+            let id = |index: &usize| Some((*index, rollout.devices().get(*index)?.id.clone()));
+            checked.iter().filter_map(id).collect::<Vec<_>>()
+        });
+        for (index, id) in ids {
+            let awaiting = self.awaited.entry(id).or_default();
+            if !awaiting.iter().any(|(known, at)| known.number == slot.number && *at == index) {
+                awaiting.push((slot.clone(), index));
+            }
+        }
+    }
+
+    /// Ends a rollout of a cluster for `reason`.
+    fn stop(&mut self, slot: &Arc<Slot>, reason: &'static str) {
+        let Some(driver) = self.number().filter(|_| self.stopping.insert(slot.number)) else { return };
+        let (api, slot) = (self.api.clone(), slot.clone());
+        self.jobs.spawn(RequestId::next().scope(async move {
+            reporting::stop(&api, &slot, driver, reason).await;
+            Done::Stopped(slot.number)
+        }));
+    }
+
     /// Waits for something to react to, until `rest` if a rollout is active.
     async fn next(&mut self, rest: Instant) -> Event {
-        let Self { api, jobs, following, presence, presence_taken, active, .. } = self;
+        let Self { api, jobs, following, presence, presence_taken, active, duty, .. } = self;
         let changed = async {
             match following {
                 Some(following) => following.next().await,
@@ -230,7 +305,7 @@ impl Driver {
             Some(done) = jobs.join_next() => Event::Done(done_of(done)),
             next = changed => Event::Changed(next),
             () = presence_changed => Event::Presence,
-            () = sleep_until(rest), if !active.is_empty() => Event::Done(None),
+            () = sleep_until(rest), if !active.is_empty() || duty.is_some() => Event::Done(None),
         }
     }
 
@@ -248,18 +323,21 @@ impl Driver {
         }
     }
 
-    fn report(&mut self, Done { slot, outcome, work, rollbacks }: Done) {
+    fn report(&mut self, done: Done) {
+        let (slot, outcome, work, rollbacks) = match done {
+            Done::Work { slot, outcome, work, rollbacks } => (slot, outcome, work, rollbacks),
+            Done::Reported(slot, work) => return slot.update(&self.api, |rollout| rollout.on_done(&work)),
+            Done::Stopped(number) => {
+                self.stopping.remove(&number);
+                return;
+            }
+        };
         let now = self.api.rollouts.moment(&self.api.service);
         let is_revoked = outcome.is_err();
         slot.update(&self.api, |rollout| {
             match (work, outcome.ok()) {
                 (Work::Update(index), Some(Outcome::Update(outcome))) => {
                     rollout.on_update(index, now, outcome);
-                    if let Some(device) =
-                        rollout.devices().get(index).filter(|device| device.state == DeviceState::Sent)
-                    {
-                        self.awaited.entry(device.id.clone()).or_default().push((slot.clone(), index));
-                    }
                 }
                 (Work::Update(index), _) => rollout.on_update(index, now, UpdateOutcome::NotSent),
                 (Work::Restore(index), Some(Outcome::Restore(outcome))) => rollout.on_restore(index, now, outcome),
@@ -323,10 +401,13 @@ impl Driver {
         if std::mem::replace(&mut self.generation, generation) == generation {
             return;
         }
-        for slot in self.active.values() {
+        let active: Vec<_> = self.active.values().cloned().collect();
+        for slot in active {
             let rollbacks = slot.read(|rollout, _| rollout.rollbacks());
-            if slot.caller(&self.api).is_err() {
-                slot.update(&self.api, |rollout| stop_revoked(rollout, rollbacks));
+            match slot.caller(&self.api) {
+                Ok(_) => {}
+                Err(Revoked) if self.duty.is_some() => self.stop(&slot, REVOKED),
+                Err(Revoked) => slot.update(&self.api, |rollout| stop_revoked(rollout, rollbacks)),
             }
         }
     }
@@ -334,11 +415,15 @@ impl Driver {
     fn write_clock(&mut self) {
         self.clock_due = Instant::now() + CLOCK_INTERVAL;
         let now = self.api.rollouts.moment(&self.api.service);
-        self.api.service.write_rows(vec![rows::put_clock(now.running_ms)], None);
+        match &self.duty {
+            None => self.api.service.write_rows(vec![rows::put_clock(now.running_ms)], None),
+            // One that is lost is as if this node had ended before.
+            Some(duty) => _ = self.api.rollouts.send_now(&self.api, 0, duty.number, LogEvent::Clock),
+        }
     }
 }
 
-const REVOKED: &str = "the login with which it acted was revoked";
+pub(super) const REVOKED: &str = "the login with which it acted was revoked";
 
 /// Stops a rollout whose login after `rollbacks` was revoked, unless it acts with another one since.
 fn stop_revoked(rollout: &mut Rollout, rollbacks: u64) {
@@ -352,14 +437,15 @@ fn done_of(ended: Result<Done, JoinError>) -> Option<Done> {
     ended.inspect_err(|error| tracing::error!(%error, "a task of a rollout failed")).ok()
 }
 
-async fn perform(api: &Arc<Api>, slot: &Arc<Slot>, work: &Work) -> Result<Outcome, Revoked> {
+/// Does `work`; in a cluster as the `driver`.
+async fn perform(api: &Arc<Api>, slot: &Arc<Slot>, work: &Work, driver: u64) -> Result<Outcome, Revoked> {
     Ok(match work {
         Work::Update(index) => Outcome::Update(write::update(api, slot, *index).await?),
         Work::Restore(index) => Outcome::Restore(write::restore(api, slot, *index).await?),
         Work::Check(checked) => Outcome::Checked(check::succeeded(api, slot, checked).await?),
         Work::FindLater => {
             let joined = match check::matching(api, slot).await? {
-                Some(found) => api.rollouts.join(api, &slot.caller(api)?, slot, found).await.is_ok(),
+                Some(found) => api.rollouts.join(api, &slot.caller(api)?, slot, found, driver).await.is_ok(),
                 None => false,
             };
             if !joined {

@@ -1,12 +1,14 @@
 //! The comparison of a rollout with the others that have not ended: no two change the same path of a device.
 //!
 //! Comparing two large rollouts takes milliseconds. So it is done without the lock of the registry, and charged to who causes it.
-//! Under the lock, only those are looked for that were not compared yet ([`Comparison::lacks`]).
+//! Under the lock, only those are looked for that were not compared yet ([`Compared::lacks`]).
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     fleet::rollout::Spec,
@@ -29,10 +31,16 @@ pub(super) struct Comparison {
     spec: Arc<Spec>,
     /// The devices that it is to change.
     devices: Arc<HashSet<DeviceId>>,
-    /// Its number if it is in the registry.
+    pub(super) compared: Compared,
+}
+
+/// The rollouts with which one was compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Compared {
+    /// Its own number if it is in the registry.
     own: Option<u64>,
-    /// The number of devices of each rollout that was compared. None loses devices, so one with as many has the same.
-    compared: HashMap<u64, usize>,
+    /// The number of devices of each of the others. None loses devices, so one with as many has the same.
+    counts: BTreeMap<u64, usize>,
 }
 
 /// A path that another rollout changes as well, with the devices of both.
@@ -43,7 +51,7 @@ pub(super) struct Overlap {
 
 impl Comparison {
     pub(super) fn new(spec: Arc<Spec>, devices: Arc<HashSet<DeviceId>>, own: Option<u64>) -> Self {
-        Self { spec, devices, own, compared: HashMap::new() }
+        Self { spec, devices, compared: Compared { own, counts: BTreeMap::new() } }
     }
 
     /// Returns the comparison of a rollout that has ended, and may restore its devices.
@@ -55,14 +63,6 @@ impl Comparison {
         Ok(Self::new(spec, devices, Some(slot.number)))
     }
 
-    /// Returns true if `other` has not ended, and has devices that were not compared.
-    pub(super) fn lacks(&self, other: &Slot) -> bool {
-        let compared = self.compared.get(&other.number).copied();
-        let is_new =
-            || other.read(|rollout, _| !rollout.state().is_final() && compared != Some(rollout.devices().len()));
-        self.own != Some(other.number) && is_new()
-    }
-
     /// Compares with `other`, on behalf of `caller`.
     pub(super) async fn compare(
         &mut self,
@@ -71,7 +71,7 @@ impl Comparison {
         other: &Arc<Slot>,
     ) -> Result<Option<Overlap>, Refused> {
         let (spec, count) = other.read(|rollout, _| (rollout.spec().clone(), rollout.devices().len()));
-        self.compared.insert(other.number, count);
+        self.compared.counts.insert(other.number, count);
         if spec.shadow != self.spec.shadow {
             return Ok(None);
         }
@@ -82,6 +82,16 @@ impl Comparison {
         let (other, own) = (other.clone(), self.devices.clone());
         let devices = blocking(move || claimed(&other, |device| own.contains(device))).await?;
         Ok((!devices.is_empty()).then_some(Overlap { path, devices }))
+    }
+}
+
+impl Compared {
+    /// Returns true if `other` has not ended, and has devices that were not compared.
+    pub(super) fn lacks(&self, other: &Slot) -> bool {
+        let compared = self.counts.get(&other.number).copied();
+        let is_new =
+            || other.read(|rollout, _| !rollout.state().is_final() && compared != Some(rollout.devices().len()));
+        self.own != Some(other.number) && is_new()
     }
 }
 

@@ -5,10 +5,11 @@
 //! | `o`, number | a rollout in JSON: its description, login, state and wave |
 //! | `g`, number, index | ids of devices, separated by line ends: those of this index and after |
 //! | `d`, number, index | the state of a device in JSON ([`DeviceEntry::record`]), once it is not queued any more |
-//! | `u` | the time for which the server ran while there were rollouts, in milliseconds (8 bytes) |
+//! | `u` | the time for which the server ran while there were rollouts, in milliseconds (8 bytes); in a cluster also its driver (8 bytes) |
 //!
 //! A number has 8 bytes and an index 4, big-endian. A rollout that has its row has all its devices, since they are written at
-//! once; rows of devices without a rollout are left over from a deletion, and removed at the next start.
+//! once; rows of devices without a rollout are left over from a deletion, and removed at the next start. In a cluster they are those of
+//! a rollout that is being created: its devices may be more than a record of the log has room for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +23,7 @@ use serde_json::{Map, Value};
 use crate::{
     auth::LoginRecord,
     fleet::rollout::{DeviceEntry, DeviceState, State},
+    http::rollouts::registry::Staged,
     shadow::DeviceId,
     store::{RowEdit, RowKey},
 };
@@ -32,7 +34,7 @@ const DEVICE: u8 = b'd';
 const CLOCK: u8 = b'u';
 
 /// Ids in a row.
-const IDS_PER_ROW: usize = 500;
+pub(super) const IDS_PER_ROW: usize = 500;
 
 /// The row of a rollout. Fields of newer versions are ignored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,9 +71,13 @@ pub struct RolloutRows {
     pub(super) ids: BTreeMap<u64, Vec<DeviceId>>,
     /// The records of devices.
     pub(super) devices: BTreeMap<u64, Vec<(usize, Bytes)>>,
+    /// The indexes of the rows with ids.
+    pub(super) id_rows: BTreeMap<u64, Vec<usize>>,
     /// The keys of all rows except the heads.
     parts: BTreeMap<u64, Vec<RowKey>>,
     pub(super) running_ms: u64,
+    /// The driver of a cluster's rollouts; 0 for none.
+    pub(super) driver: u64,
 }
 
 impl RolloutRows {
@@ -83,7 +89,11 @@ impl RolloutRows {
     fn read(&mut self, key: &[u8], value: Bytes) -> Option<()> {
         let (kind, rest) = key.split_first()?;
         match *kind {
-            CLOCK => self.running_ms = u64::from_be_bytes(value.as_ref().try_into().ok()?),
+            CLOCK => {
+                let (running_ms, driver) = value.split_first_chunk::<8>()?;
+                self.running_ms = u64::from_be_bytes(*running_ms);
+                self.driver = if driver.is_empty() { 0 } else { u64::from_be_bytes(driver.try_into().ok()?) };
+            }
             HEAD => {
                 let number = u64::from_be_bytes(rest.try_into().ok()?);
                 self.numbers.insert(number);
@@ -94,7 +104,10 @@ impl RolloutRows {
                 let number = u64::from_be_bytes(*number);
                 let index = usize::try_from(u32::from_be_bytes(index.try_into().ok()?)).ok()?;
                 match *kind {
-                    IDS => self.read_ids(number, index, &value)?,
+                    IDS => {
+                        self.read_ids(number, index, &value)?;
+                        self.id_rows.entry(number).or_default().push(index);
+                    }
                     _ => self.devices.entry(number).or_default().push((index, value)),
                 }
                 self.parts.entry(number).or_default().push(key.into());
@@ -107,9 +120,22 @@ impl RolloutRows {
     /// Adds ids, which follow those of the rows before.
     fn read_ids(&mut self, number: u64, index: usize, value: &[u8]) -> Option<()> {
         let ids = self.ids.entry(number).or_default();
-        let read = std::str::from_utf8(value).ok()?.lines().map(|id| DeviceId::new(id).ok());
-        let read: Vec<_> = read.collect::<Option<_>>()?;
+        let read = ids_of(std::str::from_utf8(value).ok()?)?;
         (ids.len() == index).then(|| ids.extend(read))
+    }
+
+    /// Removes and returns the devices of a rollout.
+    pub(super) fn take_parts(&mut self, number: u64) -> Staged {
+        let (ids, records) = (self.ids.remove(&number), self.devices.remove(&number));
+        let id_rows = self.id_rows.remove(&number).unwrap_or_default();
+        Staged { ids: ids.unwrap_or_default(), records: records.unwrap_or_default(), id_rows }
+    }
+
+    /// Removes and returns the devices of the rollouts that are being created in a cluster.
+    pub(super) fn staged(&mut self) -> BTreeMap<u64, Staged> {
+        let numbers: BTreeSet<u64> = self.ids.keys().chain(self.devices.keys()).copied().collect();
+        let staged = numbers.into_iter().filter(|number| !self.numbers.contains(number)).collect::<Vec<_>>();
+        staged.into_iter().map(|number| (number, self.take_parts(number))).collect()
     }
 
     /// Returns the removals of rows of rollouts that are not there any more.
@@ -131,8 +157,8 @@ pub(super) fn put_head(number: u64, head: &HeadRow) -> RowEdit {
 pub(super) fn put_ids(number: u64, devices: &[DeviceEntry], added_after: usize) -> Vec<RowEdit> {
     let added = devices.get(added_after..).unwrap_or_default();
     let row = |(part, devices): (usize, &[DeviceEntry])| {
-        let ids: Vec<_> = devices.iter().map(|device| device.id.as_str()).collect();
-        RowEdit::Put(key(IDS, number, Some(added_after + part * IDS_PER_ROW)), ids.join("\n").into())
+        let ids = text_of(devices.iter().map(|device| &device.id));
+        put_id_text(number, added_after + part * IDS_PER_ROW, ids)
     };
     added.chunks(IDS_PER_ROW).enumerate().map(row).collect()
 }
@@ -147,12 +173,50 @@ pub(super) fn put_clock(running_ms: u64) -> RowEdit {
     RowEdit::Put([CLOCK].into(), Bytes::copy_from_slice(&running_ms.to_be_bytes()))
 }
 
+/// Returns the edit of the time, and of the driver of a cluster's rollouts.
+pub(super) fn put_driver(running_ms: u64, driver: u64) -> RowEdit {
+    RowEdit::Put([CLOCK].into(), [running_ms.to_be_bytes(), driver.to_be_bytes()].concat().into())
+}
+
+/// Returns the ids in `text`, separated by line ends; `None` if one is invalid.
+pub(super) fn ids_of(text: &str) -> Option<Vec<DeviceId>> {
+    text.lines().map(|id| DeviceId::new(id).ok()).collect()
+}
+
+/// Returns `ids`, separated by line ends.
+pub(super) fn text_of<'a>(ids: impl Iterator<Item = &'a DeviceId>) -> String {
+    ids.map(DeviceId::as_str).collect::<Vec<_>>().join("\n")
+}
+
+/// Returns the edit of a row with the ids from `index` on.
+pub(super) fn put_id_text(number: u64, index: usize, ids: String) -> RowEdit {
+    RowEdit::Put(key(IDS, number, Some(index)), ids.into())
+}
+
+/// Returns true for the key of a row of rollouts.
+pub(super) fn is_of_rollouts(key: &[u8]) -> bool {
+    key.first().is_some_and(|kind| [HEAD, IDS, DEVICE, CLOCK].contains(kind))
+}
+
+/// Returns the rollout and the index of a device of which `key` is the row; `None` for another kind of row.
+pub(super) fn device_of(key: &[u8]) -> Option<(u64, usize)> {
+    let (number, index) = key.strip_prefix(&[DEVICE])?.split_first_chunk::<8>()?;
+    let index = u32::from_be_bytes(index.try_into().ok()?);
+    Some((u64::from_be_bytes(*number), usize::try_from(index).ok()?))
+}
+
 /// Returns the removals of all rows of a rollout. `id_rows` are the indexes of its rows with ids.
 pub(super) fn remove(number: u64, devices: &[DeviceEntry], id_rows: &[usize]) -> Vec<RowEdit> {
     let changed = devices.iter().enumerate().filter(|(_, device)| device.state != DeviceState::Queued);
-    let mut edits: Vec<_> = changed.map(|(index, _)| RowEdit::Remove(key(DEVICE, number, Some(index)))).collect();
-    edits.extend(id_rows.iter().map(|index| RowEdit::Remove(key(IDS, number, Some(*index)))));
+    let mut edits = remove_parts(number, changed.map(|(index, _)| index), id_rows);
     edits.push(RowEdit::Remove(key(HEAD, number, None)));
+    edits
+}
+
+/// Returns the removals of the rows of the devices with these indexes, and of those with ids.
+pub(super) fn remove_parts(number: u64, devices: impl Iterator<Item = usize>, id_rows: &[usize]) -> Vec<RowEdit> {
+    let mut edits: Vec<_> = devices.map(|index| RowEdit::Remove(key(DEVICE, number, Some(index)))).collect();
+    edits.extend(id_rows.iter().map(|index| RowEdit::Remove(key(IDS, number, Some(*index)))));
     edits
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::{
-    admission::Charge,
+    admission::{Charge, Quotas},
     auth::{AuthContext, LoginRecord},
     fleet::{
         Rollout,
@@ -56,6 +56,8 @@ struct Inner {
     /// The indexes of the rows with ids.
     id_rows: Vec<usize>,
     charge: Charge,
+    /// True if its creator has no memory left for the values that it replaces.
+    lacks_memory: bool,
     is_removed: bool,
 }
 
@@ -80,10 +82,12 @@ pub(super) struct NewSlot {
     pub(super) restorer: Option<Login>,
     pub(super) rollout: Rollout,
     pub(super) charge: Charge,
+    /// The indexes of the rows with ids, as the store has them.
+    pub(super) id_rows: Option<Vec<usize>>,
 }
 
 /// The reason of a rollout that needs more memory than its creator may use.
-const NO_MEMORY: &str = "the memory of its creator is used up";
+pub(super) const NO_MEMORY: &str = "the memory of its creator is used up";
 
 /// Returns the approximate memory of a description, which is kept as JSON and parsed.
 pub(in crate::http) fn description_weight(description: &Map<String, Value>) -> usize {
@@ -108,17 +112,24 @@ impl Inner {
         let restorer = self.restorer.as_ref().filter(|_| self.rollout.state() == State::RollingBack);
         restorer.unwrap_or(&self.creator)
     }
+
+    fn roll_back(&mut self, login: Login) -> Result<(), NotPossible> {
+        self.rollout.control(Control::RollBack)?;
+        self.restorer = Some(login);
+        Ok(())
+    }
 }
 
 impl Slot {
     /// Returns a rollout. Its rows are written by the first [`Slot::update`].
     pub(super) fn new(new: NewSlot) -> Self {
         let patch = new.description.get("patch").map(Value::to_string).unwrap_or_default();
-        let id_rows = rows::id_rows(0, new.rollout.devices().len()).collect();
+        let id_rows = new.id_rows.unwrap_or_else(|| rows::id_rows(0, new.rollout.devices().len()).collect());
         let description_weight = description_weight(&new.description);
         let NewSlot { updated_at, creator, restorer, rollout, mut charge, .. } = new;
         charge.resize(rollout.memory() + description_weight);
-        let inner = Inner { rollout, updated_at, creator, restorer, id_rows, charge, is_removed: false };
+        let (lacks_memory, is_removed) = (false, false);
+        let inner = Inner { rollout, updated_at, creator, restorer, id_rows, charge, lacks_memory, is_removed };
         Self {
             number: new.number,
             client: format!("rollout:{}", new.id).into(),
@@ -163,20 +174,44 @@ impl Slot {
 
     fn change<T>(&self, api: &Api, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.inner.lock();
+        let (result, rows) = self.edit(&mut inner, api.service.quotas(), api.now(), change);
+        if !rows.is_empty() {
+            debug_assert!(!inner.rollout.is_replicated(), "its rows change by the log");
+            api.service.write_rows(rows, None);
+        }
+        result
+    }
+
+    /// Changes the rollout at `date`, as the log of a cluster says, and wakes its followers. Returns the edits of its rows.
+    pub(super) fn apply<T>(
+        &self,
+        quotas: &Quotas,
+        date: Timestamp,
+        change: impl FnOnce(&mut Rollout) -> T,
+    ) -> (T, Vec<RowEdit>) {
+        self.edit(&mut self.inner.lock(), quotas, date, |inner| change(&mut inner.rollout))
+    }
+
+    fn edit<T>(
+        &self,
+        inner: &mut Inner,
+        quotas: &Quotas,
+        date: Timestamp,
+        change: impl FnOnce(&mut Inner) -> T,
+    ) -> (T, Vec<RowEdit>) {
         let counts = *inner.rollout.counts();
-        let result = change(&mut inner);
-        self.charge(api, &mut inner);
+        let result = change(inner);
+        self.charge(quotas, inner);
         let edits = inner.rollout.take_edits();
         if edits.head || counts != *inner.rollout.counts() {
-            inner.updated_at = api.now();
+            inner.updated_at = date;
             self.wake_followers();
         }
         let mut rows = Vec::new();
         if let Some(added_after) = edits.added_after {
             let end = inner.rollout.devices().len();
-            if added_after > 0 {
-                inner.id_rows.extend(rows::id_rows(added_after, end));
-            }
+            inner.id_rows.retain(|index| *index < added_after);
+            inner.id_rows.extend(rows::id_rows(added_after, end));
             rows.extend(rows::put_ids(self.number, inner.rollout.devices(), added_after));
         }
         for index in edits.devices {
@@ -184,32 +219,46 @@ impl Slot {
             rows.extend(device.map(|device| rows::put_device(self.number, index, device)));
         }
         if edits.head {
-            rows.push(rows::put_head(self.number, &self.head_row(&inner)));
+            rows.push(rows::put_head(self.number, &self.head_row(inner)));
         }
-        if !rows.is_empty() && !inner.is_removed {
-            api.service.write_rows(rows, None);
+        if inner.is_removed {
+            rows.clear();
         }
-        result
+        (result, rows)
     }
 
     /// Charges the memory of the rollout. It ends when its creator has none left for the values that it replaces.
-    fn charge(&self, api: &Api, inner: &mut Inner) {
+    fn charge(&self, quotas: &Quotas, inner: &mut Inner) {
         let memory = inner.rollout.memory() + self.description_weight;
-        if api.service.quotas().grow(&mut inner.charge, memory).is_err() {
+        inner.lacks_memory = quotas.grow(&mut inner.charge, memory).is_err();
+        if inner.lacks_memory {
             inner.charge.follow(memory);
-            if inner.rollout.state() == State::Running {
+            // In a cluster, its driver ends it.
+            if inner.rollout.state() == State::Running && !inner.rollout.is_replicated() {
                 inner.rollout.stop(NO_MEMORY);
             }
         }
     }
 
+    /// Returns true if it runs, and its creator has no memory left for the values that it replaces.
+    pub(super) fn lacks_memory(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.lacks_memory && inner.rollout.state() == State::Running
+    }
+
     /// Restores former values on behalf of `caller`, as [`Slot::update`] does. Nothing changes if that is not possible.
     pub(super) fn roll_back(&self, api: &Api, caller: &Caller) -> Result<(), NotPossible> {
-        self.change(api, |inner| {
-            inner.rollout.control(Control::RollBack)?;
-            inner.restorer = Some(Login::of(caller));
-            Ok(())
-        })
+        self.change(api, |inner| inner.roll_back(Login::of(caller)))
+    }
+
+    /// Restores former values with `login`, as [`Slot::apply`] does.
+    pub(super) fn apply_roll_back(
+        &self,
+        quotas: &Quotas,
+        date: Timestamp,
+        login: Login,
+    ) -> (Result<(), NotPossible>, Vec<RowEdit>) {
+        self.edit(&mut self.inner.lock(), quotas, date, |inner| inner.roll_back(login))
     }
 
     /// Returns the caller on whose behalf the rollout acts now.
@@ -219,7 +268,11 @@ impl Slot {
     }
 
     /// Returns the caller on whose behalf the rollout acts, if `is_wanted` is true of it.
-    pub(super) fn caller_if(&self, is_wanted: fn(&Rollout) -> bool, api: &Api) -> Option<Result<Caller, Revoked>> {
+    pub(super) fn caller_if(
+        &self,
+        is_wanted: impl FnOnce(&Rollout) -> bool,
+        api: &Api,
+    ) -> Option<Result<Caller, Revoked>> {
         let context = {
             let inner = self.inner.lock();
             is_wanted(&inner.rollout).then(|| inner.acting().context.clone())?
@@ -246,21 +299,36 @@ impl Slot {
         self.changes.subscribe()
     }
 
-    /// Returns true if it has ended, and nothing is under way.
+    /// Returns true if it may be removed.
     pub(super) fn is_removable(&self) -> bool {
-        self.read(|rollout, _| rollout.state().is_final() && !rollout.is_under_way())
+        self.read(|rollout, _| rollout.is_removable())
     }
 
     /// Removes the rows. It is not in the registry any more, so nothing begins it again.
     pub(super) fn remove(&self, api: &Api) {
+        let rows = self.take_rows();
+        if !rows.is_empty() {
+            api.service.write_rows(rows, None);
+        }
+    }
+
+    /// Returns the removals of its rows, which it does not write any more.
+    pub(super) fn take_rows(&self) -> Vec<RowEdit> {
         let mut inner = self.inner.lock();
         if std::mem::replace(&mut inner.is_removed, true) {
-            return;
+            return Vec::new();
         }
         let rows = rows::remove(self.number, inner.rollout.devices(), &inner.id_rows);
-        api.service.write_rows(rows, None);
         inner.charge.resize(0);
         self.wake_followers();
+        rows
+    }
+
+    /// Returns the edit of the row of the rollout itself.
+    pub(super) fn head_edit(&self) -> RowEdit {
+        let mut inner = self.inner.lock();
+        inner.rollout.take_edits();
+        rows::put_head(self.number, &self.head_row(&inner))
     }
 
     /// Returns true once it was removed.

@@ -7,6 +7,9 @@
 //!
 //! An outcome that is unknown is asked for again with the same idempotency key. A write waits while the engine is full or
 //! the principal above its rate, and is given up once the rollout does not want it any more.
+//!
+//! In a cluster, the log has the row of the device in the record of the update, and the rollout of every node changes by it. So an
+//! outcome that is unknown is that of an update which the rollout still wants, or has.
 
 use std::{
     sync::Arc,
@@ -19,7 +22,7 @@ use crate::{
     admission::{Admitted, work},
     engine::{AcceptedCommand, Envelope, IncomingRequest, Requester, Taken},
     fleet::rollout::{
-        DeviceEntry, RestoreOutcome, Rollout, State, UpdateOutcome,
+        DeviceEntry, RestoreOutcome, Rollout, UpdateOutcome,
         spec::Success,
         written::{restoring, written},
     },
@@ -59,7 +62,7 @@ struct Write<'a> {
     index: usize,
     key: ShadowKey,
     /// Returns true while the rollout wants the write.
-    is_wanted: fn(&Rollout) -> bool,
+    is_wanted: fn(&Rollout, usize) -> bool,
     /// The prefix of the idempotency key.
     prefix: &'static str,
 }
@@ -91,7 +94,7 @@ struct Written {
 
 /// Sends the update of a device.
 pub(super) async fn update(api: &Arc<Api>, slot: &Slot, index: usize) -> Result<UpdateOutcome, Revoked> {
-    let Some(write) = Write::new(api, slot, index, Rollout::is_wanted, "rollout") else {
+    let Some(write) = Write::new(api, slot, index, Rollout::wants_update, "rollout") else {
         return Ok(UpdateOutcome::NotSent);
     };
     for _ in 0..ATTEMPTS_MAX {
@@ -108,8 +111,7 @@ pub(super) async fn update(api: &Arc<Api>, slot: &Slot, index: usize) -> Result<
 
 /// Restores the former values of a device. Returns `None` if that is not wanted any more.
 pub(super) async fn restore(api: &Arc<Api>, slot: &Slot, index: usize) -> Result<Option<RestoreOutcome>, Revoked> {
-    let is_wanted = |rollout: &Rollout| rollout.state() == State::RollingBack;
-    let Some(write) = Write::new(api, slot, index, is_wanted, "rollback") else { return Ok(None) };
+    let Some(write) = Write::new(api, slot, index, Rollout::wants_restoration, "rollback") else { return Ok(None) };
     for _ in 0..ATTEMPTS_MAX {
         match write.restore().await {
             Ok(Attempt::Done(outcome)) => return Ok(Some(outcome)),
@@ -129,7 +131,7 @@ impl<'a> Write<'a> {
         api: &'a Arc<Api>,
         slot: &'a Slot,
         index: usize,
-        is_wanted: fn(&Rollout) -> bool,
+        is_wanted: fn(&Rollout, usize) -> bool,
         prefix: &'static str,
     ) -> Option<Self> {
         let device = slot.read(|rollout, _| Some(rollout.devices().get(index)?.id.clone()))?;
@@ -207,7 +209,8 @@ impl<'a> Write<'a> {
     /// Returns the present rights and the newest document.
     async fn read(&self) -> Result<(Caller, Arc<Document>), Stopped> {
         loop {
-            let Some(caller) = self.slot.caller_if(self.is_wanted, self.api) else { return Err(Stopped::Unwanted) };
+            let is_wanted = |rollout: &Rollout| (self.is_wanted)(rollout, self.index);
+            let Some(caller) = self.slot.caller_if(is_wanted, self.api) else { return Err(Stopped::Unwanted) };
             let caller = caller.map_err(|Revoked| Stopped::Revoked)?;
             if let Some(wait) = caller.quota(self.api).charge_work(work::COMMAND, Instant::now()) {
                 sleep(wait.min(QUOTA_WAIT_MAX)).await;
@@ -245,7 +248,7 @@ impl<'a> Write<'a> {
         row: RowEdit,
     ) -> Result<Written, Stopped> {
         let submit = || self.submit_once(caller, command.clone(), author.clone(), row.clone());
-        let is_wanted = || self.slot.read(|rollout, _| (self.is_wanted)(rollout));
+        let is_wanted = || self.slot.read(|rollout, _| (self.is_wanted)(rollout, self.index));
         settled(submit, is_wanted, || self.found(caller, &command, &author)).await
     }
 
@@ -276,6 +279,8 @@ impl<'a> Write<'a> {
         let (answer, outcome) = oneshot::channel();
         let (key, client) = (self.key.clone(), self.slot.client.clone());
         let id = RequestId::current();
+        let is_replicated = self.api.rollouts.is_replicated();
+        let (row, shared_row) = if is_replicated { (None, Some(row)) } else { (Some(row), None) };
         let envelope = Envelope {
             key,
             command,
@@ -285,8 +290,8 @@ impl<'a> Write<'a> {
             is_of_session: false,
             client_token: None,
             may_create: false,
-            row: Some(row),
-            shared_row: None,
+            row,
+            shared_row,
         };
         let request = RolloutWrite { envelope, weight: self.slot.weight, answer };
         let taken = match self.api.service.take(request, &caller.quota(self.api)) {
@@ -296,7 +301,11 @@ impl<'a> Write<'a> {
         };
         taken.map_err(|refused| refused.refusal)?;
         // The sender is dropped without an outcome only if the notifier has stopped.
-        outcome.await.unwrap_or(Err(Rejection::OutcomeUnknown))
+        let outcome = outcome.await.unwrap_or(Err(Rejection::OutcomeUnknown));
+        outcome.map_err(|rejection| match rejection {
+            Rejection::OutcomeUnknown if is_replicated => Rejection::Unavailable("the log".to_owned()),
+            rejection => rejection,
+        })
     }
 }
 

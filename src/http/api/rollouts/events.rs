@@ -61,7 +61,7 @@ pub(in crate::http) async fn follow(
 ) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
     Query::read(uri.query(), Operation::FollowRollout.parameters()).map_err(|bad| api.invalid(&bad))?;
-    let slot = found(&api, &caller, &id)?;
+    let slot = found(&api, &caller, &id).await?;
     let permit = api.stream_permit(&mut caller)?;
     let mut changes = slot.changes();
     changes.mark_changed();

@@ -113,11 +113,14 @@ pub(in crate::mqtt::broker) struct MovedSession {
 
 /// Returns true for the rows that all nodes of a cluster have: retained messages, named queries, sessions and presence.
 fn is_shared(key: &[u8]) -> bool {
-    matches!(key.first(), Some(&retained_row::KIND | &NAMED_QUERY)) || replicated::is_replicated(key)
+    let is_shared = |kind: &u8| *kind == retained_row::KIND || *kind == NAMED_QUERY || ROLLOUTS.contains(kind);
+    key.first().is_some_and(is_shared) || replicated::is_replicated(key)
 }
 
 /// The first byte of the keys of named queries.
 const NAMED_QUERY: u8 = b'n';
+/// The first bytes of the keys of rollouts.
+const ROLLOUTS: [u8; 4] = *b"ogdu";
 
 impl Broker {
     /// Restores the state that the rows of the store have. Called once, before the first connection. Rows that are not the

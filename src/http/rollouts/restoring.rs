@@ -1,0 +1,132 @@
+//! Rollouts that are made: of the rows of the store, and of a request.
+
+use std::{collections::HashSet, sync::Arc, time::Instant};
+
+use serde_json::{Map, Value};
+
+use crate::{
+    admission::{Charge, Quotas},
+    auth::{Authority, LoginRecord},
+    config::RoleLimits,
+    fleet::{
+        Rollout,
+        rollout::{
+            DeviceEntry, Head, Spec,
+            spec::{DEVICES_MAX, Selection},
+        },
+    },
+    http::{
+        api::Api,
+        auth::caller::Caller,
+        rollouts::{
+            FORBIDDEN, NewRollout, Slot, nonce,
+            registry::Staged,
+            rows::HeadRow,
+            slot::{Login, NewSlot},
+        },
+    },
+    shadow::{DeviceId, DocumentLimits, Timestamp},
+    wire,
+};
+
+/// Returns a rollout of `caller` in which the devices that are not `permitted` are skipped.
+pub(super) fn new_slot(
+    api: &Api,
+    caller: &Caller,
+    number: u64,
+    new: NewRollout,
+    permitted: &HashSet<DeviceId>,
+    charge: Charge,
+) -> Slot {
+    let NewRollout { id, is_bulk, description, spec, devices } = new;
+    let forbidden = forbidden(&devices, permitted);
+    let mut rollout = Rollout::new(spec, devices);
+    rollout.skip(forbidden, &FORBIDDEN.into(), api.rollouts.moment(&api.service));
+    Slot::new(NewSlot {
+        number,
+        id,
+        nonce: nonce(),
+        is_bulk,
+        created_by: caller.principal().name().clone(),
+        created_at: api.now(),
+        updated_at: api.now(),
+        description,
+        creator: Login::of(caller),
+        restorer: None,
+        rollout,
+        charge,
+        id_rows: None,
+    })
+}
+
+/// Returns the indexes of the devices that are not `permitted`.
+pub(super) fn forbidden(devices: &[DeviceId], permitted: &HashSet<DeviceId>) -> Vec<usize> {
+    let is_forbidden = |(index, device)| (!permitted.contains(device)).then_some(index);
+    devices.iter().enumerate().filter_map(is_forbidden).collect()
+}
+
+/// Returns the rollout of these rows; `None` if they are damaged.
+pub(super) fn restored(
+    (number, head, parts): (u64, HeadRow, Staged),
+    quotas: &Quotas,
+    authority: &Authority,
+    is_replicated: bool,
+) -> Option<Slot> {
+    let HeadRow { id, nonce, bulk, created_by, created_at, updated_at, login, restorer, spec, .. } = head;
+    let HeadRow { state, reason, wave, planned, .. } = head;
+    let Staged { ids, records, id_rows } = parts;
+    let parsed = parsed(&spec, bulk, &ids)?;
+    let mut devices: Vec<_> = ids.into_iter().map(DeviceEntry::queued).collect();
+    for (index, record) in records {
+        let device = devices.get_mut(index)?;
+        *device = DeviceEntry::read(device.id.clone(), &record)?;
+    }
+    let mut rollout = Rollout::restored(Arc::new(parsed), Head { state, reason, wave, planned }, devices);
+    if is_replicated {
+        rollout = rollout.replicated();
+    }
+    // The limits of its roles are known when it connects.
+    let quota = quotas.principals.of(&created_by, &RoleLimits::UNLIMITED, Instant::now());
+    Some(Slot::new(NewSlot {
+        number,
+        id,
+        nonce,
+        is_bulk: bulk,
+        created_by,
+        created_at: Timestamp(created_at),
+        updated_at: Timestamp(updated_at),
+        description: spec,
+        creator: login_of(login, authority),
+        restorer: restorer.map(|record| login_of(record, authority)),
+        rollout,
+        charge: Charge::new(quota, 0),
+        id_rows: Some(id_rows),
+    }))
+}
+
+/// Returns the login of `record`.
+pub(super) fn login_of(record: LoginRecord, authority: &Authority) -> Login {
+    Login { context: authority.restore(&record), record }
+}
+
+/// Parses a description from the store, whose `devices` are in rows of their own. The limits of a document may have changed since.
+fn parsed(description: &Map<String, Value>, bulk: bool, ids: &[DeviceId]) -> Option<Spec> {
+    let mut description = description.clone();
+    let is_query = description.contains_key("query");
+    if !is_query {
+        if ids.is_empty() || ids.len() > DEVICES_MAX {
+            return None;
+        }
+        // The others need not be parsed again.
+        let first = ids.iter().take(1).map(|id| id.as_str().into()).collect();
+        description.insert("devices".to_owned(), Value::Array(first));
+    }
+    let limits = DocumentLimits { depth_max: 64, ..DocumentLimits::default() };
+    let (members, patch) = wire::parse_rollout(Value::Object(description).to_string().as_bytes(), &limits).ok()?;
+    let parsed = if bulk { Spec::parse_bulk(&members, patch) } else { Spec::parse(&members, patch) };
+    let mut spec = parsed.ok()?;
+    if !is_query {
+        spec.selection = Selection::Devices(ids.to_vec());
+    }
+    Some(spec)
+}

@@ -246,6 +246,11 @@ impl Service {
         self.store.broadcast(bytes, on_applied, permit);
     }
 
+    /// Sends `bytes` to all nodes of the cluster, unless the log is away for long, as [`Store::broadcast_in_time`] does.
+    pub fn broadcast_in_time(&self, bytes: Bytes, on_applied: Option<OnDurable>, permit: BroadcastPermit) {
+        self.store.broadcast_in_time(bytes, on_applied, permit);
+    }
+
     /// Returns a function that passes events to a member of a cluster, as [`Store::log_events`] does.
     pub fn log_events(&self) -> impl Fn(LogEvent) -> bool + Clone + Send + Sync + 'static {
         self.store.log_events()

@@ -313,8 +313,18 @@ impl<C: Send + 'static> Store<C> {
     /// Sends `bytes` to all nodes of the cluster, in one order for all. `on_applied` is called when this node has applied them,
     /// and not at all if that cannot be known.
     pub fn broadcast(&self, bytes: Bytes, on_applied: Option<OnDurable>, permit: BroadcastPermit) {
+        self.send_broadcast(bytes, on_applied, false, permit);
+    }
+
+    /// Sends `bytes` as [`Store::broadcast`] does. They are withdrawn, and `on_applied` is dropped, if they wait for the log as long as a
+    /// command may. Those that were sent to the node that decides may be applied nevertheless.
+    pub fn broadcast_in_time(&self, bytes: Bytes, on_applied: Option<OnDurable>, permit: BroadcastPermit) {
+        self.send_broadcast(bytes, on_applied, true, permit);
+    }
+
+    fn send_broadcast(&self, bytes: Bytes, on_applied: Option<OnDurable>, may_expire: bool, permit: BroadcastPermit) {
         // The writer has ended: nobody is answered any more.
-        let _ = self.inner.queue.send(Message::Broadcast(bytes, on_applied, permit.0));
+        let _ = self.inner.queue.send(Message::Broadcast { bytes, on_applied, may_expire, permit: permit.0 });
     }
 
     /// Returns a function that passes events to a member of a cluster. It returns false once the store is closed.
@@ -434,7 +444,7 @@ impl<C> Permit<C> {
     pub fn send(self, queued: QueuedCommand<C>) -> Result<(), Box<QueuedCommand<C>>> {
         self.queue.send(Message::QueuedCommand(Box::new(queued), self.room)).map_err(|unsent| match unsent.0 {
             Message::QueuedCommand(queued, _) => queued,
-            Message::Purge(..) | Message::Rows | Message::Log(_) | Message::Broadcast(..) | Message::Close => {
+            Message::Purge(..) | Message::Rows | Message::Log(_) | Message::Broadcast { .. } | Message::Close => {
                 unreachable!("a command was sent")
             }
         })

@@ -61,7 +61,7 @@ pub(super) enum Message<C> {
     /// An event for a member of a cluster.
     Log(Box<LogEvent>),
     /// Bytes for all nodes of a cluster, with a call when this node has applied them, and their memory.
-    Broadcast(Bytes, Option<OnDurable>, OwnedSemaphorePermit),
+    Broadcast { bytes: Bytes, on_applied: Option<OnDurable>, may_expire: bool, permit: OwnedSemaphorePermit },
     /// A request to close the queue and finish the commands in it.
     Close,
 }
@@ -263,9 +263,9 @@ impl<C> Writer<C> {
                         member.take(*event);
                     }
                 }
-                Message::Broadcast(bytes, on_applied, permit) => {
+                Message::Broadcast { bytes, on_applied, may_expire, permit } => {
                     if let Some(member) = &mut self.member {
-                        member.add_broadcast(bytes, on_applied, permit);
+                        member.add_broadcast(bytes, on_applied, may_expire, permit);
                     }
                 }
                 Message::QueuedCommand(queued, permit) => {

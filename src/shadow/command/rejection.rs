@@ -23,6 +23,8 @@ pub enum SizeLimit {
     Tags,
     /// The body of an HTTP request.
     Body,
+    /// The change as a record of a cluster's log, with its conditions and what is stored with it.
+    Record,
     /// The values that a JSON Patch inserts and moves, up to this operation.
     Patch {
         /// The number of the operation, from 0.
@@ -36,6 +38,7 @@ impl fmt::Display for SizeLimit {
             Self::State => f.write_str("'desired' and 'reported' together, in bytes of canonical JSON"),
             Self::Tags => f.write_str("'tags', in bytes of canonical JSON"),
             Self::Body => f.write_str("the body of the request, in bytes"),
+            Self::Record => f.write_str("the change as a record of the cluster's log, in bytes; change less at once"),
             Self::Patch { operation } => {
                 write!(
                     f,

@@ -295,16 +295,18 @@ impl<C> Member<C> {
         self.own.add(OwnRequest::Command(queued, permit), self.now);
     }
 
-    /// Adds bytes for every node.
+    /// Adds bytes for every node, which are withdrawn if they wait for too long and `may_expire`.
     pub(in crate::store) fn add_broadcast(
         &mut self,
         bytes: Bytes,
         on_applied: Option<OnDurable>,
+        may_expire: bool,
         permit: OwnedSemaphorePermit,
     ) {
         let opens = (self.opens)(&bytes);
         self.openings.waits_here(opens.as_ref());
-        self.own.add(OwnRequest::Broadcast(OwnBroadcast { bytes, opens, on_applied, _permit: permit }), self.now);
+        let broadcast = OwnBroadcast { bytes, opens, on_applied, may_expire, _permit: permit };
+        self.own.add(OwnRequest::Broadcast(broadcast), self.now);
     }
 
     /// Returns the reason for refusing a command of a session whose client is at another node by now.

@@ -107,6 +107,8 @@ pub(in crate::store) struct OwnBroadcast {
     /// The client whose session they open here.
     pub(in crate::store) opens: Option<SessionClient>,
     pub(in crate::store) on_applied: Option<OnDurable>,
+    /// True if they are withdrawn when they have waited for too long, as a command is.
+    pub(in crate::store) may_expire: bool,
     /// Its memory.
     pub(in crate::store) _permit: OwnedSemaphorePermit,
 }
@@ -117,7 +119,7 @@ pub(in crate::store) struct OwnRequests<C> {
     waiting: VecDeque<(OwnRequest<C>, Duration)>,
     /// The number of the first that waits.
     first: u64,
-    /// The first that may be a command which waits for too long.
+    /// The first that may have waited for too long.
     unexpired: u64,
     /// The first that was not sent to the decider, or that this node has not decided.
     next: u64,
@@ -262,8 +264,8 @@ impl<C> OwnRequests<C> {
         self.take()
     }
 
-    /// Withdraws the oldest command that has waited since before `before`. Broadcasts wait on: this node may have published a
-    /// message already that all have to retain.
+    /// Withdraws the oldest command that has waited since before `before`, and the broadcasts before it that may expire. Other broadcasts
+    /// wait on: this node may have published a message already that all have to retain.
     pub(in crate::store) fn expired(&mut self, before: Duration) -> Option<(QueuedCommand<C>, OwnedSemaphorePermit)> {
         loop {
             let (request, since) = self.waiting.get_mut(usize::try_from(self.unexpired - self.first).ok()?)?;
@@ -272,8 +274,8 @@ impl<C> OwnRequests<C> {
             }
             self.unexpired += 1;
             let expired = match request {
-                OwnRequest::Command(..) => mem::replace(request, OwnRequest::Withdrawn),
-                OwnRequest::Broadcast(_) | OwnRequest::Withdrawn => continue,
+                OwnRequest::Broadcast(OwnBroadcast { may_expire: false, .. }) | OwnRequest::Withdrawn => continue,
+                OwnRequest::Command(..) | OwnRequest::Broadcast(_) => mem::replace(request, OwnRequest::Withdrawn),
             };
             self.forget_withdrawn();
             if let OwnRequest::Command(queued, permit) = expired {

@@ -1,6 +1,6 @@
 //! Requests of nodes whose messages were lost, and of nodes whose decider ends, in the cluster in memory of [`super::clusters`].
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use super::{
     count, key,
 };
 use crate::{
-    shadow::Rejection,
+    shadow::{Rejection, SizeLimit},
     store::{
         LogEvent, RowEdit, Seq,
         codec::put_u64,
@@ -266,7 +266,8 @@ fn a_request_that_is_too_large_is_refused_at_its_node() {
     let large = queued.context;
     cluster.submit_queued(node, queued);
     let answer = cluster.requests[&large].answer.clone();
-    assert!(matches!(&answer, Some(Err(Rejection::Unavailable(text))) if text.contains("larger")), "{answer:?}");
+    let is_too_large = |answer: &Rejection| matches!(answer, Rejection::TooLarge { what: SizeLimit::Record, .. });
+    assert!(answer.as_ref().is_some_and(|answer| answer.as_ref().is_err_and(is_too_large)), "{answer:?}");
     let last = count_at(&mut cluster, node);
     while cluster.requests[&last].answer.is_none() {
         cluster.turn();
@@ -326,6 +327,27 @@ fn a_command_that_its_row_does_not_permit_any_more_changes_nothing() {
         let again = gated_at(&mut cluster, slow);
         assert!(matches!(cluster.answer_of(again, None), Ok(Some(_))));
     }
+}
+
+/// A command of a rollout, whose client was answered that it is not confirmed. Nobody expects it any more once the log is back.
+#[test]
+fn a_broadcast_that_waited_for_too_long_is_withdrawn() {
+    let mut cluster = Cluster::open(1);
+    let decider = cluster.decider();
+    let node = (decider + 1) % NODES;
+    cluster.turn();
+    cluster.cut = Some(node);
+    let kept = Arc::new(());
+    let (of_broadcast, store) = (kept.clone(), &cluster.nodes[node].stepped.store);
+    let permit = store.reserve_broadcast(CLOSE.len()).unwrap();
+    store.broadcast_in_time(Bytes::from_static(CLOSE), Some(Box::new(move || drop(of_broadcast))), permit);
+    cluster.nodes[node].stepped.step();
+    while Arc::strong_count(&kept) > 1 {
+        cluster.turn();
+    }
+    cluster.cut = None;
+    let gated = gated_at(&mut cluster, node);
+    assert!(matches!(cluster.answer_of(gated, None), Ok(Some(_))), "the gate was closed");
 }
 
 /// Returns a value of a later format.

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, mem, time::Duration};
 
 use crate::{
-    shadow::Rejection,
+    shadow::{Rejection, SizeLimit},
     store::{
         batch::{Batch, DecideContext, Envelope, Outcome, QueuedCommand},
         changes::Changes,
@@ -56,7 +56,7 @@ impl<C> Writer<C> {
         }
         let mut refused = Answered::default();
         for (queued, permit) in member.own.take_too_large() {
-            refused.add_refused(queued, permit, too_large());
+            refused.add_refused(queued, permit, too_large(member.record_bytes_max));
         }
         self.deliver(refused.outcomes, QueueReservation::of(refused.permit));
     }
@@ -83,7 +83,8 @@ impl<C> Writer<C> {
                 // It is in the log that nothing came of it.
                 let mut changes = self.no_changes();
                 changes.record.requests = vec![DecidedRequest { request, decision: RequestDecision::Refused }];
-                let refused = |outcome| Outcome { result: Err(too_large()), against: None, ..outcome };
+                let max = member.record_bytes_max;
+                let refused = |outcome| Outcome { result: Err(too_large(max)), against: None, ..outcome };
                 let _always_fits = self.append_decided(member, changes, outcomes.into_iter().map(refused).collect());
                 return;
             }
@@ -163,11 +164,9 @@ impl<C> Writer<C> {
     }
 }
 
-/// Returns the refusal of a change that makes too large a message or record.
-fn too_large() -> Rejection {
-    Rejection::Unavailable(
-        "the change is larger than a record of the cluster's log may be; change less at once".to_owned(),
-    )
+/// Returns the refusal of a change that makes a message or record of more than `max` bytes. It stays refused however often it is repeated.
+fn too_large(max: usize) -> Rejection {
+    Rejection::TooLarge { what: SizeLimit::Record, size: max + 1, max }
 }
 
 impl Batch<RequestNumber> {

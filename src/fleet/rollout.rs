@@ -70,8 +70,6 @@ pub struct Rollout {
     rested_us: u64,
     /// True while devices that match by now are searched for.
     is_finding: bool,
-    /// The number of rollbacks that began since the start of the server.
-    rollbacks: u64,
     /// The approximate memory of the entries beside [`ENTRY_BYTES`].
     memory: usize,
     edits: Edits,
@@ -92,7 +90,7 @@ impl Rollout {
     pub fn new(spec: Arc<Spec>, devices: Vec<DeviceId>) -> Self {
         let state = if spec.paused { State::Paused } else { State::Running };
         let devices: Vec<_> = devices.into_iter().map(DeviceEntry::queued).collect();
-        let head = Head { state, reason: None, wave: 0, planned: devices.len() };
+        let head = Head { state, reason: None, wave: 0, planned: devices.len(), commands: 0, rollbacks: 0 };
         let mut rollout = Self::restored(spec, head, devices);
         rollout.edits.head = true;
         rollout.edits.added_after = Some(0);
@@ -119,7 +117,6 @@ impl Rollout {
             due: BTreeSet::new(),
             rested_us: 0,
             is_finding: false,
-            rollbacks: 0,
             memory: devices.iter().map(|device| device.id.as_str().len() + device.memory()).sum(),
             edits: Edits::default(),
             is_replicated: false,
@@ -173,10 +170,10 @@ impl Rollout {
         &self.counts
     }
 
-    /// Returns the number of rollbacks that began since the start of the server, each of which acts with a login of its own.
+    /// Returns the number of rollbacks so far, each of which acts with a login of its own.
     #[must_use]
     pub fn rollbacks(&self) -> u64 {
-        self.rollbacks
+        self.head.rollbacks
     }
 
     /// Returns true if an update or restoration was handed out and not reported yet.
@@ -356,22 +353,14 @@ impl Rollout {
         }
     }
 
-    /// Returns those of `found` that are not in the rollout.
-    #[must_use]
-    pub fn unknown(&self, mut found: Vec<DeviceId>) -> Vec<DeviceId> {
-        let known: HashSet<&DeviceId> = self.devices.iter().map(|device| &device.id).collect();
-        found.retain(|device| !known.contains(device));
-        found
-    }
-
     /// Returns true if it runs, and devices are to be changed or have not succeeded yet.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.state() == State::Running && self.counts.of(DeviceState::Queued) + self.counts.of(DeviceState::Sent) > 0
     }
 
-    /// Takes the [unknown](Self::unknown) devices that match by now, after a search; only this adds devices, so they still are. `None`:
-    /// it failed, and is repeated.
+    /// Takes the devices that match by now and are not in the rollout, after a search; only this adds devices. `None`: it failed, and is
+    /// repeated.
     pub fn on_later(&mut self, found: Option<Vec<DeviceId>>) {
         self.is_finding = false;
         let Some(mut new) = found else { return };

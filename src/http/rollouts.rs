@@ -46,7 +46,7 @@ pub use self::{driver::run, log::RolloutBroadcasts, rows::RolloutRows};
 use self::{
     event::Event,
     log::RolloutLog,
-    overlap::{Compared, Comparison, Overlap},
+    overlap::{Comparison, Overlap},
     registry::Registry,
     restoring::{new_slot, restored},
     rights::pay,
@@ -57,7 +57,7 @@ use crate::{
     engine::Service,
     fleet::rollout::{Control, DeviceState, Moment, NotPossible, Spec, State},
     http::{api::Api, auth::caller::Caller},
-    observability::metrics::MetricsPage,
+    observability::{metrics::MetricsPage, request_id::RequestId},
     shadow::{DeviceId, Pointer},
 };
 
@@ -237,54 +237,51 @@ impl Rollouts {
         let mut comparison = Comparison::new(new.spec.clone(), permitted.clone(), None);
         let new = NewRollout { devices, ..new };
         let (of, by, id) = (api.clone(), caller.clone(), new.id.clone());
-        let mut draft = match &self.log {
-            Some(_) => Draft::Logged(blocking(move || log::Draft::new(&of, &by, new, &permitted)).await?),
-            None => {
-                let slot = blocking(move || Arc::new(new_slot(&of, &by, number, new, &permitted, charge)));
-                Draft::Own(slot.await?)
-            }
-        };
+        if self.is_replicated() {
+            let draft = blocking(move || log::Draft::new(&of, &by, new, &permitted)).await?;
+            return create_by_log(api, caller, (draft, comparison), charge).await;
+        }
+        let slot = blocking(move || Arc::new(new_slot(&of, &by, number, new, &permitted, charge))).await?;
         loop {
             let others = self.registry.lock().lacking(&comparison.compared);
             if let Err(refused) = compare_all(api, caller, &mut comparison, &others).await {
                 // The same request may have come at the same time and be the other one.
                 return Err(if self.get(&id).is_some() { Refused::Exists(id) } else { refused });
             }
-            if let Some(slot) = self.publish_draft(api, caller, &mut draft, &comparison.compared).await? {
-                return Ok(slot);
-            }
+            let displaced = {
+                let mut registry = self.registry.lock();
+                let place = registry.place(&slot.id, caller.principal().name(), &comparison.compared)?;
+                let Some(displaced) = place else { continue };
+                displaced.iter().for_each(|displaced| registry.remove(displaced));
+                registry.add(&slot);
+                displaced
+            };
+            // Begun at once, so that it is done even if the client goes away meanwhile.
+            let written = written(api.clone(), slot.clone(), displaced);
+            written.await?;
+            return Ok(slot);
         }
     }
 
-    /// Creates the rollout of a draft; `None` if it is still to be compared with others.
-    async fn publish_draft(
+    /// Creates the rollout of a draft, as soon as it is compared with all others.
+    async fn publish_compared(
         &self,
         api: &Arc<Api>,
         caller: &Caller,
-        draft: &mut Draft,
-        compared: &Compared,
-    ) -> Result<Option<Arc<Slot>>, Refused> {
-        let slot = match draft {
-            Draft::Own(slot) => slot,
-            Draft::Logged(draft) => {
-                let is_created = self.publish(api, draft, compared).await?;
-                let created = || self.of_draft(draft).ok_or(Refused::Removed);
-                return is_created.then(created).transpose();
+        draft: &mut log::Draft,
+        comparison: &mut Comparison,
+    ) -> Result<Arc<Slot>, Refused> {
+        loop {
+            let others = self.registry.lock().lacking(&comparison.compared);
+            if let Err(refused) = compare_all(api, caller, comparison, &others).await {
+                // The same request may have come at the same time and be the other one.
+                let exists = self.get(draft.id()).map(|_| Refused::Exists(draft.id().clone()));
+                return Err(exists.unwrap_or(refused));
             }
-        };
-        let displaced = {
-            let mut registry = self.registry.lock();
-            let Some(displaced) = registry.place(&slot.id, caller.principal().name(), compared)? else {
-                return Ok(None);
-            };
-            displaced.iter().for_each(|displaced| registry.remove(displaced));
-            registry.add(slot);
-            displaced
-        };
-        // Begun at once, so that it is done even if the client goes away meanwhile.
-        let written = written(api.clone(), slot.clone(), displaced);
-        written.await?;
-        Ok(Some(slot.clone()))
+            if self.publish(api, caller, draft, &comparison.compared).await? {
+                return self.of_draft(draft).ok_or(Refused::Removed);
+            }
+        }
     }
 
     /// Applies a command of `caller`.
@@ -303,7 +300,7 @@ impl Rollouts {
         match control {
             Control::RollBack => self.roll_back(api, caller, slot).await?,
             control if self.is_replicated() => {
-                self.request(api, slot.number, Event::Controlled(control)).await?;
+                self.command(api, caller, slot, |commands| Event::Controlled { control, commands }).await?;
             }
             control => slot.update(api, |rollout| rollout.control(control)).map_err(Refused::State)?,
         }
@@ -326,7 +323,7 @@ impl Rollouts {
     }
 
     /// Begins to restore the former values of `slot` on behalf of `caller`. Returns false if it has ended and is still to be compared
-    /// with others.
+    /// with others, or was given another command.
     async fn begin_to_roll_back(
         &self,
         api: &Arc<Api>,
@@ -337,7 +334,8 @@ impl Rollouts {
         let compared = comparison.map(|comparison| &comparison.compared);
         if self.is_replicated() {
             let (login, compared) = (Box::new(caller.login().record()), compared.cloned());
-            return self.request(api, slot.number, Event::RolledBack { login, compared }).await;
+            let event = Event::RolledBack { login, compared, commands: slot.commands() };
+            return self.request(api, caller, slot.number, event).await;
         }
         let registry = self.registry.lock();
         let may_begin = registry.may_roll_back(slot, caller.principal().name(), compared)?;
@@ -359,9 +357,8 @@ impl Rollouts {
     ) -> Result<(), Refused> {
         let (spec, count) = slot.read(|rollout, _| (rollout.spec().clone(), rollout.devices().len()));
         pay(api, caller, count).await;
-        let own = slot.clone();
-        let found = blocking(move || own.read(|rollout, _| rollout.unknown(found)));
-        let (mut found, allowed) = permitted(api, caller, &spec, found.await?, false).await?;
+        let found = unknown(slot, found).await?;
+        let (mut found, allowed) = permitted(api, caller, &spec, found, false).await?;
         found.retain(|device| allowed.contains(device));
         let mut comparison = Comparison::new(spec, allowed, Some(slot.number));
         loop {
@@ -376,7 +373,7 @@ impl Rollouts {
                 if self.report_joined(api, slot, driver, &found, &comparison.compared).await {
                     return Ok(());
                 }
-                found = slot.read(|rollout, _| rollout.unknown(found));
+                found = unknown(slot, found).await?;
                 continue;
             }
             let registry = self.registry.lock();
@@ -392,11 +389,16 @@ impl Rollouts {
     /// # Errors
     ///
     /// [`Refused::State`] if it has not, [`Refused::Unconfirmed`], [`Refused::Internal`].
-    pub(in crate::http) async fn remove(&self, api: &Arc<Api>, slot: &Arc<Slot>) -> Result<(), Refused> {
+    pub(in crate::http) async fn remove(
+        &self,
+        api: &Arc<Api>,
+        caller: &Caller,
+        slot: &Arc<Slot>,
+    ) -> Result<(), Refused> {
         if self.is_replicated() {
-            return match self.request(api, slot.number, Event::Removed).await {
-                Ok(_) | Err(Refused::Removed) => Ok(()),
-                Err(refused) => Err(refused),
+            return match self.command(api, caller, slot, |commands| Event::Removed { commands }).await {
+                Err(Refused::Removed) => Ok(()),
+                removed => removed,
             };
         }
         let (of, slot) = (api.clone(), slot.clone());
@@ -418,7 +420,7 @@ impl Rollouts {
 /// Returns the registry of `rows`.
 fn registry_of(mut rows: RolloutRows, quotas: &Quotas, authority: &Authority, is_replicated: bool) -> Registry {
     let mut registry = Registry::after(rows.numbers.last().copied().unwrap_or_default());
-    registry.driver = rows.driver;
+    (registry.driver, registry.clock_ms) = (rows.driver, rows.running_ms);
     for (number, head) in std::mem::take(&mut rows.heads) {
         let (id, parts) = (head.id.clone(), rows.take_parts(number));
         match restored((number, head, parts), quotas, authority, is_replicated) {
@@ -428,16 +430,37 @@ fn registry_of(mut rows: RolloutRows, quotas: &Quotas, authority: &Authority, is
     }
     if is_replicated {
         registry.staged = rows.staged();
+        registry.staged.values_mut().for_each(|staged| staged.charge(0, quotas));
     }
     registry
 }
 
-/// A rollout that is to be created.
-enum Draft {
-    /// That of a single node.
-    Own(Arc<Slot>),
-    /// That of a cluster.
-    Logged(log::Draft),
+/// Returns those of `found` that are not in the rollout.
+async fn unknown(slot: &Arc<Slot>, found: Vec<DeviceId>) -> Result<Vec<DeviceId>, Refused> {
+    let slot = slot.clone();
+    blocking(move || overlap::unknown(&slot, found)).await
+}
+
+/// Creates the rollout of a draft in the log. It goes on even if the client goes away meanwhile, so that no devices are left of it.
+async fn create_by_log(
+    api: &Arc<Api>,
+    caller: &Caller,
+    (mut draft, mut comparison): (log::Draft, Comparison),
+    charge: Charge,
+) -> Result<Arc<Slot>, Refused> {
+    let (api, caller) = (api.clone(), caller.clone());
+    let created = tokio::spawn(RequestId::current().scope(async move {
+        let _until_it_is_created = charge;
+        let created = api.rollouts.publish_compared(&api, &caller, &mut draft, &mut comparison).await;
+        if created.is_err() {
+            api.rollouts.withdraw(&api, &draft);
+        }
+        created
+    }));
+    created.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the creation of a rollout failed");
+        Err(Refused::Internal)
+    })
 }
 
 /// Compares a rollout with `others`. The error is the first that changes a path of one of its devices.

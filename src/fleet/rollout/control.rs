@@ -20,10 +20,11 @@ impl Rollout {
                 self.end(State::RollingBack, None);
                 self.next = 0;
                 self.again.clear();
-                self.rollbacks += 1;
+                self.head.rollbacks += 1;
             }
             (_, state) => return Err(NotPossible(state)),
         }
+        self.head.commands += 1;
         self.settle();
         Ok(())
     }

@@ -119,6 +119,10 @@ pub struct Head {
     pub wave: usize,
     /// The number of devices at the creation, of which the waves are parts.
     pub planned: usize,
+    /// The number of commands that it was given.
+    pub commands: u64,
+    /// The number of rollbacks among them, each of which acts with a login of its own.
+    pub rollbacks: u64,
 }
 
 impl State {

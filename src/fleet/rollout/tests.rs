@@ -34,6 +34,12 @@ fn parsed(members: Value) -> Result<Spec, String> {
     Spec::parse(&members, update).map_err(|error| error.to_string())
 }
 
+/// Returns those of `found` that are not in the rollout.
+fn unknown(rollout: &Rollout, mut found: Vec<DeviceId>) -> Vec<DeviceId> {
+    found.retain(|found| rollout.devices().iter().all(|device| device.id != *found));
+    found
+}
+
 #[test]
 fn descriptions_are_checked() {
     let with = |name: &str, value: Value| {
@@ -208,7 +214,7 @@ impl World {
             self.unwritten.push((format!("{index:04}"), self.rollout.devices()[index].record()));
         }
         if edits.head {
-            let Head { state, reason, wave, planned } = self.rollout.head().clone();
+            let Head { state, reason, wave, planned, .. } = self.rollout.head().clone();
             self.unwritten.push((HEAD.to_owned(), json!([state, reason, wave, planned]).to_string().into()));
         }
         let counts = self.rollout.counts();
@@ -266,7 +272,7 @@ impl World {
                 "{index} was changed, which no row says"
             );
         }
-        let head = Head { state, reason, wave, planned };
+        let head = Head { state, reason, wave, planned, commands: 0, rollbacks: 0 };
         self.rollout = Rollout::restored(self.spec.clone(), head, devices);
         if let Some(reached) = reached {
             assert_eq!((self.rollout.waves().to_vec(), self.rollout.reached()), reached, "a start moves no wave");
@@ -347,7 +353,7 @@ impl World {
                     self.things.push(Thing::random(&mut self.random));
                 }
                 let found = (!self.random.chance(4)).then(|| (0..self.things.len()).map(id).collect());
-                let found = found.map(|found| self.rollout.unknown(found));
+                let found = found.map(|found| unknown(&self.rollout, found));
                 self.rollout.on_later(found);
             }
         }

@@ -38,6 +38,8 @@ use crate::{
 
 /// Most devices that a page of them looks at.
 const EXAMINED_MAX: usize = 20_000;
+/// Devices that it looks at under the lock of the rollout at once.
+const EXAMINED_AT_ONCE: usize = 1_000;
 
 /// `GET /v1/rollouts`
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
@@ -74,20 +76,26 @@ pub(in crate::http) async fn devices(
     caller.admit(work::PAGE, &api)?;
     let (limit, after, state) = device_page(&uri).map_err(|bad| api.invalid(&bad))?;
     let slot = found(&api, &caller, &id).await?;
-    let (page, next) = slot.read(|rollout, _| {
-        let mut page = Vec::new();
-        let mut next = None;
-        for (index, device) in rollout.devices().iter().enumerate().skip(after) {
-            if page.len() == limit || index - after == EXAMINED_MAX {
-                next = Some(index);
-                break;
+    let (mut page, mut from, end) = (Vec::new(), after, after.saturating_add(EXAMINED_MAX));
+    let next = loop {
+        // Some at a time, since what the log has for the rollout waits for its lock.
+        let (is_over, next) = slot.read(|rollout, _| {
+            let rest = rollout.devices().iter().enumerate().skip(from);
+            for (index, device) in rest.take(EXAMINED_AT_ONCE) {
+                if page.len() == limit || index == end {
+                    return (true, Some(index));
+                }
+                if state.is_none_or(|state| state == device.state) {
+                    page.push(render::device(device, rollout.wave_of(index)));
+                }
             }
-            if state.is_none_or(|state| state == device.state) {
-                page.push(render::device(device, rollout.wave_of(index)));
-            }
+            from = from.saturating_add(EXAMINED_AT_ONCE);
+            (from >= rollout.devices().len(), None)
+        });
+        if is_over {
+            break next;
         }
-        (page, next)
-    });
+    };
     let next = next.map(|index| text_cursor::encode(&index.to_string()));
     Ok(answer_page("devices", page, next.as_deref(), &caller, &api, &uri))
 }
@@ -152,7 +160,7 @@ pub(in crate::http) async fn delete(
 ) -> Result<Response, Problem> {
     Query::read(uri.query(), Operation::DeleteRollout.parameters()).map_err(|bad| api.invalid(&bad))?;
     let slot = found(&api, &caller, &id).await?;
-    api.rollouts.remove(&api, &slot).await.map_err(|refused| match refused {
+    api.rollouts.remove(&api, &caller, &slot).await.map_err(|refused| match refused {
         Refused::State(NotPossible(state)) => {
             let message = format!("The rollout is {}; only one that has ended can be deleted", state.name());
             Problem::new(StatusCode::CONFLICT, "rollout-state", &message, api.now())
@@ -167,7 +175,12 @@ pub(in crate::http) async fn delete(
 async fn found(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Slot>, Problem> {
     let known = api.rollouts.get(id);
     let slot = match known {
-        None if api.rollouts.is_replicated() && api.service.reach_log_end().await.is_ok() => api.rollouts.get(id),
+        None if api.rollouts.is_replicated() => {
+            let message = "Unavailable: this node does not know the rollout, and cannot ask the log of the cluster";
+            let unavailable = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message, api.now());
+            api.service.reach_log_end().await.map_err(unavailable)?;
+            api.rollouts.get(id)
+        }
         known => known,
     };
     slot.filter(|slot| slot.is_visible_to(caller)).ok_or_else(|| unknown(api, id))

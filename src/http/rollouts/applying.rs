@@ -13,7 +13,10 @@ use bytes::Bytes;
 use crate::{
     fleet::{
         Rollout,
-        rollout::{Control, DeviceEntry, DeviceState, Moment, NotPossible, State, spec::DEVICES_MAX},
+        rollout::{
+            Control, DeviceEntry, DeviceState, Moment, NotPossible, State,
+            spec::{Abort, DEVICES_MAX},
+        },
     },
     http::rollouts::{
         FORBIDDEN, Refused, Rollouts, Slot,
@@ -21,15 +24,17 @@ use crate::{
         log::{Answer, RolloutLog},
         overlap::Compared,
         registry::{Registry, Staged},
-        restoring::{login_of, restored},
-        rows::{self, HeadRow},
+        restoring::restored,
+        rows::{self, HeadRow, StagedRow},
+        slot::Login,
     },
     shadow::Version,
     store::RowEdit,
 };
 
-/// Most rollouts that are being created at a time.
-const STAGED_MAX: usize = 100;
+/// The time after which nothing is done any more for what a client asks for, in milliseconds. It was answered long before that it is not
+/// confirmed.
+const LATE_MS: u64 = 30_000;
 
 /// An answer, with the edits that are committed with the record.
 type Applied = (Answer, Vec<RowEdit>);
@@ -44,12 +49,17 @@ impl Rollouts {
         };
         let (request, is_of_driver) = (message.request, message.event.is_of_driver());
         let mut registry = self.registry.lock();
-        let (answer, rows) = match is_of_driver && message.driver != registry.driver {
-            true => (Answer::Void, Vec::new()),
-            false => log.applied(&mut registry, message),
+        let is_late = registry.clock_ms > message.moment.running_ms.saturating_add(LATE_MS);
+        let (answer, rows) = if is_of_driver && message.driver != registry.driver {
+            (Answer::Void, Vec::new())
+        } else if is_late && message.event.is_of_client() {
+            (Answer::Refused(Refused::Unconfirmed), Vec::new())
+        } else {
+            log.applied(&mut registry, message)
         };
         drop(registry);
-        if let Some(waiting) = log.waiting.lock().remove(&request) {
+        let waiting = log.waiting.lock().remove(&request);
+        if let Some(waiting) = waiting {
             let _nobody_waits_any_more = waiting.send(answer);
         }
         self.wake();
@@ -68,8 +78,9 @@ impl Rollouts {
     /// Returns true if an update with this row of a device may be accepted now, behind the broadcasts `undecided`.
     pub(super) fn permits(&self, edit: &RowEdit, undecided: &[Bytes]) -> bool {
         let Some((slot, index, entry)) = self.device_of(edit) else { return false };
-        let is_fenced = undecided.iter().any(|bytes| event::is_fence_of(bytes, slot.number));
-        !is_fenced && slot.read(|rollout, _| rollout.permits(index, &entry))
+        let has_limits = slot.read(|rollout, _| rollout.spec().abort != Abort::default());
+        let precludes = |bytes: &Bytes| event::precludes(bytes, slot.number, index, has_limits);
+        !undecided.iter().any(precludes) && slot.read(|rollout, _| rollout.permits(index, &entry))
     }
 
     /// Returns the rollout, the index and the entry of the device of which `edit` sets the row.
@@ -87,13 +98,16 @@ impl RolloutLog {
     fn applied(&self, registry: &mut Registry, message: Message) -> Applied {
         let Message { number, moment, event, .. } = message;
         match event {
-            Event::Part { from, ids, forbidden } => stage(registry, number, (from, ids, &forbidden), moment),
+            Event::Part { by, from, ids, forbidden } => {
+                self.stage(registry, (number, by), (from, ids, &forbidden), moment)
+            }
             Event::Created { head, count, compared } => self.create(registry, (number, *head, count), &compared),
             Event::Withdrawn => {
                 let staged = registry.staged.remove(&number).unwrap_or_default();
                 (Answer::Done, staged.removals(number))
             }
-            Event::Driver(driver) => {
+            Event::Driver { replaces, .. } if replaces != registry.driver => (Answer::Void, Vec::new()),
+            Event::Driver { number: driver, .. } => {
                 registry.driver = driver;
                 self.set_clock(registry, moment)
             }
@@ -106,9 +120,13 @@ impl RolloutLog {
         }
     }
 
-    fn set_clock(&self, registry: &Registry, moment: Moment) -> Applied {
-        *self.time.lock() = (moment.running_ms, Instant::now());
-        (Answer::Done, vec![rows::put_driver(moment.running_ms, registry.driver)])
+    fn set_clock(&self, registry: &mut Registry, moment: Moment) -> Applied {
+        // A node that takes over may not have had the last record of it.
+        registry.clock_ms = registry.clock_ms.max(moment.running_ms);
+        *self.time.lock() = (registry.clock_ms, Instant::now());
+        let mut rows = registry.withdraw_staged();
+        rows.push(rows::put_driver(registry.clock_ms, registry.driver));
+        (Answer::Done, rows)
     }
 
     fn create(
@@ -123,7 +141,7 @@ impl RolloutLog {
         let displaced = match registry.place(&head.id, &head.created_by, compared) {
             Ok(Some(displaced)) => displaced,
             Ok(None) => {
-                if !staged.ids.is_empty() {
+                if staged.row.is_some() {
                     registry.staged.insert(number, staged);
                 }
                 return (Answer::Lacking, Vec::new());
@@ -153,17 +171,20 @@ impl RolloutLog {
             let ((), rows) = slot.apply(&self.quotas, moment.date, |rollout| change(rollout));
             (Answer::Done, rows)
         };
+        if event.commands().is_some_and(|known| known != slot.commands()) {
+            return (Answer::Lacking, Vec::new());
+        }
         match event {
-            Event::Removed if slot.is_removable() => {
+            Event::Removed { .. } if slot.is_removable() => {
                 registry.remove(slot);
                 (Answer::Done, slot.take_rows())
             }
-            Event::Removed => refused_by(slot.state()),
-            Event::Controlled(control) => self.control(slot, control, moment),
-            Event::RolledBack { login, compared } => {
+            Event::Removed { .. } => refused_by(slot.state()),
+            Event::Controlled { control, .. } => self.control(slot, control, moment),
+            Event::RolledBack { login, compared, .. } => {
                 match registry.may_roll_back(slot, login.principal(), compared.as_ref()) {
                     Ok(true) => {
-                        let login = login_of(*login, &self.authority);
+                        let login = Login::restored(*login, &self.authority);
                         let (begun, rows) = slot.apply_roll_back(&self.quotas, moment.date, login);
                         (begun.map_or_else(|state| Answer::Refused(Refused::State(state)), |()| Answer::Done), rows)
                     }
@@ -186,12 +207,12 @@ impl RolloutLog {
                 (false, _) => (Answer::Lacking, Vec::new()),
                 (true, None) => (Answer::Refused(Refused::Internal), Vec::new()),
             },
-            Event::Stopped { reason, is_rolling_back } => edit(&mut |rollout| {
-                if is_rolling_back == (rollout.state() == State::RollingBack) {
+            Event::Stopped { reason, rollbacks } => edit(&mut |rollout| {
+                if rollout.rollbacks() == rollbacks {
                     rollout.stop(&reason);
                 }
             }),
-            Event::Part { .. } | Event::Created { .. } | Event::Withdrawn | Event::Driver(_) | Event::Clock => {
+            Event::Part { .. } | Event::Created { .. } | Event::Withdrawn | Event::Driver { .. } | Event::Clock => {
                 unreachable!("they are about no rollout that is there")
             }
         }
@@ -201,41 +222,51 @@ impl RolloutLog {
         let (controlled, rows) = slot.apply(&self.quotas, moment.date, |rollout| rollout.control(control));
         (controlled.map_or_else(|state| Answer::Refused(Refused::State(state)), |()| Answer::Done), rows)
     }
+
+    /// Keeps devices of a rollout that the principal `by` is about to create.
+    fn stage(
+        &self,
+        registry: &mut Registry,
+        (number, by): (u64, Arc<str>),
+        (from, text, forbidden): (usize, String, &[usize]),
+        moment: Moment,
+    ) -> Applied {
+        let refused = |refused| (Answer::Refused(refused), Vec::new());
+        let Some(ids) = rows::ids_of(&text) else { return refused(Refused::Internal) };
+        if registry.numbered(number).is_some() || ids.is_empty() || from.saturating_add(ids.len()) > DEVICES_MAX {
+            return refused(Refused::Internal);
+        }
+        let mut edits = Vec::new();
+        if !registry.staged.contains_key(&number) {
+            if from > 0 {
+                // It took so long that those before were withdrawn.
+                return refused(Refused::Unconfirmed);
+            }
+            if let Err(reason) = registry.check_staged(&by) {
+                return refused(reason);
+            }
+            let row = StagedRow { staged_by: by, begun_ms: registry.clock_ms };
+            edits.push(rows::put_staged(number, &row));
+            registry.staged.insert(number, Staged { row: Some(row), ..Staged::default() });
+        }
+        let Some(staged) = registry.staged.get_mut(&number).filter(|staged| staged.ids.len() == from) else {
+            return refused(Refused::Internal);
+        };
+        edits.push(rows::put_id_text(number, from, text));
+        for index in forbidden {
+            let Some(id) = index.checked_sub(from).and_then(|at| ids.get(at)) else { continue };
+            let (state, reason) = (DeviceState::Skipped, Some(FORBIDDEN.into()));
+            let entry = DeviceEntry { state, reason, updated: Some(moment.date), ..DeviceEntry::queued(id.clone()) };
+            staged.records.push((*index, entry.record().into()));
+            edits.push(rows::put_device(number, *index, &entry));
+        }
+        staged.ids.extend(ids);
+        staged.id_rows.push(from);
+        staged.charge(from, &self.quotas);
+        (Answer::Done, edits)
+    }
 }
 
 fn refused_by(state: State) -> Applied {
     (Answer::Refused(Refused::State(NotPossible(state))), Vec::new())
-}
-
-/// Keeps devices of a rollout that is about to be created.
-fn stage(
-    registry: &mut Registry,
-    number: u64,
-    (from, text, forbidden): (usize, String, &[usize]),
-    moment: Moment,
-) -> Applied {
-    let refused = |refused| (Answer::Refused(refused), Vec::new());
-    if registry.numbered(number).is_some() {
-        return refused(Refused::Internal);
-    }
-    if registry.staged.len() >= STAGED_MAX && !registry.staged.contains_key(&number) {
-        return refused(Refused::TooMany(format!("{STAGED_MAX} are being created, the most at a time")));
-    }
-    let Some(ids) = rows::ids_of(&text) else { return refused(Refused::Internal) };
-    let follows = registry.staged.get(&number).map_or(0, |staged| staged.ids.len()) == from;
-    if !follows || ids.is_empty() || from + ids.len() > DEVICES_MAX {
-        return refused(Refused::Internal);
-    }
-    let staged: &mut Staged = registry.staged.entry(number).or_default();
-    let mut edits = vec![rows::put_id_text(number, from, text)];
-    for index in forbidden {
-        let Some(id) = index.checked_sub(from).and_then(|at| ids.get(at)) else { continue };
-        let (state, reason) = (DeviceState::Skipped, Some(FORBIDDEN.into()));
-        let entry = DeviceEntry { state, reason, updated: Some(moment.date), ..DeviceEntry::queued(id.clone()) };
-        staged.records.push((*index, entry.record().into()));
-        edits.push(rows::put_device(number, *index, &entry));
-    }
-    staged.ids.extend(ids);
-    staged.id_rows.push(from);
-    (Answer::Done, edits)
 }

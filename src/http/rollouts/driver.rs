@@ -29,6 +29,7 @@ use crate::{
             check,
             duty::{self, Change, Duty},
             event::Event as LogEvent,
+            log::PendingAnswer,
             reporting, rows,
             slot::{NO_MEMORY, Revoked, Slot},
             write,
@@ -45,7 +46,7 @@ const BATCH: usize = 256;
 /// Most shadows that may change while the driver is busy; after more, it checks all devices that are awaited.
 const CHANGED_MAX: usize = 100_000;
 /// The time between two writes of the running time, of which a crash forgets no more than that.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest rest. Logins are asked by then.
 const REST_MAX: Duration = Duration::from_secs(1);
 
@@ -66,6 +67,8 @@ struct Driver {
     clock_due: Instant,
     /// The duty of a node of a cluster.
     duty: Option<Duty>,
+    /// The time of a cluster that is on its way to the log.
+    clock: Option<PendingAnswer>,
     /// The rollouts of a cluster that are being stopped.
     stopping: HashSet<u64>,
 }
@@ -118,6 +121,7 @@ pub async fn run(api: Arc<Api>) {
         presence: None,
         presence_taken: 0,
         clock_due: Instant::now() + CLOCK_INTERVAL,
+        clock: None,
     };
     driver.begin();
     while !driver.api.is_closed() {
@@ -158,7 +162,7 @@ impl Driver {
         self.active.clear();
         self.awaited.clear();
         self.stopping.clear();
-        (self.following, self.presence) = (None, None);
+        (self.following, self.presence, self.clock) = (None, None, None);
         if change == Some(Change::Begins) {
             self.api.rollouts.active().iter().for_each(|slot| slot.update(&self.api, Rollout::begin_again));
             self.begin();
@@ -228,7 +232,7 @@ impl Driver {
             if is_over {
                 ended.push(slot.number);
             } else if slot.lacks_memory() {
-                self.stop(&slot, NO_MEMORY);
+                self.stop(&slot, NO_MEMORY, rollbacks);
             }
         }
         for number in ended {
@@ -239,7 +243,9 @@ impl Driver {
             });
             self.follow();
         }
-        if !self.active.is_empty() && Instant::now() >= self.clock_due {
+        // The time of a cluster bounds what may come late, also when no rollout is active.
+        let is_running = if self.duty.is_some() { self.is_driving() } else { !self.active.is_empty() };
+        if is_running && Instant::now() >= self.clock_due {
             self.write_clock();
         }
         rest
@@ -253,7 +259,7 @@ impl Driver {
         self.jobs.spawn(RequestId::next().scope(async move {
             let outcome = perform(&api, &slot, &work, driver.unwrap_or_default()).await;
             let Some(driver) = driver else { return Done::Work { slot, outcome, work, rollbacks } };
-            reporting::report(&api, &slot, driver, &work, outcome).await;
+            reporting::report(&api, &slot, (driver, rollbacks), &work, outcome).await;
             Done::Reported(slot, work)
         }));
     }
@@ -272,12 +278,12 @@ impl Driver {
         }
     }
 
-    /// Ends a rollout of a cluster for `reason`.
-    fn stop(&mut self, slot: &Arc<Slot>, reason: &'static str) {
+    /// Ends a rollout of a cluster for `reason`, unless it was rolled back after `rollbacks`.
+    fn stop(&mut self, slot: &Arc<Slot>, reason: &'static str, rollbacks: u64) {
         let Some(driver) = self.number().filter(|_| self.stopping.insert(slot.number)) else { return };
         let (api, slot) = (self.api.clone(), slot.clone());
         self.jobs.spawn(RequestId::next().scope(async move {
-            reporting::stop(&api, &slot, driver, reason).await;
+            reporting::stop(&api, &slot, (driver, rollbacks), reason).await;
             Done::Stopped(slot.number)
         }));
     }
@@ -406,7 +412,8 @@ impl Driver {
             let rollbacks = slot.read(|rollout, _| rollout.rollbacks());
             match slot.caller(&self.api) {
                 Ok(_) => {}
-                Err(Revoked) if self.duty.is_some() => self.stop(&slot, REVOKED),
+                Err(Revoked) if slot.awaits_login() => {}
+                Err(Revoked) if self.duty.is_some() => self.stop(&slot, REVOKED, rollbacks),
                 Err(Revoked) => slot.update(&self.api, |rollout| stop_revoked(rollout, rollbacks)),
             }
         }
@@ -417,8 +424,11 @@ impl Driver {
         let now = self.api.rollouts.moment(&self.api.service);
         match &self.duty {
             None => self.api.service.write_rows(vec![rows::put_clock(now.running_ms)], None),
-            // One that is lost is as if this node had ended before.
-            Some(duty) => _ = self.api.rollouts.send_now(&self.api, 0, duty.number, LogEvent::Clock),
+            // One that is lost is as if this node had ended before. One at a time, so that none collect while the log is away.
+            Some(duty) if duty.is_driving && self.clock.as_mut().is_none_or(PendingAnswer::is_over) => {
+                self.clock = self.api.rollouts.send_now(&self.api, 0, duty.number, LogEvent::Clock);
+            }
+            Some(_) => {}
         }
     }
 }

@@ -1,13 +1,10 @@
 //! The duty of carrying out the rollouts of a cluster, which one node at a time has.
 //!
 //! It is the node that decides, or decided last. When it begins to decide, it claims the duty in the log by a random number; from that record
-//! on, what another driver reports has no effect. So a former driver that was stopped, or is cut off, changes nothing any more:
+//! on, what another driver reports has no effect, and a claim of the duty that did not know of it. So a former driver that was stopped, or is cut off, changes nothing any more:
 //! its updates are accepted only as the rollouts allow at that time, as those of any driver ([`crate::fleet::Rollout::permits`]).
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::http::{
     api::Api,
@@ -18,18 +15,15 @@ use crate::http::{
 pub(super) const INTERVAL: Duration = Duration::from_millis(500);
 /// The time after which it claims again.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
-/// The time after which the devices of a rollout that was not created are withdrawn.
-const STAGED_MAX: Duration = Duration::from_secs(600);
 
 /// The duty, as a node knows it.
 pub(super) struct Duty {
     /// The number with which this node has claimed it last.
     pub(super) number: u64,
     pub(super) is_driving: bool,
-    claimed: Option<Instant>,
+    /// The time of the claim, and the number of the driver that it replaces.
+    claimed: Option<(Instant, u64)>,
     looked: Option<Instant>,
-    /// The rollouts that are being created, each with the time at which it was noticed.
-    staged: BTreeMap<u64, Instant>,
 }
 
 /// A change of the duty.
@@ -43,13 +37,7 @@ impl Duty {
     /// Returns the duty of a node of a cluster; `None` for a single node, which has all.
     pub(super) fn of(rollouts: &Rollouts) -> Option<Self> {
         let is_driving = false;
-        rollouts.is_replicated().then(|| Self {
-            number: nonce(),
-            is_driving,
-            claimed: None,
-            looked: None,
-            staged: BTreeMap::new(),
-        })
+        rollouts.is_replicated().then(|| Self { number: nonce(), is_driving, claimed: None, looked: None })
     }
 
     /// Looks whether this node has the duty, and claims it if it decides.
@@ -71,33 +59,23 @@ impl Duty {
         let now = Instant::now();
         if self.looked.is_none_or(|looked| now.duration_since(looked) >= INTERVAL) {
             self.looked = Some(now);
-            match is_driver {
-                true => self.withdraw(api, now),
-                false => self.claim(api, now),
+            if !is_driver {
+                self.claim(api, now);
             }
         }
         None
     }
 
     fn claim(&mut self, api: &Api, now: Instant) {
-        let member = api.service.health().member.unwrap_or_default();
-        let is_under_way = self.claimed.is_some_and(|claimed| now.duration_since(claimed) < CLAIM_TIMEOUT);
-        if member.is_deciding && member.latched.is_none() && !is_under_way {
+        let (member, replaces) = (api.service.health().member.unwrap_or_default(), api.rollouts.driver());
+        // One that came after the claim of another has no effect.
+        let is_under_way =
+            |(at, replaced): (Instant, u64)| replaced == replaces && now.duration_since(at) < CLAIM_TIMEOUT;
+        if member.is_deciding && member.latched.is_none() && !self.claimed.is_some_and(is_under_way) {
             self.number = nonce();
-            let is_sent = api.rollouts.send_now(api, 0, 0, Event::Driver(self.number));
-            self.claimed = is_sent.then_some(now);
-        }
-    }
-
-    /// Withdraws rollouts that are being created for too long: their creator has gone away, or its node.
-    fn withdraw(&mut self, api: &Api, now: Instant) {
-        let staged = api.rollouts.staged();
-        self.staged.retain(|number, _| staged.contains(number));
-        for number in staged {
-            let noticed = self.staged.entry(number).or_insert(now);
-            if now.duration_since(*noticed) > STAGED_MAX && api.rollouts.send_now(api, number, 0, Event::Withdrawn) {
-                *noticed = now;
-            }
+            let claim = Event::Driver { number: self.number, replaces };
+            let sent = api.rollouts.send_now(api, 0, 0, claim);
+            self.claimed = sent.map(|_nobody_waits| (now, replaces));
         }
     }
 }

@@ -4,7 +4,7 @@
 //! ([`super::applying`]). Whoever sent one waits until this node has applied it.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
-    sync::oneshot,
+    sync::{Semaphore, oneshot},
     time::{sleep, timeout},
 };
 
@@ -25,6 +25,7 @@ use crate::{
         auth::caller::Caller,
         rollouts::{
             DURABLE_TIMEOUT, NewRollout, Refused, Rollouts, Slot,
+            driver::CLOCK_INTERVAL,
             event::{self, Event, Message},
             nonce,
             overlap::Compared,
@@ -33,20 +34,32 @@ use crate::{
         },
     },
     shadow::DeviceId,
-    store::RowEdit,
+    store::{BROADCAST_BYTES_MAX, OnDurable, RowEdit},
 };
 
 /// The pause before an event is sent for which there was no room.
 const ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// Random bits in the number of a rollout, behind the time of its creation in milliseconds.
 const RANDOM_BITS: u32 = 22;
+/// Bytes of what clients ask for, and of the driver's reports, that may wait for the log, and those of one principal.
+const ROOM_BYTES: usize = BROADCAST_BYTES_MAX / 16;
+const SHARE_BYTES: usize = ROOM_BYTES / 8;
+/// Parts of a rollout that is being created that wait for the log at a time.
+const PARTS_UNDER_WAY: usize = 8;
+/// The longest time without a record of it by which the time of the cluster goes on. Without the log it stands still, since no device can
+/// succeed then.
+const AHEAD_MAX: Duration = CLOCK_INTERVAL.saturating_mul(2);
 
 /// The log of a cluster, for its rollouts.
 pub(super) struct RolloutLog {
     pub(super) authority: Arc<Authority>,
     pub(super) quotas: Arc<Quotas>,
     /// The senders of this node's events that are not applied yet.
-    pub(super) waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>,
+    pub(super) waiting: WaitingSenders,
+    /// Memory for what clients ask for, and for reports of the driver.
+    request_room: Arc<Semaphore>,
+    shares: Shares,
+    report_room: Arc<Semaphore>,
     /// The time for which the cluster has run, as the log had it last, and when this node applied that.
     pub(super) time: Mutex<(u64, Instant)>,
 }
@@ -56,7 +69,7 @@ pub(super) struct RolloutLog {
 pub(super) enum Answer {
     /// It was applied.
     Done,
-    /// Nothing was done: the rollout is still to be compared with others.
+    /// Nothing was done: the rollout is still to be compared with others, or was given a command that the sender did not know.
     Lacking,
     /// Nothing was done: another node is the driver.
     Void,
@@ -64,23 +77,69 @@ pub(super) enum Answer {
     Refused(Refused),
 }
 
-/// The answer to an event that was sent.
-pub(super) struct PendingAnswer {
-    request: u64,
-    waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>,
-    answer: oneshot::Receiver<Answer>,
+/// The bytes of each principal that wait for the log.
+type Shares = Arc<Mutex<HashMap<Arc<str>, usize>>>;
+
+/// Bytes of a principal that wait for the log. Dropping it releases them.
+struct Share {
+    principal: Arc<str>,
+    bytes: usize,
+    all: Shares,
 }
 
-impl PendingAnswer {
-    /// Waits for the answer; `None` if the server ends.
-    pub(super) async fn wait(mut self) -> Option<Answer> {
-        (&mut self.answer).await.ok()
+impl Share {
+    /// Returns the share of a message; `None` if too many of the principal wait. One alone may have any size.
+    fn of(principal: &Arc<str>, bytes: usize, all: &Shares) -> Option<Self> {
+        let mut shares = all.lock();
+        let used = shares.entry(principal.clone()).or_default();
+        if *used > 0 && *used + bytes > SHARE_BYTES {
+            return None;
+        }
+        *used += bytes;
+        Some(Self { principal: principal.clone(), bytes, all: all.clone() })
     }
 }
 
-impl Drop for PendingAnswer {
+impl Drop for Share {
     fn drop(&mut self) {
-        self.waiting.lock().remove(&self.request);
+        let mut shares = self.all.lock();
+        let used = shares.remove(&self.principal).unwrap_or_default().saturating_sub(self.bytes);
+        if used > 0 {
+            shares.insert(self.principal.clone(), used);
+        }
+    }
+}
+
+type WaitingSenders = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
+
+/// The place of a sender among those that wait. Dropping it ends the wait.
+struct Waiting {
+    request: u64,
+    senders: WaitingSenders,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // The sender is dropped without the lock.
+        let _ended = self.senders.lock().remove(&self.request);
+    }
+}
+
+/// The answer to an event that was sent.
+pub(super) struct PendingAnswer {
+    answer: oneshot::Receiver<Answer>,
+    _waiting: Waiting,
+}
+
+impl PendingAnswer {
+    /// Waits for the answer; `None` if the server ends, or the event was withdrawn.
+    pub(super) async fn wait(mut self) -> Option<Answer> {
+        (&mut self.answer).await.ok()
+    }
+
+    /// Returns true if it is there, or will not come.
+    pub(super) fn is_over(&mut self) -> bool {
+        !matches!(self.answer.try_recv(), Err(oneshot::error::TryRecvError::Empty))
     }
 }
 
@@ -90,6 +149,9 @@ impl RolloutLog {
             authority: authority.clone(),
             quotas: quotas.clone(),
             waiting: Arc::default(),
+            request_room: Arc::new(Semaphore::new(ROOM_BYTES)),
+            shares: Shares::default(),
+            report_room: Arc::new(Semaphore::new(ROOM_BYTES)),
             time: Mutex::new((running_ms, Instant::now())),
         }
     }
@@ -97,7 +159,7 @@ impl RolloutLog {
     /// Returns the time for which the cluster has run.
     pub(super) fn running_ms(&self) -> u64 {
         let (ms, at) = *self.time.lock();
-        ms.saturating_add(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX))
+        ms.saturating_add(u64::try_from(at.elapsed().min(AHEAD_MAX).as_millis()).unwrap_or(u64::MAX))
     }
 }
 
@@ -114,7 +176,7 @@ impl Draft {
     /// Returns the draft of a rollout of `caller`, in which the devices that are not `permitted` are skipped.
     pub(super) fn new(api: &Api, caller: &Caller, new: NewRollout, permitted: &HashSet<DeviceId>) -> Self {
         let NewRollout { id, is_bulk, description, spec, devices } = new;
-        let Head { state, reason, wave, planned } = Rollout::new(spec, devices.clone()).head().clone();
+        let Head { state, reason, wave, planned, .. } = Rollout::new(spec, devices.clone()).head().clone();
         let head = HeadRow {
             id,
             nonce: nonce(),
@@ -129,97 +191,134 @@ impl Draft {
             reason,
             wave,
             planned,
+            commands: 0,
+            rollbacks: 0,
         };
         let forbidden = forbidden(&devices, permitted);
         let random = nonce() >> (u64::BITS - RANDOM_BITS);
         let number = (api.service.now_milliseconds() << RANDOM_BITS) | random;
         Self { number, head: Box::new(head), devices, forbidden, is_sent: false }
     }
+
+    /// Returns the id.
+    pub(super) fn id(&self) -> &Arc<str> {
+        &self.head.id
+    }
 }
 
 impl Rollouts {
-    /// Sends an event, when there is room for it.
-    pub(super) async fn send(&self, api: &Api, number: u64, driver: u64, event: Event) -> Option<PendingAnswer> {
+    /// Sends an event, when there is room for it: one of the driver, or what the principal `by` asks for.
+    async fn send(
+        &self,
+        api: &Api,
+        number: u64,
+        driver: u64,
+        event: Event,
+        by: Option<&Arc<str>>,
+    ) -> Option<PendingAnswer> {
         let log = self.log.as_ref()?;
-        let request = nonce();
-        let message = Message { number, request, driver, moment: self.moment(&api.service), event };
-        let bytes = message.encode();
-        let permit = loop {
-            match api.service.reserve_broadcast(bytes.len()) {
-                Some(permit) => break permit,
-                None => sleep(ROOM_PAUSE).await,
-            }
-        };
-        let (answered, answer) = oneshot::channel();
-        log.waiting.lock().insert(request, answered);
-        let pending = PendingAnswer { request, waiting: log.waiting.clone(), answer };
-        api.service.broadcast(bytes, None, permit);
-        Some(pending)
-    }
-
-    /// Sends an event for whose answer nobody waits, if there is room for it.
-    pub(super) fn send_now(&self, api: &Api, number: u64, driver: u64, event: Event) -> bool {
         let message = Message { number, request: nonce(), driver, moment: self.moment(&api.service), event };
         let bytes = message.encode();
-        let permit = api.service.reserve_broadcast(bytes.len());
-        permit.map(|permit| api.service.broadcast(bytes, None, permit)).is_some()
+        loop {
+            if let Some(pending) = log.try_send(api, &message, &bytes, by) {
+                return Some(pending);
+            }
+            sleep(ROOM_PAUSE).await;
+        }
+    }
+
+    /// Sends an event of this node, if there is room for it.
+    pub(super) fn send_now(&self, api: &Api, number: u64, driver: u64, event: Event) -> Option<PendingAnswer> {
+        let message = Message { number, request: nonce(), driver, moment: self.moment(&api.service), event };
+        self.log.as_ref()?.try_send(api, &message, &message.encode(), None)
     }
 
     /// Sends an event of the driver, and waits for what it came to.
     pub(super) async fn report(&self, api: &Api, number: u64, driver: u64, event: Event) -> Answer {
-        match self.send(api, number, driver, event).await {
+        match self.send(api, number, driver, event, None).await {
             Some(pending) => pending.wait().await.unwrap_or(Answer::Void),
             None => Answer::Void,
         }
     }
 
-    /// Sends what a client asks for. Returns true if it was done, and false if the rollout is still to be compared with others.
+    /// Sends what `caller` asks for. Returns true if it was done, and false if it is to be asked for again: the rollout is still to be compared
+    /// with others, or was given a command that this node did not know.
     ///
     /// # Errors
     ///
     /// [`Refused::Unconfirmed`] if the log does not have it in time, or the reason of the refusal.
-    pub(super) async fn request(&self, api: &Api, number: u64, event: Event) -> Result<bool, Refused> {
-        let asked = async {
-            match self.send(api, number, 0, event).await {
-                Some(pending) => pending.wait().await,
-                None => None,
-            }
-        };
-        done(timeout(DURABLE_TIMEOUT, asked).await.ok().flatten())
+    pub(super) async fn request(&self, api: &Api, caller: &Caller, number: u64, event: Event) -> Result<bool, Refused> {
+        // What is sent while nothing is heard of the log would wait, and come when nobody expects it.
+        if api.service.health().member.is_some_and(|member| member.obstacle().is_some()) {
+            return Err(Refused::Unconfirmed);
+        }
+        let by = caller.principal().name();
+        let asked = async { self.send(api, number, 0, event, Some(by)).await?.wait().await };
+        done(in_time(asked).await)
+    }
+
+    /// Sends the command that `event` makes of the number of those before it, again while others came first that this node did not know.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Rollouts::request`].
+    pub(super) async fn command(
+        &self,
+        api: &Api,
+        caller: &Caller,
+        slot: &Slot,
+        event: impl Fn(u64) -> Event + Send,
+    ) -> Result<(), Refused> {
+        while !self.request(api, caller, slot.number, event(slot.commands())).await? {}
+        Ok(())
     }
 
     /// Creates the rollout of a draft in the log, as [`Rollouts::request`] does.
-    pub(super) async fn publish(&self, api: &Api, draft: &mut Draft, compared: &Compared) -> Result<bool, Refused> {
+    pub(super) async fn publish(
+        &self,
+        api: &Api,
+        caller: &Caller,
+        draft: &mut Draft,
+        compared: &Compared,
+    ) -> Result<bool, Refused> {
         if !std::mem::replace(&mut draft.is_sent, true) {
-            timeout(DURABLE_TIMEOUT, self.send_parts(api, draft)).await.unwrap_or(Err(Refused::Unconfirmed))?;
+            self.send_parts(api, caller, draft).await?;
         }
         let (head, count, compared) = (draft.head.clone(), draft.devices.len(), compared.clone());
-        self.request(api, draft.number, Event::Created { head, count, compared }).await
+        self.request(api, caller, draft.number, Event::Created { head, count, compared }).await
     }
 
-    async fn send_parts(&self, api: &Api, draft: &Draft) -> Result<(), Refused> {
-        let mut pending = Vec::new();
+    /// Sends the devices of a draft, some parts at a time, so that they leave room for others.
+    async fn send_parts(&self, api: &Api, caller: &Caller, draft: &Draft) -> Result<(), Refused> {
+        let (by, mut pending) = (caller.principal().name(), VecDeque::new());
         for (part, ids) in draft.devices.chunks(IDS_PER_ROW).enumerate() {
+            if pending.len() == PARTS_UNDER_WAY {
+                taken(pending.pop_front()).await?;
+            }
             let from = part * IDS_PER_ROW;
             let range = from..from + ids.len();
             let forbidden = draft.forbidden.iter().copied().filter(|index| range.contains(index)).collect();
-            let event = Event::Part { from, ids: text_of(ids.iter()), forbidden };
-            pending.extend(self.send(api, draft.number, 0, event).await);
+            let event = Event::Part { by: by.clone(), from, ids: text_of(ids.iter()), forbidden };
+            let sent = in_time(self.send(api, draft.number, 0, event, Some(by))).await;
+            pending.push_back(sent.ok_or(Refused::Unconfirmed)?);
         }
-        for pending in pending {
-            done(pending.wait().await)?;
+        while !pending.is_empty() {
+            taken(pending.pop_front()).await?;
         }
         Ok(())
+    }
+
+    /// Has the devices of a draft that is not created removed from the log.
+    pub(super) fn withdraw(&self, api: &Api, draft: &Draft) {
+        if draft.is_sent {
+            // If it comes to nothing, they are removed some minutes later.
+            let _nobody_waits = self.send_now(api, draft.number, 0, Event::Withdrawn);
+        }
     }
 
     /// Returns the number of the driver.
     pub(super) fn driver(&self) -> u64 {
         self.registry.lock().driver
-    }
-
-    /// Returns the numbers of the rollouts that are being created.
-    pub(super) fn staged(&self) -> BTreeSet<u64> {
-        self.registry.lock().staged.keys().copied().collect()
     }
 
     /// Returns the created rollout of a draft, once this node has applied it.
@@ -252,6 +351,41 @@ impl Rollouts {
         }
         true
     }
+}
+
+impl RolloutLog {
+    /// Sends an encoded message, if there is room for it. It is withdrawn if the log is away for long, except for what the driver has to
+    /// report, which stays true.
+    fn try_send(&self, api: &Api, message: &Message, bytes: &Bytes, by: Option<&Arc<str>>) -> Option<PendingAnswer> {
+        let (room, share) = match by {
+            Some(by) => (&self.request_room, Some(Share::of(by, bytes.len(), &self.shares)?)),
+            None => (&self.report_room, None),
+        };
+        let room = Arc::clone(room).try_acquire_many_owned(u32::try_from(bytes.len().min(ROOM_BYTES)).ok()?).ok()?;
+        let permit = api.service.reserve_broadcast(bytes.len())?;
+        let (answered, answer) = oneshot::channel();
+        self.waiting.lock().insert(message.request, answered);
+        let waiting = || Waiting { request: message.request, senders: self.waiting.clone() };
+        // Dropped without a call if it is withdrawn, which ends the wait.
+        let held = (waiting(), room, share);
+        let on_applied: OnDurable = Box::new(move || drop(held));
+        match message.driver {
+            0 => api.service.broadcast_in_time(bytes.clone(), Some(on_applied), permit),
+            _ => api.service.broadcast(bytes.clone(), Some(on_applied), permit),
+        }
+        Some(PendingAnswer { answer, _waiting: waiting() })
+    }
+}
+
+/// Waits for the answer to a part of a rollout that is being created.
+async fn taken(pending: Option<PendingAnswer>) -> Result<(), Refused> {
+    let Some(pending) = pending else { return Ok(()) };
+    done(in_time(pending.wait()).await).map(|_| ())
+}
+
+/// Returns what `asked` comes to within [`DURABLE_TIMEOUT`].
+async fn in_time<T>(asked: impl Future<Output = Option<T>>) -> Option<T> {
+    timeout(DURABLE_TIMEOUT, asked).await.ok().flatten()
 }
 
 fn done(answer: Option<Answer>) -> Result<bool, Refused> {
@@ -307,5 +441,26 @@ impl Api {
     /// Passes the rollouts of this node to the store. Called once, before it joins the cluster.
     pub fn share_rollouts(&self, with: &RolloutBroadcasts) {
         let _is_the_first = with.0.set(self.rollouts.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A principal that sends all the time leaves room for others.
+    #[test]
+    fn a_principal_has_a_share_of_the_room() {
+        let shares = Shares::default();
+        let (one, other): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let large = Share::of(&one, 2 * SHARE_BYTES, &shares);
+        assert!(large.is_some(), "one alone may have any size");
+        assert!(Share::of(&one, 1, &shares).is_none());
+        assert!(Share::of(&other, SHARE_BYTES, &shares).is_some());
+        drop(large);
+        let most: Vec<_> = std::iter::from_fn(|| Share::of(&one, SHARE_BYTES / 4, &shares)).collect();
+        assert_eq!(most.len(), 4);
+        drop(most);
+        assert!(shares.lock().is_empty());
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    fleet::rollout::Spec,
+    fleet::rollout::{DeviceEntry, Spec},
     http::{
         api::Api,
         auth::caller::Caller,
@@ -95,14 +95,26 @@ impl Compared {
     }
 }
 
+/// Returns those of `found` that are not in the rollout.
+pub(super) fn unknown(slot: &Slot, mut found: Vec<DeviceId>) -> Vec<DeviceId> {
+    let known: HashSet<_> = ids(slot, |_| true).into_iter().collect();
+    found.retain(|device| !known.contains(device));
+    found
+}
+
 /// Returns the devices that `slot` may still change or restore and for which `is_wanted` is true.
 fn claimed(slot: &Slot, is_wanted: impl Fn(&DeviceId) -> bool) -> Vec<DeviceId> {
+    ids(slot, |device| device.state.is_claimed() && is_wanted(&device.id))
+}
+
+/// Returns the devices of `slot` for which `is_wanted` is true.
+fn ids(slot: &Slot, is_wanted: impl Fn(&DeviceEntry) -> bool) -> Vec<DeviceId> {
     let (mut found, mut from) = (Vec::new(), 0);
     loop {
         let has_more = slot.read(|rollout, _| {
             let rest = rollout.devices().get(from..).unwrap_or_default();
             let part = rest.iter().take(CHUNK);
-            let wanted = part.filter(|device| device.state.is_claimed() && is_wanted(&device.id));
+            let wanted = part.filter(|device| is_wanted(device));
             found.extend(wanted.map(|device| device.id.clone()));
             rest.len() > CHUNK
         });

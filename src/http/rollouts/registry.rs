@@ -8,8 +8,14 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    admission::{Charge, Quotas},
     fleet::rollout::NotPossible,
-    http::rollouts::{Refused, Slot, overlap::Compared, rows},
+    http::rollouts::{
+        Refused, Slot,
+        overlap::Compared,
+        restoring::quota_of,
+        rows::{self, StagedRow},
+    },
     shadow::DeviceId,
     store::RowEdit,
 };
@@ -20,6 +26,11 @@ const KEPT_BY_ONE_MAX: usize = 100;
 /// Most rollouts that have not ended, of all principals and of one.
 const ACTIVE_MAX: usize = 100;
 const ACTIVE_BY_ONE_MAX: usize = 16;
+/// Most rollouts that are being created in a cluster at a time, and the longest time for it.
+const STAGED_MAX: usize = 100;
+const STAGED_MS_MAX: u64 = 600_000;
+/// The approximate memory of a device of one, beside its id.
+const STAGED_ID_BYTES: usize = 32;
 
 #[derive(Default)]
 pub(super) struct Registry {
@@ -30,20 +41,39 @@ pub(super) struct Registry {
     pub(super) staged: BTreeMap<u64, Staged>,
     /// The driver of a cluster's rollouts, by the random number that it has chosen; 0 for none.
     pub(super) driver: u64,
+    /// The time for which a cluster has run, as its log has it.
+    pub(super) clock_ms: u64,
 }
 
 /// The devices of a rollout that is being created in a cluster, as their rows have them.
 #[derive(Debug, Default)]
 pub(super) struct Staged {
+    pub(super) row: Option<StagedRow>,
     pub(super) ids: Vec<DeviceId>,
     pub(super) records: Vec<(usize, Bytes)>,
     pub(super) id_rows: Vec<usize>,
+    /// The charge for their memory, to the creator.
+    pub(super) charge: Option<Charge>,
 }
 
 impl Staged {
     /// Returns the removals of its rows.
     pub(super) fn removals(&self, number: u64) -> Vec<RowEdit> {
-        rows::remove_parts(number, self.records.iter().map(|(index, _)| *index), &self.id_rows)
+        let mut edits = rows::remove_parts(number, self.records.iter().map(|(index, _)| *index), &self.id_rows);
+        edits.extend(self.row.as_ref().map(|_| rows::remove_head(number)));
+        edits
+    }
+
+    /// Charges the memory of its devices from the first `from` on to the creator.
+    pub(super) fn charge(&mut self, from: usize, quotas: &Quotas) {
+        let Some(row) = &self.row else { return };
+        let added = self.ids.iter().skip(from).map(|id| STAGED_ID_BYTES + id.as_str().len()).sum::<usize>();
+        let charge = self.charge.get_or_insert_with(|| Charge::new(quota_of(&row.staged_by, quotas), 0));
+        charge.resize(charge.bytes() + added);
+    }
+
+    fn is_of(&self, name: &Arc<str>) -> bool {
+        self.row.as_ref().is_some_and(|row| row.staged_by == *name)
     }
 }
 
@@ -150,6 +180,30 @@ impl Registry {
                 "'{name}' has {count}, the most that are kept; delete some that have ended"
             ))),
             None => Err(Refused::TooMany(format!("the server keeps {KEPT_MAX}; delete some that have ended"))),
+        }
+    }
+
+    /// Removes the rollouts that are being created for too long: their creator has gone away, or its node. Returns the removals of
+    /// their rows.
+    pub(super) fn withdraw_staged(&mut self) -> Vec<RowEdit> {
+        let is_over = |row: &StagedRow| self.clock_ms > row.begun_ms.saturating_add(STAGED_MS_MAX);
+        let over = self.staged.extract_if(.., |_, staged| staged.row.as_ref().is_none_or(is_over));
+        over.flat_map(|(number, staged)| staged.removals(number)).collect()
+    }
+
+    /// Checks that the principal `name` may begin to create another rollout in a cluster.
+    pub(super) fn check_staged(&self, name: &Arc<str>) -> Result<(), Refused> {
+        self.check_active(name)?;
+        let is_active = |slot: &&Arc<Slot>| slot.created_by == *name && !slot.state().is_final();
+        let own = self.by_id.values().filter(is_active).count();
+        let own = own + self.staged.values().filter(|staged| staged.is_of(name)).count();
+        if own >= ACTIVE_BY_ONE_MAX {
+            let text = format!("{own} of '{name}' have not ended or are being created, the most at a time");
+            return Err(Refused::TooMany(text));
+        }
+        match self.staged.len() >= STAGED_MAX {
+            true => Err(Refused::TooMany(format!("{STAGED_MAX} are being created, the most at a time"))),
+            false => Ok(()),
         }
     }
 

@@ -2,31 +2,45 @@
 //!
 //! An accepted update needs no report: its row is in the record of the update.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
 
 use crate::{
-    fleet::rollout::{DeviceState, RestoreOutcome, State, UpdateOutcome, Work},
+    fleet::rollout::{DeviceState, RestoreOutcome, UpdateOutcome, Work},
     http::{
         api::Api,
         rollouts::{
             driver::{Outcome, REVOKED},
             event::Event,
+            log::Answer,
             slot::{Revoked, Slot},
         },
     },
 };
 
-/// Reports the outcome of `work`, and waits until this node has applied it.
+/// The pause before something is tried again with a login that this node does not know yet.
+const LOGIN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Reports the outcome of `work`, which began after `rollbacks`, and waits until this node has applied it.
 pub(super) async fn report(
     api: &Arc<Api>,
     slot: &Arc<Slot>,
-    driver: u64,
+    (driver, rollbacks): (u64, u64),
     work: &Work,
     outcome: Result<Outcome, Revoked>,
 ) {
     let event = match (work, outcome) {
-        (_, Err(Revoked)) => return stop(api, slot, driver, REVOKED).await,
-        (Work::Update(index), Ok(Outcome::Update(outcome))) => updated(*index, outcome),
+        (work, Err(Revoked)) => {
+            if let Work::Check(checked) = work {
+                slot.update(api, |rollout| rollout.found(checked, None));
+            }
+            return match slot.awaits_login() {
+                true => sleep(LOGIN_PAUSE).await,
+                false => stop(api, slot, (driver, rollbacks), REVOKED).await,
+            };
+        }
+        (Work::Update(index), Ok(Outcome::Update(outcome))) => updated(slot, *index, outcome),
         (Work::Restore(index), Ok(Outcome::Restore(Some(outcome)))) => restored(slot, *index, outcome),
         (Work::Check(checked), Ok(Outcome::Checked(succeeded))) => {
             let (converged, overdue) = slot.update(api, |rollout| rollout.found(checked, succeeded.as_ref()));
@@ -35,24 +49,28 @@ pub(super) async fn report(
         }
         _ => None,
     };
-    if let Some(event) = event {
-        let _void_if_another_drives = api.rollouts.report(api, slot.number, driver, event).await;
+    let Some(event) = event else { return };
+    let answer = api.rollouts.report(api, slot.number, driver, event).await;
+    if let (Work::Check(checked), false) = (work, matches!(answer, Answer::Done)) {
+        // Another drives, or the log did not take it.
+        slot.update(api, |rollout| rollout.found(checked, None));
     }
 }
 
-/// Ends a rollout for `reason`, unless another login acts since.
-pub(super) async fn stop(api: &Arc<Api>, slot: &Arc<Slot>, driver: u64, reason: &str) {
-    let is_rolling_back = slot.state() == State::RollingBack;
-    let event = Event::Stopped { reason: reason.into(), is_rolling_back };
+/// Ends a rollout for `reason`, unless it was rolled back after `rollbacks`.
+pub(super) async fn stop(api: &Arc<Api>, slot: &Arc<Slot>, (driver, rollbacks): (u64, u64), reason: &str) {
+    let event = Event::Stopped { reason: reason.into(), rollbacks };
     let _void_if_another_drives = api.rollouts.report(api, slot.number, driver, event).await;
 }
 
-fn updated(index: usize, outcome: UpdateOutcome) -> Option<Event> {
+fn updated(slot: &Slot, index: usize, outcome: UpdateOutcome) -> Option<Event> {
     let (state, reason) = match outcome {
         UpdateOutcome::Written { is_exact: true, .. } | UpdateOutcome::NotSent => return None,
         UpdateOutcome::Written { entry, is_exact: false } => {
-            let version = entry.version?.0;
-            return Some(Event::Corrected { index, version, written: entry.written });
+            let (version, known) =
+                (entry.version?.0, slot.read(|rollout, _| rollout.devices().get(index)?.written.clone()));
+            let written = entry.written.filter(|written| known.as_ref() != Some(written));
+            return Some(Event::Corrected { index, version, written });
         }
         UpdateOutcome::Conflict(reason) => (DeviceState::Conflict, reason),
         UpdateOutcome::Skipped(reason) => (DeviceState::Skipped, reason),

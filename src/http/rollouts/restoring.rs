@@ -5,8 +5,8 @@ use std::{collections::HashSet, sync::Arc, time::Instant};
 use serde_json::{Map, Value};
 
 use crate::{
-    admission::{Charge, Quotas},
-    auth::{Authority, LoginRecord},
+    admission::{Charge, PrincipalQuota, Quotas},
+    auth::Authority,
     config::RoleLimits,
     fleet::{
         Rollout,
@@ -73,20 +73,22 @@ pub(super) fn restored(
     is_replicated: bool,
 ) -> Option<Slot> {
     let HeadRow { id, nonce, bulk, created_by, created_at, updated_at, login, restorer, spec, .. } = head;
-    let HeadRow { state, reason, wave, planned, .. } = head;
-    let Staged { ids, records, id_rows } = parts;
+    let HeadRow { state, reason, wave, planned, commands, rollbacks, .. } = head;
+    let Staged { ids, records, id_rows, .. } = parts;
     let parsed = parsed(&spec, bulk, &ids)?;
     let mut devices: Vec<_> = ids.into_iter().map(DeviceEntry::queued).collect();
     for (index, record) in records {
         let device = devices.get_mut(index)?;
         *device = DeviceEntry::read(device.id.clone(), &record)?;
     }
-    let mut rollout = Rollout::restored(Arc::new(parsed), Head { state, reason, wave, planned }, devices);
+    let head = Head { state, reason, wave, planned, commands, rollbacks };
+    let mut rollout = Rollout::restored(Arc::new(parsed), head, devices);
     if is_replicated {
         rollout = rollout.replicated();
+        // Every start makes the same of the rows, and only the log changes them.
+        rollout.take_edits();
     }
-    // The limits of its roles are known when it connects.
-    let quota = quotas.principals.of(&created_by, &RoleLimits::UNLIMITED, Instant::now());
+    let quota = quota_of(&created_by, quotas);
     Some(Slot::new(NewSlot {
         number,
         id,
@@ -96,17 +98,19 @@ pub(super) fn restored(
         created_at: Timestamp(created_at),
         updated_at: Timestamp(updated_at),
         description: spec,
-        creator: login_of(login, authority),
-        restorer: restorer.map(|record| login_of(record, authority)),
+        creator: Login::restored(login, authority),
+        restorer: restorer.map(|record| Login::restored(record, authority)),
         rollout,
         charge: Charge::new(quota, 0),
         id_rows: Some(id_rows),
     }))
 }
 
-/// Returns the login of `record`.
-pub(super) fn login_of(record: LoginRecord, authority: &Authority) -> Login {
-    Login { context: authority.restore(&record), record }
+/// Returns the quota of a principal that may have no connection here. The limits of its roles are set when it connects, and those of one
+/// that has are left as they are.
+pub(super) fn quota_of(principal: &Arc<str>, quotas: &Quotas) -> Arc<PrincipalQuota> {
+    let known = quotas.principals.known(principal);
+    known.unwrap_or_else(|| quotas.principals.of(principal, &RoleLimits::UNLIMITED, Instant::now()))
 }
 
 /// Parses a description from the store, whose `devices` are in rows of their own. The limits of a document may have changed since.

@@ -2,14 +2,14 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `o`, number | a rollout in JSON: its description, login, state and wave |
+//! | `o`, number | a rollout in JSON: its description, login, state and wave; of one that is being created in a cluster, its creator |
 //! | `g`, number, index | ids of devices, separated by line ends: those of this index and after |
 //! | `d`, number, index | the state of a device in JSON ([`DeviceEntry::record`]), once it is not queued any more |
 //! | `u` | the time for which the server ran while there were rollouts, in milliseconds (8 bytes); in a cluster also its driver (8 bytes) |
 //!
 //! A number has 8 bytes and an index 4, big-endian. A rollout that has its row has all its devices, since they are written at
-//! once; rows of devices without a rollout are left over from a deletion, and removed at the next start. In a cluster they are those of
-//! a rollout that is being created: its devices may be more than a record of the log has room for.
+//! once; rows of devices without a rollout are left over from a deletion, and removed at the next start. In a cluster, the devices of
+//! a rollout come before it, since they may be more than a record of the log has room for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -59,6 +59,19 @@ pub(super) struct HeadRow {
     pub(super) wave: usize,
     /// The number of devices at the creation, of which the waves are parts.
     pub(super) planned: usize,
+    /// The number of commands, and of rollbacks among them.
+    #[serde(default)]
+    pub(super) commands: u64,
+    #[serde(default)]
+    pub(super) rollbacks: u64,
+}
+
+/// The row of a rollout that is being created in a cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct StagedRow {
+    pub(super) staged_by: Arc<str>,
+    /// The time for which the cluster had run when it began.
+    pub(super) begun_ms: u64,
 }
 
 /// The rows of rollouts at the start of the server.
@@ -73,6 +86,8 @@ pub struct RolloutRows {
     pub(super) devices: BTreeMap<u64, Vec<(usize, Bytes)>>,
     /// The indexes of the rows with ids.
     pub(super) id_rows: BTreeMap<u64, Vec<usize>>,
+    /// The rollouts that are being created in a cluster.
+    staged: BTreeMap<u64, StagedRow>,
     /// The keys of all rows except the heads.
     parts: BTreeMap<u64, Vec<RowKey>>,
     pub(super) running_ms: u64,
@@ -96,6 +111,10 @@ impl RolloutRows {
             }
             HEAD => {
                 let number = u64::from_be_bytes(rest.try_into().ok()?);
+                if let Ok(staged) = serde_json::from_slice(&value) {
+                    self.staged.insert(number, staged);
+                    return Some(());
+                }
                 self.numbers.insert(number);
                 self.heads.insert(number, serde_json::from_slice(&value).ok()?);
             }
@@ -128,12 +147,14 @@ impl RolloutRows {
     pub(super) fn take_parts(&mut self, number: u64) -> Staged {
         let (ids, records) = (self.ids.remove(&number), self.devices.remove(&number));
         let id_rows = self.id_rows.remove(&number).unwrap_or_default();
-        Staged { ids: ids.unwrap_or_default(), records: records.unwrap_or_default(), id_rows }
+        let row = self.staged.remove(&number);
+        Staged { row, ids: ids.unwrap_or_default(), records: records.unwrap_or_default(), id_rows, charge: None }
     }
 
     /// Removes and returns the devices of the rollouts that are being created in a cluster.
     pub(super) fn staged(&mut self) -> BTreeMap<u64, Staged> {
-        let numbers: BTreeSet<u64> = self.ids.keys().chain(self.devices.keys()).copied().collect();
+        let numbers = self.ids.keys().chain(self.devices.keys()).chain(self.staged.keys());
+        let numbers: BTreeSet<u64> = numbers.copied().collect();
         let staged = numbers.into_iter().filter(|number| !self.numbers.contains(number)).collect::<Vec<_>>();
         staged.into_iter().map(|number| (number, self.take_parts(number))).collect()
     }
@@ -150,6 +171,17 @@ impl RolloutRows {
 pub(super) fn put_head(number: u64, head: &HeadRow) -> RowEdit {
     let value = serde_json::to_vec(head).expect("all keys are strings");
     RowEdit::Put(key(HEAD, number, None), value.into())
+}
+
+/// Returns the edit of the row of a rollout that is being created.
+pub(super) fn put_staged(number: u64, row: &StagedRow) -> RowEdit {
+    let value = serde_json::to_vec(row).expect("all keys are strings");
+    RowEdit::Put(key(HEAD, number, None), value.into())
+}
+
+/// Returns the removal of the row of a rollout.
+pub(super) fn remove_head(number: u64) -> RowEdit {
+    RowEdit::Remove(key(HEAD, number, None))
 }
 
 /// Returns the edits of the rows with the ids of `devices` after the first `added_after`, which are a multiple of the ids in a row or
@@ -209,7 +241,7 @@ pub(super) fn device_of(key: &[u8]) -> Option<(u64, usize)> {
 pub(super) fn remove(number: u64, devices: &[DeviceEntry], id_rows: &[usize]) -> Vec<RowEdit> {
     let changed = devices.iter().enumerate().filter(|(_, device)| device.state != DeviceState::Queued);
     let mut edits = remove_parts(number, changed.map(|(index, _)| index), id_rows);
-    edits.push(RowEdit::Remove(key(HEAD, number, None)));
+    edits.push(remove_head(number));
     edits
 }
 

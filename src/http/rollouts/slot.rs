@@ -2,7 +2,10 @@
 //!
 //! *Invariant:* rows follow the state: whoever changes it sends the edits under the same lock ([`Slot::update`]).
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
@@ -10,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     admission::{Charge, Quotas},
-    auth::{AuthContext, LoginRecord},
+    auth::{AuthContext, Authority, LoginRecord},
     fleet::{
         Rollout,
         rollout::{Control, DeviceEntry, NotPossible, State},
@@ -61,11 +64,12 @@ struct Inner {
     is_removed: bool,
 }
 
-/// A login and its record. It has no context if it was revoked while the server was down.
-#[derive(Clone)]
+/// A login and its record.
 pub(super) struct Login {
-    pub(super) record: LoginRecord,
-    pub(super) context: Option<Arc<AuthContext>>,
+    record: LoginRecord,
+    /// `None` if it was revoked while the server was down, or this node of a cluster does not know it yet.
+    context: Option<Arc<AuthContext>>,
+    since: Instant,
 }
 
 /// The parts of a new slot.
@@ -86,6 +90,8 @@ pub(super) struct NewSlot {
     pub(super) id_rows: Option<Vec<usize>>,
 }
 
+/// The time for which a node of a cluster may not know a login that another has accepted: it may read its files later.
+const LOGIN_WAIT: Duration = Duration::from_secs(60);
 /// The reason of a rollout that needs more memory than its creator may use.
 pub(super) const NO_MEMORY: &str = "the memory of its creator is used up";
 
@@ -102,15 +108,26 @@ impl Login {
     /// Returns the login of `caller`.
     pub(super) fn of(caller: &Caller) -> Self {
         let context = caller.login();
-        Self { record: context.record(), context: Some(context.clone()) }
+        Self { record: context.record(), context: Some(context.clone()), since: Instant::now() }
+    }
+
+    /// Returns the login of `record`.
+    pub(super) fn restored(record: LoginRecord, authority: &Authority) -> Self {
+        Self { context: authority.restore(&record), record, since: Instant::now() }
+    }
+
+    /// Returns the context, looked for again if it was not known.
+    pub(super) fn context(&mut self, authority: &Authority) -> Option<Arc<AuthContext>> {
+        self.context = self.context.take().or_else(|| authority.restore(&self.record));
+        self.context.clone()
     }
 }
 
 impl Inner {
     /// Returns the login with which the rollout acts.
-    fn acting(&self) -> &Login {
-        let restorer = self.restorer.as_ref().filter(|_| self.rollout.state() == State::RollingBack);
-        restorer.unwrap_or(&self.creator)
+    fn acting(&mut self) -> &mut Login {
+        let restorer = self.restorer.as_mut().filter(|_| self.rollout.state() == State::RollingBack);
+        restorer.unwrap_or(&mut self.creator)
     }
 
     fn roll_back(&mut self, login: Login) -> Result<(), NotPossible> {
@@ -160,6 +177,11 @@ impl Slot {
     /// Returns the state.
     pub(in crate::http) fn state(&self) -> State {
         self.inner.lock().rollout.state()
+    }
+
+    /// Returns the number of commands that it was given.
+    pub(super) fn commands(&self) -> u64 {
+        self.inner.lock().rollout.head().commands
     }
 
     /// Changes the rollout, sends the edits of its rows, and wakes its followers.
@@ -263,7 +285,7 @@ impl Slot {
 
     /// Returns the caller on whose behalf the rollout acts now.
     pub(super) fn caller(&self, api: &Api) -> Result<Caller, Revoked> {
-        let context = self.inner.lock().acting().context.clone();
+        let context = self.inner.lock().acting().context(&api.authority);
         self.caller_of(context, api)
     }
 
@@ -274,14 +296,22 @@ impl Slot {
         api: &Api,
     ) -> Option<Result<Caller, Revoked>> {
         let context = {
-            let inner = self.inner.lock();
-            is_wanted(&inner.rollout).then(|| inner.acting().context.clone())?
+            let mut inner = self.inner.lock();
+            is_wanted(&inner.rollout).then(|| inner.acting().context(&api.authority))?
         };
         Some(self.caller_of(context, api))
     }
 
     fn caller_of(&self, context: Option<Arc<AuthContext>>, api: &Api) -> Result<Caller, Revoked> {
         context.and_then(|context| Caller::of_login(context, self.client.clone(), api)).ok_or(Revoked)
+    }
+
+    /// Returns true if this node of a cluster does not know the login with which the rollout acts, but may soon. That is no revocation.
+    pub(super) fn awaits_login(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let login = inner.acting();
+        let is_awaited = login.context.is_none() && login.since.elapsed() < LOGIN_WAIT;
+        is_awaited && inner.rollout.is_replicated()
     }
 
     /// Returns true if `caller` may see and command it: its creator, and who has all rights.
@@ -357,6 +387,8 @@ impl Slot {
             reason: head.reason.clone(),
             wave: head.wave,
             planned: head.planned,
+            commands: head.commands,
+            rollbacks: head.rollbacks,
         }
     }
 }

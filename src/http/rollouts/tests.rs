@@ -12,9 +12,13 @@ use super::{event::Message, *};
 use crate::{
     auth::Policy,
     clock::Clock,
-    config::Config,
+    config::{Config, RoleLimits},
     fleet::{Rollout, rollout::DeviceEntry},
-    http::rollouts::rows::{HeadRow, text_of},
+    http::rollouts::{
+        overlap::Compared,
+        rows::{HeadRow, text_of},
+        slot::Login,
+    },
     shadow::{Timestamp, Version},
     store::{RowEdit, RowKey, tests::Random},
 };
@@ -82,7 +86,10 @@ impl Node {
                 format!("{} {} {:?} {:?}", slot.id, slot.number, rollout.head(), (rollout.waves(), rollout.devices()))
             })
         });
-        slots.chain([format!("{:?} {}", registry.staged, registry.driver)]).collect()
+        let staged = registry.staged.iter().map(|(number, staged)| {
+            format!("{number} {:?} {:?}", staged.row, (&staged.ids, &staged.records, &staged.id_rows))
+        });
+        slots.chain(staged).chain([format!("{} {}", registry.driver, registry.clock_ms)]).collect()
     }
 }
 
@@ -120,7 +127,20 @@ fn message(number: u64, request: u64, driver: u64, event: Event) -> Bytes {
 
 fn part(from: usize, count: usize, forbidden: &[usize]) -> Event {
     let ids: Vec<_> = (from..from + count).map(id).collect();
-    Event::Part { from, ids: text_of(ids.iter()), forbidden: forbidden.to_vec() }
+    Event::Part { by: "a".into(), from, ids: text_of(ids.iter()), forbidden: forbidden.to_vec() }
+}
+
+fn driver(number: u64, replaces: u64) -> Event {
+    Event::Driver { number, replaces }
+}
+
+fn controlled(control: Control, commands: u64) -> Event {
+    Event::Controlled { control, commands }
+}
+
+fn rolled_back(commands: u64) -> Event {
+    let login = Box::new(head("r", spec(true), 0).login);
+    Event::RolledBack { login, compared: Some(Compared::default()), commands }
 }
 
 fn created(id: &str, spec: Value, count: usize, compared: Compared) -> Event {
@@ -129,9 +149,12 @@ fn created(id: &str, spec: Value, count: usize, compared: Compared) -> Event {
 
 /// A rollout to `count` devices that runs, of a cluster with a driver.
 fn running(count: usize) -> Node {
-    let mut node = Node::new();
+    running_at(Node::new(), count)
+}
+
+fn running_at(mut node: Node, count: usize) -> Node {
     for (request, event) in
-        [Event::Driver(DRIVER), part(0, count, &[]), created("r", spec(true), count, Compared::default())]
+        [driver(DRIVER, 0), part(0, count, &[]), created("r", spec(true), count, Compared::default())]
             .into_iter()
             .enumerate()
     {
@@ -159,10 +182,10 @@ fn restored_row(node: &Node, index: usize) -> RowEdit {
 #[test]
 fn updates_are_permitted_in_their_wave_and_not_behind_a_command() {
     let mut node = running(10);
-    let pause = message(NUMBER, 50, 0, Event::Controlled(Control::Pause));
-    let of_another = message(NUMBER + 1, 51, 0, Event::Controlled(Control::Pause));
-    let ended =
-        message(NUMBER, 52, DRIVER, Event::Ended { index: 1, state: DeviceState::Failed, reason: "full".into() });
+    let pause = message(NUMBER, 50, 0, controlled(Control::Pause, 0));
+    let of_another = message(NUMBER + 1, 51, 0, controlled(Control::Pause, 0));
+    let ended = |state| message(NUMBER, 52, DRIVER, Event::Ended { index: 1, state, reason: "full".into() });
+    let overdue = message(NUMBER, 52, DRIVER, Event::Checked { converged: vec![], overdue: vec![1] });
     let first = sent(&node, 0);
     for (label, index, undecided, expected) in [
         ("the first wave", 0, vec![], true),
@@ -170,7 +193,10 @@ fn updates_are_permitted_in_their_wave_and_not_behind_a_command() {
         ("beyond the wave", 2, vec![], false),
         ("behind a pause in the same record", 0, vec![pause.clone()], false),
         ("behind a pause of another", 0, vec![of_another], true),
-        ("behind an outcome", 0, vec![ended], true),
+        ("behind an outcome", 0, vec![ended(DeviceState::Skipped)], true),
+        ("behind the outcome of the device", 1, vec![ended(DeviceState::Skipped)], false),
+        ("behind a failure, which may abort it", 0, vec![ended(DeviceState::Failed)], false),
+        ("behind a deadline that is over", 0, vec![overdue], false),
     ] {
         assert_eq!(node.rollouts.permits(&sent(&node, index), &undecided), expected, "{label}");
     }
@@ -180,10 +206,9 @@ fn updates_are_permitted_in_their_wave_and_not_behind_a_command() {
     let second = sent(&node, 1);
     node.apply(&pause);
     assert!(!node.rollouts.permits(&second, &[]), "after the pause");
-    node.apply(&message(NUMBER, 53, 0, Event::Controlled(Control::Resume)));
+    node.apply(&message(NUMBER, 53, 0, controlled(Control::Resume, 1)));
     assert!(node.rollouts.permits(&second, &[]), "it goes on");
-    let login = head("r", spec(true), 0).login;
-    node.apply(&message(NUMBER, 54, 0, Event::RolledBack { login: Box::new(login), compared: None }));
+    node.apply(&message(NUMBER, 54, 0, rolled_back(2)));
     assert!(!node.rollouts.permits(&second, &[]), "it is rolled back");
     assert!(node.rollouts.permits(&restored_row(&node, 0), &[]));
     assert!(!node.rollouts.permits(&restored_row(&node, 1), &[]), "it was not changed");
@@ -198,11 +223,11 @@ fn reports_of_a_former_driver_have_no_effect() {
     let mut node = running(10);
     node.apply_row(&sent(&node, 0));
     let failed = Event::Checked { converged: vec![], overdue: vec![0] };
-    node.apply(&message(0, 60, 0, Event::Driver(DRIVER + 1)));
+    node.apply(&message(0, 60, 0, driver(DRIVER + 1, DRIVER)));
     let (before, rows) = (node.shown(), node.rows.clone());
     for (request, event) in [
         failed.clone(),
-        Event::Stopped { reason: "revoked".into(), is_rolling_back: false },
+        Event::Stopped { reason: "revoked".into(), rollbacks: 0 },
         Event::Ended { index: 1, state: DeviceState::Failed, reason: "full".into() },
         Event::Clock,
     ]
@@ -238,26 +263,186 @@ fn a_rollout_is_created_once_and_compared_with_all_others() {
     assert!(matches!(answer(&mut node, 25, created("s", spec(false), 3, compared)), log::Answer::Done));
     let skipped = node.slot(other).unwrap().read(|rollout, _| rollout.devices()[1].clone());
     assert_eq!((skipped.state, skipped.reason.as_deref()), (DeviceState::Skipped, Some(FORBIDDEN)));
-    let removed = answer(&mut node, 26, Event::Removed);
+    let removed = answer(&mut node, 26, Event::Removed { commands: 0 });
     assert!(matches!(removed, log::Answer::Refused(Refused::State(NotPossible(State::Running)))), "{removed:?}");
-    answer(&mut node, 27, Event::Controlled(Control::Cancel));
-    assert!(matches!(answer(&mut node, 28, Event::Removed), log::Answer::Done));
+    answer(&mut node, 27, controlled(Control::Cancel, 0));
+    assert!(matches!(answer(&mut node, 28, Event::Removed { commands: 1 }), log::Answer::Done));
     assert_eq!(node.rows.len(), running(10).rows.len());
-    let gone = answer(&mut node, 29, Event::Controlled(Control::Pause));
+    let gone = answer(&mut node, 29, controlled(Control::Pause, 1));
     assert!(matches!(gone, log::Answer::Refused(Refused::Removed)), "{gone:?}");
 }
 
+/// A node that was cut off sends a command that was answered 503 long ago, after another that an operator has given since.
+#[test]
+fn a_command_that_comes_late_undoes_none_since() {
+    let mut node = running(10);
+    assert!(matches!(node.apply(&message(NUMBER, 50, 0, controlled(Control::Pause, 0))), Some(log::Answer::Done)));
+    let resume = message(NUMBER, 51, 0, controlled(Control::Resume, 1));
+    for (request, control) in [(52, Control::Resume), (53, Control::Pause)] {
+        let commands = node.slot(NUMBER).unwrap().commands();
+        let answer = node.apply(&message(NUMBER, request, 0, controlled(control, commands)));
+        assert!(matches!(answer, Some(log::Answer::Done)), "{answer:?}");
+    }
+    node.restart();
+    for late in [resume, message(NUMBER, 54, 0, rolled_back(1)), message(NUMBER, 55, 0, controlled(Control::Cancel, 2))]
+    {
+        let answer = node.apply(&late);
+        assert!(matches!(answer, Some(log::Answer::Lacking)), "{answer:?}");
+    }
+    assert_eq!(node.slot(NUMBER).unwrap().state(), State::Paused);
+    // Nobody gave another, but it comes long after its client was answered.
+    let resume = message(NUMBER, 60, 0, controlled(Control::Resume, 3));
+    let creation = message(NUMBER + 1, 60, 0, part(0, 3, &[]));
+    node.apply(&message(0, 91, DRIVER, Event::Clock));
+    node.restart();
+    for late in [resume, creation] {
+        let answer = node.apply(&late);
+        assert!(matches!(answer, Some(log::Answer::Refused(Refused::Unconfirmed))), "{answer:?}");
+    }
+    assert_eq!(node.slot(NUMBER).unwrap().state(), State::Paused);
+    let in_time = node.apply(&message(NUMBER, 61, 0, controlled(Control::Resume, 3)));
+    assert!(matches!(in_time, Some(log::Answer::Done)), "{in_time:?}");
+}
+
+/// A driver that was cut off reports that a login was revoked, which has rolled back before another one did.
+#[test]
+fn a_rollback_is_not_stopped_for_the_login_before() {
+    let mut node = running(10);
+    (0..2).for_each(|index| node.apply_row(&sent(&node, index)));
+    node.apply(&message(NUMBER, 50, 0, rolled_back(0)));
+    let revoked = |rollbacks| Event::Stopped { reason: "revoked".into(), rollbacks };
+    node.apply(&message(NUMBER, 51, DRIVER, revoked(1)));
+    assert_eq!(node.slot(NUMBER).unwrap().state(), State::Aborted);
+    node.apply(&message(NUMBER, 52, 0, rolled_back(1)));
+    node.restart();
+    for rollbacks in [0, 1] {
+        node.apply(&message(NUMBER, 53 + rollbacks, DRIVER, revoked(rollbacks)));
+        assert_eq!(node.slot(NUMBER).unwrap().state(), State::RollingBack);
+    }
+    node.apply(&message(NUMBER, 55, DRIVER, revoked(2)));
+    assert_eq!(node.slot(NUMBER).unwrap().state(), State::Aborted);
+}
+
+/// A node that decided once has sent a claim that comes into the log when another node carries out the rollouts.
+#[test]
+fn a_claim_that_comes_late_takes_nothing_and_sets_no_time_back() {
+    let mut node = running(10);
+    let late = message(0, 50, 0, driver(DRIVER + 1, DRIVER));
+    node.apply(&message(0, 60, 0, driver(DRIVER + 2, DRIVER)));
+    node.apply(&message(0, 3000, DRIVER + 2, Event::Clock));
+    let before = (node.shown(), node.rows.clone());
+    let answer = node.apply(&late);
+    assert!(matches!(answer, Some(log::Answer::Void)), "{answer:?}");
+    assert_eq!((node.shown(), node.rows.clone()), before);
+    // The present decider had not applied the last time.
+    node.apply(&message(0, 2995, 0, driver(DRIVER + 3, DRIVER + 2)));
+    assert_eq!(node.rollouts.driver(), DRIVER + 3);
+    node.restart();
+    assert_eq!(node.rollouts.registry.lock().clock_ms, 3_000_000);
+    assert!(node.rollouts.log.as_ref().unwrap().running_ms() >= 3_000_000);
+}
+
+/// While the log is away no device can succeed, so no deadline may come.
+#[test]
+fn the_time_stands_still_without_the_log() {
+    let node = running(10);
+    let log = node.rollouts.log.as_ref().unwrap();
+    let at = std::time::Instant::now().checked_sub(Duration::from_secs(60));
+    *log.time.lock() = (5_000, at.unwrap());
+    assert_eq!(log.running_ms(), 25_000);
+}
+
+/// Somebody begins to create rollouts, and goes away before they are created.
+#[test]
+fn devices_of_rollouts_that_are_not_created_are_bounded_and_withdrawn() {
+    let mut node = running(10);
+    let rows = node.rows.len();
+    let begun = |node: &mut Node, other: u64, request, by: &str| {
+        let ids = id(other as usize).as_str().to_owned();
+        let event = Event::Part { by: by.into(), from: 0, ids, forbidden: vec![] };
+        node.apply(&message(NUMBER + other, request, 0, event)).unwrap()
+    };
+    let used = |node: &Node| node.quotas.principals.known("a").unwrap().memory_used();
+    let before = used(&node);
+    // With the one that runs.
+    for other in 1..16 {
+        let answer = begun(&mut node, other, 100, "a");
+        assert!(matches!(answer, log::Answer::Done), "{other}: {answer:?}");
+    }
+    node.restart();
+    let refused = begun(&mut node, 16, 101, "a");
+    assert!(matches!(refused, log::Answer::Refused(Refused::TooMany(_))), "{refused:?}");
+    assert!(matches!(begun(&mut node, 17, 102, "b"), log::Answer::Done), "others have places of their own");
+    assert!(used(&node) > before, "their memory is charged");
+    node.apply(&message(0, 500, DRIVER, Event::Clock));
+    assert_eq!(node.rollouts.registry.lock().staged.len(), 16);
+    node.apply(&message(0, 601, DRIVER, Event::Clock));
+    assert!(node.rollouts.registry.lock().staged.is_empty());
+    assert_eq!((node.rows.len(), used(&node)), (rows, before));
+    let event = Event::Part { by: "a".into(), from: 1, ids: "x".to_owned(), forbidden: vec![] };
+    let late = node.apply(&message(NUMBER + 1, 602, 0, event));
+    assert!(matches!(late, Some(log::Answer::Refused(Refused::Unconfirmed))), "{late:?}");
+}
+
+/// The creator of a rollout is connected, with the limits of its role.
+#[test]
+fn a_creation_leaves_the_limits_of_its_creator() {
+    let node = Node::new();
+    let limits = RoleLimits { memory: 1 << 20, filters: 3, ..RoleLimits::UNLIMITED };
+    let quota = node.quotas.principals.of(&"a".into(), &limits, std::time::Instant::now());
+    let mut node = running_at(node, 10);
+    assert_eq!(quota.limits(), limits);
+    assert!(quota.memory_used() > 0, "its memory is that of the same quota");
+    node.restart();
+    assert_eq!(quota.limits(), limits);
+}
+
+/// A node that carries out a rollout reads its files later than the one that has accepted the login.
+#[test]
+fn a_login_that_is_not_known_yet_is_looked_for_again() {
+    let config = Config::default();
+    let opened = |config: &Config| Authority::open(config, Policy::of(config).unwrap(), Clock::system()).unwrap();
+    let (later, now) = (opened(&config), opened(&Config { listeners: Vec::new(), ..Config::default() }));
+    let record = json!({
+        "principal": "anonymous/c", "listener": config.listeners[0].name, "client": "c", "method": "anonymous",
+    });
+    let mut login = Login::restored(serde_json::from_value(record).unwrap(), &now);
+    assert!(login.context(&now).is_none());
+    assert!(login.context(&later).is_some());
+    assert!(login.context(&now).is_some(), "from then on it is reviewed as any other");
+    let node = running(1);
+    assert!(node.slot(NUMBER).unwrap().awaits_login(), "that no listener has its name is no revocation yet");
+}
+
+/// A single node that was killed has rows that do not have the last state. Its rollouts are those of a cluster from then on, whose rows
+/// change by the log alone.
+#[test]
+fn a_restored_rollout_of_a_cluster_has_no_edits_of_its_own() {
+    let mut node = running(4);
+    for index in 0..4 {
+        let ended = Event::Ended { index, state: DeviceState::Skipped, reason: "no shadow".into() };
+        node.apply(&message(NUMBER, 60 + index as u64, DRIVER, ended));
+    }
+    let key = node.rows.keys().find(|key| key.starts_with(b"o")).unwrap().clone();
+    node.rows.insert(key, serde_json::to_vec(&head("r", spec(false), 4)).unwrap().into());
+    node.restart();
+    let slot = node.slot(NUMBER).unwrap();
+    assert_eq!(slot.state(), State::Completed);
+    let ((), rows) = slot.apply(&node.quotas, Timestamp(9), |_| ());
+    assert_eq!(rows, []);
+}
+
 /// Returns an event that may or may not be possible.
-fn random_event(random: &mut Random, devices: usize) -> Event {
+fn random_event(random: &mut Random, devices: usize, commands: u64) -> Event {
     let mut some = |max: u64| (0..random.below(max)).map(|_| random.below(devices as u64) as usize).collect::<Vec<_>>();
     let (converged, overdue) = (some(12), some(3));
     let index = random.below(devices as u64) as usize;
-    let login = || Box::new(head("r", spec(true), 0).login);
+    let commands = commands.saturating_sub(u64::from(random.chance(10)));
     match random.below(26) {
-        0 => Event::Controlled(Control::Pause),
-        1..=3 => Event::Controlled(Control::Resume),
-        4 if random.chance(6) => Event::Controlled(Control::Cancel),
-        5 if random.chance(4) => Event::RolledBack { login: login(), compared: Some(Compared::default()) },
+        0 => controlled(Control::Pause, commands),
+        1..=3 => controlled(Control::Resume, commands),
+        4 if random.chance(6) => controlled(Control::Cancel, commands),
+        5 if random.chance(4) => rolled_back(commands),
         6 => {
             let states = [DeviceState::Conflict, DeviceState::Skipped, DeviceState::Failed, DeviceState::Kept];
             Event::Ended { index, state: states[random.below(4) as usize], reason: "as it is".into() }
@@ -271,9 +456,9 @@ fn random_event(random: &mut Random, devices: usize) -> Event {
             let compared = if random.chance(4) { json!({"own": null, "counts": {}}) } else { own };
             Event::Joined { from, ids: text_of(ids.iter()), compared: serde_json::from_value(compared).unwrap() }
         }
-        13 if random.chance(8) => Event::Stopped { reason: "revoked".into(), is_rolling_back: random.chance(2) },
+        13 if random.chance(8) => Event::Stopped { reason: "revoked".into(), rollbacks: random.below(2) },
         14 => Event::Clock,
-        15 if random.chance(20) => Event::Removed,
+        15 if random.chance(20) => Event::Removed { commands },
         _ => Event::Checked { converged, overdue },
     }
 }
@@ -308,7 +493,7 @@ fn nodes_that_apply_one_log_have_the_same_rollouts() {
                     nodes.iter_mut().for_each(|node| node.apply_row(&row));
                 }
             } else {
-                let event = random_event(&mut random, devices);
+                let event = random_event(&mut random, devices, slot.commands());
                 let bytes = message(NUMBER, request, DRIVER, event);
                 let answers = nodes.each_mut().map(|node| format!("{:?}", node.apply(&bytes)));
                 assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "seed {seed}: {answers:?}");
@@ -335,12 +520,12 @@ fn nodes_that_apply_one_log_have_the_same_rollouts() {
         }
         ended += usize::from(nodes[0].slot(NUMBER).is_none_or(|slot| slot.state().is_final()));
         if let Some(slot) = nodes[0].slot(NUMBER).filter(|slot| slot.is_removable()) {
-            let bytes = message(slot.number, 1000, 0, Event::Removed);
+            let bytes = message(slot.number, 1000, 0, Event::Removed { commands: slot.commands() });
             nodes.iter_mut().for_each(|node| _ = node.apply(&bytes));
         }
         if nodes[0].slot(NUMBER).is_none() {
             nodes.iter().for_each(|node| assert_eq!(node.rows.len(), 1, "seed {seed}: only the clock"));
         }
     }
-    assert!(ended > histories as usize / 4 && joined > 0, "{ended} of {histories} have ended, {joined} joined");
+    assert!(ended > histories as usize / 6 && joined > 0, "{ended} of {histories} have ended, {joined} joined");
 }

@@ -9,7 +9,8 @@
 //! the principal above its rate, and is given up once the rollout does not want it any more.
 //!
 //! In a cluster, the log has the row of the device in the record of the update, and the rollout of every node changes by it. So an
-//! outcome that is unknown is that of an update which the rollout still wants, or has.
+//! outcome that is unknown is that of an update which the rollout still wants, or has. A write that was not accepted is made anew, with a
+//! deadline of then: the log may have been away for long.
 
 use std::{
     sync::Arc,
@@ -81,6 +82,8 @@ enum Stopped {
     Revoked,
     /// The rollout does not want it any more.
     Unwanted,
+    /// It is to be made anew.
+    Later,
     Refused(Rejection),
 }
 
@@ -97,10 +100,12 @@ pub(super) async fn update(api: &Arc<Api>, slot: &Slot, index: usize) -> Result<
     let Some(write) = Write::new(api, slot, index, Rollout::wants_update, "rollout") else {
         return Ok(UpdateOutcome::NotSent);
     };
-    for _ in 0..ATTEMPTS_MAX {
+    let mut attempts = 0;
+    while attempts < ATTEMPTS_MAX {
         match write.update().await {
             Ok(Attempt::Done(outcome)) => return Ok(outcome),
-            Ok(Attempt::Again) => {}
+            Ok(Attempt::Again) => attempts += 1,
+            Err(Stopped::Later) => {}
             Err(Stopped::Revoked) => return Err(Revoked),
             Err(Stopped::Unwanted) => return Ok(UpdateOutcome::NotSent),
             Err(Stopped::Refused(rejection)) => return Ok(refused(&rejection, &write.key)),
@@ -112,10 +117,12 @@ pub(super) async fn update(api: &Arc<Api>, slot: &Slot, index: usize) -> Result<
 /// Restores the former values of a device. Returns `None` if that is not wanted any more.
 pub(super) async fn restore(api: &Arc<Api>, slot: &Slot, index: usize) -> Result<Option<RestoreOutcome>, Revoked> {
     let Some(write) = Write::new(api, slot, index, Rollout::wants_restoration, "rollback") else { return Ok(None) };
-    for _ in 0..ATTEMPTS_MAX {
+    let mut attempts = 0;
+    while attempts < ATTEMPTS_MAX {
         match write.restore().await {
             Ok(Attempt::Done(outcome)) => return Ok(Some(outcome)),
-            Ok(Attempt::Again) => {}
+            Ok(Attempt::Again) => attempts += 1,
+            Err(Stopped::Later) => {}
             Err(Stopped::Revoked) => return Err(Revoked),
             Err(Stopped::Unwanted) => return Ok(None),
             Err(Stopped::Refused(rejection)) => {
@@ -249,7 +256,8 @@ impl<'a> Write<'a> {
     ) -> Result<Written, Stopped> {
         let submit = || self.submit_once(caller, command.clone(), author.clone(), row.clone());
         let is_wanted = || self.slot.read(|rollout, _| (self.is_wanted)(rollout, self.index));
-        settled(submit, is_wanted, || self.found(caller, &command, &author)).await
+        let is_replicated = self.api.rollouts.is_replicated();
+        settled(submit, is_wanted, || self.found(caller, &command, &author), is_replicated).await
     }
 
     /// Returns the write that a command of an unknown outcome made. Its login is revoked, so it cannot be submitted again.
@@ -301,11 +309,7 @@ impl<'a> Write<'a> {
         };
         taken.map_err(|refused| refused.refusal)?;
         // The sender is dropped without an outcome only if the notifier has stopped.
-        let outcome = outcome.await.unwrap_or(Err(Rejection::OutcomeUnknown));
-        outcome.map_err(|rejection| match rejection {
-            Rejection::OutcomeUnknown if is_replicated => Rejection::Unavailable("the log".to_owned()),
-            rejection => rejection,
-        })
+        outcome.await.unwrap_or(Err(Rejection::OutcomeUnknown))
     }
 }
 
@@ -313,11 +317,12 @@ impl<'a> Write<'a> {
 ///
 /// Once an outcome is unknown, the write may be on disk with its row. Then it is asked for until it is known, even if the
 /// rollout does not want it any more, which would forget that it changed the device, and the former values. `find` looks for a
-/// write that cannot be submitted again.
+/// write that cannot be submitted again. One that `is_made_anew` ends by [`Stopped::Later`] instead.
 async fn settled<S, F>(
     mut submit: impl FnMut() -> S,
     is_wanted: impl Fn() -> bool,
     find: impl FnOnce() -> F,
+    is_made_anew: bool,
 ) -> Result<Written, Stopped>
 where
     S: Future<Output = Result<Written, Rejection>>,
@@ -340,6 +345,9 @@ where
             Err(rejection) => return Err(Stopped::Refused(rejection)),
         };
         sleep(wait).await;
+        if is_made_anew {
+            return Err(Stopped::Later);
+        }
         if !may_be_written && !is_wanted() {
             return Err(Stopped::Unwanted);
         }
@@ -424,9 +432,12 @@ impl Requester for PendingOutcome {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
     use futures_util::future::join_all;
 
     use super::*;
+    use crate::shadow::{DeviceId, SizeLimit};
 
     /// A commit failed and reached the disk nevertheless. While the store healed, the rollout was paused: its device was
     /// queued again, and the resume found nothing to change and forgot the former value.
@@ -451,9 +462,31 @@ mod tests {
             let case = format!("{is_wanted} {refusals:?}");
             let mut refusals = refusals.into_iter();
             let submit = || std::future::ready(refusals.next().map_or_else(|| Ok(written(1)), Err));
-            let outcome = settled(submit, || is_wanted, || std::future::ready(Ok(written(found)))).await;
+            let outcome = settled(submit, || is_wanted, || std::future::ready(Ok(written(found))), false).await;
             assert_eq!(outcome, expected, "{case}");
         }))
         .await;
+    }
+
+    /// While the log of a cluster was away, an update was submitted again and again with the deadline of the first time, which was over
+    /// once it was accepted. One that is too large for the log was submitted for ever.
+    #[tokio::test]
+    async fn a_write_that_a_cluster_did_not_accept_is_made_anew() {
+        let too_large = || Rejection::TooLarge { what: SizeLimit::Record, size: 9, max: 8 };
+        let cases = [
+            (Rejection::Unavailable("the log".to_owned()), Stopped::Later),
+            (Rejection::OutcomeUnknown, Stopped::Later),
+            (Rejection::TooManyRequests { quota: "work".to_owned(), retry_after_ms: Some(1) }, Stopped::Later),
+            (too_large(), Stopped::Refused(too_large())),
+            (Rejection::Unauthorized, Stopped::Revoked),
+        ];
+        join_all(cases.into_iter().map(async |(refusal, expected)| {
+            let submit = || std::future::ready(Err(refusal.clone()));
+            let outcome = settled(submit, || true, || std::future::ready(Err(Stopped::Unwanted)), true).await;
+            assert_eq!(outcome, Err(expected), "{refusal:?}");
+        }))
+        .await;
+        let key = ShadowKey::classic(DeviceId::new("d").unwrap());
+        assert!(matches!(refused(&too_large(), &key), UpdateOutcome::Failed(_)), "the device has failed");
     }
 }

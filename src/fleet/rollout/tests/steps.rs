@@ -77,7 +77,7 @@ fn waves_stay_where_they_are_when_devices_join_and_the_server_starts() {
         }
     }
     assert_eq!(updated, 20);
-    let found = rollout.unknown((0..40).map(id).collect());
+    let found = unknown(&rollout, (0..40).map(id).collect());
     rollout.on_later(Some(found));
     for index in 20..28 {
         assert_eq!(rollout.work(at(1), 1), [Work::Update(index)]);

@@ -52,7 +52,8 @@ impl Rollout {
                     self.look_again(*index);
                 }
             }
-            Work::Check(_) => self.checking_since_ms = None,
+            // It ended when its result was taken; another may be under way.
+            Work::Check(_) => {}
             Work::FindLater => self.is_finding = false,
         }
     }

@@ -32,13 +32,14 @@ pub(super) async fn report(
 ) {
     let event = match (work, outcome) {
         (work, Err(Revoked)) => {
+            match slot.awaits_login() {
+                true => sleep(LOGIN_PAUSE).await,
+                false => stop(api, slot, (driver, rollbacks), REVOKED).await,
+            }
             if let Work::Check(checked) = work {
                 slot.update(api, |rollout| rollout.found(checked, None));
             }
-            return match slot.awaits_login() {
-                true => sleep(LOGIN_PAUSE).await,
-                false => stop(api, slot, (driver, rollbacks), REVOKED).await,
-            };
+            return;
         }
         (Work::Update(index), Ok(Outcome::Update(outcome))) => updated(slot, *index, outcome),
         (Work::Restore(index), Ok(Outcome::Restore(Some(outcome)))) => restored(slot, *index, outcome),
@@ -53,7 +54,7 @@ pub(super) async fn report(
     let answer = api.rollouts.report(api, slot.number, driver, event).await;
     if let (Work::Check(checked), false) = (work, matches!(answer, Answer::Done)) {
         // Another drives, or the log did not take it.
-        slot.update(api, |rollout| rollout.found(checked, None));
+        slot.update(api, |rollout| checked.iter().for_each(|index| _ = rollout.on_change(*index)));
     }
 }
 

@@ -70,6 +70,8 @@ pub(super) struct Login {
     /// `None` if it was revoked while the server was down, or this node of a cluster does not know it yet.
     context: Option<Arc<AuthContext>>,
     since: Instant,
+    /// True once this node has acted with it: if it can no more, it was revoked.
+    was_known: bool,
 }
 
 /// The parts of a new slot.
@@ -108,12 +110,12 @@ impl Login {
     /// Returns the login of `caller`.
     pub(super) fn of(caller: &Caller) -> Self {
         let context = caller.login();
-        Self { record: context.record(), context: Some(context.clone()), since: Instant::now() }
+        Self { record: context.record(), context: Some(context.clone()), since: Instant::now(), was_known: true }
     }
 
     /// Returns the login of `record`.
     pub(super) fn restored(record: LoginRecord, authority: &Authority) -> Self {
-        Self { context: authority.restore(&record), record, since: Instant::now() }
+        Self { context: authority.restore(&record), record, since: Instant::now(), was_known: false }
     }
 
     /// Returns the context, looked for again if it was not known.
@@ -303,14 +305,17 @@ impl Slot {
     }
 
     fn caller_of(&self, context: Option<Arc<AuthContext>>, api: &Api) -> Result<Caller, Revoked> {
-        context.and_then(|context| Caller::of_login(context, self.client.clone(), api)).ok_or(Revoked)
+        let caller = context.and_then(|context| Caller::of_login(context, self.client.clone(), api)).ok_or(Revoked)?;
+        self.inner.lock().acting().was_known = true;
+        Ok(caller)
     }
 
-    /// Returns true if this node of a cluster does not know the login with which the rollout acts, but may soon. That is no revocation.
+    /// Returns true if this node of a cluster does not know the login with which the rollout acts, or not its rights, but may soon. That is
+    /// no revocation.
     pub(super) fn awaits_login(&self) -> bool {
         let mut inner = self.inner.lock();
         let login = inner.acting();
-        let is_awaited = login.context.is_none() && login.since.elapsed() < LOGIN_WAIT;
+        let is_awaited = !login.was_known && login.since.elapsed() < LOGIN_WAIT;
         is_awaited && inner.rollout.is_replicated()
     }
 

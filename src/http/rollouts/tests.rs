@@ -13,7 +13,10 @@ use crate::{
     auth::Policy,
     clock::Clock,
     config::{Config, RoleLimits},
-    fleet::{Rollout, rollout::DeviceEntry},
+    fleet::{
+        Rollout,
+        rollout::{DeviceEntry, Work},
+    },
     http::rollouts::{
         overlap::Compared,
         rows::{HeadRow, text_of},
@@ -479,7 +482,12 @@ fn nodes_that_apply_one_log_have_the_same_rollouts() {
             let (work, edits) = slot.apply(&nodes[0].quotas, now.date, |rollout| rollout.work(now, 4));
             assert_eq!(edits, [], "seed {seed}");
             for work in work.iter().filter(|_| random.chance(2)) {
-                _ = slot.apply(&nodes[0].quotas, now.date, |rollout| rollout.on_done(work));
+                _ = slot.apply(&nodes[0].quotas, now.date, |rollout| {
+                    if let Work::Check(checked) = work {
+                        rollout.found(checked, None);
+                    }
+                    rollout.on_done(work);
+                });
             }
             let is_row = random.below(2) == 0;
             let queued =

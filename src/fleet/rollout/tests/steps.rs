@@ -49,6 +49,17 @@ fn a_success_before_the_deadline_counts_though_it_is_seen_after() {
     assert_eq!(rollout.state(), State::Completed);
 }
 
+/// Deadlines were lost whose check had begun while the log had not answered the report of the one before.
+#[test]
+fn the_end_of_a_report_does_not_end_the_next_check() {
+    let (mut rollout, work) = sent(json!({"query": "*", "deadlineSeconds": 1}), 2);
+    let nobody = HashSet::new();
+    assert_eq!(rollout.found(&[0, 1], Some(&nobody)), (vec![], vec![]));
+    assert_eq!(rollout.work(at(1000), 8), [Work::Check(vec![0, 1])], "the deadlines are over");
+    work.iter().for_each(|reported| rollout.on_done(reported));
+    assert_eq!(rollout.found(&[0, 1], Some(&nobody)), (vec![], vec![0, 1]));
+}
+
 #[test]
 fn a_check_that_finds_many_failures_aborts_at_the_first_above_the_limit() {
     let members = json!({"query": "*", "deadlineSeconds": 1, "abort": {"failures": 1}});

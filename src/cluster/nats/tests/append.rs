@@ -9,9 +9,9 @@ use tokio::time::sleep;
 use super::{
     append_all, check_all, follow_all,
     proxy::{Fault, Proxy},
-    record,
+    record, refuse,
     servers::{SOUND, Servers, leader},
-    within,
+    store, within,
 };
 use crate::store::Appended;
 
@@ -22,24 +22,24 @@ async fn appends_only_at_the_end() {
     assert_eq!(one.tail().await, Ok(0));
     assert_eq!(one.read(0).await, Ok(None));
     assert_eq!(one.read(1).await, Ok(None));
-    assert_eq!(one.append(1, record(2)).await, Appended::Refused, "a gap");
-    assert_eq!(one.append(0, record(1)).await, Appended::Stored);
-    assert_eq!(two.append(0, record(1)).await, Appended::Refused, "the same again");
-    assert_eq!(two.append(0, record(7)).await, Appended::Refused, "the same again, after a pause");
+    refuse(&one, 1, record(2)).await; // a gap
+    store(&one, 0, record(1)).await;
+    refuse(&two, 0, record(1)).await; // the same again
+    refuse(&two, 0, record(7)).await; // the same again, after a pause
     assert_eq!(two.tail().await, Ok(1));
-    assert_eq!(two.append(1, record(2)).await, Appended::Stored);
-    assert_eq!(one.append(1, record(7)).await, Appended::Refused);
-    assert_eq!(one.append(7, record(8)).await, Appended::Refused);
+    store(&two, 1, record(2)).await;
+    refuse(&one, 1, record(7)).await;
+    refuse(&one, 7, record(8)).await;
     assert_eq!((one.read(2).await, one.read(3).await), (Ok(Some(record(2))), Ok(None)));
 
     let largest = Bytes::from(vec![0x5a; one.record_bytes_max()]);
-    assert_eq!(one.append(2, largest.clone()).await, Appended::Stored);
+    store(&one, 2, largest.clone()).await;
     assert_eq!(two.read(3).await, Ok(Some(largest.clone())));
     let mut follower = two.follow(3);
     assert_eq!(within("the largest record", follower.next()).await, Ok((3, largest.clone())));
     let larger = Bytes::from([&largest[..], &[0]].concat());
     assert_eq!(one.append(3, larger).await, Appended::Unknown);
-    assert_eq!(one.append(3, Bytes::new()).await, Appended::Stored);
+    store(&one, 3, Bytes::new()).await;
     assert_eq!((one.read(4).await, one.tail().await), (Ok(Some(Bytes::new())), Ok(4)));
 }
 
@@ -135,21 +135,14 @@ async fn finds_an_append_whose_acknowledgement_was_lost() {
     let mut settings = servers.settings(2);
     settings.servers = vec![format!("nats://127.0.0.1:{}", proxy.port)];
     let log = servers.try_connect(&settings).await.unwrap();
-    assert_eq!(log.append(0, record(1)).await, Appended::Stored);
+    store(&log, 0, record(1)).await;
 
     proxy.set(Fault::NothingReceived);
     assert_eq!(log.append(1, record(2)).await, Appended::Unknown);
-    assert_eq!(direct.read(2).await, Ok(Some(record(2))));
+    let arrived = async { while direct.read(2).await != Ok(Some(record(2))) {} };
+    within("the record", arrived).await;
     proxy.set(Fault::None);
-    let refused = async {
-        loop {
-            match log.append(1, record(2)).await {
-                Appended::Unknown => {}
-                outcome => return outcome,
-            }
-        }
-    };
-    assert_eq!(within("an answer", refused).await, Appended::Refused);
+    refuse(&log, 1, record(2)).await;
     assert_eq!(log.read(2).await, Ok(Some(record(2))));
 
     // The record never arrives, so it may be appended by another.
@@ -161,7 +154,7 @@ async fn finds_an_append_whose_acknowledgement_was_lost() {
     assert_eq!(direct.tail().await, Ok(3));
 
     proxy.set(Fault::Delay(Duration::from_millis(300)));
-    assert_eq!(log.append(3, record(4)).await, Appended::Stored);
+    store(&log, 3, record(4)).await;
     proxy.set(Fault::Refused);
     assert_eq!(log.append(4, record(5)).await, Appended::Unknown);
     proxy.set(Fault::None);

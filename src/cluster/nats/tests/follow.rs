@@ -8,9 +8,9 @@ use super::{
     proxy::{Fault, Proxy},
     record,
     servers::{SOUND, Servers, connected_to, leader},
-    within,
+    store, within,
 };
-use crate::{cluster::nats::follow::FollowEnd, store::Appended};
+use crate::cluster::nats::follow::FollowEnd;
 
 #[tokio::test]
 async fn follows_from_any_number() {
@@ -27,12 +27,12 @@ async fn a_slow_follower_misses_nothing() {
     let servers = Servers::start(SOUND).await;
     let log = servers.connect(1).await;
     let mut follower = log.follow(1);
-    assert_eq!(log.append(0, record(1)).await, Appended::Stored);
+    store(&log, 0, record(1)).await;
     follow_all(&mut follower, 0, 1).await;
     // 96 MiB, none of which is taken meanwhile.
     let large = |number: u64| Bytes::from(vec![number as u8; 1 << 20]);
     for number in 2..=97 {
-        assert_eq!(log.append(number - 1, large(number)).await, Appended::Stored);
+        store(&log, number - 1, large(number)).await;
     }
     for number in 2..=97 {
         assert_eq!(within("a large record", follower.next()).await, Ok((number, large(number))));
@@ -100,7 +100,7 @@ async fn a_trimmed_beginning_is_reported() {
     assert_eq!((log.read(5).await, log.read(6).await), (Ok(None), Ok(Some(record(6)))));
     assert_eq!(log.trim(100).await, Ok(()), "all but the last");
     assert_eq!((log.read(9).await, log.read(10).await, log.tail().await), (Ok(None), Ok(Some(record(10))), Ok(10)));
-    assert_eq!(log.append(10, record(11)).await, Appended::Stored);
+    store(&log, 10, record(11)).await;
     follow_all(&mut begun, 10, 1).await;
     follow_all(&mut log.follow(10), 9, 2).await;
 }

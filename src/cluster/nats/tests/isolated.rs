@@ -3,10 +3,11 @@
 use std::fs;
 
 use super::{
-    append_all, append_one, follow_all,
+    append_all, follow_all,
     proxy::{Fault, Proxy},
+    record,
     servers::{SOUND, Servers, connected_to},
-    within,
+    store,
 };
 
 /// The server answers pings and heartbeats, and knows nothing new. The node changes to another one.
@@ -30,7 +31,7 @@ async fn a_node_leaves_a_server_that_is_cut_off() {
     }
     append_all(&writer, 10, 10).await;
     follow_all(&mut follower, 10, 10).await;
-    within("an append", append_one(&log, 21)).await;
+    store(&log, 20, record(21)).await;
     assert_ne!(connected_to(&log), cut_off);
     follow_all(&mut follower, 20, 1).await;
     routes.iter().for_each(|(.., proxy)| proxy.set(Fault::None));

@@ -39,25 +39,42 @@ async fn append_all(log: &NatsLog, last: u64, count: u64) -> Duration {
     let mut longest = Duration::ZERO;
     for number in last + 1..=last + count {
         let begun = Instant::now();
-        within(&format!("the append of record {number}"), append_one(log, number)).await;
+        store(log, number - 1, record(number)).await;
         longest = longest.max(begun.elapsed());
     }
     longest
 }
 
-async fn append_one(log: &NatsLog, number: u64) {
-    let record = record(number);
-    loop {
-        match log.append(number - 1, record.clone()).await {
-            Appended::Stored => return,
-            Appended::Unknown => {}
-            Appended::Refused => {
-                if let Ok(Some(found)) = log.read(number).await {
-                    return assert_eq!(found, record, "record {number}");
+/// Appends a record after `last`, again and again until it is known to be stored: a slow machine does not answer in time.
+async fn store(log: &NatsLog, last: u64, record: Bytes) {
+    let number = last + 1;
+    let stored = async {
+        loop {
+            match log.append(last, record.clone()).await {
+                Appended::Stored => return,
+                Appended::Unknown => {}
+                Appended::Refused => {
+                    if let Ok(Some(found)) = log.read(number).await {
+                        return assert_eq!(found, record, "record {number}");
+                    }
                 }
             }
         }
-    }
+    };
+    within(&format!("the append of record {number}"), stored).await;
+}
+
+/// Asks to append a record after `last`, again and again until that is refused.
+async fn refuse(log: &NatsLog, last: u64, record: Bytes) {
+    let refused = async {
+        loop {
+            match log.append(last, record.clone()).await {
+                Appended::Unknown => {}
+                outcome => return outcome,
+            }
+        }
+    };
+    assert_eq!(within("an answer", refused).await, Appended::Refused, "after record {last}");
 }
 
 /// Reads the next `count` records, which must be those after `last`.

@@ -481,7 +481,9 @@ mod tests {
             (Rejection::Unauthorized, Stopped::Revoked),
         ];
         join_all(cases.into_iter().map(async |(refusal, expected)| {
-            let submit = || std::future::ready(Err(refusal.clone()));
+            let mut refusals = [refusal.clone()].into_iter();
+            let again = || Ok(Written { version: Version(1), changes: None });
+            let submit = || std::future::ready(refusals.next().map_or_else(again, Err));
             let outcome = settled(submit, || true, || std::future::ready(Err(Stopped::Unwanted)), true).await;
             assert_eq!(outcome, Err(expected), "{refusal:?}");
         }))

@@ -39,18 +39,8 @@ impl Requester for ReportedTime {
 }
 
 fn deletion() -> Envelope {
-    Envelope {
-        key: ShadowKey::classic(DeviceId::new("d").unwrap()),
-        command: Command::Delete(Delete::default()),
-        author: sender("p"),
-        id: RequestId::current(),
-        client: "c".into(),
-        is_of_session: false,
-        client_token: None,
-        may_create: true,
-        row: None,
-        shared_row: None,
-    }
+    let (key, command) = (ShadowKey::classic(DeviceId::new("d").unwrap()), Command::Delete(Delete::default()));
+    Envelope::new(key, command, sender("p"), RequestId::current(), "c".into())
 }
 
 fn requester(outcomes: &mpsc::Sender<Timestamp>) -> Box<dyn Requester> {

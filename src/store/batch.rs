@@ -59,6 +59,25 @@ pub struct Envelope {
     pub shared_row: Option<RowEdit>,
 }
 
+impl Envelope {
+    /// Returns the envelope of a command that belongs to no MQTT session, has no client token and no row, and may create its shadow.
+    #[must_use]
+    pub fn new(key: ShadowKey, command: Command, author: Sender, id: RequestId, client: Arc<str>) -> Self {
+        Self {
+            key,
+            command,
+            author,
+            id,
+            client,
+            is_of_session: false,
+            client_token: None,
+            may_create: true,
+            row: None,
+            shared_row: None,
+        }
+    }
+}
+
 /// A command for the store, with the caller's context for its outcome.
 #[derive(Clone, Debug)]
 pub struct QueuedCommand<C> {

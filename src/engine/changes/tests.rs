@@ -12,18 +12,9 @@ impl Requester for IgnoringRequester {
 }
 
 fn notify(changes: &Arc<Changes>, device: &str, seq: Seq, after: &Arc<Document>) {
-    let envelope = Envelope {
-        key: ShadowKey::classic(DeviceId::new(device).expect("a name")),
-        command: Command::Delete(Delete::default()),
-        author: sender("p"),
-        id: RequestId::next(),
-        client: "c".into(),
-        is_of_session: false,
-        client_token: None,
-        may_create: true,
-        row: None,
-        shared_row: None,
-    };
+    let (key, command) =
+        (ShadowKey::classic(DeviceId::new(device).expect("a name")), Command::Delete(Delete::default()));
+    let envelope = Envelope::new(key, command, sender("p"), RequestId::next(), "c".into());
     let applied = Applied {
         seq: Some(seq),
         before: Arc::new(Document::absent()),

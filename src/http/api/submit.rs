@@ -120,19 +120,7 @@ where
         let Parsed { command, client_token, projection } = parsed;
         let (key, id, client) = (key.clone(), RequestId::current(), caller.client().clone());
         let token = client_token.clone();
-        let (is_of_session, may_create) = (false, true);
-        let envelope = Envelope {
-            key,
-            command,
-            author,
-            id,
-            client,
-            is_of_session,
-            client_token,
-            may_create,
-            row: None,
-            shared_row: None,
-        };
+        let envelope = Envelope { client_token, ..Envelope::new(key, command, author, id, client) };
         (envelope, Box::new(PendingResponse { answer, dialect, projection, client_token: token, admitted }))
     }
 }

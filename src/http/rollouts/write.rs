@@ -289,18 +289,8 @@ impl<'a> Write<'a> {
         let id = RequestId::current();
         let is_replicated = self.api.rollouts.is_replicated();
         let (row, shared_row) = if is_replicated { (None, Some(row)) } else { (Some(row), None) };
-        let envelope = Envelope {
-            key,
-            command,
-            author,
-            id,
-            client,
-            is_of_session: false,
-            client_token: None,
-            may_create: false,
-            row,
-            shared_row,
-        };
+        let envelope =
+            Envelope { may_create: false, row, shared_row, ..Envelope::new(key, command, author, id, client) };
         let request = RolloutWrite { envelope, weight: self.slot.weight, answer };
         let taken = match self.api.service.take(request, &caller.quota(self.api)) {
             Ok(Taken::Submitted) => Ok(()),

@@ -103,21 +103,7 @@ fn queued<C>(key: &ShadowKey, command: Command, context: C) -> QueuedCommand<C> 
 
 fn queued_by<C>(author: &str, key: &ShadowKey, command: Command, context: C) -> QueuedCommand<C> {
     let (author, id) = (sender(author), RequestId::next());
-    let client = "client-1".into();
-    let (key, is_of_session, may_create) = (key.clone(), false, true);
-    let envelope = Envelope {
-        key,
-        command,
-        author,
-        id,
-        client,
-        is_of_session,
-        client_token: None,
-        may_create,
-        row: None,
-        shared_row: None,
-    };
-    QueuedCommand { envelope, context }
+    QueuedCommand { envelope: Envelope::new(key.clone(), command, author, id, "client-1".into()), context }
 }
 
 /// Returns the documents of `keys` by a scan of all shadows; `None` for those that do not exist or are damaged.

@@ -84,19 +84,7 @@ impl<C> ReplayedRequests for Answers<'_, C> {
                 // The rights of the author were checked by its node; events are cut for their readers.
                 let author = Sender { by: entry.principal, scope: Scope::ALL, login: SenderLogin::default() };
                 let (key, id, client) = (entry.key, RequestId::next(), entry.client);
-                let envelope = Envelope {
-                    key,
-                    command,
-                    author,
-                    id,
-                    client,
-                    is_of_session: false,
-                    client_token,
-                    may_create: true,
-                    row: None,
-                    shared_row: None,
-                };
-                (envelope, None)
+                (Envelope { client_token, ..Envelope::new(key, command, author, id, client) }, None)
             }
         };
         self.member.held.outcomes.push(Outcome { envelope, context, result: Ok(applied), against: None });

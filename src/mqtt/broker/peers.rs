@@ -110,11 +110,6 @@ pub(in crate::mqtt) struct SharedMessage {
 type Room = (OwnedSemaphorePermit, PrincipalPermit);
 
 impl Peers {
-    /// Returns memory for a broadcast of `bytes` made for `by`, of that for its kind; `None` if too many wait for the log.
-    fn take_room(&self, kind: &Arc<Semaphore>, bytes: usize, by: &Arc<PrincipalQuota>) -> Option<Room> {
-        Some((take_room_of(kind, bytes)?, by.try_queue(broadcast_memory(bytes))?))
-    }
-
     /// Returns the runtime of the server, for threads outside of it.
     pub(in crate::mqtt::broker) fn runtime(&self) -> &Handle {
         &self.runtime
@@ -231,12 +226,20 @@ impl Broker {
         }
         let (now, route) = (self.recorder.now(), GroupRoute::default());
         let bytes = Published::encode((peers.node, from), message, by, self.queue_bytes_max(), now, &route);
-        let reserve = || {
-            let waits = peers.take_room(&peers.message_room, bytes.len(), by)?;
-            Some((self.service.reserve_broadcast(bytes.len())?, waits))
-        };
-        let (permit, waits) = reserve().ok_or(QuotaKind::Disk)?;
+        let reserved = self.reserve_for(by, &peers.message_room, bytes.len());
+        let (permit, waits) = reserved.ok_or(QuotaKind::Disk)?;
         Ok(Some(SharedMessage { bytes, receivers, permit, waits }))
+    }
+
+    /// Returns memory for a broadcast of `bytes` made for `by`, of that for its kind; `None` if too many wait for the log.
+    fn reserve_for(
+        &self,
+        by: &Arc<PrincipalQuota>,
+        kind: &Arc<Semaphore>,
+        bytes: usize,
+    ) -> Option<(BroadcastPermit, Room)> {
+        let waits = (take_room_of(kind, bytes)?, by.try_queue(broadcast_memory(bytes))?);
+        Some((self.service.reserve_broadcast(bytes)?, waits))
     }
 
     /// Shares a message. `on_kept` is called when the log has it and this node has applied it.

@@ -91,6 +91,11 @@ struct WillHead {
 
 /// Returns the edit that writes a session.
 pub(in crate::mqtt) fn put(state: &SessionState<'_>, now: Now) -> RowEdit {
+    RowEdit::Put(key(state.id), value(state, now))
+}
+
+/// Returns the value of a session's row.
+pub(in crate::mqtt) fn value(state: &SessionState<'_>, now: Now) -> Bytes {
     let head = Head {
         client: state.client_id.clone(),
         login: state.auth_context.record(),
@@ -108,7 +113,7 @@ pub(in crate::mqtt) fn put(state: &SessionState<'_>, now: Now) -> RowEdit {
         let message = Message::new(topic, payload, qos, retain, properties, now.instant);
         message_row::put(&Arc::new(message), now, &mut value);
     }
-    RowEdit::Put(key(state.id), value.into())
+    value.into()
 }
 
 fn value_of(head: &Head) -> Vec<u8> {

@@ -38,10 +38,11 @@ impl Broker {
         if !client.is_recorded {
             return;
         }
-        self.recorder.write(vec![self.connected_row(key, auth_context, client, expiry, will)]);
+        let value = self.connected_row(key, auth_context, client, expiry, will);
+        self.recorder.write(vec![RowEdit::Put(session_row::key(client.outbox.id()), value)]);
     }
 
-    /// Returns the edit that writes a session that has a connection now.
+    /// Returns the value of the row of a session that has a connection now.
     fn connected_row(
         &self,
         key: &SessionKey,
@@ -49,7 +50,7 @@ impl Broker {
         client: &ClientSession,
         expiry: u32,
         will: Option<&Will>,
-    ) -> RowEdit {
+    ) -> Bytes {
         let finished = self.events.fan_out_position().finished();
         let state = SessionState {
             id: client.outbox.id(),
@@ -60,7 +61,7 @@ impl Broker {
             since: client.outbox.delivered_up_to(finished),
             will: will.map(|will| (will, None)),
         };
-        session_row::put(&state, self.recorder.now())
+        session_row::value(&state, self.recorder.now())
     }
 
     /// Returns the value of the row of a session that is being opened, if it is to have one.
@@ -72,13 +73,8 @@ impl Broker {
         expiry: u32,
         will: Option<&Will>,
     ) -> Option<Bytes> {
-        if !client.is_recorded && expiry == 0 && will.is_none() {
-            return None;
-        }
-        match self.connected_row(key, auth_context, client, expiry, will) {
-            RowEdit::Insert(_, value) | RowEdit::Put(_, value) => Some(value),
-            RowEdit::Remove(_) => None,
-        }
+        let has_row = client.is_recorded || expiry > 0 || will.is_some();
+        has_row.then(|| self.connected_row(key, auth_context, client, expiry, will))
     }
 
     /// Writes the date and the progress of sessions now and then, until the broker closes.

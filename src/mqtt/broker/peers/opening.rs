@@ -133,8 +133,7 @@ impl Opening {
             // The former session may have ended just now, of which the log has to know first.
             let former = peers.replicated.size_of(&key).map(|(id, _)| id);
             former.is_none_or(|id| peers.rows.flush_session(id)).then_some(())?;
-            let waits = peers.take_room(&peers.opening_room, bytes.len(), quota)?;
-            Some((broker.service.reserve_broadcast(bytes.len())?, waits))
+            broker.reserve_for(quota, &peers.opening_room, bytes.len())
         };
         let Some((permit, waits)) = reserve() else {
             tracing::debug!(client = %key.client_id, "too many connections wait for the log");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     client::{Client, ConnAck},
-    cluster::{Cluster, NODES},
+    cluster::{Cluster, NODES, connect_at},
     eventually,
     http::Http,
     server::Server,
@@ -32,12 +32,7 @@ const SESSION_TAKEN_OVER: u8 = 0x8E;
 
 /// Connects a device at a node, which may have to wait for another node to decide.
 fn connect(cluster: &Cluster, node: usize, connect: &Connect) -> (Client, ConnAck) {
-    eventually("a connection", || {
-        let mut client = Client::open_at(cluster.nodes[node].address_of("devices"), connect.protocol);
-        client.send(connect.encode());
-        let answer = client.connack();
-        (answer.code == 0).then_some((client, answer))
-    })
+    connect_at(cluster.nodes[node].address_of("devices"), connect)
 }
 
 fn device(cluster: &Cluster, node: usize, id: &str) -> Client {

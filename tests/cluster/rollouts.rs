@@ -108,22 +108,7 @@ fn write_devices(cluster: &Cluster, count: usize) {
 fn journal(cluster: &Cluster, node: usize, mark: &str) -> Vec<Value> {
     let head = "PUT /v1/devices/end-of-journal/shadow?upsert=true";
     assert!(send(cluster, node, head, &json!({"tags": {"end": mark}})).status < 300);
-    let mut client = Http::connect(cluster.nodes[node].address_of("web"));
-    client.write("GET /v1/events HTTP/1.1\nAccept: text/event-stream\nLast-Event-ID: j0", b"");
-    assert_eq!(client.head().status, 200);
-    let (mut text, mut changes) = (String::new(), Vec::new());
-    loop {
-        text.push_str(std::str::from_utf8(&client.chunk().expect("a stream")).unwrap());
-        while let Some((block, rest)) = text.clone().split_once("\n\n") {
-            text = rest.to_owned();
-            let Some(data) = block.lines().find_map(|line| line.strip_prefix("data: ")) else { continue };
-            let change: Value = serde_json::from_str(data).unwrap();
-            if change["device"] == "end-of-journal" && change.to_string().contains(mark) {
-                return changes;
-            }
-            changes.push(change);
-        }
-    }
+    Http::connect(cluster.nodes[node].address_of("web")).journal_until(mark)
 }
 
 /// Fails if the rollout changed a device twice, or before all devices of the waves before its own had converged.

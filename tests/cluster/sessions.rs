@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::harness::{
     Seed,
     client::{Client, ConnAck, Received, disconnect_with},
-    cluster::{Cluster, NODES},
+    cluster::{Cluster, NODES, connect_at},
     eventually,
     packet::{Message, Packet},
     server::UNLIMITED,
@@ -14,20 +14,10 @@ use crate::harness::{
 };
 
 const SESSION_TAKEN_OVER: u8 = 0x8E;
-const SERVER_UNAVAILABLE: u8 = 0x88;
 
 /// Connects at a node, which may have to wait for another node to decide.
 fn connect(cluster: &Cluster, node: usize, connect: &Connect) -> (Client, ConnAck) {
-    eventually("a connection", || {
-        let mut client = Client::open(&cluster.nodes[node], connect.protocol);
-        client.send(connect.encode());
-        let answer = client.connack();
-        match answer.code {
-            0 => Some((client, answer)),
-            3 | SERVER_UNAVAILABLE => None,
-            code => panic!("{code}"),
-        }
-    })
+    connect_at(cluster.nodes[node].address, connect)
 }
 
 fn resume(cluster: &Cluster, node: usize, client_id: &str) -> Client {

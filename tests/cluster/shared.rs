@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::harness::{
     client::{Client, Received},
-    cluster::{Cluster, NODES},
+    cluster::{Cluster, NODES, connect_at},
     eventually,
     http::Http,
     packet::{Message, Packet},
@@ -23,11 +23,7 @@ fn member(cluster: &Cluster, node: usize, connect: &Connect) -> Client {
 }
 
 fn resumed(cluster: &Cluster, node: usize, connect: &Connect) -> Client {
-    eventually("a connection", || {
-        let mut client = Client::open(&cluster.nodes[node], connect.protocol);
-        client.send(connect.encode());
-        (client.connack().code == 0).then_some(client)
-    })
+    connect_at(cluster.nodes[node].address, connect).0
 }
 
 /// Waits until each node has what the others have written before: a device of each is shown by all.

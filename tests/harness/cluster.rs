@@ -11,14 +11,17 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use super::{
+    client::{Client, ConnAck},
     eventually,
     http::{Http, Reply},
     nats::{NatsServers, SOUND},
     proxy::{Fault, Proxy},
     server::{Server, Setup},
+    wire::Connect,
 };
 
 pub const NODES: usize = 3;
+const SERVER_UNAVAILABLE: u8 = 0x88;
 
 /// The cluster; node `nodes[0]` has the number 1.
 pub struct Cluster {
@@ -31,6 +34,20 @@ pub struct Cluster {
 struct Links {
     proxies: Vec<Vec<Proxy>>,
     _runtime: Runtime,
+}
+
+/// Connects a client to a node of a cluster, which may have to wait for another node to decide.
+pub fn connect_at(address: SocketAddr, connect: &Connect) -> (Client, ConnAck) {
+    eventually("a connection", || {
+        let mut client = Client::open_at(address, connect.protocol);
+        client.send(connect.encode());
+        let answer = client.connack();
+        match answer.code {
+            0 => Some((client, answer)),
+            3 | SERVER_UNAVAILABLE => None,
+            code => panic!("{code}"),
+        }
+    })
 }
 
 impl Cluster {

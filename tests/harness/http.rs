@@ -108,6 +108,26 @@ impl Http {
         (length > 0).then_some(chunk)
     }
 
+    /// The data of the changes in the journal from its beginning, in order, until the one of the device `end-of-journal` that has
+    /// `mark` in it.
+    pub fn journal_until(mut self, mark: &str) -> Vec<Value> {
+        self.write("GET /v1/events HTTP/1.1\nAccept: text/event-stream\nLast-Event-ID: j0", b"");
+        assert_eq!(self.head().status, 200);
+        let (mut text, mut changes) = (String::new(), Vec::new());
+        loop {
+            text.push_str(std::str::from_utf8(&self.chunk().expect("a stream")).unwrap());
+            while let Some((block, rest)) = text.clone().split_once("\n\n") {
+                text = rest.to_owned();
+                let Some(data) = block.lines().find_map(|line| line.strip_prefix("data: ")) else { continue };
+                let change: Value = serde_json::from_str(data).unwrap();
+                if change["device"] == "end-of-journal" && change.to_string().contains(mark) {
+                    return changes;
+                }
+                changes.push(change);
+            }
+        }
+    }
+
     /// Reads all that is left, and returns true if the server has closed the connection.
     pub fn ended(&mut self) -> bool {
         let mut rest = Vec::new();

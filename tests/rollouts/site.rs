@@ -184,24 +184,7 @@ impl Site {
         static MARKS: AtomicU64 = AtomicU64::new(1);
         let mark = json!(format!("mark {}", MARKS.fetch_add(1, Ordering::Relaxed)));
         self.merge("end-of-journal/shadow", &json!({"tags": {"end": mark}}));
-        let mut client = self.client("web");
-        client.write("GET /v1/events HTTP/1.1\nAccept: text/event-stream\nLast-Event-ID: j0", b"");
-        let head = client.head();
-        assert_eq!(head.status, 200);
-        let (mut text, mut changes) = (String::new(), Vec::new());
-        loop {
-            text.push_str(std::str::from_utf8(&client.chunk().expect("a stream")).unwrap());
-            while let Some((block, rest)) = text.clone().split_once("\n\n") {
-                text = rest.to_owned();
-                let Some(data) = block.lines().find_map(|line| line.strip_prefix("data: ")) else { continue };
-                let change: Value = serde_json::from_str(data).unwrap();
-                let is_mark = change["device"] == "end-of-journal" && change.to_string().contains(&mark.to_string());
-                if is_mark {
-                    return changes;
-                }
-                changes.push(change);
-            }
-        }
+        self.client("web").journal_until(&mark.to_string())
     }
 }
 

@@ -48,7 +48,7 @@ export function DeviceView({ device, name, params, session, live, drafts }) {
         .then(async (found) => {
           take(found);
           setProblem("");
-          const may = (body) => mayWrite(device, name, found !== null, body);
+          const may = (body) => mayWrite(device, name, body);
           const [desired, tags, all] = await Promise.all([may({ desired: {} }), may({ tags: null }), may({ desired: null, reported: null })]);
           setWritable({ desired, tags, all });
         })

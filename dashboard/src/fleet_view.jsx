@@ -89,7 +89,7 @@ function useMayChange(first, vocabulary) {
   const [may, setMay] = useState(vocabulary.mayChange);
   useEffect(() => {
     if (first === undefined || may !== undefined) return;
-    mayWrite(first, "", true, { desired: {} }).then((found) => setMay((vocabulary.mayChange = found)));
+    mayWrite(first, "", { desired: {} }).then((found) => setMay((vocabulary.mayChange = found)));
   }, [first === undefined]);
   return may === true;
 }

@@ -48,12 +48,11 @@ export function shadowPath(device, name) {
 
 /**
  * Returns whether one may change a shadow by the merge patch `body`: the service is asked to pretend. An empty section stands for
- * anything in it, `null` for all of it. `exists`: the shadow is there.
+ * anything in it, `null` for all of it. The shadow may come and go meanwhile.
  */
-export function mayWrite(device, name, exists, body) {
-  const condition = exists ? "If-Match" : "If-None-Match";
-  const headers = { "Content-Type": "application/merge-patch+json", Prefer: "return=minimal", [condition]: "*" };
-  return ask("PATCH", `${shadowPath(device, name)}?dry_run=true`, body, headers).then(
+export function mayWrite(device, name, body) {
+  const headers = { "Content-Type": "application/merge-patch+json", Prefer: "return=minimal" };
+  return ask("PATCH", `${shadowPath(device, name)}?dry_run=true&upsert=true`, body, headers).then(
     () => true,
     ({ status }) => status !== 403 && status !== 404,
   );

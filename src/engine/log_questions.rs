@@ -78,19 +78,15 @@ impl Service {
     }
 
     /// Waits until this node has applied what the log of the cluster has now, so that a read sees every update that was answered at
-    /// any node. At a single node it returns at once.
+    /// any node. At a single node it returns at once. `otherwise` says in a refusal what cannot be done, or is done without this.
     ///
     /// # Errors
     ///
-    /// [`Rejection::Unavailable`]: the log cannot be asked, or this node does not follow it.
-    pub async fn reach_log_end(&self) -> Result<(), Rejection> {
+    /// [`Rejection::Unavailable`] with `otherwise`: the log cannot be asked, or this node does not follow it.
+    pub async fn reach_log_end(&self, otherwise: &str) -> Result<(), Rejection> {
         let LogQuestions { log, tail, .. } = &self.questions;
         let Some(log) = log.get() else { return Ok(()) };
-        let unavailable = |reason: String| {
-            Rejection::Unavailable(format!(
-                "a consistent read is not possible: {reason}; without consistent=true the answer is what this node has"
-            ))
-        };
+        let unavailable = |reason: String| Rejection::Unavailable(format!("{reason}; {otherwise}"));
         if self.health().member.is_some_and(|member| member.latched.is_some()) {
             return Err(unavailable("this node has left its cluster".to_owned()));
         }

@@ -51,16 +51,16 @@ fn create(cluster: &Cluster, node: usize, id: &str, spec: &Value) -> Reply {
     send(cluster, node, &format!("PUT /v1/rollouts/{id}\nIf-None-Match: *"), spec)
 }
 
-/// Commands the rollout at a node. While no node decides, it is asked again.
+/// Returns the answer to a request about the rollout at a node. While no node decides, it is asked again.
+fn ask(cluster: &Cluster, node: usize, method: &str, of: &str) -> Reply {
+    let head = format!("{method} /v1/rollouts/{ID}{of}");
+    eventually(&head, || Some(send(cluster, node, &head, &Value::Null)).filter(|reply| reply.status != 503))
+}
+
 fn command(cluster: &Cluster, node: usize, command: &str) -> Value {
-    eventually(command, || {
-        let reply = send(cluster, node, &format!("POST /v1/rollouts/{ID}/{command}"), &Value::Null);
-        match reply.status {
-            200 => Some(reply.json()),
-            503 => None,
-            status => panic!("{command}: {status} {}", reply.text()),
-        }
-    })
+    let reply = ask(cluster, node, "POST", &format!("/{command}"));
+    assert_eq!(reply.status, 200, "{command}: {}", reply.text());
+    reply.json()
 }
 
 fn rollout(cluster: &Cluster, node: usize) -> Value {
@@ -227,26 +227,47 @@ fn a_rollout_goes_on_at_another_node_when_its_driver_dies() {
     fleets.into_iter().for_each(Fleet::end);
 }
 
+/// Creates a rollout of all devices and stops its driver while updates are on their way. Returns the driver and the rollout that another
+/// node has paused then, or `None` if it had ended already.
+fn pause_without_driver(cluster: &Cluster, attempt: usize, rate: Option<u32>) -> Option<(usize, Value)> {
+    let driver = cluster.decider();
+    let other = (driver + 1) % NODES;
+    let mut spec = json!({
+        "query": "device:pump-*", "patch": {"desired": {"firmware": format!("2.{attempt}")}}, "waves": ["90%", "100%"],
+        "success": "accepted",
+    });
+    if let Some(rate) = rate {
+        spec["rate"] = rate.into();
+    }
+    let created = create(cluster, other, ID, &spec);
+    assert_eq!(created.status, 201, "{}", created.text());
+    wait_for(cluster, other, "some updates", |rollout| count(rollout, "converged") > 0);
+    cluster.nodes[driver].signal(Signal::STOP);
+    let paused = ask(cluster, other, "POST", "/pause").json();
+    cluster.nodes[driver].signal(Signal::CONT);
+    if paused["error"] == "rollout-state" {
+        assert_eq!(count(&rollout(cluster, other), "converged"), DEVICES);
+        assert_eq!(ask(cluster, other, "DELETE", "").status, 204);
+        (0..NODES).for_each(|node| cluster.wait_until_ready(node));
+        return None;
+    }
+    assert_eq!(paused["state"], "paused", "{paused}");
+    Some((driver, paused))
+}
+
 /// The driver is stopped while its updates are on their way, and goes on after another node has answered a pause.
 #[test]
 fn a_driver_that_was_stopped_sends_nothing_after_a_pause() {
     let cluster = Cluster::start(UNLIMITED.limits);
     write_devices(&cluster, DEVICES);
-    let driver = cluster.decider();
+    // A fast rollout has many updates on their way, but may end before it is paused; the last of these takes a minute.
+    let rates = [None, Some(100), Some(20), Some(4)];
+    let (attempt, (driver, paused)) = (0..rates.len())
+        .find_map(|attempt| Some((attempt, pause_without_driver(&cluster, attempt, rates[attempt])?)))
+        .expect("a rollout of a minute is paused before it ends");
     let others: Vec<usize> = (0..NODES).filter(|node| *node != driver).collect();
-    let spec = json!({
-        "query": "device:pump-*", "patch": {"desired": {"firmware": "2.0"}}, "waves": ["90%", "100%"],
-        "success": "accepted",
-    });
-    let created = create(&cluster, others[0], ID, &spec);
-    assert_eq!(created.status, 201, "{}", created.text());
-    wait_for(&cluster, others[0], "some updates", |rollout| count(rollout, "converged") > 0);
-    cluster.nodes[driver].signal(Signal::STOP);
-    let paused = command(&cluster, others[0], "pause");
-    assert_eq!(paused["state"], "paused", "{paused}");
     let changed = count(&paused, "converged");
     assert!(changed < DEVICES, "the pause came too late");
-    cluster.nodes[driver].signal(Signal::CONT);
     // Whatever it had sent is decided before what its clients ask for now.
     eventually("an update at the former driver", || {
         let head = "PUT /v1/devices/other/shadow?upsert=true";
@@ -257,7 +278,8 @@ fn a_driver_that_was_stopped_sends_nothing_after_a_pause() {
     check_same(&cluster);
     let journal_at = |mark: &str| {
         let changes = journal(&cluster, others[1], mark);
-        changes.iter().filter(|change| change["client"] == format!("rollout:{ID}")).count()
+        let of_all = changes.iter().filter(|change| change["client"] == format!("rollout:{ID}")).count();
+        of_all - attempt * DEVICES
     };
     assert_eq!(journal_at("after the pause"), changed, "updates after an acknowledged pause");
     assert_eq!(count(&rollout(&cluster, driver), "converged"), changed);
@@ -266,6 +288,21 @@ fn a_driver_that_was_stopped_sends_nothing_after_a_pause() {
     wait_for(&cluster, driver, "the end", |rollout| rollout["state"] == "completed");
     check_same(&cluster);
     assert_eq!(journal_at("at the end"), DEVICES, "each device once");
+}
+
+/// A node that has not applied yet what another node has answered waits for it.
+#[test]
+fn a_bulk_change_misses_no_device_that_any_node_has_answered() {
+    let cluster = Cluster::start(UNLIMITED.limits);
+    let body = json!({"query": "device:pump-*", "patch": {"desired": {"firmware": "2"}}});
+    for n in 0..100 {
+        let head = format!("PUT /v1/devices/{}/shadow?upsert=true", device(n));
+        let reply = send(&cluster, n % NODES, &head, &json!({"desired": {"firmware": "1"}}));
+        assert_eq!(reply.status, 201, "{}", reply.text());
+        let node = (n + 1 + n % 2) % NODES;
+        let reply = send(&cluster, node, "POST /v1/bulk?dry_run=true", &body);
+        assert_eq!(reply.json()["wouldChange"], n + 1, "{}", reply.text());
+    }
 }
 
 /// A bulk change is one for the whole cluster: the same request at another node finds it, and its progress can be followed there.

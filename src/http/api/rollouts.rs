@@ -176,9 +176,8 @@ async fn found(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Slot>, Proble
     let known = api.rollouts.get(id);
     let slot = match known {
         None if api.rollouts.is_replicated() => {
-            let message = "Unavailable: this node does not know the rollout, and cannot ask the log of the cluster";
-            let unavailable = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message, api.now());
-            api.service.reach_log_end().await.map_err(unavailable)?;
+            let reached = api.service.reach_log_end("this node does not know the rollout").await;
+            reached.map_err(|rejection| Problem::general(&rejection, api.now()))?;
             api.rollouts.get(id)
         }
         known => known,

@@ -61,7 +61,8 @@ pub(in crate::http) async fn get(
     let conditions = Conditions::read(&headers).map_err(|bad| api.invalid(&bad))?;
     let admitted = api.service.admit(&caller.quota(&api), &key).map_err(|rejection| refused(&caller, rejection))?;
     if read.is_consistent {
-        api.service.reach_log_end().await.map_err(|rejection| refused(&caller, rejection))?;
+        let reached = api.service.reach_log_end("without consistent=true the answer is what this node has").await;
+        reached.map_err(|rejection| refused(&caller, rejection))?;
     }
     let (document, met) = match (read.wait, read.version) {
         (None, None) => {

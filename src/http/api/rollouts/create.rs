@@ -206,6 +206,7 @@ impl ParsedRequest {
         id: &str,
         is_bulk: bool,
     ) -> Result<Ensured, Problem> {
+        reach_log_end(api).await?;
         if api.rollouts.get(id).is_none() {
             match self.create(api, caller, headers, id, is_bulk).await? {
                 Ok(slot) => {
@@ -279,6 +280,7 @@ impl ParsedRequest {
 
     /// Returns the devices and what would change.
     async fn dry_run(self, api: &Arc<Api>, caller: &mut Caller, headers: &HeaderMap) -> Result<Response, Problem> {
+        reach_log_end(api).await?;
         let (devices, _charge) = self.select(api, caller, headers).await?;
         let mut counts = DryCounts::default();
         let until = Instant::now() + SELECT_TIME;
@@ -372,6 +374,12 @@ impl DryCounts {
         };
         *count += 1;
     }
+}
+
+/// Waits until this node of a cluster knows all devices and rollouts that any node has answered.
+async fn reach_log_end(api: &Api) -> Result<(), Problem> {
+    let reached = api.service.reach_log_end("this node may not know all devices and rollouts").await;
+    reached.map_err(|rejection| Problem::general(&rejection, api.now()))
 }
 
 /// Checks the size of a description apart from its devices, since it is kept and shown.

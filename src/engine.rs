@@ -55,8 +55,8 @@ use crate::{
     },
     shadow::{Rejection, ShadowKey, Timestamp},
     store::{
-        self, BroadcastPermit, CopyError, Health, LogEvent, MemberOptions, OnDurable, PurgedTombstones, RowEdit, Seq,
-        Store, StoreError, StoreOptions,
+        self, AppliedRecord, BroadcastPermit, CopyError, Health, LogEvent, MemberOptions, OnDurable, PurgedTombstones,
+        RowEdit, Seq, Store, StoreError, StoreOptions,
     },
     wire::{RefusedEntry, Via},
 };
@@ -200,6 +200,15 @@ impl Service {
     /// As [`Store::back_up`].
     pub fn back_up(&self, out: impl io::Write) -> Result<(), CopyError> {
         self.store.back_up(out)
+    }
+
+    /// Returns the last record of the cluster's log that the store's file has applied, as [`Store::applied_in_file`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::applied_in_file`].
+    pub fn applied_in_file(&self) -> Result<Option<AppliedRecord>, StoreError> {
+        self.store.applied_in_file()
     }
 
     /// Removes those of `keys` that are tombstones on which nothing else depends.

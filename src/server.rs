@@ -14,11 +14,13 @@ mod losses;
 pub(crate) mod messages;
 mod opening;
 mod profile;
+mod seeding;
 mod sessions;
 pub mod supervisor;
 pub mod telemetry;
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     io::{self, Write},
     net::SocketAddr,
@@ -39,7 +41,8 @@ pub(crate) use self::opening::store_options;
 use self::{
     cluster_rows::{BrokerBroadcasts, ClusterRows},
     losses::{losses, quotas_met},
-    opening::{applied_record, open},
+    opening::open,
+    seeding::Entered,
 };
 use crate::{
     auth::{Authority, Policy, authn::login::LoginError},
@@ -165,7 +168,7 @@ pub fn check(config: &Config, policy: Policy) -> Result<(), ServeError> {
 }
 
 /// Serves until `shutdown` resolves, then shuts down in order. At each signal of `hangups`, reloads the configuration
-/// with `read_config`, and the files.
+/// with `read_config`, and the files. A node of a cluster whose store is too old receives that of another one if `reseed` is set.
 ///
 /// Prints `listening <name> <address>` on standard output for each listener once it accepts, and `dashboard <url>`
 /// after it for a listener of HTTP. Logs that instead if standard output is closed.
@@ -176,6 +179,7 @@ pub fn check(config: &Config, policy: Policy) -> Result<(), ServeError> {
 pub async fn run(
     config: Config,
     policy: Policy,
+    reseed: bool,
     read_config: ReadConfig,
     shutdown: impl Future<Output = ()>,
     hangups: Signal,
@@ -188,24 +192,31 @@ pub async fn run(
     let mut inherited = InheritedSockets::take().map_err(ServeError::Inherited)?;
     let binds: Vec<_> = config.listeners.iter().map(|listener| listener.bind).collect();
     inherited.foreign(&binds).map_or(Ok(()), |address| Err(ServeError::NoListener(address)))?;
-    let mut cluster = match &config.cluster {
-        Some(settings) => {
-            let joined = Membership::join(settings, applied_record(&config)?).await;
-            Some(joined.map_err(|error| ServeError::Cluster(error.to_string()))?)
+    let mut shutdown = pin!(shutdown);
+    let (mut cluster, mut early, mut notices) = (None, BTreeMap::new(), None);
+    if let Some(settings) = &config.cluster {
+        match seeding::enter(&config, settings, reseed, (&tls, &mut inherited), &mut shutdown).await? {
+            Some(entered) => {
+                let Entered { membership, bound, notices: started } = entered;
+                (cluster, early, notices) = (Some(membership), bound, started);
+            }
+            None => return Ok(()),
         }
-        None => None,
-    };
+    }
     let (parts, notify) = ServerParts::assemble(&config, Arc::new(authority), secured.clone(), cluster.as_mut())?;
     let bound = config.listeners.iter().zip(tls).enumerate();
-    let bound = bound.map(|(index, listener)| bind(&config, index, listener, &mut inherited));
+    let bound = bound.map(|(index, listener)| match early.remove(&index) {
+        Some(bound) => Ok(bound),
+        None => bind(&config, index, listener, &mut inherited),
+    });
     let bound = bound.collect::<Result<Vec<_>, _>>()?;
     let notifier = NotifierThread::start(notify)?;
-    let mut shutdown = pin!(shutdown);
     let joined = match cluster {
         Some(membership) => Some(parts.join(membership, &config.written, &mut shutdown).await),
         None => None,
     };
     let (_cluster, profile) = joined.unzip();
+    drop(notices.take());
     let RunningTasks { mut tasks, mut notifier } = parts.start(&config, bound, notifier);
     let (authority, broker, search) = (parts.authority.clone(), parts.broker.clone(), parts.api.search.clone());
     tasks.spawn(supervisor::watch(parts.service.clone(), broker.clone()));

@@ -78,8 +78,8 @@ impl RestoreLog {
             }
             Err(error) => return complain(&error, Exit::Store),
         };
-        match NatsLog::restore(settings, applied).await {
-            Ok(()) => print(&json!({ "node": settings.node, "applied": applied })),
+        match NatsLog::restore(settings, applied.number).await {
+            Ok(()) => print(&json!({ "node": settings.node, "applied": applied.number })),
             Err(error) => complain(&error, Exit::Failed),
         }
     }

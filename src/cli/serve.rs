@@ -30,6 +30,10 @@ pub(super) struct Serve {
     /// Address to listen on, such as 127.0.0.1:1883; may be repeated. Replaces the configured listeners.
     #[arg(long, value_name = "ADDR")]
     bind: Vec<String>,
+    /// Let a node of a cluster whose store is too old for the log, or of another log, receive that of another node. The former file
+    /// is kept beside the store, as STORE.old-1 or a higher number. Without effect on a store that can go on.
+    #[arg(long)]
+    reseed: bool,
 }
 
 /// Check a configuration, including the environment variables and the files of users, keys and TLS that it names.
@@ -54,6 +58,12 @@ impl Serve {
             Ok(loaded) => loaded,
             Err(error) => return complain(&error, Exit::Usage),
         };
+        if self.reseed && config.cluster.is_none() {
+            return complain(
+                &"--reseed is for a node of a cluster, and the configuration has no [cluster] section",
+                Exit::Usage,
+            );
+        }
         if let Err(error) = logging::start(&config.log) {
             return complain(&error, Exit::Failed);
         }
@@ -65,7 +75,7 @@ impl Serve {
         };
         let source = self.source;
         let read_config = Box::new(move || source.load(&arguments));
-        match server::run(config, policy, read_config, shutdown.requested(), hangups).await {
+        match server::run(config, policy, self.reseed, read_config, shutdown.requested(), hangups).await {
             Ok(()) => Exit::Done,
             Err(error) => {
                 tracing::error!(%error, "the server failed");

@@ -1,7 +1,8 @@
 //! A node in its cluster: carries out what the store's member asks for, and passes records, messages and the time to it.
 //!
 //! One task carries out actions on the log, one follows it, one keeps the time. The member and the broker have a connection each for their
-//! messages, with a task that sends, one that receives and one that watches the connection. All end when the store is closed.
+//! messages, with a task that sends, one that receives and one that watches the connection; the seeds of other nodes have one too. All
+//! end when the store is closed.
 
 use std::{
     collections::{VecDeque, hash_map::RandomState},
@@ -15,6 +16,7 @@ use tokio::{
     sync::{
         OwnedSemaphorePermit, Semaphore,
         mpsc::{self, UnboundedReceiver, UnboundedSender},
+        watch,
     },
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep},
@@ -24,9 +26,13 @@ use crate::{
     cluster::{
         ClusterError,
         nats::{NatsLog, follow::FollowEnd},
+        seeding::{self, Misfit, NatsSeeds, Notices, SeedLink as _, SeedReceiver, SeedSource, offer_store},
     },
     config::ClusterSettings,
-    store::{BroadcastRows, Link, LogAction, LogEvent, LogInquiry, MemberHealth, MemberOptions, NodeId, SessionClient},
+    store::{
+        AppliedRecord, BroadcastRows, Link, LogAction, LogEvent, LogInquiry, MemberHealth, MemberOptions, NodeId,
+        SessionClient, StoreError, StoreOptions,
+    },
 };
 
 /// Bytes of records that were read and are not applied yet: much less than a node keeps, from which a store that was opened again
@@ -46,6 +52,7 @@ pub(crate) struct Membership {
     orders: Orders,
     /// The bus of the brokers, so that a flood of their messages neither delays the member's nor ends its connection.
     messages: NatsLog,
+    seeds: NatsSeeds,
     broker: Option<Outbox>,
     link: Option<NatsLink>,
     log_age_max: Duration,
@@ -123,14 +130,40 @@ impl Membership {
     /// As [`NatsLog::connect`].
     pub(crate) async fn join(settings: &ClusterSettings, applied: u64) -> Result<Self, ClusterError> {
         let log = NatsLog::connect(settings, applied).await?;
-        let messages = NatsLog::connect_messages(settings).await?;
+        let messages = NatsLog::connect_bus(settings, "messages").await?;
+        let seeds = NatsSeeds { log: log.clone(), seeds: NatsLog::connect_bus(settings, "seeds").await? };
         let (actions, actions_of_member) = mpsc::unbounded_channel();
         let (outbox, messages_of_member) = Outbox::new();
         let (broker, broker_messages) = Outbox::new();
         let orders = Orders { actions: actions_of_member, messages: messages_of_member, broker_messages };
         let link = NatsLink { actions, outbox };
         let (node, log_age_max) = (NodeId(settings.node), settings.log_age_max);
-        Ok(Self { log, node, orders, messages, broker: Some(broker), link: Some(link), log_age_max })
+        Ok(Self { log, node, orders, messages, seeds, broker: Some(broker), link: Some(link), log_age_max })
+    }
+
+    /// Returns true if a store that has applied `applied` cannot go on from the log, which has lost nothing.
+    pub(crate) async fn must_reseed(&self, applied: Option<&AppliedRecord>) -> bool {
+        let Some(applied) = applied else {
+            // It is of no cluster, and the log is that of others.
+            return self.seeds.extent().await.last > 0;
+        };
+        let misfit = seeding::check(&self.seeds, applied).await.err();
+        matches!(misfit, Some(Misfit::Trimmed { .. } | Misfit::Other(_)))
+    }
+
+    /// Makes the store of `options` of that of another node, unless this node may begin with an empty one. It `has_store` that is too
+    /// old, or none. Sends sentences about what it does to `state`. The notices are to be kept until the log is applied.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be written.
+    pub(crate) async fn seed(
+        &self,
+        options: StoreOptions,
+        has_store: bool,
+        state: watch::Sender<String>,
+    ) -> Result<Option<Notices>, StoreError> {
+        SeedReceiver::new(self.seeds.clone(), self.node, options, has_store, state).await.run().await
     }
 
     /// Returns the options for opening the store; `None` the second time.
@@ -169,15 +202,16 @@ impl Membership {
     }
 
     /// Starts the tasks for the member with this `health` that has applied the log up to record `applied` and receives `events`. The broker
-    /// receives the messages of others by `on_message`.
+    /// receives the messages of others by `on_message`. Nodes without a store receive that of `source`.
     pub(crate) fn start(
         self,
         applied: u64,
         events: impl Fn(LogEvent) -> bool + Clone + Send + Sync + 'static,
         on_message: impl Fn(Bytes) + Send + 'static,
         health: impl Fn() -> MemberHealth + Send + 'static,
+        source: Arc<dyn SeedSource>,
     ) -> JoinSet<()> {
-        let Self { log, orders, messages, log_age_max, .. } = self;
+        let Self { log, orders, messages, seeds, log_age_max, .. } = self;
         let mut tasks = JoinSet::new();
         tasks.spawn(carry_out(log.clone(), orders.actions, events.clone()));
         tasks.spawn(send(log.clone(), orders.messages));
@@ -191,9 +225,10 @@ impl Membership {
         };
         tasks.spawn(receive(messages.clone(), to_broker));
         tasks.spawn(tick(events));
-        for watched in [log.clone(), messages] {
+        for watched in [log.clone(), messages, seeds.seeds.clone()] {
             tasks.spawn(async move { watched.watch().await });
         }
+        tasks.spawn(offer_store(seeds, source));
         tasks.spawn(trim(log, log_age_max, health));
         tasks
     }
@@ -226,7 +261,7 @@ async fn carry_out(log: NatsLog, mut actions: UnboundedReceiver<LogAction>, even
 }
 
 /// Repeats `ask` until it is answered.
-async fn retried<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(ask: impl Fn() -> F) -> T {
+pub(super) async fn retried<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(ask: impl Fn() -> F) -> T {
     loop {
         match ask().await {
             Ok(answer) => return answer,
@@ -280,22 +315,23 @@ async fn receive(log: NatsLog, take: impl Fn(Bytes, OwnedSemaphorePermit) -> boo
     }
 }
 
-/// Removes old records from the log while this node decides. After a start it knows no ages, and begins anew.
+/// Removes old records from the log while this node decides, except those that nodes without a store need. After a start it knows no
+/// ages, and begins anew.
 async fn trim(log: NatsLog, age_max: Duration, health: impl Fn() -> MemberHealth) {
     let pause = (age_max / TRIMS_PER_AGE).max(TICK);
     let mut marks = VecDeque::new();
     loop {
         sleep(pause).await;
-        let MemberHealth { is_deciding, applied, .. } = health();
+        let MemberHealth { is_deciding, applied, log_needed, .. } = health();
         marks.push_back((Instant::now(), applied));
         let is_old = |(at, _): &(Instant, u64)| at.elapsed() > age_max;
         let mut old = None;
         while marks.front().is_some_and(is_old) {
             old = marks.pop_front();
         }
-        if let (true, Some((_, number))) = (is_deciding, old)
-            && let Err(error) = log.trim(number).await
-        {
+        let Some((_, number)) = old.filter(|_| is_deciding) else { continue };
+        let number = log_needed.map_or(number, |needed| number.min(needed.saturating_sub(1)));
+        if let Err(error) = log.trim(number).await {
             tracing::warn!(number, %error, "old records of the log cannot be removed");
         }
     }

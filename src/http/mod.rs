@@ -11,6 +11,7 @@
 //! - `api` has the handlers: `shadows` reads, `writes` changes, the others are named after their resource.
 //!   `api::conditional` is pure. Every refusal on the native paths is an `api::problem`.
 //! - `rollouts` carries out rollouts; `api::rollouts` creates and shows them.
+//! - `starting` answers for a node that has no store yet.
 //! - `api::operating`, `api::principals`, `api::sessions` and `api::backup` serve an operator's tools.
 //!
 //! Commands go through [`crate::engine`], like those over MQTT; the engine also notifies subscribers and followers.
@@ -25,6 +26,7 @@ pub mod rollouts;
 mod router;
 mod server;
 mod sse;
+mod starting;
 
 pub use crate::http::{
     api::{
@@ -39,6 +41,7 @@ pub use crate::http::{
     auth::sessions::Sessions,
     router::router,
     server::{HttpHandler, HttpOptions, PROTOCOLS},
+    starting::starting,
 };
 
 #[cfg(test)]

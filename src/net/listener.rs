@@ -119,17 +119,31 @@ impl Listener {
 
     /// Accepts connections for `handler` until `listener_context.closing` is true, then waits for them to end.
     pub async fn run<H: ConnectionHandler>(self, listener_context: ListenerContext, handler: H) {
+        let mut connections = self.accept(&listener_context, &handler).await;
+        drop(self.socket);
+        while connections.join_next().await.is_some() {}
+    }
+
+    /// As [`Listener::run`], but returns the listener, whose socket stays open for another handler.
+    pub async fn run_for_now<H: ConnectionHandler>(self, listener_context: ListenerContext, handler: H) -> Self {
+        let mut connections = self.accept(&listener_context, &handler).await;
+        while connections.join_next().await.is_some() {}
+        self
+    }
+
+    /// Accepts connections until `listener_context.closing` is true, and returns those that are open.
+    async fn accept<H: ConnectionHandler>(&self, listener_context: &ListenerContext, handler: &H) -> JoinSet<()> {
         let mut connections = JoinSet::new();
         let mut reserved_fd = ReservedFd::new();
         let mut closing = listener_context.closing.clone();
         let mut shortage = false;
         loop {
             tokio::select! {
-                () = closed(&mut closing) => break,
+                () = closed(&mut closing) => return connections,
                 accepted = self.socket.accept() => match accepted {
                     Ok((stream, address)) => {
                         shortage = false;
-                        self.admit(stream, address, &listener_context, &handler, &mut connections);
+                        self.admit(stream, address, listener_context, handler, &mut connections);
                     }
                     Err(error) => {
                         self.refuse(&error, &mut reserved_fd, &listener_context.counters, shortage).await;
@@ -139,8 +153,6 @@ impl Listener {
                 Some(_) = connections.join_next() => {}
             }
         }
-        drop(self.socket);
-        while connections.join_next().await.is_some() {}
     }
 
     /// Spawns the task of a connection if there are permits for it.

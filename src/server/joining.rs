@@ -1,13 +1,16 @@
 //! The start of a node of a cluster: it joins, reports its profile, and serves nobody before it has applied the log.
+//!
+//! A node that has no store, or one that is too old, receives that of another first ([`super::seeding`]).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
     cluster::membership::Membership,
     config::Written,
-    server::{ServerParts, profile::ProfileReporter},
+    server::{ServerParts, profile::ProfileReporter, seeding::StoreSource},
+    store::NodeId,
 };
 
 /// The interval at which a node that starts looks how far it is in the log.
@@ -30,7 +33,8 @@ impl ServerParts {
         let health = move || service.health().member.unwrap_or_default();
         self.service.set_log(membership.inquiry());
         let profile = ProfileReporter::new(config, self.authority.clone(), self.service.log_events());
-        let tasks = membership.start(applied(), self.service.log_events(), on_message, health);
+        let source = Arc::new(StoreSource { service: self.service.clone(), node: NodeId(membership.node()) });
+        let tasks = membership.start(applied(), self.service.log_events(), on_message, health, source);
         let has_caught_up = async {
             let tail = tail.await;
             while applied() < tail && self.service.health().member.is_some_and(|member| member.latched.is_none()) {

@@ -8,7 +8,7 @@ use crate::{
     config::{Config, Limits, StoreConfig},
     engine::{Outcomes, Service},
     server::ServeError,
-    store::{self, MemberOptions, StoreOptions},
+    store::{self, AppliedRecord, MemberOptions, StoreOptions},
 };
 
 pub(super) fn open(config: &Config, member: Option<MemberOptions>) -> Result<(Service, Outcomes), ServeError> {
@@ -21,14 +21,13 @@ pub(super) fn open(config: &Config, member: Option<MemberOptions>) -> Result<(Se
     opened.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
 }
 
-/// Returns the last record of the cluster's log that the store has applied; 0 without a store.
-pub(super) fn applied_record(config: &Config) -> Result<u64, ServeError> {
+/// Returns the last record of the cluster's log that the store has applied, if any.
+pub(super) fn applied_record(config: &Config) -> Result<Option<AppliedRecord>, ServeError> {
     if !config.store.path.exists() {
-        return Ok(0);
+        return Ok(None);
     }
     let applied = store::applied_record(&store_options(&config.store, &config.limits));
-    let applied = applied.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
-    Ok(applied.unwrap_or_default())
+    applied.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
 }
 
 pub(crate) fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOptions {

@@ -295,9 +295,7 @@ impl Database {
         options: &StoreOptions,
         fill: impl FnOnce(&Self) -> Result<(), E>,
     ) -> Result<bool, E> {
-        let mut name = options.path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let new = options.path.with_file_name(name);
+        let new = options.beside(".new");
         let of_path = |error| StoreError::Io { path: options.path.clone(), error };
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(of_path(error).into()),
@@ -474,7 +472,7 @@ fn builder(options: &StoreOptions) -> Builder {
 }
 
 /// Syncs the directory, which makes the new name durable.
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::File::open(directory)?.sync_all()
 }

@@ -28,7 +28,7 @@ use crate::{
         options::COMMAND_OVERHEAD_BYTES,
         purging::{PurgeOrder, PurgedTombstones},
         reader::{History, HistoryReader, JournalPage, Listed, Shared},
-        replication::member::LogEvent,
+        replication::{applied_position::AppliedRecord, member::LogEvent},
         rows::{edit::RowEdit, pending::BACKLOG_BYTES_MAX, sent::OnDurable, tables},
         state::record::StoredShadow,
         writer::Message,
@@ -303,6 +303,19 @@ impl<C: Send + 'static> Store<C> {
         self.inner.shared.database.back_up(out)
     }
 
+    /// Returns the last record of its cluster's log that the file has applied: a backup that begins now has this one or a later one.
+    /// The writer writes the position again with the next record. Reads the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::read`].
+    pub fn applied_in_file(&self) -> Result<Option<AppliedRecord>, StoreError> {
+        // A writer that has ended applies no more records.
+        let _ = self.inner.queue.send(Message::PositionWanted);
+        let position = self.inner.shared.database.get()?.applied_position()?;
+        Ok(position.map(|position| position.record()))
+    }
+
     /// Returns memory for broadcasts of about `bytes`; `None` if too many wait for the log.
     #[must_use]
     pub fn reserve_broadcast(&self, bytes: usize) -> Option<BroadcastPermit> {
@@ -444,9 +457,12 @@ impl<C> Permit<C> {
     pub fn send(self, queued: QueuedCommand<C>) -> Result<(), Box<QueuedCommand<C>>> {
         self.queue.send(Message::QueuedCommand(Box::new(queued), self.room)).map_err(|unsent| match unsent.0 {
             Message::QueuedCommand(queued, _) => queued,
-            Message::Purge(..) | Message::Rows | Message::Log(_) | Message::Broadcast { .. } | Message::Close => {
-                unreachable!("a command was sent")
-            }
+            Message::Purge(..)
+            | Message::Rows
+            | Message::Log(_)
+            | Message::PositionWanted
+            | Message::Broadcast { .. }
+            | Message::Close => unreachable!("a command was sent"),
         })
     }
 }

@@ -61,6 +61,7 @@ pub use crate::store::backup::audit::Report;
 pub use crate::store::backup::copy::{CopyError, applied_record, back_up, check, check_backup, restore};
 pub use crate::store::backup::file::BackupError;
 pub use crate::store::backup::readable::{Lost, back_up_readable};
+pub use crate::store::backup::seed::{SeedError, Seeded, seed};
 pub use crate::store::journal::device_changes::{CHANGES_MAX, DeviceChanges};
 pub use crate::store::journal::entry::{JournalEntry, Seq};
 pub use crate::store::state::part::PartDecoder;
@@ -77,11 +78,13 @@ pub use options::{COMMAND_OVERHEAD_BYTES, StoreOptions};
 pub use purging::PurgedTombstones;
 pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
 pub use replication::{
+    applied_position::AppliedRecord,
     member::{Broadcast, BroadcastRows, Difference, Link, LogEvent, MemberHealth, MemberOptions, OtherNode},
     openings::SessionClient,
-    record::NodeId,
+    record::{NodeId, begins_empty},
     replica::{Action as LogAction, Appended},
-    status::NodeProfile,
+    seed_message::{SeedMessage, SeedOffer},
+    status::{NodeProfile, SeedingStatus},
 };
 pub use rows::{
     edit::{RowEdit, RowKey},

@@ -62,6 +62,13 @@ pub struct StoreOptions {
 pub const COMMAND_OVERHEAD_BYTES: usize = 1024;
 
 impl StoreOptions {
+    /// Returns the path of a file beside the store, with `ending` after its name.
+    pub(super) fn beside(&self, ending: &str) -> PathBuf {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(ending);
+        self.path.with_file_name(name)
+    }
+
     /// Returns the defaults for the file at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         const MIB: usize = 1 << 20;

@@ -60,6 +60,8 @@ pub(super) enum Message<C> {
     Rows,
     /// An event for a member of a cluster.
     Log(Box<LogEvent>),
+    /// A notice that another node may be seeded from the file, so the position in it shall be up to date.
+    PositionWanted,
     /// Bytes for all nodes of a cluster, with a call when this node has applied them, and their memory.
     Broadcast { bytes: Bytes, on_applied: Option<OnDurable>, may_expire: bool, permit: OwnedSemaphorePermit },
     /// A request to close the queue and finish the commands in it.
@@ -258,6 +260,7 @@ impl<C> Writer<C> {
                 },
                 Message::Purge(order, permit) => orders.push((order, permit)),
                 Message::Rows => {} // taken before
+                Message::PositionWanted => self.applied_position.iter_mut().for_each(AppliedPosition::want),
                 Message::Log(event) => {
                     if let Some(member) = &mut self.member {
                         member.take(*event);

@@ -19,6 +19,7 @@ mod order;
 mod pauses;
 mod presence;
 mod rollouts;
+mod seeding;
 mod session_lists;
 mod sessions;
 mod shared;

@@ -112,8 +112,19 @@ impl Cluster {
     /// The NATS server that leads the log.
     pub fn leader(&self) -> usize {
         eventually("a leader of the log", || {
-            let info = self.nats.ports().find_map(|port| request(port, "$JS.API.STREAM.INFO.umbra-test"))?;
+            let info = self.nats.ports().find_map(|port| request(port, "$JS.API.STREAM.INFO.umbra-test", ""))?;
             info["cluster"]["leader"].as_str()?.strip_prefix('n')?.parse().ok()
+        })
+    }
+
+    /// Removes the records of the log before `first`, or all but the last one, as age does. Returns the first one that is left.
+    pub fn trim_log(&self, first: Option<u64>) -> u64 {
+        eventually("the log to be trimmed", || {
+            let info = self.nats.ports().find_map(|port| request(port, "$JS.API.STREAM.INFO.umbra-test", ""))?;
+            let first = first.or(info["state"]["last_seq"].as_u64())?;
+            let body = format!("{{\"seq\":{first}}}");
+            let purged = self.nats.ports().find_map(|port| request(port, "$JS.API.STREAM.PURGE.umbra-test", &body))?;
+            (purged["success"] == true).then_some(first)
         })
     }
 }
@@ -145,11 +156,12 @@ fn get(address: SocketAddr, path: &str) -> Reply {
 }
 
 /// The reply to a request to a NATS server, in JSON; `None` if it does not answer.
-fn request(port: u16, subject: &str) -> Option<Value> {
+fn request(port: u16, subject: &str, body: &str) -> Option<Value> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
     let options = r#"{"verbose":false,"pedantic":false,"user":"node","pass":"secret"}"#;
-    write!(stream, "CONNECT {options}\r\nSUB answer 1\r\nPUB {subject} answer 0\r\n\r\n").ok()?;
+    let length = body.len();
+    write!(stream, "CONNECT {options}\r\nSUB answer 1\r\nPUB {subject} answer {length}\r\n{body}\r\n").ok()?;
     let mut lines = BufReader::new(stream).lines();
     lines.find(|line| line.as_ref().map_or(true, |line| line.starts_with("MSG answer ")))?.ok()?;
     serde_json::from_str(&lines.next()?.ok()?).ok()

@@ -126,6 +126,17 @@ impl Server {
         (self.child, self.address) = launched.unwrap_or_else(|exit| panic!("the server did not start again: {exit:?}"));
     }
 
+    /// Starts a server on the store of this one, which has ended, with more arguments, and does not wait until it listens.
+    pub fn begin_restart(&mut self, arguments: &[&str]) {
+        self.child = spawn(&self.program, self.directory.path(), self.setup, arguments);
+    }
+
+    /// Waits until a server that was begun to start listens.
+    pub fn await_start(&mut self) {
+        let launched = await_listening(&mut self.child, self.directory.path());
+        self.address = launched.unwrap_or_else(|exit| panic!("the server did not start again: {exit:?}"));
+    }
+
     /// Starts the program at `path` on the store of this server, which has ended.
     pub fn restart_as(&mut self, path: &Path) {
         path.clone_into(&mut self.program);
@@ -211,6 +222,11 @@ pub fn store_path(directory: &Path) -> PathBuf {
 
 /// Starts `program serve` on `directory` and waits until it listens.
 fn launch(program: &Path, directory: &Path, setup: Setup) -> Result<(Child, SocketAddr), Exit> {
+    let mut child = spawn(program, directory, setup, &[]);
+    await_listening(&mut child, directory).map(|address| (child, address))
+}
+
+fn spawn(program: &Path, directory: &Path, setup: Setup, arguments: &[&str]) -> Child {
     let Setup { listener, limits, store } = setup;
     let path = store_path(directory);
     let config = format!(
@@ -221,13 +237,18 @@ fn launch(program: &Path, directory: &Path, setup: Setup) -> Result<(Child, Sock
     fs::write(&file, config).expect("a writable directory");
     // The server writes to files, which a thread that copies from a pipe could still do after the next start.
     let output = |name| fs::File::create(directory.join(name)).expect("a writable directory");
-    let mut child = umbrad_of(program, &["serve", "--config"])
+    umbrad_of(program, &["serve", "--config"])
         .arg(&file)
+        .args(arguments)
         .current_dir(directory)
         .stdout(output("stdout"))
         .stderr(output("stderr"))
         .spawn()
-        .expect("the server's binary is built");
+        .expect("the server's binary is built")
+}
+
+/// Waits until the server listens, and returns its address.
+fn await_listening(child: &mut Child, directory: &Path) -> Result<SocketAddr, Exit> {
     let deadline = Instant::now() + *DEADLINE;
     loop {
         // Asked first: what an ended server has written is complete.
@@ -235,7 +256,7 @@ fn launch(program: &Path, directory: &Path, setup: Setup) -> Result<(Child, Sock
             return Err(Exit { status, log: read_log(directory) });
         }
         if let Some(address) = listening(directory, "test") {
-            return Ok((child, address));
+            return Ok(address);
         }
         if Instant::now() > deadline {
             let _ = child.kill();

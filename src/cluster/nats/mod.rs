@@ -44,7 +44,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
-    cluster::{ClusterError, LogUnavailable},
+    cluster::{ClusterError, LogUnavailable, seeding::LogExtent},
     config::ClusterSettings,
     store::{Appended, NodeId},
 };
@@ -162,17 +162,17 @@ impl NatsLog {
         stream::restore(&log, settings, is_clustered, applied).await?.map_err(|error| unreachable(error.to_string()))
     }
 
-    /// Returns a bus on a connection of its own for messages of which there may be more than a node can take: the server closes a
-    /// connection that is too slow for them.
+    /// Returns a bus for `kind` on a connection of its own, for messages of which there may be more than a node can take: the server
+    /// closes a connection that is too slow for them.
     ///
     /// # Errors
     ///
     /// As [`NatsLog::connect`].
-    pub(crate) async fn connect_messages(settings: &ClusterSettings) -> Result<Self, ClusterError> {
+    pub(crate) async fn connect_bus(settings: &ClusterSettings, kind: &str) -> Result<Self, ClusterError> {
         let unreachable = |problem: String| ClusterError::unreachable(settings, START_TIMEOUT, problem);
         let client = connection::connect(settings, Instant::now() + START_TIMEOUT, &unreachable).await?;
         let mut names = Names::of(&settings.name);
-        names.bus = format!("umbra.{}.messages", settings.name);
+        names.bus = format!("umbra.{}.{kind}", settings.name);
         Ok(Self::of(client, settings, names))
     }
 
@@ -248,6 +248,12 @@ impl NatsLog {
     /// seconds. In these, another may have been elected only if a server voted for it right after it had answered the former one.
     pub(crate) async fn tail(&self) -> Result<u64, LogUnavailable> {
         self.state().await.map(|state| state.last_seq)
+    }
+
+    /// Returns the numbers of the first and the last record, as [`NatsLog::tail`] does.
+    pub(crate) async fn extent(&self) -> Result<LogExtent, LogUnavailable> {
+        let StreamState { first_seq, last_seq, .. } = self.state().await?;
+        Ok(LogExtent { first: first_seq.max(1), last: last_seq })
     }
 
     /// Removes the records up to the number `to`, except for the last of the log.

@@ -13,7 +13,7 @@ use crate::{
         api::{Api, history::no_store, problem::Problem},
         auth::caller::Caller,
     },
-    store::{LogServer, LogStatus, MemberHealth, OtherNode},
+    store::{LogServer, LogStatus, MemberHealth, OtherNode, SeedingStatus},
 };
 
 /// `GET /v1/cluster`
@@ -54,6 +54,7 @@ fn body(member: &MemberHealth, log: &Result<LogStatus, String>) -> Value {
         ("left", member.latched.clone().map(Value::from)),
         ("nodes", Some(nodes.into_iter().map(node_body).collect())),
         ("differences", Some(differences.collect())),
+        ("seedings", Some(member.seedings.iter().map(seeding_body).collect())),
         ("problems", Some(problems.collect())),
         ("log", log.as_ref().ok().map(log_body)),
     ];
@@ -69,6 +70,11 @@ fn node_body(node: &OtherNode) -> Value {
         "lag": node.lag,
         "version": node.profile.version,
     })
+}
+
+fn seeding_body(status: &SeedingStatus) -> Value {
+    let SeedingStatus { node, source, needed, bytes } = status;
+    json!({ "node": node.0, "source": source.0, "logNeeded": needed, "bytes": bytes })
 }
 
 fn log_body(log: &LogStatus) -> Value {

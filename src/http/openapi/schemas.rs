@@ -324,12 +324,15 @@ fn cluster(schemas: &mut Map<String, Value>) {
         ("left", text.clone()),
         ("nodes", list("ClusterNode")),
         ("differences", list("ClusterDifference")),
+        ("seedings", list("ClusterSeeding")),
         ("log", reference("ClusterLog")),
         ("problems", list("ClusterProblem")),
     ];
     let severity = json!({ "enum": ["error", "warning"] });
     put(schemas, "ClusterProblem", closed([("severity", severity), ("message", text)], &["severity", "message"]));
-    let needs = ["node", "epoch", "applied", "waiting", "silentMs", "nodes", "differences", "problems"];
+    let seeding = ["node", "source", "logNeeded", "bytes"];
+    put(schemas, "ClusterSeeding", closed(seeding.map(|name| (name, count.clone())), &seeding));
+    let needs = ["node", "epoch", "applied", "waiting", "silentMs", "nodes", "differences", "seedings", "problems"];
     put(schemas, "Cluster", closed(numbers.into_iter().chain(others), &needs));
 }
 

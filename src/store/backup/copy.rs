@@ -24,6 +24,7 @@ use crate::store::{
     index::state::INDEX_KEY,
     journal::entry::JOURNAL,
     options::StoreOptions,
+    replication::applied_position::AppliedRecord,
     rows::tables::{self, ROW_LOG, ROW_LOG_TABLE, ROWS_TABLE},
     schema::{Checkpoint, FLOORS_TABLE, JOURNAL_TABLE, META, META_TABLE, PROGRESS_KEY, STATE_TABLE},
     state::{
@@ -155,11 +156,23 @@ pub fn restore(from: &Path, options: &StoreOptions) -> Result<Report, CopyError>
         return Err(CopyError::Exists(options.path.clone()));
     }
     let wrong = |error| CopyError::Backup { path: from.to_owned(), error };
-    let mut reader = open(from)?;
-    let mut audit = Audit::new(options.document.path_tombstones_max);
-    let made: Result<bool, CopyError> = Database::make(options, |database| {
+    let made = make_of(open(from)?, options, wrong, |_, _| Ok(()))?;
+    made.ok_or_else(|| CopyError::Exists(options.path.clone()))
+}
+
+/// Makes the store of `options` of the backup in `reader`, if `accept` does not refuse it. Returns the report on it; `None` if
+/// there is a file at its path.
+pub(super) fn make_of<E: From<StoreError>>(
+    mut reader: BackupReader<impl Read>,
+    options: &StoreOptions,
+    wrong: impl Fn(BackupError) -> E,
+    accept: impl FnOnce(&Database, &Report) -> Result<(), E>,
+) -> Result<Option<Report>, E> {
+    let mut report = Report::default();
+    let made = Database::make(options, |database| {
+        let mut audit = Audit::new(options.document.path_tombstones_max);
         let (mut slice, mut bytes) = (Vec::new(), 0);
-        while let Some(record) = reader.next().map_err(wrong)? {
+        while let Some(record) = reader.next().map_err(&wrong)? {
             audit.record(&record);
             bytes += record.key.len() + record.value.len();
             slice.push(record);
@@ -168,12 +181,11 @@ pub fn restore(from: &Path, options: &StoreOptions) -> Result<Report, CopyError>
                 (slice, bytes) = (Vec::new(), 0);
             }
         }
-        Ok(database.fill(&slice)?)
-    });
-    match made? {
-        true => Ok(audit.finish()),
-        false => Err(CopyError::Exists(options.path.clone())),
-    }
+        database.fill(&slice)?;
+        report = audit.finish();
+        accept(database, &report)
+    })?;
+    Ok(made.then_some(report))
 }
 
 /// Checks every page and record of the store at the path of `options`, or of the backup there.
@@ -196,9 +208,9 @@ pub fn check(options: &StoreOptions) -> Result<Report, CopyError> {
 /// # Errors
 ///
 /// As [`store::open`](crate::store::open).
-pub fn applied_record(options: &StoreOptions) -> Result<Option<u64>, StoreError> {
+pub fn applied_record(options: &StoreOptions) -> Result<Option<AppliedRecord>, StoreError> {
     let position = Database::open_existing(options)?.applied_position()?;
-    Ok(position.map(|position| position.chain.position.number))
+    Ok(position.map(|position| position.record()))
 }
 
 /// Checks a backup as [`check`] does.

@@ -4,3 +4,4 @@ pub(super) mod audit;
 pub(super) mod copy;
 pub(super) mod file;
 pub(super) mod readable;
+pub(super) mod seed;

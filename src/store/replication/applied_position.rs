@@ -37,6 +37,24 @@ pub(in crate::store) struct AppliedPosition {
     decided: VecDeque<(Seq, DecidedBy)>,
     /// The last record when this was written to the file.
     written: u64,
+    /// True if it is to be written with the next record: another node may be seeded from the file.
+    is_wanted: bool,
+}
+
+/// A record of the log that a store has applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppliedRecord {
+    /// Its number.
+    pub number: u64,
+    digest: RecordDigest,
+}
+
+impl AppliedRecord {
+    /// Returns true if `record`, which the log has at this number, is the one that was applied.
+    #[must_use]
+    pub fn is(&self, record: &[u8]) -> bool {
+        self.digest == RecordDigest::of(record)
+    }
 }
 
 /// The parts of a decision that the journal does not have.
@@ -52,6 +70,12 @@ pub(in crate::store) struct DecidedBy {
 const UNWRITTEN_MAX: u64 = 256;
 
 impl AppliedPosition {
+    /// Returns the last record that is applied.
+    pub(in crate::store) fn record(&self) -> AppliedRecord {
+        let LogPosition { number, digest } = self.chain.position;
+        AppliedRecord { number, digest }
+    }
+
     /// Notes that `batch` is applied.
     pub(in crate::store) fn add(&mut self, batch: &BatchRecord) {
         self.removed = self.removed.max(batch.removed);
@@ -65,12 +89,17 @@ impl AppliedPosition {
 
     /// Notes that the position is in the file.
     pub(in crate::store) fn written(&mut self) {
-        self.written = self.chain.position.number;
+        (self.written, self.is_wanted) = (self.chain.position.number, false);
+    }
+
+    /// Has the position written with the next record.
+    pub(in crate::store) fn want(&mut self) {
+        self.is_wanted = true;
     }
 
     /// Returns true if the position is to be written although nothing else is.
     pub(in crate::store) fn is_due(&self) -> bool {
-        self.chain.position.number - self.written >= UNWRITTEN_MAX
+        self.is_wanted || self.chain.position.number - self.written >= UNWRITTEN_MAX
     }
 
     /// Returns how the entry at `seq` was decided, if it is after the checkpoint.
@@ -123,6 +152,13 @@ impl AppliedPosition {
             })
             .collect::<Result<_, DecodeError>>()?;
         frame::no_extensions(payload)?;
-        Ok(Self { node, chain: Chain { shard, position, epoch, claim }, removed, decided, written: number })
+        Ok(Self {
+            node,
+            chain: Chain { shard, position, epoch, claim },
+            removed,
+            decided,
+            written: number,
+            is_wanted: false,
+        })
     }
 }

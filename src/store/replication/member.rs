@@ -343,7 +343,8 @@ impl<C> Member<C> {
             (LogEvent::Trimmed { first }, _) => {
                 let applied = self.replica.chain().position.number;
                 let reason = format!(
-                    "the log begins at record {first}, and this node has applied {applied}: start it from a backup of another node"
+                    "the log begins at record {first}, and this node has applied {applied}: start it with --reseed, and it receives \
+                     a copy of the store of another node"
                 );
                 return self.latch(reason);
             }
@@ -430,6 +431,7 @@ impl<C> Member<C> {
             }
             Ok(BusMessage::Status(status)) => self.hear(status),
             Ok(BusMessage::NumberTaken(start)) => self.leave_number(start),
+            Ok(BusMessage::Seeding(status)) => self.neighbours.hear_seeding(status, self.now),
             Err(error) => self.report_unreadable(&error),
         }
     }

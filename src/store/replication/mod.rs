@@ -26,4 +26,5 @@ pub(super) mod record;
 pub(super) mod replay;
 pub(super) mod replica;
 pub(super) mod requests;
+pub(super) mod seed_message;
 pub(super) mod status;

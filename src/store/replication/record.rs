@@ -163,6 +163,13 @@ impl LogRecord {
     }
 }
 
+/// Returns true if `record` is the first of a log that began with an empty store, so that the log alone makes the store of a node.
+#[must_use]
+pub fn begins_empty(record: &[u8]) -> bool {
+    let first = LogRecord::decode(1, record).map(|record| record.content);
+    matches!(first, Ok(RecordContent::Claim(_, journal)) if journal == JournalPosition::default())
+}
+
 fn content(payload: &mut Decoder<'_>) -> Result<RecordContent, DecodeError> {
     match payload.u8()? {
         CLAIM => {

@@ -25,7 +25,7 @@ use crate::store::{
         command_codec,
         openings::SessionClient,
         record::{Claim, Epoch, NodeId},
-        status::Status,
+        status::{SeedingStatus, Status},
     },
     rows::sent::OnDurable,
 };
@@ -39,6 +39,7 @@ const REQUESTS: u8 = 1;
 const HAND_OVER: u8 = 2;
 const STATUS: u8 = 3;
 const NUMBER_TAKEN: u8 = 4;
+const SEEDING: u8 = 5;
 
 const COMMAND: u8 = 1;
 const BROADCAST: u8 = 2;
@@ -80,6 +81,8 @@ pub(in crate::store) enum BusMessage {
     Status(Status),
     /// The node with this start has the number of one that was started before it.
     NumberTaken(Claim),
+    /// The status of a node that has no store yet.
+    Seeding(SeedingStatus),
 }
 
 /// A request for the node that decides.
@@ -184,6 +187,10 @@ impl BusMessage {
                 put_u64(&mut out, start.node.0);
                 put_u64(&mut out, start.incarnation);
             }
+            Self::Seeding(status) => {
+                out.push(SEEDING);
+                status.put(&mut out);
+            }
         }
         frame::finish(&mut out, BUS, &[]);
         out.into()
@@ -214,6 +221,7 @@ impl BusMessage {
             // A later version may send more.
             STATUS => return Status::decode(&mut payload).map(Self::Status),
             NUMBER_TAKEN => Self::NumberTaken(Claim { node: NodeId(payload.u64()?), incarnation: payload.u64()? }),
+            SEEDING => return SeedingStatus::decode(&mut payload).map(Self::Seeding),
             _ => return Err(DecodeError::Invalid("the kind of a message")),
         };
         payload.finish()?;

@@ -1,15 +1,20 @@
-//! The status that each node of a cluster sends to the others every second.
+//! The status that each node of a cluster sends to the others every second, and that of a node which has no store yet.
 //!
 //! It says how far the node is in the log, and has digests of what must be the same at all nodes: the version of the program, the
 //! sections of the configuration, and the files of users and keys. A later version may add to it: what follows the known part is ignored.
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
+
 use crate::{
     shadow::Timestamp,
     store::{
         codec::{DecodeError, Decoder, put_len, put_str, put_u64},
-        replication::record::{Claim, NodeId},
+        replication::{
+            record::{Claim, NodeId},
+            requests::BusMessage,
+        },
     },
 };
 
@@ -34,6 +39,39 @@ pub(in crate::store) struct Status {
     /// True if it takes no part any more.
     pub(in crate::store) has_left: bool,
     pub(in crate::store) profile: Arc<NodeProfile>,
+}
+
+/// The status of a node whose store is made of a backup that another node streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeedingStatus {
+    /// The node.
+    pub node: NodeId,
+    /// The node that streams.
+    pub source: NodeId,
+    /// The first record of the log that is needed.
+    pub needed: u64,
+    /// The bytes that were received so far.
+    pub bytes: u64,
+}
+
+impl SeedingStatus {
+    /// Returns the message for the members of the cluster, which keep the log that is needed. To be sent every second.
+    #[must_use]
+    pub fn message(self) -> Bytes {
+        BusMessage::Seeding(self).encode()
+    }
+
+    pub(in crate::store) fn put(self, out: &mut Vec<u8>) {
+        let Self { node, source, needed, bytes } = self;
+        for number in [node.0, source.0, needed, bytes] {
+            put_u64(out, number);
+        }
+    }
+
+    pub(in crate::store) fn decode(payload: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let (node, source) = (NodeId(payload.u64()?), NodeId(payload.u64()?));
+        Ok(Self { node, source, needed: payload.u64()?, bytes: payload.u64()? })
+    }
 }
 
 impl Status {
@@ -99,6 +137,12 @@ mod tests {
         assert_eq!(BusMessage::decode(&later), Ok(BusMessage::Status(status(5, 1))));
         let taken = BusMessage::NumberTaken(status(5, 1).origin);
         assert_eq!(BusMessage::decode(&taken.encode()), Ok(taken));
+    }
+
+    #[test]
+    fn the_status_of_a_seed_comes_back() {
+        let sent = SeedingStatus { node: NodeId(3), source: NodeId(1), needed: 7, bytes: u64::MAX };
+        assert_eq!(BusMessage::decode(&sent.message()), Ok(BusMessage::Seeding(sent)));
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod replica_rules;
 mod replicas;
 mod rows;
 mod scans;
+pub(crate) mod seeds;
 mod sim_disk;
 mod starts;
 mod stepped;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::store::{LogServer, LogStatus, MemberHealth, OtherNode};
+use crate::store::{LogServer, LogStatus, MemberHealth, OtherNode, SeedingStatus};
 
 /// The time without a record, of which there are two each second, that is not normal. A change of the decider takes about as long.
 const SILENCE_MIN: Duration = Duration::from_secs(3);
@@ -47,7 +47,11 @@ pub(super) fn of(member: &MemberHealth, log: &Result<LogStatus, String>) -> Vec<
     if member.latched.is_none() && member.lag > LAG_MAX {
         warnings.push(format!("This node, {}, is {} records behind", member.node, member.lag));
     }
-    warnings.extend(member.others.iter().filter_map(of_node));
+    let is_seeded = |other: &&OtherNode| member.seedings.iter().any(|seeding| seeding.node.0 == other.node);
+    warnings.extend(member.others.iter().filter(|other| !is_seeded(other)).filter_map(of_node));
+    warnings.extend(member.seedings.iter().map(|SeedingStatus { node, source, bytes, .. }| {
+        format!("Node {} receives the store of node {}, {bytes} bytes so far", node.0, source.0)
+    }));
     warnings.extend(member.differences.iter().map(ToString::to_string));
     match log {
         Ok(log) => of_log(log, &mut errors, &mut warnings),
@@ -115,7 +119,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::store::{Difference, LogServerSettings};
+    use crate::store::{Difference, LogServerSettings, NodeId};
 
     fn server(name: &str) -> LogServer {
         let settings = LogServerSettings { version: "2.15.1".into(), payload_bytes_max: 8 << 20, sync_interval: None };
@@ -133,7 +137,7 @@ mod tests {
     #[test]
     fn each_fault_has_a_sentence() {
         type Change = fn(&mut MemberHealth, &mut LogStatus);
-        let table: [(Change, &[&str]); 13] = [
+        let table: [(Change, &[&str]); 14] = [
             (|_, _| {}, &[]),
             (|member, _| member.decider = None, &["error: No node of the cluster decides yet"]),
             (|member, _| member.latched = Some("fork".into()), &["error: This node has left its cluster: fork"]),
@@ -147,6 +151,14 @@ mod tests {
             ),
             (|member, _| member.lag = 5_001, &["warning: This node, 1, is 5001 records behind"]),
             (|member, _| member.others[1].is_alive = false, &["warning: Node 3 is not heard of"]),
+            (
+                |member, _| {
+                    member.others[1].is_alive = false;
+                    let (node, source) = (NodeId(3), NodeId(1));
+                    member.seedings = vec![SeedingStatus { node, source, needed: 5, bytes: 70 }];
+                },
+                &["warning: Node 3 receives the store of node 1, 70 bytes so far"],
+            ),
             (|member, _| member.others[0].has_left = true, &["warning: Node 2 has left the cluster"]),
             (
                 |member, _| {

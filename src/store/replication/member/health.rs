@@ -6,7 +6,7 @@ use crate::{
     shadow::Timestamp,
     store::replication::{
         member::{DeciderSince, Member, SILENCE_MAX},
-        status::NodeProfile,
+        status::{NodeProfile, SeedingStatus},
     },
 };
 
@@ -43,6 +43,10 @@ pub struct MemberHealth {
     pub others: Vec<OtherNode>,
     /// The files, settings and versions that are not the same at all nodes, for more than some seconds.
     pub differences: Vec<Difference>,
+    /// The nodes whose stores are being made of that of another.
+    pub seedings: Vec<SeedingStatus>,
+    /// The first record of the log that these need.
+    pub log_needed: Option<u64>,
 }
 
 /// Another node of the cluster, as this one knows it.
@@ -132,6 +136,8 @@ impl<C> Member<C> {
             profile: Arc::clone(&self.profile),
             others: self.neighbours.others(self.applied(), self.now),
             differences: self.neighbours.differences(self.now),
+            seedings: self.neighbours.seedings(self.now),
+            log_needed: self.neighbours.log_needed(self.now),
         }
     }
 

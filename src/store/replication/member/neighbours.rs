@@ -13,11 +13,14 @@ use crate::store::replication::{
     },
     record::{Claim, NodeId},
     requests::BusMessage,
-    status::{NodeProfile, Status},
+    status::{NodeProfile, SeedingStatus, Status},
 };
 
 /// The time after which a difference between nodes is reported: a change takes some seconds to reach all of them.
 const DIFFERENCE_LASTS: Duration = Duration::from_secs(10);
+
+/// The time for which the log is kept for a node that is seeded and was heard of last: its disk may be busy.
+const LOG_KEPT_FOR: Duration = Duration::from_secs(30);
 
 /// The name of the difference between versions of the program.
 const VERSION: &str = "version";
@@ -26,6 +29,8 @@ const VERSION: &str = "version";
 #[derive(Default)]
 pub(super) struct Neighbours {
     nodes: BTreeMap<NodeId, Neighbour>,
+    /// The nodes that have no store yet, each with the time when it was heard of.
+    seedings: BTreeMap<NodeId, (SeedingStatus, Duration)>,
     differences: BTreeMap<String, ObservedDifference>,
     /// The other process with the number of this node that was met last.
     namesake: Option<Claim>,
@@ -51,6 +56,23 @@ impl Neighbours {
     fn hear(&mut self, status: Status, applied: u64, now: Duration) {
         let ahead = i64::try_from(status.applied).unwrap_or(i64::MAX) - i64::try_from(applied).unwrap_or(i64::MAX);
         self.nodes.insert(status.origin.node, Neighbour { status, ahead, at: now });
+    }
+
+    /// Takes the status of a node that has no store yet, at `now`.
+    pub(super) fn hear_seeding(&mut self, status: SeedingStatus, now: Duration) {
+        self.seedings.insert(status.node, (status, now));
+    }
+
+    /// Returns the nodes that are being seeded.
+    pub(super) fn seedings(&self, now: Duration) -> Vec<SeedingStatus> {
+        let lately = self.seedings.values().filter(|(_, at)| now.saturating_sub(*at) <= GONE_AFTER);
+        lately.map(|(status, _)| *status).collect()
+    }
+
+    /// Returns the first record of the log that nodes which are being seeded need.
+    pub(super) fn log_needed(&self, now: Duration) -> Option<u64> {
+        let needs = self.seedings.values().filter(|(_, at)| now.saturating_sub(*at) <= LOG_KEPT_FOR);
+        needs.map(|(status, _)| status.needed).min()
     }
 
     /// Returns the records by which this node is behind the most advanced one.
@@ -261,6 +283,21 @@ mod tests {
         neighbours.hear(status(2, 5, &own), 5, second(31));
         neighbours.compare((NodeId(1), &own), second(31));
         assert_eq!(neighbours.differences(second(31)), []);
+    }
+
+    #[test]
+    fn the_log_is_kept_for_nodes_that_are_seeded() {
+        let (mut neighbours, second) = (Neighbours::default(), Duration::from_secs);
+        let status = |node, needed| SeedingStatus { node: NodeId(node), source: NodeId(1), needed, bytes: 0 };
+        assert_eq!(neighbours.log_needed(second(1)), None);
+        neighbours.hear_seeding(status(3, 40), second(1));
+        neighbours.hear_seeding(status(2, 50), second(20));
+        assert_eq!(
+            (neighbours.seedings(second(20)), neighbours.log_needed(second(20))),
+            (vec![status(2, 50)], Some(40))
+        );
+        assert_eq!(neighbours.log_needed(second(32)), Some(50), "nothing was heard of node 3 for too long");
+        assert_eq!(neighbours.log_needed(second(51)), None);
     }
 
     #[test]

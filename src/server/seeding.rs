@@ -1,0 +1,155 @@
+//! The store of a node of a cluster before it starts: one that is there, an empty one, or that of another node.
+//!
+//! While the node receives a store, its listeners of HTTP answer `/readyz` with how far it is, and `/healthz`; the others are not bound.
+//! A store that cannot go on from the log is replaced only if the operator has allowed it, and is kept under another name.
+
+use std::{collections::BTreeMap, io::Write, net::SocketAddr, sync::Arc, time::Instant};
+
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+
+use super::{
+    ServeError, bind,
+    opening::{applied_record, store_options},
+};
+use crate::{
+    admission::Quotas,
+    clock::Clock,
+    cluster::{
+        membership::Membership,
+        seeding::{Notices, SeedSource},
+    },
+    config::{ClusterSettings, Config, ListenerKind},
+    engine::Service,
+    http::{self, HttpHandler, HttpOptions},
+    net::{ConnectionHandler, Listener, ListenerContext, Peer, Tls, handler::Stream, inherited::InheritedSockets},
+    store::{NodeId, Pages, SeedOffer, Seq, State},
+};
+
+/// A node that has joined its cluster, and has its store or begins with an empty one.
+pub(super) struct Entered {
+    pub(super) membership: Membership,
+    /// Keep the log until it is applied.
+    pub(super) notices: Option<Notices>,
+    /// The listeners that are bound, by their places in the configuration.
+    pub(super) bound: BTreeMap<usize, (Listener, SocketAddr)>,
+}
+
+/// Joins the cluster of `settings`, and makes the store of that of another node if there is none, or if it is too old and the operator
+/// allows to `reseed` it. Returns `None` if `shutdown` resolves before.
+pub(super) async fn enter(
+    config: &Config,
+    settings: &ClusterSettings,
+    reseed: bool,
+    (tls, inherited): (&[Option<Arc<Tls>>], &mut InheritedSockets),
+    shutdown: &mut (impl Future<Output = ()> + Unpin),
+) -> Result<Option<Entered>, ServeError> {
+    let (has_store, applied) = (config.store.path.exists(), applied_record(config)?);
+    let joined = Membership::join(settings, applied.map_or(0, |applied| applied.number)).await;
+    let membership = joined.map_err(|error| ServeError::Cluster(error.to_string()))?;
+    let is_wanted = match has_store {
+        false => config.store.create,
+        true => reseed && membership.must_reseed(applied.as_ref()).await,
+    };
+    if !is_wanted {
+        return Ok(Some(Entered { membership, notices: None, bound: BTreeMap::new() }));
+    }
+    let (state, shown) = watch::channel("This node asks the others for a store".to_owned());
+    let early = EarlyListeners::start(config, shown, tls, inherited)?;
+    let options = store_options(&config.store, &config.limits);
+    let seeded = tokio::select! {
+        seeded = membership.seed(options, has_store, state) => Some(seeded),
+        () = shutdown => None,
+    };
+    let bound = early.stop().await;
+    let Some(seeded) = seeded else { return Ok(None) };
+    let notices = seeded.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
+    Ok(Some(Entered { membership, notices, bound }))
+}
+
+/// The listeners of HTTP of a node that has no store yet.
+struct EarlyListeners {
+    closing: watch::Sender<bool>,
+    tasks: JoinSet<(usize, Listener, SocketAddr)>,
+}
+
+impl EarlyListeners {
+    fn start(
+        config: &Config,
+        state: watch::Receiver<String>,
+        tls: &[Option<Arc<Tls>>],
+        inherited: &mut InheritedSockets,
+    ) -> Result<Self, ServeError> {
+        let (closing, closed) = watch::channel(false);
+        let limits = &config.limits;
+        let context = ListenerContext {
+            quotas: Arc::new(Quotas::new(limits)),
+            connection_permits: Arc::new(Semaphore::new(limits.connections_max)),
+            counters: Arc::default(),
+            closing: closed,
+        };
+        let mut tasks = JoinSet::new();
+        for (index, (settings, tls)) in config.listeners.iter().zip(tls).enumerate() {
+            let ListenerKind::Http(http) = &settings.kind else { continue };
+            let (listener, address) = bind(config, index, (settings, tls.clone()), inherited)?;
+            let handler = HttpHandler::new(
+                http::starting(state.clone(), Clock::system()),
+                Arc::default(),
+                NoSockets,
+                context.quotas.clone(),
+                HttpOptions::of(settings, http, limits),
+                context.closing.clone(),
+            );
+            tracing::info!(listener = settings.name, %address, "answers /readyz while this node has no store");
+            let context = context.clone();
+            tasks.spawn(async move { (index, listener.run_for_now(context, handler).await, address) });
+        }
+        Ok(Self { closing, tasks })
+    }
+
+    /// Ends the connections, and returns the listeners, whose sockets stay.
+    async fn stop(mut self) -> BTreeMap<usize, (Listener, SocketAddr)> {
+        self.closing.send_replace(true);
+        let mut bound = BTreeMap::new();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Ok((index, listener, address)) = ended {
+                bound.insert(index, (listener, address));
+            }
+        }
+        bound
+    }
+}
+
+/// A handler that closes every WebSocket.
+#[derive(Clone)]
+struct NoSockets;
+
+impl ConnectionHandler for NoSockets {
+    async fn serve<S: Stream>(self, _stream: S, _peer: Peer, _deadline: Instant) {}
+}
+
+/// The store of this node, for others that have none.
+pub(super) struct StoreSource {
+    pub(super) service: Arc<Service>,
+    pub(super) node: NodeId,
+}
+
+impl SeedSource for StoreSource {
+    fn offer(&self) -> Option<SeedOffer> {
+        let health = self.service.health();
+        let member = health.member.filter(|member| member.latched.is_none())?;
+        if health.pages != Pages::Sound || !matches!(health.state, State::Writable | State::DiskLow(_)) {
+            return None;
+        }
+        let applied = self.service.applied_in_file().ok()?.map_or(0, |applied| applied.number);
+        let has_data = applied > 0 || health.head > Seq(0) || health.rows > 0;
+        let (source, file_bytes, is_deciding) = (self.node, health.file_bytes, member.is_deciding);
+        has_data.then_some(SeedOffer { source, applied, file_bytes, is_deciding, is_busy: false })
+    }
+
+    fn back_up(&self, out: &mut dyn Write) -> Result<(), String> {
+        self.service.back_up(out).map_err(|error| error.to_string())
+    }
+}

@@ -213,7 +213,8 @@ impl<C: Send + 'static> Store<C> {
     /// # Errors
     ///
     /// [`Rejection::Unavailable`]: the store is not writable, or not all of its pages are known to be sound.
-    /// [`Rejection::OutcomeUnknown`], [`Rejection::Internal`]: the commit failed.
+    /// [`Rejection::OutcomeUnknown`], [`Rejection::Internal`]: the commit failed. [`Rejection::OutcomeUnknown`]: the cluster did not answer
+    /// in time.
     pub async fn purge(&self, keys: Vec<ShadowKey>, dry_run: bool) -> Result<PurgedTombstones, Rejection> {
         let closed = || Rejection::Unavailable("the store is being closed".to_owned());
         let bytes = keys.len().saturating_mul(size_of::<ShadowKey>());
@@ -222,7 +223,8 @@ impl<C: Send + 'static> Store<C> {
         let order = PurgeOrder { keys, dry_run, answer };
         let sent = self.inner.queue.send(Message::Purge(order, room.map_err(|_| closed())?));
         sent.map_err(|_| closed())?;
-        purged.await.unwrap_or_else(|_| Err(closed()))
+        // The order is not answered if the writer ends before.
+        purged.await.unwrap_or(Err(Rejection::OutcomeUnknown))
     }
 
     /// Returns a reader of the past of documents, which does not keep the store open.

@@ -2,13 +2,14 @@
 //!
 //! It follows the rules of the purge that makes room for a name ([`super::state::purge`]): a tombstone is removed only once
 //! nothing else depends on it, and the floor of its device keeps the version. Each order is one commit, between two batches
-//! of commands.
+//! of commands; in a cluster it is a request, whose record names the tombstones ([`super::replication::member`]).
 
 use tokio::sync::oneshot;
 
 use crate::{
     shadow::{Rejection, ShadowKey},
     store::{
+        changes::Changes,
         error::StoreError,
         pages::check::CheckedTable,
         reader,
@@ -24,6 +25,13 @@ pub(super) struct PurgeOrder {
     /// True to purge nothing.
     pub(super) dry_run: bool,
     pub(super) answer: oneshot::Sender<Result<PurgedTombstones, Rejection>>,
+}
+
+impl PurgeOrder {
+    pub(super) fn answer(self, purged: Result<PurgedTombstones, Rejection>) {
+        // An error means that nobody waits for the answer any more.
+        let _ = self.answer.send(purged);
+    }
 }
 
 /// The result of a purge.
@@ -43,30 +51,44 @@ enum Obstacle {
 }
 
 impl<C> Writer<C> {
-    /// Carries out `order`, and answers it.
+    /// Carries out `order` on a single node, and answers it.
     pub(super) fn purge(&mut self, order: PurgeOrder) {
-        let PurgeOrder { keys, dry_run, answer } = order;
-        let purged = self.purged(&keys, dry_run);
+        let purged = self.purged(&order.keys, order.dry_run);
         self.report();
-        // An error means that nobody waits for the answer any more.
-        let _ = answer.send(purged);
+        order.answer(purged);
     }
 
     fn purged(&mut self, keys: &[ShadowKey], dry_run: bool) -> Result<PurgedTombstones, Rejection> {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
-        if self.member.is_some() {
-            let detail = "a node of a cluster purges only what makes room for a name".to_owned();
-            return Err(Rejection::Unavailable(detail));
+        let now = self.clock.now();
+        let (purges, done) = self.purgeable(keys, now)?;
+        if dry_run || purges.is_empty() {
+            return Ok(done);
         }
+        let changes = self.purging(purges, done, now);
+        self.commit_without_flush(changes)?;
+        Ok(done)
+    }
+
+    /// Returns the changes that purge `purges`.
+    pub(super) fn purging(&mut self, purges: Purges, done: PurgedTombstones, now: Now) -> Changes {
+        purges.keys().for_each(|device| self.names.forget(device));
+        let mut changes = self.no_changes_at(now);
+        changes.counts.purged(done.purged);
+        changes.record.purged = purges;
+        changes
+    }
+
+    /// Returns those of `keys` that are tombstones which can be purged, and their number.
+    pub(super) fn purgeable(&self, keys: &[ShadowKey], now: Now) -> Result<(Purges, PurgedTombstones), Rejection> {
         // A removal may merge pages, and must not merge damaged ones.
         if [CheckedTable::State, CheckedTable::Floors].iter().any(|table| !self.shared.database.is_sound(*table)) {
             let detail =
                 "the pages of the store are not verified yet, or some are damaged; nothing is removed until then";
             return Err(Rejection::Unavailable(detail.to_owned()));
         }
-        let now = self.clock.now();
         let mut purges = Purges::new();
         let mut done = PurgedTombstones::default();
         for key in keys {
@@ -82,15 +104,7 @@ impl<C> Writer<C> {
                 Err(Obstacle::NoTombstone) => {}
             }
         }
-        if dry_run || purges.is_empty() {
-            return Ok(done);
-        }
-        purges.keys().for_each(|device| self.names.forget(device));
-        let mut changes = self.no_changes_at(now);
-        changes.counts.purged(done.purged);
-        changes.record.purged = purges;
-        self.commit_without_flush(changes)?;
-        Ok(done)
+        Ok((purges, done))
     }
 
     /// Returns the floor that the tombstone of `key` leaves, if it can be removed.

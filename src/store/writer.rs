@@ -258,7 +258,11 @@ impl<C> Writer<C> {
                     Some(member) => member.close(),
                     None => self.queue.close(),
                 },
-                Message::Purge(order, permit) => orders.push((order, permit)),
+                Message::Purge(order, permit) if self.member.is_none() => orders.push((order, permit)),
+                Message::Purge(order, permit) => match (self.refusal(), &mut self.member) {
+                    (None, Some(member)) => member.add_purge(order, permit),
+                    (refusal, _) => order.answer(Err(refusal.unwrap_or(Rejection::Internal))),
+                },
                 Message::Rows => {} // taken before
                 Message::PositionWanted => self.applied_position.iter_mut().for_each(AppliedPosition::want),
                 Message::Log(event) => {

@@ -18,6 +18,7 @@ mod operator;
 mod order;
 mod pauses;
 mod presence;
+mod purging;
 mod rollouts;
 mod seeding;
 mod session_lists;

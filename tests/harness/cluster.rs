@@ -58,9 +58,18 @@ impl Cluster {
 
     /// Starts the servers and the nodes, each with its own `limits`, and waits until all nodes are ready.
     pub fn with(limits: impl Fn(usize) -> &'static str) -> Self {
+        Self::of(limits, "")
+    }
+
+    /// As [`Cluster::start`], with lines of the section `[store]`.
+    pub fn with_store(limits: &'static str, store: &'static str) -> Self {
+        Self::of(|_| limits, store)
+    }
+
+    fn of(limits: impl Fn(usize) -> &'static str, store: &'static str) -> Self {
         let nats = NatsServers::start(SOUND);
         let links = Links::to(&nats);
-        let start = |node| Server::with(setup(&nats, &links.urls(node), node + 1, limits(node)));
+        let start = |node| Server::with(Setup { store, ..setup(&nats, &links.urls(node), node + 1, limits(node)) });
         let nodes = (0..NODES).map(start).collect();
         let cluster = Self { nodes, nats, links };
         (0..NODES).for_each(|node| cluster.wait_until_ready(node));

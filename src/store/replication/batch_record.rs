@@ -16,6 +16,7 @@ use crate::{
     store::{
         codec::{DecodeError, Decoder, put_len, put_str, put_u64},
         journal::entry::Seq,
+        purging::PurgedTombstones,
         replication::{
             command_codec::{self, device, key, key_of, name_of, put_key},
             record::{Claim, NodeId},
@@ -70,6 +71,8 @@ pub(in crate::store) enum RequestDecision {
     Unchanged,
     /// The request is no command: every node receives these bytes.
     Broadcast(Bytes),
+    /// The request is the only one of its record, which names the tombstones unless it was a dry run.
+    Purged(PurgedTombstones),
     Refused,
     /// The command was not looked at: its client has opened a session at another node since, or its row is not permitted any more.
     Stale,
@@ -90,6 +93,7 @@ const REFUSED: u8 = 3;
 const REMEMBERED: u8 = 4;
 const BROADCAST: u8 = 5;
 const STALE: u8 = 6;
+const PURGED: u8 = 7;
 
 /// An idempotency key that a shadow gets without a journal entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -201,6 +205,11 @@ fn put_requests(out: &mut Vec<u8>, requests: &[DecidedRequest]) {
                 put_len(out, bytes.len());
                 out.extend_from_slice(bytes);
             }
+            RequestDecision::Purged(PurgedTombstones { purged, kept }) => {
+                out.push(PURGED);
+                put_len(out, *purged);
+                put_len(out, *kept);
+            }
             RequestDecision::Refused => out.push(REFUSED),
             RequestDecision::Stale => out.push(STALE),
         }
@@ -228,6 +237,7 @@ fn requests(payload: &mut Decoder<'_>) -> Result<Vec<DecidedRequest>, DecodeErro
                 let length = payload.count()?;
                 RequestDecision::Broadcast(Bytes::copy_from_slice(payload.bytes(length)?))
             }
+            PURGED => RequestDecision::Purged(PurgedTombstones { purged: payload.size()?, kept: payload.size()? }),
             REFUSED => RequestDecision::Refused,
             STALE => RequestDecision::Stale,
             _ => return Err(DecodeError::Invalid("a decision")),

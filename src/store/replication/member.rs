@@ -18,6 +18,7 @@ mod broadcasts;
 mod deciding;
 mod health;
 mod neighbours;
+mod purges;
 
 use std::{sync::Arc, time::Duration};
 
@@ -489,10 +490,14 @@ impl<C> Member<C> {
         self.received.restart();
     }
 
-    /// Takes the client of a request of this node, if it is not answered.
+    /// Takes the client of a command of this node, if it is not answered. A purge that is no command is refused.
     fn client(&mut self, request: RequestNumber) -> Option<(QueuedCommand<C>, OwnedSemaphorePermit)> {
         match self.own_request(request)? {
             OwnRequest::Command(queued, permit) => Some((*queued, permit)),
+            OwnRequest::Purge(order, _) => {
+                order.answer(Err(purges::refused()));
+                None
+            }
             OwnRequest::Broadcast(_) | OwnRequest::Withdrawn => None,
         }
     }

@@ -18,6 +18,7 @@ use crate::{
             entry::{JournalEntry, Seq},
             unapplied,
         },
+        purging::PurgedTombstones,
         reader::{self, Shared},
         replication::{
             batch_record::{BatchRecord, DecidedRequest, KeyedNoOp, RequestDecision, SentCommand},
@@ -54,6 +55,9 @@ pub(in crate::store) trait ReplayedRequests {
 
     /// Receives bytes that every node receives.
     fn broadcast(&mut self, request: RequestNumber, bytes: Bytes);
+
+    /// Receives a purge, with the number of tombstones that the record names.
+    fn purged(&mut self, request: RequestNumber, purged: PurgedTombstones);
 
     /// Returns the edits of rows that belong to the requests; `None` if nothing of them needs a commit.
     fn rows(&self) -> Option<Vec<RowEdit>>;
@@ -115,6 +119,7 @@ impl Replay {
                     }
                 }
                 RequestDecision::Broadcast(bytes) => requests.broadcast(request, bytes),
+                RequestDecision::Purged(purged) => requests.purged(request, purged),
                 RequestDecision::Unchanged => requests.unchanged(request, true, &mut self.changes, context),
                 RequestDecision::Refused => requests.unchanged(request, false, &mut self.changes, context),
                 RequestDecision::Stale => requests.stale(request),
@@ -206,6 +211,8 @@ impl ReplayedRequests for NoRequests {
     fn stale(&mut self, _: RequestNumber) {}
 
     fn broadcast(&mut self, _: RequestNumber, _: Bytes) {}
+
+    fn purged(&mut self, _: RequestNumber, _: PurgedTombstones) {}
 
     fn rows(&self) -> Option<Vec<RowEdit>> {
         None

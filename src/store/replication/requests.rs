@@ -17,17 +17,21 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::store::{
-    batch::{Envelope, QueuedCommand},
-    codec::{DecodeError, Decoder, put_len, put_u64},
-    frame,
-    replication::{
-        command_codec,
-        openings::SessionClient,
-        record::{Claim, Epoch, NodeId},
-        status::{SeedingStatus, Status},
+use crate::{
+    shadow::{Rejection, ShadowKey, SizeLimit},
+    store::{
+        batch::{Envelope, QueuedCommand},
+        codec::{DecodeError, Decoder, put_len, put_u64},
+        frame,
+        purging::PurgeOrder,
+        replication::{
+            command_codec,
+            openings::SessionClient,
+            record::{Claim, Epoch, NodeId},
+            status::{SeedingStatus, Status},
+        },
+        rows::sent::OnDurable,
     },
-    rows::sent::OnDurable,
 };
 
 /// The kind of value, part of each checksum.
@@ -44,6 +48,7 @@ const SEEDING: u8 = 5;
 const COMMAND: u8 = 1;
 const BROADCAST: u8 = 2;
 const WITHOUT_CONTENT: u8 = 3;
+const PURGE: u8 = 4;
 
 /// Most bytes of requests in one message.
 const MESSAGE_BYTES: usize = 256 << 10;
@@ -92,6 +97,8 @@ pub(in crate::store) enum RequestContent {
     Command(Box<Envelope>),
     /// Bytes that every node receives, in one order for all.
     Broadcast(Bytes),
+    /// The purge of the tombstones among these shadows; only their count in a dry run.
+    Purge { keys: Vec<ShadowKey>, dry_run: bool },
     /// Nothing: the request was withdrawn, or has more bytes than a message may have. It is refused.
     None,
 }
@@ -100,7 +107,8 @@ pub(in crate::store) enum RequestContent {
 pub(in crate::store) enum OwnRequest<C> {
     Command(Box<QueuedCommand<C>>, OwnedSemaphorePermit),
     Broadcast(OwnBroadcast),
-    /// A command whose client does not wait any more.
+    Purge(PurgeOrder, OwnedSemaphorePermit),
+    /// A command or purge for which nobody waits any more.
     Withdrawn,
 }
 
@@ -283,11 +291,13 @@ impl<C> OwnRequests<C> {
             self.unexpired += 1;
             let expired = match request {
                 OwnRequest::Broadcast(OwnBroadcast { may_expire: false, .. }) | OwnRequest::Withdrawn => continue,
-                OwnRequest::Command(..) | OwnRequest::Broadcast(_) => mem::replace(request, OwnRequest::Withdrawn),
+                OwnRequest::Command(..) | OwnRequest::Purge(..) | OwnRequest::Broadcast(_) => mem::replace(request, OwnRequest::Withdrawn),
             };
             self.forget_withdrawn();
-            if let OwnRequest::Command(queued, permit) = expired {
-                return Some((*queued, permit));
+            match expired {
+                OwnRequest::Command(queued, permit) => return Some((*queued, permit)),
+                OwnRequest::Purge(order, _) => order.answer(Err(Rejection::OutcomeUnknown)),
+                OwnRequest::Broadcast(_) | OwnRequest::Withdrawn => {}
             }
         }
     }
@@ -306,7 +316,7 @@ impl<C> OwnRequests<C> {
                     continue;
                 }
                 OwnRequest::Command(queued, _) => SessionClient::of(&queued.envelope),
-                OwnRequest::Withdrawn => None,
+                OwnRequest::Purge(..) | OwnRequest::Withdrawn => None,
             };
             if client.is_some_and(|client| moved.contains(&client) && !is_back.contains(&client))
                 && let OwnRequest::Command(queued, permit) = mem::replace(request, OwnRequest::Withdrawn)
@@ -318,12 +328,16 @@ impl<C> OwnRequests<C> {
         withdrawn
     }
 
-    fn withdraw_too_large(&mut self, number: u64) {
+    fn withdraw_too_large(&mut self, number: u64, record_bytes_max: usize) {
         let index = usize::try_from(number - self.first).unwrap_or(usize::MAX);
-        if let Some((request @ OwnRequest::Command(..), _)) = self.waiting.get_mut(index)
-            && let OwnRequest::Command(queued, permit) = mem::replace(request, OwnRequest::Withdrawn)
-        {
-            self.too_large.push((*queued, permit));
+        let Some((request, _)) = self.waiting.get_mut(index) else { return };
+        if matches!(request, OwnRequest::Broadcast(_)) {
+            return;
+        }
+        match mem::replace(request, OwnRequest::Withdrawn) {
+            OwnRequest::Command(queued, permit) => self.too_large.push((*queued, permit)),
+            OwnRequest::Purge(order, _) => order.answer(Err(too_large(record_bytes_max))),
+            OwnRequest::Broadcast(_) | OwnRequest::Withdrawn => {}
         }
     }
 
@@ -356,6 +370,12 @@ impl<C> OwnRequests<C> {
         self.next > self.first && self.progress < before
     }
 
+    /// Returns true if the next request for a decision at this node is a purge.
+    pub(in crate::store) fn is_purge_next(&self) -> bool {
+        let index = usize::try_from(self.next - self.first).unwrap_or(usize::MAX);
+        matches!(self.waiting.get(index), Some((OwnRequest::Purge(..), _)))
+    }
+
     /// Returns the next request for a decision at this node.
     pub(in crate::store) fn next(&mut self) -> Option<(u64, &OwnRequest<C>)> {
         let number = self.next;
@@ -380,7 +400,7 @@ impl<C> OwnRequests<C> {
             request.put(&mut encoded);
             if encoded.len() + LENGTH_BYTES > room {
                 encoded = vec![WITHOUT_CONTENT];
-                self.withdraw_too_large(number);
+                self.withdraw_too_large(number, bytes_max);
             }
             bytes += encoded.len() + LENGTH_BYTES;
             if bytes > room.min(MESSAGE_BYTES) && !envelopes.is_empty() {
@@ -404,6 +424,12 @@ impl<C> OwnRequest<C> {
                 out.push(BROADCAST);
                 out.extend_from_slice(&broadcast.bytes);
             }
+            Self::Purge(order, _) => {
+                out.push(PURGE);
+                put_u64(out, u64::from(order.dry_run));
+                put_len(out, order.keys.len());
+                order.keys.iter().for_each(|key| command_codec::put_key(out, key));
+            }
             Self::Withdrawn => out.push(WITHOUT_CONTENT),
         }
     }
@@ -415,9 +441,15 @@ impl<C> OwnRequest<C> {
                 RequestContent::Command(Box::new(Envelope { row: None, ..queued.envelope.clone() }))
             }
             Self::Broadcast(broadcast) => RequestContent::Broadcast(broadcast.bytes.clone()),
+            Self::Purge(order, _) => RequestContent::Purge { keys: order.keys.clone(), dry_run: order.dry_run },
             Self::Withdrawn => RequestContent::None,
         }
     }
+}
+
+/// Returns the refusal of a request that makes a message or record of more than `max` bytes. It stays refused however often it is repeated.
+pub(in crate::store) fn too_large(max: usize) -> Rejection {
+    Rejection::TooLarge { what: SizeLimit::Record, size: max + 1, max }
 }
 
 impl RequestContent {
@@ -430,6 +462,12 @@ impl RequestContent {
                 Ok(Self::Command(Box::new(envelope)))
             }
             BROADCAST => Ok(Self::Broadcast(Bytes::copy_from_slice(payload.rest()))),
+            PURGE => {
+                let dry_run = payload.u64()? != 0;
+                let keys = (0..payload.count()?).map(|_| command_codec::key(&mut payload)).collect::<Result<_, _>>()?;
+                payload.finish()?;
+                Ok(Self::Purge { keys, dry_run })
+            }
             WITHOUT_CONTENT => Ok(Self::None),
             _ => Err(DecodeError::Invalid("the kind of a request")),
         }
@@ -459,6 +497,11 @@ impl ReceivedRequests {
     /// Forgets all requests: their nodes send them to the next decider.
     pub(in crate::store) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// Returns true if the next request is a purge.
+    pub(in crate::store) fn is_purge_next(&self) -> bool {
+        self.queue.get(self.taken).is_some_and(|request| request.encoded.first() == Some(&PURGE))
     }
 
     /// Takes the next request, until it is [`settled`](Self::settle).

@@ -27,6 +27,9 @@ struct Summary {
     claims: u64,
     refused: usize,
     unchanged: usize,
+    /// Tombstones.
+    purged: usize,
+    kept: usize,
     faults: FaultCounts,
 }
 
@@ -42,6 +45,8 @@ impl Summary {
             claims: cluster.nodes[0].stepped.store.health().member.unwrap().epoch,
             refused: answers().filter(|answer| answer.is_err()).count(),
             unchanged: answers().filter(|answer| matches!(answer, Ok(None))).count(),
+            purged: cluster.purges.purged,
+            kept: cluster.purges.kept,
             faults,
         }
     }
@@ -51,6 +56,8 @@ impl Summary {
         self.claims += other.claims;
         self.refused += other.refused;
         self.unchanged += other.unchanged;
+        self.purged += other.purged;
+        self.kept += other.kept;
         self.faults.add(&other.faults);
     }
 }
@@ -121,11 +128,12 @@ fn nodes_agree_and_every_request_is_answered_once() {
     if count < HISTORIES {
         return;
     }
-    let Summary { changed, claims, refused, unchanged, faults } = summary;
+    let Summary { changed, claims, refused, unchanged, purged, kept, faults } = summary;
     let histories = usize::try_from(count).unwrap();
     assert!(changed > 10 * histories, "{changed} changes");
     assert!(2 * claims > 3 * count, "{claims} claims");
     assert!(refused > histories && unchanged > histories, "{refused} refused, {unchanged} unchanged");
+    assert!(purged >= histories / 50 && kept > histories / 4, "{purged} tombstones purged, {kept} kept");
     faults.check(&FAULTS, count / 20);
 }
 

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::{
     Random,
     cluster_node::{Node, Sent},
+    cluster_purges::AskedPurges,
     cluster_sessions::Sessions,
     fault_counts::{Fault, FaultCounts},
     indexes, key,
@@ -69,6 +70,7 @@ pub(super) struct Cluster {
     /// The node whose messages to others are lost.
     pub(super) cut: Option<usize>,
     pub(super) sessions: Sessions,
+    pub(super) purges: AskedPurges,
 }
 
 impl Cluster {
@@ -80,8 +82,8 @@ impl Cluster {
             indexed: indexes::declared(INDEXED),
             lag_entries_max: 10 + 20 * node as u64,
             document: DocumentLimits { path_tombstones_max: 2 + 3 * node, ..small_options().document },
-            // In every other history, old changes leave the journal.
-            journal_bytes_max: if seed.is_multiple_of(2) { 3000 } else { 1 << 20 },
+            // In every other history, old changes leave the journal, in some soon.
+            journal_bytes_max: [300, 1 << 20, 3000, 1 << 20][usize::try_from(seed % 4).unwrap()],
             ..small_options()
         };
         // In every third history, not all requests that wait fit into one record, and some fit into none.
@@ -102,6 +104,7 @@ impl Cluster {
             unanswered: None,
             cut: None,
             sessions: Sessions::default(),
+            purges: AskedPurges::default(),
         }
     }
 
@@ -119,6 +122,7 @@ impl Cluster {
             0..=3 => self.submit(node),
             20 | 21 => self.submit_in_session(),
             22 => self.move_client(node),
+            23 => self.submit_deletion_or_purge(node),
             4..=8 => _ = self.pass(node),
             9..=12 => self.read(node),
             13..=16 => self.tick(node),
@@ -337,6 +341,7 @@ impl Cluster {
         for _ in 0..20_000 {
             if self.nodes.iter().all(|node| node.waiting.is_empty())
                 && self.log.log.lock().last() >= self.lost
+                && self.purges.take_answers() == 0
                 && self.nodes.iter().filter(|node| node.is_deciding()).count() == 1
             {
                 break;
@@ -351,6 +356,7 @@ impl Cluster {
         let waiting: Vec<_> = self.nodes.iter().map(|node| node.waiting.clone()).collect();
         assert!(waiting.iter().all(BTreeSet::is_empty), "not answered: {waiting:?}");
         assert!(self.log.log.lock().last() >= self.lost, "what the log has lost was not appended again");
+        assert_eq!(self.purges.take_answers(), 0, "purges are not answered");
     }
 
     /// Compares the index of `node` with its documents. Returns the number of searches for which it was used.

@@ -7,6 +7,7 @@ mod ages;
 mod cluster_faults;
 mod cluster_histories;
 mod cluster_node;
+mod cluster_purges;
 mod cluster_requests;
 mod cluster_sessions;
 mod clusters;

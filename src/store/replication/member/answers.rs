@@ -9,6 +9,7 @@ use crate::{
     store::{
         batch::{Applied, DecideContext, Envelope, Outcome, QueuedCommand},
         changes::Changes,
+        purging::PurgedTombstones,
         replication::{
             batch_record::SentCommand,
             member::{Broadcast, Member},
@@ -121,6 +122,12 @@ impl<C> ReplayedRequests for Answers<'_, C> {
         if !self.is_answered() {
             let record = self.position.0;
             self.member.hold_broadcast(record, request, bytes);
+        }
+    }
+
+    fn purged(&mut self, request: RequestNumber, purged: PurgedTombstones) {
+        if !self.is_answered() {
+            self.member.hold_purged(request, purged);
         }
     }
 

@@ -146,13 +146,17 @@ impl<C> Writer<C> {
                 member.hold_broadcast(number, *request, bytes.clone());
                 continue;
             }
+            if let RequestDecision::Purged(purged) = decision {
+                member.hold_purged(*request, *purged);
+                continue;
+            }
             if let RequestDecision::Changed(sent) = decision {
                 member.hold_row(sent.row.clone());
             }
             match outcomes.next_if(|outcome| outcome.context == Some(*request)) {
                 Some(outcome) => member.hold_outcome(outcome),
-                // It had no content that could be decided.
-                None => drop(member.own_request(*request)),
+                // It had no content that could be decided, or is a purge that is refused.
+                None => drop(member.client(*request)),
             }
         }
         member.answered = (number, usize::MAX);

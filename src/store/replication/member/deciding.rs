@@ -2,22 +2,19 @@
 
 use std::{collections::HashMap, mem, time::Duration};
 
-use crate::{
-    shadow::{Rejection, SizeLimit},
-    store::{
-        batch::{Batch, DecideContext, Envelope, Outcome, QueuedCommand},
-        changes::Changes,
-        replication::{
-            batch_record::{DecidedRequest, RequestDecision, SentCommand},
-            member::{CLAIM_AFTER, DecidedBatch, HEARTBEAT, Member, RECORD_BYTES, RESEND_AFTER, answers::Answered},
-            openings::too_late,
-            record::{Claim, RecordContent},
-            replica::Action,
-            requests::{RequestContent, RequestNumber, RequestToDecide},
-        },
-        state::names::NameCounts,
-        writer::{QueueReservation, Writer},
+use crate::store::{
+    batch::{Batch, DecideContext, Envelope, Outcome, QueuedCommand},
+    changes::Changes,
+    replication::{
+        batch_record::{DecidedRequest, RequestDecision, SentCommand},
+        member::{CLAIM_AFTER, DecidedBatch, HEARTBEAT, Member, RECORD_BYTES, RESEND_AFTER, answers::Answered},
+        openings::too_late,
+        record::{Claim, RecordContent},
+        replica::Action,
+        requests::{RequestContent, RequestNumber, RequestToDecide, too_large},
     },
+    state::names::NameCounts,
+    writer::{QueueReservation, Writer},
 };
 
 impl<C> Writer<C> {
@@ -95,6 +92,9 @@ impl<C> Writer<C> {
 
     /// Decides at most `most` requests; `None` if there is none.
     fn decide_requests(&mut self, member: &mut Member<C>, most: usize) -> Option<Batch<RequestNumber>> {
+        if let Some(purge) = member.next_purge() {
+            return Some(self.decide_purge(purge));
+        }
         let mut next = Some(member.next_request()?);
         self.names.shrink();
         let now = self.clock.now();
@@ -119,7 +119,8 @@ impl<C> Writer<C> {
                     broadcasts.push(bytes.clone());
                     RequestDecision::Broadcast(bytes)
                 }
-                Ok(RequestContent::None) => RequestDecision::Refused,
+                // A purge is decided alone.
+                Ok(RequestContent::Purge { .. } | RequestContent::None) => RequestDecision::Refused,
                 Err(error) => {
                     let node = request.origin.node.0;
                     tracing::error!(node, %error, "a request of another node cannot be read, and is refused");
@@ -132,7 +133,7 @@ impl<C> Writer<C> {
             let requests = &mut batch.changes.record.requests;
             requests.push(DecidedRequest { request, decision });
             let bytes = batch.changes.head.bytes - progress.head.bytes + broadcast_bytes;
-            let is_full = requests.len() >= most || bytes >= RECORD_BYTES;
+            let is_full = requests.len() >= most || bytes >= RECORD_BYTES || member.is_purge_next();
             next = if is_full { None } else { member.next_request() };
         }
         Some(batch)
@@ -162,11 +163,6 @@ impl<C> Writer<C> {
         member.link.carry_out(action);
         Ok(())
     }
-}
-
-/// Returns the refusal of a change that makes a message or record of more than `max` bytes. It stays refused however often it is repeated.
-fn too_large(max: usize) -> Rejection {
-    Rejection::TooLarge { what: SizeLimit::Record, size: max + 1, max }
 }
 
 impl Batch<RequestNumber> {

@@ -13,6 +13,7 @@ use crate::{
         ShadowName, Timestamp, Version,
     },
     store::{
+        purging::PurgedTombstones,
         replication::{
             batch_record::{DecidedRequest, KeyedNoOp, RequestDecision, SentCommand},
             requests::RequestNumber,
@@ -67,6 +68,7 @@ fn requests() -> Vec<DecidedRequest> {
         (origin(2), 2, RequestDecision::Unchanged),
         (origin(3), 1, RequestDecision::Broadcast(Bytes::from_static(b"all"))),
         (origin(2), 3, RequestDecision::Stale),
+        (origin(3), 2, RequestDecision::Purged(PurgedTombstones { purged: 300, kept: 2 })),
     ]
     .map(|(origin, number, decision)| DecidedRequest { request: RequestNumber { origin, number }, decision })
     .into()

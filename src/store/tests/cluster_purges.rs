@@ -1,0 +1,174 @@
+//! Purges of tombstones in the cluster in memory of [`super::clusters`].
+
+use std::{future::Future, pin::Pin};
+
+use futures_util::FutureExt as _;
+
+use super::{
+    clusters::{Cluster, NODES},
+    count, delete, key, named,
+    replicas::Dump,
+};
+use crate::{
+    shadow::{Command, Rejection, ShadowKey, Version},
+    store::{PurgedTombstones, State},
+};
+
+/// The purges of operators.
+#[derive(Default)]
+pub(super) struct AskedPurges {
+    asked: Vec<(bool, Asked)>,
+    /// The tombstones that were purged, by the answers.
+    pub(super) purged: usize,
+    pub(super) kept: usize,
+}
+
+type Asked = Pin<Box<dyn Future<Output = Result<PurgedTombstones, Rejection>>>>;
+
+impl AskedPurges {
+    /// Takes the answers that have come. Returns the number of purges that are not answered.
+    pub(super) fn take_answers(&mut self) -> usize {
+        let mut asked = std::mem::take(&mut self.asked);
+        asked.retain_mut(|(dry_run, asked)| match asked.now_or_never() {
+            None => true,
+            Some(Ok(PurgedTombstones { purged, kept })) => {
+                self.purged += if *dry_run { 0 } else { purged };
+                self.kept += kept;
+                false
+            }
+            Some(Err(Rejection::OutcomeUnknown | Rejection::Unavailable(_))) => false,
+            Some(Err(rejection)) => panic!("{rejection:?}"),
+        });
+        self.asked = asked;
+        self.asked.len()
+    }
+}
+
+impl Cluster {
+    /// Sends the deletion of a shadow to `node`, or asks it to purge: not often, since a purge is decided alone and others wait for it.
+    pub(super) fn submit_deletion_or_purge(&mut self, node: usize) {
+        if self.random.chance(4) {
+            return self.submit_purge(node);
+        }
+        let mut queued = self.request(self.requests.len() as u64);
+        queued.envelope.command = delete();
+        self.submit_queued(node, queued);
+    }
+
+    /// Asks `node` to purge the tombstones of all shadows that its requests may write.
+    fn submit_purge(&mut self, node: usize) {
+        let of_device = |device| [key(device), named(device, "a"), named(device, "b"), named(device, "c")];
+        let keys = ["d1", "d2", "d3"].into_iter().flat_map(of_device).collect();
+        let dry_run = self.random.chance(4);
+        let asked = self.ask_to_purge(node, keys, dry_run);
+        self.purges.asked.push((dry_run, asked));
+        self.purges.take_answers();
+    }
+
+    fn ask_to_purge(&mut self, node: usize, keys: Vec<ShadowKey>, dry_run: bool) -> Asked {
+        let store = self.nodes[node].stepped.store.clone();
+        let mut asked: Asked = Box::pin(async move { store.purge(keys, dry_run).await });
+        assert!((&mut asked).now_or_never().is_none(), "the writer has not run");
+        self.run(node);
+        asked
+    }
+
+    /// Lets `nodes` take turns until `node` has the answer to a purge.
+    fn purge(
+        &mut self,
+        nodes: &[usize],
+        node: usize,
+        keys: &[ShadowKey],
+        dry_run: bool,
+    ) -> Result<PurgedTombstones, Rejection> {
+        let mut asked = self.ask_to_purge(node, keys.to_vec(), dry_run);
+        loop {
+            if let Some(answer) = (&mut asked).now_or_never() {
+                return answer;
+            }
+            self.turn_of(nodes);
+        }
+    }
+
+    fn turn_of(&mut self, nodes: &[usize]) {
+        nodes.iter().for_each(|node| self.pass_all(*node));
+        nodes.iter().for_each(|node| self.read_at(*node));
+    }
+
+    /// Lets `node` take a command, and `nodes` turns until it is answered.
+    fn apply(&mut self, nodes: &[usize], node: usize, key: &ShadowKey, command: Command) {
+        let mut queued = self.request(self.requests.len() as u64);
+        (queued.envelope.key, queued.envelope.command) = (key.clone(), command);
+        self.submit_queued(node, queued);
+        while !self.nodes[node].waiting.is_empty() {
+            self.turn_of(nodes);
+        }
+    }
+}
+
+/// A node of a cluster refused all purges.
+#[test]
+fn all_nodes_purge_the_same_tombstones_when_they_read_the_record() {
+    // Of an even seed: old changes leave the journal.
+    let mut cluster = Cluster::open(2);
+    let decider = cluster.decider();
+    let (asks, away) = ((decider + 1) % NODES, (decider + 2) % NODES);
+    let all = [decider, asks, away];
+    let gone = [key("d2"), named("d2", "a")];
+    for key in &gone {
+        cluster.apply(&all, asks, key, count(1));
+        cluster.apply(&all, asks, key, delete());
+    }
+    let keys = [&gone[..], &[key("d3"), key("d1")]].concat();
+    assert_eq!(cluster.purge(&all, asks, &keys, false), Ok(PurgedTombstones { purged: 0, kept: 2 }));
+    // From now on, one node neither hears the others nor reads the log.
+    let rest = [decider, asks];
+    cluster.nodes[away].paused_until = usize::MAX;
+    let removable = Ok(PurgedTombstones { purged: 2, kept: 0 });
+    let mut number = 0;
+    while cluster.purge(&rest, asks, &keys, true) != removable {
+        number += 1;
+        assert!(number < 2_000, "the deletions leave the journal");
+        cluster.apply(&rest, asks, &key("d1"), count(number));
+    }
+    assert_eq!(cluster.purge(&rest, asks, &keys, false), removable);
+    assert_eq!(cluster.purge(&rest, decider, &keys, false), Ok(PurgedTombstones::default()));
+    let is_recorded = |cluster: &Cluster, node: usize, key: &ShadowKey| {
+        cluster.nodes[node].stepped.store.read(key).unwrap().is_recorded()
+    };
+    for key in &gone {
+        let recorded = all.map(|node| is_recorded(&cluster, node, key));
+        assert_eq!(recorded, [false, false, true], "{key}: the node that is away still has it");
+    }
+    // The versions go on, also while that is away.
+    cluster.apply(&rest, decider, &gone[0], count(1));
+    cluster.nodes[away].paused_until = 0;
+    cluster.finish("after the purge");
+    for node in all {
+        let store = &cluster.nodes[node].stepped.store;
+        assert_eq!(store.health().state, State::Writable);
+        assert_eq!(store.read(&gone[0]).unwrap().document.version, Version(3), "node {node}");
+        assert!(!is_recorded(&cluster, node, &gone[1]), "node {node}");
+        assert_eq!(store.health().shadows, cluster.nodes[decider].stepped.store.health().shadows, "node {node}");
+    }
+    let states = all.map(|node| Dump::of(&cluster.nodes[node].stepped).state);
+    assert_eq!((&states[1], &states[2]), (&states[0], &states[0]));
+}
+
+/// A purge whose answer does not come is not refused as if nothing were removed.
+#[test]
+fn a_purge_without_an_answer_has_an_unknown_outcome() {
+    let mut cluster = Cluster::open(2);
+    let decider = cluster.decider();
+    let node = (decider + 1) % NODES;
+    cluster.cut = Some(node);
+    let all = [0, 1, 2];
+    assert_eq!(cluster.purge(&all, node, &[key("d1")], false), Err(Rejection::OutcomeUnknown));
+    // The decider knows nothing of it, and takes what follows.
+    cluster.cut = None;
+    let mut answer = Err(Rejection::OutcomeUnknown);
+    while matches!(answer, Err(Rejection::OutcomeUnknown | Rejection::Unavailable(_))) {
+        answer = cluster.purge(&all, node, &[key("d1")], false);
+    }
+    assert_eq!(answer, Ok(PurgedTombstones::default()));
+}

@@ -118,6 +118,15 @@ fn get(address: SocketAddr, path: &str) -> Reply {
     Http::connect(address).send(&format!("GET {path} HTTP/1.1"), b"")
 }
 
+/// Ends the writers also if the test fails.
+struct StopWriters<'a>(&'a AtomicBool);
+
+impl Drop for StopWriters<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_node_that_lost_its_disk_under_load_is_equal_to_the_others_at_the_end() {
     let mut cluster = start();
@@ -132,6 +141,7 @@ fn a_node_that_lost_its_disk_under_load_is_equal_to_the_others_at_the_end() {
         .collect();
     let versions: Vec<u64> = thread::scope(|scope| {
         let (stop, accepted) = (&stop, &accepted);
+        let _stopped = StopWriters(stop);
         let writers: Vec<_> = clients
             .iter_mut()
             .map(|client| {

@@ -219,12 +219,13 @@ impl<C: Send + 'static> Store<C> {
         let closed = || Rejection::Unavailable("the store is being closed".to_owned());
         let bytes = keys.len().saturating_mul(size_of::<ShadowKey>());
         let room = Arc::clone(&self.inner.room).acquire_many_owned(self.inner.share(bytes)).await;
+        let is_member = self.inner.shared.health.lock().member.is_some();
         let (answer, purged) = oneshot::channel();
         let order = PurgeOrder { keys, dry_run, answer };
         let sent = self.inner.queue.send(Message::Purge(order, room.map_err(|_| closed())?));
         sent.map_err(|_| closed())?;
-        // The order is not answered if the writer ends before.
-        purged.await.unwrap_or(Err(Rejection::OutcomeUnknown))
+        // The order is not answered if the writer ends before. A cluster may have decided it nevertheless.
+        purged.await.unwrap_or_else(|_| Err(if is_member { Rejection::OutcomeUnknown } else { closed() }))
     }
 
     /// Returns a reader of the past of documents, which does not keep the store open.

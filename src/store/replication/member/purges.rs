@@ -80,8 +80,8 @@ impl<C> Writer<C> {
 /// Returns the refusal of a purge by the node that decides.
 pub(super) fn refused() -> Rejection {
     Rejection::Unavailable(
-        "the node of the cluster that decides has not verified all pages of its store yet, or some are damaged; nothing is removed \
-         until then"
+        "the node of the cluster that decides refuses the purge: it has not verified all pages of its store yet, some are damaged, or \
+         its version does not know the request; nothing is removed until then"
             .to_owned(),
     )
 }

@@ -26,11 +26,11 @@ use crate::{
     cluster::{
         ClusterError,
         nats::{NatsLog, follow::FollowEnd},
-        seeding::{self, Misfit, NatsSeeds, Notices, SeedLink as _, SeedReceiver, SeedSource, offer_store},
+        seeding::{self, NatsSeeds, Notices, SeedReceiver, SeedSource, offer_store},
     },
     config::ClusterSettings,
     store::{
-        AppliedRecord, BroadcastRows, Link, LogAction, LogEvent, LogInquiry, MemberHealth, MemberOptions, NodeId,
+        BroadcastRows, Link, LogAction, LogEvent, LogInquiry, LogPlace, MemberHealth, MemberOptions, NodeId,
         SessionClient, StoreError, StoreOptions,
     },
 };
@@ -141,18 +141,19 @@ impl Membership {
         Ok(Self { log, node, orders, messages, seeds, broker: Some(broker), link: Some(link), log_age_max })
     }
 
-    /// Returns true if a store that has applied `applied` cannot go on from the log, which has lost nothing.
-    pub(crate) async fn must_reseed(&self, applied: Option<&AppliedRecord>) -> bool {
-        let Some(applied) = applied else {
-            // It is of no cluster, and the log is that of others.
-            return self.seeds.extent().await.last > 0;
-        };
-        let misfit = seeding::check(&self.seeds, applied).await.err();
-        matches!(misfit, Some(Misfit::Trimmed { .. } | Misfit::Other(_)))
+    /// Returns true if the store of this node, which is at `place`, cannot go on from the log, which has lost nothing.
+    pub(crate) async fn must_reseed(&self, place: &LogPlace) -> bool {
+        seeding::must_reseed(&self.seeds, self.node, place).await
+    }
+
+    /// Has the members keep the log from the record `needed` on, until the result is dropped.
+    pub(crate) fn keep_log(&self, needed: u64) -> Notices {
+        Notices::of_log(self.seeds.clone(), self.node, needed)
     }
 
     /// Makes the store of `options` of that of another node, unless this node may begin with an empty one. It `has_store` that is too
-    /// old, or none. Sends sentences about what it does to `state`. The notices are to be kept until the log is applied.
+    /// old, or none. Sends sentences about what it does to `state`. The notices are to be kept until the log is applied; there are none
+    /// if it begins with an empty store.
     ///
     /// # Errors
     ///

@@ -8,7 +8,7 @@ use crate::{
     config::{Config, Limits, StoreConfig},
     engine::{Outcomes, Service},
     server::ServeError,
-    store::{self, AppliedRecord, MemberOptions, StoreOptions},
+    store::{self, LogPlace, MemberOptions, StoreOptions},
 };
 
 pub(super) fn open(config: &Config, member: Option<MemberOptions>) -> Result<(Service, Outcomes), ServeError> {
@@ -21,13 +21,13 @@ pub(super) fn open(config: &Config, member: Option<MemberOptions>) -> Result<(Se
     opened.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
 }
 
-/// Returns the last record of the cluster's log that the store has applied, if any.
-pub(super) fn applied_record(config: &Config) -> Result<Option<AppliedRecord>, ServeError> {
+/// Returns the place of the store in the cluster's log; `None` if there is no store.
+pub(super) fn log_place(config: &Config) -> Result<Option<LogPlace>, ServeError> {
     if !config.store.path.exists() {
         return Ok(None);
     }
-    let applied = store::applied_record(&store_options(&config.store, &config.limits));
-    applied.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
+    let place = store::log_place(&store_options(&config.store, &config.limits));
+    place.map(Some).map_err(|error| ServeError::Store { path: config.store.path.clone(), error })
 }
 
 pub(crate) fn store_options(store: &StoreConfig, limits: &Limits) -> StoreOptions {

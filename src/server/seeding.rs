@@ -3,7 +3,7 @@
 //! While the node receives a store, its listeners of HTTP answer `/readyz` with how far it is, and `/healthz`; the others are not bound.
 //! A store that cannot go on from the log is replaced only if the operator has allowed it, and is kept under another name.
 
-use std::{collections::BTreeMap, io::Write, net::SocketAddr, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, fs, io::Write, net::SocketAddr, sync::Arc, time::Instant};
 
 use tokio::{
     sync::{Semaphore, watch},
@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     ServeError, bind,
-    opening::{applied_record, store_options},
+    opening::{log_place, store_options},
 };
 use crate::{
     admission::Quotas,
@@ -46,26 +46,37 @@ pub(super) async fn enter(
     (tls, inherited): (&[Option<Arc<Tls>>], &mut InheritedSockets),
     shutdown: &mut (impl Future<Output = ()> + Unpin),
 ) -> Result<Option<Entered>, ServeError> {
-    let (has_store, applied) = (config.store.path.exists(), applied_record(config)?);
-    let joined = Membership::join(settings, applied.map_or(0, |applied| applied.number)).await;
+    // A link whose target is away is a store that cannot be opened, and not none.
+    let (has_store, place) = (fs::symlink_metadata(&config.store.path).is_ok(), log_place(config)?);
+    let applied = place.map_or(0, |place| place.number());
+    let joined = Membership::join(settings, applied).await;
     let membership = joined.map_err(|error| ServeError::Cluster(error.to_string()))?;
-    let is_wanted = match has_store {
-        false => config.store.create,
-        true => reseed && membership.must_reseed(applied.as_ref()).await,
+    let log_kept = place.map(|_| membership.keep_log(applied + 1));
+    let is_wanted = match place {
+        None => !has_store && config.store.create,
+        Some(place) if reseed => tokio::select! {
+            must_reseed = membership.must_reseed(&place) => must_reseed,
+            () = &mut *shutdown => return Ok(None),
+        },
+        Some(_) => false,
     };
     if !is_wanted {
-        return Ok(Some(Entered { membership, notices: None, bound: BTreeMap::new() }));
+        return Ok(Some(Entered { membership, notices: log_kept, bound: BTreeMap::new() }));
     }
+    drop(log_kept);
     let (state, shown) = watch::channel("This node asks the others for a store".to_owned());
     let early = EarlyListeners::start(config, shown, tls, inherited)?;
-    let options = store_options(&config.store, &config.limits);
+    let mut options = store_options(&config.store, &config.limits);
+    // The new store is made beside the former one, and not beside a link to it.
+    options.path = fs::canonicalize(&options.path).unwrap_or(options.path);
     let seeded = tokio::select! {
         seeded = membership.seed(options, has_store, state) => Some(seeded),
         () = shutdown => None,
     };
     let bound = early.stop().await;
     let Some(seeded) = seeded else { return Ok(None) };
-    let notices = seeded.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
+    let seeded = seeded.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
+    let notices = Some(seeded.unwrap_or_else(|| membership.keep_log(1)));
     Ok(Some(Entered { membership, notices, bound }))
 }
 
@@ -139,14 +150,18 @@ pub(super) struct StoreSource {
 impl SeedSource for StoreSource {
     fn offer(&self) -> Option<SeedOffer> {
         let health = self.service.health();
-        let member = health.member.filter(|member| member.latched.is_none())?;
-        if health.pages != Pages::Sound || !matches!(health.state, State::Writable | State::DiskLow(_)) {
-            return None;
-        }
-        let applied = self.service.applied_in_file().ok()?.map_or(0, |applied| applied.number);
-        let has_data = applied > 0 || health.head > Seq(0) || health.rows > 0;
-        let (source, file_bytes, is_deciding) = (self.node, health.file_bytes, member.is_deciding);
-        has_data.then_some(SeedOffer { source, applied, file_bytes, is_deciding, is_busy: false })
+        let member = health.member?;
+        let is_sound = health.pages == Pages::Sound && matches!(health.state, State::Writable | State::DiskLow(_));
+        let in_file = match member.latched.is_none() && is_sound {
+            true => self.service.applied_in_file().ok(),
+            false => None,
+        };
+        // Of a store that cannot be streamed others learn as well: none may begin empty beside it.
+        let (can_stream, is_deciding) = (in_file.is_some(), member.is_deciding);
+        let applied = in_file.map_or(member.applied, |applied| applied.map_or(0, |applied| applied.number));
+        let has_data = applied > 0 || health.head > Seq(0) || health.rows > 0 || health.row_log_bytes > 0;
+        let (source, file_bytes) = (self.node, health.file_bytes);
+        has_data.then_some(SeedOffer { source, applied, file_bytes, is_deciding, is_busy: false, can_stream })
     }
 
     fn back_up(&self, out: &mut dyn Write) -> Result<(), String> {

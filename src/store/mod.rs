@@ -58,10 +58,10 @@ mod writer;
 pub(crate) mod tests;
 
 pub use crate::store::backup::audit::Report;
-pub use crate::store::backup::copy::{CopyError, applied_record, back_up, check, check_backup, restore};
+pub use crate::store::backup::copy::{CopyError, applied_record, back_up, check, check_backup, log_place, restore};
 pub use crate::store::backup::file::BackupError;
 pub use crate::store::backup::readable::{Lost, back_up_readable};
-pub use crate::store::backup::seed::{SeedError, Seeded, seed};
+pub use crate::store::backup::seed::{SeedError, SeedTarget, Seeded};
 pub use crate::store::journal::device_changes::{CHANGES_MAX, DeviceChanges};
 pub use crate::store::journal::entry::{JournalEntry, Seq};
 pub use crate::store::state::part::PartDecoder;
@@ -79,6 +79,7 @@ pub use purging::PurgedTombstones;
 pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
 pub use replication::{
     applied_position::AppliedRecord,
+    log_place::{LogPlace, UnappliedStore},
     member::{Broadcast, BroadcastRows, Difference, Link, LogEvent, MemberHealth, MemberOptions, OtherNode},
     openings::SessionClient,
     record::{NodeId, begins_empty},

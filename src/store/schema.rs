@@ -126,6 +126,11 @@ impl Checkpoint {
         (self.head.seq.0.saturating_sub(self.checkpoint.seq.0), self.head.bytes.saturating_sub(self.checkpoint.bytes))
     }
 
+    /// Returns true if nothing was ever written: neither shadows nor rows.
+    pub(super) fn is_empty(&self) -> bool {
+        self.head == JournalPosition::default() && self.rows.head == JournalPosition::default()
+    }
+
     /// Returns the bytes of the entries kept.
     pub(super) fn journal_bytes(&self) -> u64 {
         self.head.bytes.saturating_sub(self.removed.bytes)

@@ -11,6 +11,7 @@
 //! applied, the last of which is that of the log.
 
 mod choice;
+mod failures;
 mod receiver;
 mod source;
 
@@ -41,7 +42,7 @@ use crate::{
         membership::retried,
         nats::{NatsLog, bus::BusReceiver},
     },
-    store::{AppliedRecord, NodeId, SeedMessage, SeedingStatus},
+    store::{AppliedRecord, LogPlace, NodeId, SeedMessage, SeedingStatus},
 };
 
 /// Bytes of a chunk: less than any message may have.
@@ -56,7 +57,9 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The time for offers.
 const ASK_FOR: Duration = Duration::from_millis(500);
-/// The interval at which a node sends its status while it is seeded.
+/// The pause before a source listens again whose connection was closed.
+const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// The interval at which a node sends its status while it is seeded, or applies the log.
 const NOTICE_EVERY: Duration = Duration::from_secs(1);
 /// Notices between two lines in the log.
 const LOGGED_EVERY: u64 = 10;
@@ -136,18 +139,40 @@ pub(crate) async fn check(link: &impl SeedLink, applied: &AppliedRecord) -> Resu
     }
 }
 
+/// Returns true if the store of `node`, which is at `place`, cannot go on from the log, although this has lost nothing that the store has.
+pub(crate) async fn must_reseed(link: &impl SeedLink, node: NodeId, place: &LogPlace) -> bool {
+    match place {
+        LogPlace::After(applied) => {
+            let misfit = check(link, applied).await.err();
+            matches!(misfit, Some(Misfit::Trimmed { .. } | Misfit::Other(_)))
+        }
+        LogPlace::Before(store) => match link.extent().await {
+            LogExtent { last: 0, .. } => false,
+            LogExtent { first: 0 | 1, .. } => {
+                link.record(1).await.is_none_or(|first| !store.is_where_log_began(node, &first))
+            }
+            LogExtent { .. } => true,
+        },
+    }
+}
+
 /// A random number for one attempt.
 fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-/// The notices of a node that is seeded: they are sent, and logged now and then, until this is dropped.
+/// The notices of a node that is seeded, or has to apply the log: they are sent, and logged now and then, until this is dropped.
 pub(crate) struct Notices {
     bytes: Arc<AtomicU64>,
     _task: JoinSet<()>,
 }
 
 impl Notices {
+    /// Starts the notices of `node`, which has a store that needs the log from the record `needed` on.
+    pub(super) fn of_log(link: impl SeedLink, node: NodeId, needed: u64) -> Self {
+        Self::start(link, SeedingStatus { node, source: node, needed, bytes: 0 })
+    }
+
     fn start(link: impl SeedLink, status: SeedingStatus) -> Self {
         let bytes = Arc::<AtomicU64>::default();
         let received = Arc::clone(&bytes);
@@ -155,12 +180,11 @@ impl Notices {
         task.spawn(async move {
             for number in 0_u64.. {
                 let status = SeedingStatus { bytes: received.load(Ordering::Relaxed), ..status };
-                if number % LOGGED_EVERY == LOGGED_EVERY - 1 {
-                    tracing::info!(
-                        source = status.source.0,
-                        bytes = status.bytes,
-                        "receiving the store of another node"
-                    );
+                let SeedingStatus { node, source, needed, bytes } = status;
+                match number % LOGGED_EVERY == LOGGED_EVERY - 1 {
+                    true if source == node => tracing::info!(from = needed, "applying the records of the log"),
+                    true => tracing::info!(source = source.0, bytes, "receiving the store of another node"),
+                    false => {}
                 }
                 link.notify(status).await;
                 sleep(NOTICE_EVERY).await;

@@ -1,9 +1,10 @@
 //! A node that makes its store of the one of another node.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
+    convert::Infallible,
     io::{self, Read},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -11,23 +12,30 @@ use bytes::{Buf as _, Bytes};
 use futures_util::{StreamExt as _, stream::BoxStream};
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::{JoinHandle, spawn_blocking},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 use crate::{
     cluster::seeding::{
         ACKNOWLEDGED_EVERY, ASK_FOR, LogExtent, Notices, SILENCE_MAX, SeedLink, check,
         choice::{Choice, Situation, choose},
+        failures::Failures,
         random,
     },
-    store::{self, NodeId, SeedError, SeedMessage, SeedOffer, Seeded, SeedingStatus, StoreError, StoreOptions},
+    store::{
+        self, NodeId, SeedError, SeedMessage, SeedOffer, SeedTarget, Seeded, SeedingStatus, StoreError, StoreOptions,
+    },
 };
 
 /// The time after which a node without a store begins with an empty one, if nobody offers another and the log has everything. Nodes that
 /// start at the same time are heard of by then.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The pause between two questions to the others, after [`PATIENCE`]. It doubles with each.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// The longest pause.
+const ASK_AGAIN_AFTER_MAX: Duration = Duration::from_secs(5);
 /// The interval at which the reason of a wait is logged.
 const LOGGED_EVERY: Duration = Duration::from_secs(10);
 /// Chunks that are received and not taken by the thread that makes the store.
@@ -42,16 +50,29 @@ pub(crate) struct SeedReceiver<L> {
     /// A sentence about what the node does, for `/readyz`.
     state: watch::Sender<String>,
     messages: BoxStream<'static, Bytes>,
-    /// The sources that have failed.
-    failed: BTreeSet<NodeId>,
+    failures: Failures,
 }
 
 /// A reason why an attempt failed.
 enum Failure {
     /// This node cannot make a store.
     Own(StoreError),
-    /// The source, or its store, is of no use.
-    Source(String),
+    /// The source, its store or this node's disk is of no use now.
+    Again(String),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            // It may have room later. A process that starts anew would receive all of it again at once.
+            StoreError::Io { error: cause, .. }
+                if matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
+                Self::Again(format!("this node cannot write it: {error}"))
+            }
+            _ => Self::Own(error),
+        }
+    }
 }
 
 impl<L: SeedLink> SeedReceiver<L> {
@@ -64,7 +85,7 @@ impl<L: SeedLink> SeedReceiver<L> {
         state: watch::Sender<String>,
     ) -> Self {
         let messages = link.messages().await;
-        Self { link, node, options, has_store, state, messages, failed: BTreeSet::new() }
+        Self { link, node, options, has_store, state, messages, failures: Failures::default() }
     }
 
     /// Makes the store, and returns the notices that go on until they are dropped. Returns `None` if the node may begin with an empty
@@ -72,10 +93,12 @@ impl<L: SeedLink> SeedReceiver<L> {
     ///
     /// # Errors
     ///
-    /// The store cannot be written. Whatever else fails is tried again.
+    /// The store cannot be written, or another process makes it. Whatever else fails is tried again.
     pub(crate) async fn run(mut self) -> Result<Option<Notices>, StoreError> {
+        let target = Arc::new(SeedTarget::lock(self.options.clone(), self.has_store)?);
         let begun = Instant::now();
         let mut logged: Option<Instant> = None;
+        let mut pause = ASK_AGAIN_AFTER;
         loop {
             let seed = random();
             let offers = self.ask(seed).await;
@@ -83,14 +106,15 @@ impl<L: SeedLink> SeedReceiver<L> {
             let begins_empty = offers.is_empty() && self.begins_empty(extent).await;
             let has_waited = begun.elapsed() >= PATIENCE;
             let situation = Situation { has_store: self.has_store, extent, begins_empty, has_waited };
-            match choose(&situation, &offers, &self.failed) {
+            match choose(&situation, &offers, &self.failures, Instant::now()) {
                 Choice::Empty => return Ok(None),
-                Choice::Take(offer) => match self.fetch(seed, offer).await {
+                Choice::Take(offer) => match self.fetch(seed, offer, &target).await {
                     Ok(notices) => return Ok(Some(notices)),
                     Err(Failure::Own(error)) => return Err(error),
-                    Err(Failure::Source(reason)) => {
+                    Err(Failure::Again(reason)) => {
                         tracing::warn!(source = offer.source.0, reason, "the store of another node was not received");
-                        self.failed.insert(offer.source);
+                        self.failures.add(offer.source, reason, Instant::now());
+                        pause = ASK_AGAIN_AFTER;
                     }
                 },
                 Choice::Wait(reason) => {
@@ -99,6 +123,10 @@ impl<L: SeedLink> SeedReceiver<L> {
                         tracing::warn!(reason, "this node needs the store of another one, and waits");
                     }
                     self.state.send_replace(format!("This node needs the store of another one, and waits: {reason}"));
+                    if has_waited {
+                        sleep(pause).await;
+                        pause = (pause * 2).min(ASK_AGAIN_AFTER_MAX);
+                    }
                 }
             }
         }
@@ -109,7 +137,13 @@ impl<L: SeedLink> SeedReceiver<L> {
         let until = Instant::now() + ASK_FOR;
         self.link.send(None, &SeedMessage::Wanted { node: self.node, seed }).await;
         let mut offers = BTreeMap::new();
-        while let Ok(Some(message)) = timeout_at(until, self.messages.next()).await {
+        while let Ok(message) = timeout_at(until, self.messages.next()).await {
+            let Some(message) = message else {
+                // The connection was closed. It is the same for the next question.
+                sleep_until(until).await;
+                self.messages = self.link.messages().await;
+                break;
+            };
             match SeedMessage::decode(&message) {
                 Ok(SeedMessage::Offered { seed: answered, offer }) if answered == seed => {
                     offers.insert(offer.source, offer);
@@ -125,7 +159,7 @@ impl<L: SeedLink> SeedReceiver<L> {
     }
 
     /// Receives the store that `offer` offers.
-    async fn fetch(&mut self, seed: u64, offer: SeedOffer) -> Result<Notices, Failure> {
+    async fn fetch(&mut self, seed: u64, offer: SeedOffer, target: &Arc<SeedTarget>) -> Result<Notices, Failure> {
         let SeedOffer { source, applied, file_bytes, .. } = offer;
         tracing::info!(source = source.0, applied, file_bytes, "receiving the store of another node");
         let status = SeedingStatus { node: self.node, source, needed: applied, bytes: 0 };
@@ -134,23 +168,30 @@ impl<L: SeedLink> SeedReceiver<L> {
         let notices = Notices::start(self.link.clone(), status);
         self.link.send(Some(source), &SeedMessage::Begin { node: self.node, seed }).await;
         let (chunks, queue) = mpsc::channel(CHUNKS_QUEUED);
-        let (link, options, runtime) = (self.link.clone(), self.options.clone(), Handle::current());
+        // It ends with this future, so that a server which ends does not wait for the log.
+        let (_running, cancelled) = oneshot::channel::<Infallible>();
+        let (link, target, runtime) = (self.link.clone(), Arc::clone(target), Handle::current());
         let mut making = spawn_blocking(move || {
-            let accept = |applied: &_| runtime.block_on(check(&link, applied)).map_err(|misfit| misfit.to_string());
-            store::seed(ChunkReader { queue, chunk: Bytes::new() }, &options, accept)
+            let accept = |applied: &_| {
+                runtime.block_on(async {
+                    tokio::select! {
+                        checked = check(&link, applied) => checked.map_err(|misfit| misfit.to_string()),
+                        _ = cancelled => Err("it is not wanted any more".to_owned()),
+                    }
+                })
+            };
+            target.seed(ChunkReader { queue, chunk: Bytes::new() }, accept)
         });
         let received = self.receive(seed, offer, &notices, chunks, &mut making).await;
-        let made = match received {
-            Ok(Some(made)) => made,
-            Ok(None) => (&mut making).await,
-            Err(reason) => {
-                self.link.send(Some(source), &SeedMessage::Stop { seed }).await;
-                // It has no more to read, and removes what it has made.
-                return match making.await {
-                    Ok(Err(SeedError::Store(error))) => Err(Failure::Own(error)),
-                    _ => Err(Failure::Source(reason)),
-                };
-            }
+        if !matches!(received, Ok(None)) {
+            // The source would wait for this node, and be busy for others.
+            self.link.send(Some(source), &SeedMessage::Stop { seed }).await;
+        }
+        let (made, reason) = match received {
+            Ok(Some(made)) => (made, None),
+            Ok(None) => (making.await, None),
+            // It has no more to read, and removes what it has made, unless only the end is lost.
+            Err(reason) => (making.await, Some(reason)),
         };
         match made {
             Ok(Ok(seeded)) => {
@@ -163,11 +204,13 @@ impl<L: SeedLink> SeedReceiver<L> {
                     former,
                     "received the store of another node"
                 );
-                Ok(notices)
+                // It has its store, and is to apply what follows.
+                drop(notices);
+                Ok(Notices::of_log(self.link.clone(), self.node, applied.number + 1))
             }
-            Ok(Err(SeedError::Store(error))) => Err(Failure::Own(error)),
-            Ok(Err(error)) => Err(Failure::Source(error.to_string())),
-            Err(error) => Err(Failure::Source(error.to_string())),
+            Ok(Err(SeedError::Store(error))) => Err(error.into()),
+            Ok(Err(error)) => Err(Failure::Again(reason.unwrap_or_else(|| error.to_string()))),
+            Err(error) => Err(Failure::Again(reason.unwrap_or_else(|| error.to_string()))),
         }
     }
 
@@ -180,11 +223,12 @@ impl<L: SeedLink> SeedReceiver<L> {
         chunks: mpsc::Sender<Bytes>,
         making: &mut JoinHandle<T>,
     ) -> Result<Option<Result<T, tokio::task::JoinError>>, String> {
-        let (source, mut received) = (offer.source, 0);
+        // Messages of others say nothing about the source.
+        let (source, mut received, mut last_heard) = (offer.source, 0, Instant::now());
         let node = source.0;
         loop {
             let message = tokio::select! {
-                message = timeout(SILENCE_MAX, self.messages.next()) => message,
+                message = timeout_at(last_heard + SILENCE_MAX, self.messages.next()) => message,
                 made = &mut *making => return Ok(Some(made)),
             };
             let Ok(message) = message else {
@@ -205,13 +249,14 @@ impl<L: SeedLink> SeedReceiver<L> {
                         self.link.send(Some(source), &SeedMessage::Taken { seed, chunks: received }).await;
                         self.report(offer, all);
                     }
+                    last_heard = Instant::now();
                 }
                 Ok(SeedMessage::End { seed: of, chunks }) if of == seed => {
                     return if chunks == received { Ok(None) } else { Err(format!("chunk {received} is lost")) };
                 }
                 Ok(SeedMessage::Failed { seed: of, reason }) if of == seed => return Err(reason),
-                Ok(_) => {}
-                Err(error) => return Err(error),
+                // One that is damaged, or of another program, may be of others. A chunk that is lost is found by its number.
+                Ok(_) | Err(_) => {}
             }
         }
     }

@@ -11,17 +11,17 @@ use tokio::{
     runtime::Handle,
     sync::Semaphore,
     task::{JoinHandle, spawn_blocking},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
-    cluster::seeding::{CHUNK_BYTES, STALL_TIMEOUT, SeedLink, WINDOW},
+    cluster::seeding::{CHUNK_BYTES, LISTEN_AGAIN_AFTER, STALL_TIMEOUT, SeedLink, WINDOW},
     store::{NodeId, SeedMessage, SeedOffer},
 };
 
 /// A store that may be streamed. Its methods block.
 pub(crate) trait SeedSource: Send + Sync + 'static {
-    /// Returns the offer of the store; `None` while it is not sound.
+    /// Returns the offer of the store; `None` if it has no data.
     fn offer(&self) -> Option<SeedOffer>;
 
     /// Writes a backup to `out`.
@@ -48,11 +48,16 @@ impl Drop for Streaming {
     }
 }
 
-/// Offers the store of `source` to the nodes that want one, and streams it. Runs until the connection is closed for ever.
+/// Offers the store of `source` to the nodes that want one, and streams it, for ever.
 pub(crate) async fn offer_store(link: impl SeedLink, source: Arc<dyn SeedSource>) {
     let mut streaming: Option<Streaming> = None;
     let mut messages = link.messages().await;
-    while let Some(message) = messages.next().await {
+    loop {
+        let Some(message) = messages.next().await else {
+            sleep(LISTEN_AGAIN_AFTER).await;
+            messages = link.messages().await;
+            continue;
+        };
         streaming = streaming.filter(|streaming| !streaming.task.is_finished());
         match SeedMessage::decode(&message) {
             Ok(SeedMessage::Wanted { node, seed }) => {

@@ -17,12 +17,13 @@ use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
-use super::{CHUNK_BYTES, LogExtent, Notices, SeedLink, SeedReceiver, SeedSource, WINDOW, offer_store};
+use super::{CHUNK_BYTES, LogExtent, Notices, SeedLink, SeedReceiver, SeedSource, WINDOW, must_reseed, offer_store};
 use crate::store::{
-    self, NodeId, SeedMessage, SeedOffer, SeedingStatus, StoreError, StoreOptions, tests::seeds::backup_of_member,
+    self, LogPlace, NodeId, SeedMessage, SeedOffer, SeedingStatus, StoreError, StoreOptions,
+    tests::seeds::{backup_of_member, unapplied},
 };
 
 /// The time for something that must happen, on a machine with much else to do.
@@ -51,9 +52,31 @@ struct Net {
     first: u64,
     /// The chunk that is lost once.
     lost_chunk: Mutex<Option<u64>>,
+    /// The node whose stream ends without a word before a chunk.
+    silent_from: Option<(NodeId, u64)>,
+    /// True if messages of others, and unreadable ones, come with each chunk.
+    is_noisy: bool,
+    /// The subscriptions that end at once, by nodes.
+    broken_subscriptions: Mutex<BTreeMap<u64, u32>>,
+    /// The streams that were begun.
+    begun: Mutex<u64>,
     notices: Mutex<Vec<SeedingStatus>>,
     /// The most chunks that were under way.
     sent_and_taken: Mutex<(u64, u64, u64)>,
+}
+
+impl Net {
+    /// Returns the sources of the notices of nodes that were without a store, in order.
+    fn sources(&self) -> Vec<u64> {
+        let notices = self.notices.lock();
+        notices.iter().filter(|status| status.source != status.node).map(|status| status.source.0).collect()
+    }
+
+    fn deliver(&self, to: Option<NodeId>, message: &Bytes) {
+        let mut inboxes = self.inboxes.lock();
+        let to = inboxes.iter_mut().filter(|(node, _)| to.is_none_or(|to| to.0 == **node));
+        to.for_each(|(_, inboxes)| inboxes.retain(|inbox| inbox.send(message.clone()).is_ok()));
+    }
 }
 
 #[derive(Clone)]
@@ -64,6 +87,10 @@ struct MemoryLink {
 
 impl SeedLink for MemoryLink {
     async fn messages(&self) -> BoxStream<'static, Bytes> {
+        if let Some(left) = self.net.broken_subscriptions.lock().get_mut(&self.node.0).filter(|left| **left > 0) {
+            *left -= 1;
+            return stream::empty().boxed();
+        }
         let (sender, inbox) = mpsc::unbounded_channel();
         self.net.inboxes.lock().entry(self.node.0).or_default().push(sender);
         stream::unfold(inbox, async |mut inbox: mpsc::UnboundedReceiver<Bytes>| {
@@ -79,19 +106,33 @@ impl SeedLink for MemoryLink {
         {
             return true;
         }
+        if let Some((_, from)) = self.net.silent_from.filter(|(node, _)| *node == self.node) {
+            match message {
+                SeedMessage::Chunk { index, .. } if *index < from => {}
+                SeedMessage::Chunk { .. } | SeedMessage::End { .. } | SeedMessage::Failed { .. } => return true,
+                _ => {}
+            }
+        }
+        if let (true, Some(to), SeedMessage::Chunk { .. }) = (self.net.is_noisy, to, message) {
+            let of_other = SeedMessage::Wanted { node: NodeId(9), seed: 1 }.encode();
+            for noise in [of_other, Bytes::from_static(b"a message of a later program")] {
+                self.net.deliver(Some(to), &noise);
+            }
+        }
         {
             let (sent, taken, most) = &mut *self.net.sent_and_taken.lock();
             match message {
-                SeedMessage::Begin { .. } => (*sent, *taken) = (0, 0),
+                SeedMessage::Begin { .. } => {
+                    *self.net.begun.lock() += 1;
+                    (*sent, *taken) = (0, 0);
+                }
                 SeedMessage::Chunk { .. } => *sent += 1,
                 SeedMessage::Taken { chunks, .. } => *taken = *chunks,
                 _ => {}
             }
             *most = (*most).max(sent.saturating_sub(*taken));
         }
-        let mut inboxes = self.net.inboxes.lock();
-        let to = inboxes.iter_mut().filter(|(node, _)| to.is_none_or(|to| to.0 == **node));
-        to.for_each(|(_, inboxes)| inboxes.retain(|inbox| inbox.send(message.encode()).is_ok()));
+        self.net.deliver(to, &message.encode());
         true
     }
 
@@ -119,7 +160,7 @@ impl Source {
     fn new(node: u64, (backup, log): &'static (Vec<u8>, Vec<Bytes>)) -> Self {
         let (source, applied) = (NodeId(node), log.len() as u64);
         let file_bytes = backup.len() as u64;
-        let offer = SeedOffer { source, applied, file_bytes, is_deciding: false, is_busy: false };
+        let offer = SeedOffer { source, applied, file_bytes, is_deciding: false, is_busy: false, can_stream: true };
         Self { offer, backup, fails_after: None }
     }
 }
@@ -193,6 +234,10 @@ async fn a_node_receives_a_store_in_a_bounded_window() {
         SeedingStatus { node: RECEIVER, source: NodeId(1), needed, bytes: 0 },
         "before the stream begins"
     );
+    let has_its_store = SeedingStatus { node: RECEIVER, source: RECEIVER, needed: needed + 1, bytes: 0 };
+    while net.notices.lock().last() != Some(&has_its_store) {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -203,7 +248,7 @@ async fn another_source_is_taken_if_one_fails() {
     let _sources = start(&net, [Source::new(1, &MEMBER), broken]).await;
     seeded(&net, directory.path()).await.unwrap();
     check(directory.path());
-    let sources: Vec<_> = net.notices.lock().iter().map(|status| status.source.0).collect();
+    let sources = net.sources();
     assert!(sources.contains(&2) && sources.last() == Some(&1), "{sources:?}");
 }
 
@@ -227,6 +272,10 @@ async fn the_store_of_another_cluster_is_refused() {
     assert!(timeout(Duration::from_secs(3), receiver.run()).await.is_err(), "it asks again and again");
     assert!(net.notices.lock().len() > 1);
     assert!(!directory.path().join("umbra.redb").exists(), "{}", *state.borrow());
+    // A thread may still remove what it has made.
+    while fs::read_dir(&directory).unwrap().count() > 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
     // Nodes with a store of this cluster come later.
     let _more = start(&net, [Source::new(1, &MEMBER)]).await;
     seeded(&net, directory.path()).await.unwrap();
@@ -261,4 +310,75 @@ async fn a_node_begins_empty_only_if_the_log_has_everything() {
     let reason = format!("no other node offers its store, and the log has only the records from 2 to {last}");
     assert_eq!(*state.borrow(), format!("This node needs the store of another one, and waits: {reason}"));
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+}
+
+/// A third node asks twice a second. The receiver took its messages for signs of life, and waited for a dead source for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_source_is_noticed_while_other_nodes_ask() {
+    let (net, directory) =
+        (Arc::new(Net { silent_from: Some((NodeId(2), 20)), ..net() }), tempfile::tempdir().unwrap());
+    let _sources = start(&net, [Source::new(1, &MEMBER), Source::new(2, &MEMBER)]).await;
+    let mut third = JoinSet::new();
+    let link = MemoryLink { net: Arc::clone(&net), node: NodeId(4) };
+    third.spawn(async move {
+        loop {
+            link.send(None, &SeedMessage::Wanted { node: NodeId(4), seed: 1 }).await;
+            sleep(Duration::from_millis(500)).await;
+        }
+    });
+    seeded(&net, directory.path()).await.unwrap();
+    check(directory.path());
+    let sources = net.sources();
+    assert!(sources.first() == Some(&2) && sources.last() == Some(&1), "{sources:?}");
+}
+
+/// A newer node that waits for a store made the seeds of all others fail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_others_do_not_end_a_stream() {
+    let (net, directory) = (Arc::new(Net { is_noisy: true, ..net() }), tempfile::tempdir().unwrap());
+    let _sources = start(&net, [Source::new(1, &MEMBER)]).await;
+    seeded(&net, directory.path()).await.unwrap();
+    check(directory.path());
+    assert_eq!(*net.begun.lock(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_closed_is_made_again() {
+    let broken_subscriptions = Mutex::new(BTreeMap::from([(1, 2), (RECEIVER.0, 2)]));
+    let (net, directory) = (Arc::new(Net { broken_subscriptions, first: 2, ..net() }), tempfile::tempdir().unwrap());
+    let _sources = start(&net, [Source::new(1, &MEMBER)]).await;
+    seeded(&net, directory.path()).await.unwrap();
+    check(directory.path());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_process_does_not_make_the_same_store() {
+    let (net, directory) = (Arc::new(Net { first: 2, ..net() }), tempfile::tempdir().unwrap());
+    let (first, _state) = receiver(&net, directory.path()).await;
+    let second = async {
+        while fs::read_dir(&directory).unwrap().count() == 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        seeded(&net, directory.path()).await
+    };
+    let second = tokio::select! {
+        _ = first.run() => unreachable!("nobody has a store"),
+        second = second => second,
+    };
+    assert!(matches!(second, Err(StoreError::Locked { .. })));
+}
+
+/// With `--reseed` in the command line all nodes of a new cluster waited for each other after a power cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_is_replaced_only_if_it_cannot_go_on_from_the_log() {
+    let place = |net: Net, place: LogPlace| async move {
+        let link = MemoryLink { net: Arc::new(net), node: RECEIVER };
+        must_reseed(&link, RECEIVER, &place).await
+    };
+    let (empty, with_data) = (unapplied(0, false, true), unapplied(5, false, true));
+    assert!(!place(net(), empty).await, "the log began with an empty store");
+    assert!(place(net(), with_data).await, "a node that was alone");
+    assert!(place(net(), unapplied(0, true, false)).await, "a node that was alone, with sessions only");
+    assert!(place(Net { first: 2, ..net() }, empty).await, "the beginning is gone");
+    assert!(!place(Net { first: 1, ..Net::default() }, with_data).await, "it will begin the log");
 }

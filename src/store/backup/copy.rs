@@ -24,7 +24,7 @@ use crate::store::{
     index::state::INDEX_KEY,
     journal::entry::JOURNAL,
     options::StoreOptions,
-    replication::applied_position::AppliedRecord,
+    replication::{applied_position::AppliedRecord, log_place::LogPlace},
     rows::tables::{self, ROW_LOG, ROW_LOG_TABLE, ROWS_TABLE},
     schema::{Checkpoint, FLOORS_TABLE, JOURNAL_TABLE, META, META_TABLE, PROGRESS_KEY, STATE_TABLE},
     state::{
@@ -211,6 +211,16 @@ pub fn check(options: &StoreOptions) -> Result<Report, CopyError> {
 pub fn applied_record(options: &StoreOptions) -> Result<Option<AppliedRecord>, StoreError> {
     let position = Database::open_existing(options)?.applied_position()?;
     Ok(position.map(|position| position.record()))
+}
+
+/// Returns the place of the store of `options` in the log of its cluster.
+///
+/// # Errors
+///
+/// As [`store::open`](crate::store::open).
+pub fn log_place(options: &StoreOptions) -> Result<LogPlace, StoreError> {
+    let database = Database::open_existing(options)?;
+    Ok(LogPlace::of(database.applied_position()?.as_ref(), &database.progress()?))
 }
 
 /// Checks a backup as [`check`] does.

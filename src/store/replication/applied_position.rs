@@ -68,6 +68,8 @@ pub(in crate::store) struct DecidedBy {
 
 /// Records without changes after which the position is written all the same: a start reads them again.
 const UNWRITTEN_MAX: u64 = 256;
+/// As many while another node asks for the store. It may ask often.
+const UNWRITTEN_FOR_SEEDS_MAX: u64 = 4;
 
 impl AppliedPosition {
     /// Returns the last record that is applied.
@@ -92,9 +94,10 @@ impl AppliedPosition {
         (self.written, self.is_wanted) = (self.chain.position.number, false);
     }
 
-    /// Has the position written with the next record.
+    /// Has the position written with the next record, unless the one in the file is nearly as new.
     pub(in crate::store) fn want(&mut self) {
-        self.is_wanted = true;
+        let unwritten = self.chain.position.number - self.written;
+        self.is_wanted |= self.written == 0 || unwritten >= UNWRITTEN_FOR_SEEDS_MAX;
     }
 
     /// Returns true if the position is to be written although nothing else is.
@@ -160,5 +163,33 @@ impl AppliedPosition {
             written: number,
             is_wanted: false,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each question of a node without a store made all others commit.
+    #[test]
+    fn many_questions_make_few_commits() {
+        let mut position = AppliedPosition::default();
+        let mut commits = 0;
+        for number in 1..=40 {
+            position.want();
+            position.want();
+            position.chain.position.number = number;
+            if position.is_due() {
+                position.written();
+                commits += 1;
+            }
+            assert!(number - position.written <= UNWRITTEN_FOR_SEEDS_MAX, "{number}");
+        }
+        assert_eq!(commits, 8, "the first, and every fifth");
+        // Nobody asks.
+        (41..200).for_each(|number| {
+            position.chain.position.number = number;
+            assert!(!position.is_due());
+        });
     }
 }

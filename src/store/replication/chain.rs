@@ -80,11 +80,8 @@ impl Chain {
         let number = self.position.number + 1;
         let record = LogRecord::decode(number, framed).map_err(|error| ChainError::Unreadable { number, error })?;
         let LogRecord { shard, epoch, previous, content, .. } = record;
-        let is_void = match content {
-            RecordContent::Claim(..) => epoch <= self.epoch,
-            _ => epoch < self.epoch,
-        };
-        if shard != self.shard || (!is_void && epoch > self.epoch && !matches!(content, RecordContent::Claim(..))) {
+        let is_void = if content.is_claim() { epoch <= self.epoch } else { epoch < self.epoch };
+        if shard != self.shard || (!is_void && epoch > self.epoch && !content.is_claim()) {
             return Err(ChainError::Misplaced { number });
         }
         if previous != self.position.digest {
@@ -99,6 +96,10 @@ impl Chain {
             RecordContent::Claim(claim, journal) => {
                 self.claim = claim;
                 ReadRecord::Claim(journal)
+            }
+            RecordContent::Beginning(claim) => {
+                self.claim = claim;
+                ReadRecord::Claim(JournalPosition::default())
             }
             RecordContent::Batch(batch) => ReadRecord::Batch(batch),
             RecordContent::NodeGone(node) => ReadRecord::NodeGone(node),

@@ -150,6 +150,8 @@ pub(in crate::store) struct Member<C> {
     link: Box<dyn Link>,
     origin: Claim,
     record_bytes_max: usize,
+    /// True if the store had neither shadows nor rows at this start.
+    began_empty: bool,
     rows: Box<dyn BroadcastRows>,
     /// The number of the last broadcast.
     last_broadcast: u64,
@@ -210,11 +212,13 @@ struct DecidedBatch {
 }
 
 impl<C> Member<C> {
-    /// Returns the member that has applied the log up to `position`, at the date `started`.
+    /// Returns the member that has applied the log up to `position`, at the date `started`, at which its store has no data if it
+    /// `began_empty`.
     pub(in crate::store) fn new(
         options: MemberOptions,
         position: Option<&AppliedPosition>,
         started: Timestamp,
+        began_empty: bool,
     ) -> Self {
         let MemberOptions { node, incarnation, record_bytes_max, rows, opens, mut link } = options;
         let origin = Claim { node, incarnation };
@@ -227,6 +231,7 @@ impl<C> Member<C> {
             link,
             origin,
             record_bytes_max,
+            began_empty,
             rows,
             last_broadcast: 0,
             opens,

@@ -20,6 +20,7 @@ pub(super) mod batch_record;
 pub(super) mod chain;
 pub(super) mod command_codec;
 pub(super) mod following;
+pub(super) mod log_place;
 pub(super) mod member;
 pub(super) mod openings;
 pub(super) mod record;

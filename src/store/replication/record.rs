@@ -27,6 +27,7 @@ pub(in crate::store) const LOG: &str = "log";
 const CLAIM: u8 = 1;
 const BATCH: u8 = 2;
 const NODE_GONE: u8 = 3;
+const BEGINNING: u8 = 4;
 
 /// The term of one decider: 0 before the first claim, then one more for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +69,8 @@ pub(in crate::store) struct LogRecord {
 pub(in crate::store) enum RecordContent {
     /// The node decides from here on, in the state whose journal ends there.
     Claim(Claim, JournalPosition),
+    /// The first claim of a log, by a node whose store has neither shadows nor rows: the log alone makes the store of any node.
+    Beginning(Claim),
     /// The changes of one batch.
     Batch(Box<BatchRecord>),
     /// The node is gone, with its clients.
@@ -106,12 +109,15 @@ pub(in crate::store) fn encode(
     frame::begin(&mut out);
     put_head(&mut out, (shard, epoch, number), previous);
     match content {
-        RecordContent::Claim(Claim { node, incarnation }, journal) => {
+        RecordContent::Claim(claim, journal) => {
             out.push(CLAIM);
-            put_u64(&mut out, node.0);
-            put_u64(&mut out, *incarnation);
+            claim.put(&mut out);
             put_u64(&mut out, journal.seq.0);
             put_u64(&mut out, journal.bytes);
+        }
+        RecordContent::Beginning(claim) => {
+            out.push(BEGINNING);
+            claim.put(&mut out);
         }
         RecordContent::Batch(batch) => {
             out.push(BATCH);
@@ -166,19 +172,37 @@ impl LogRecord {
 /// Returns true if `record` is the first of a log that began with an empty store, so that the log alone makes the store of a node.
 #[must_use]
 pub fn begins_empty(record: &[u8]) -> bool {
-    let first = LogRecord::decode(1, record).map(|record| record.content);
-    matches!(first, Ok(RecordContent::Claim(_, journal)) if journal == JournalPosition::default())
+    matches!(LogRecord::decode(1, record).map(|record| record.content), Ok(RecordContent::Beginning(_)))
+}
+
+impl RecordContent {
+    /// Returns true if the node decides from this record on.
+    pub(in crate::store) fn is_claim(&self) -> bool {
+        matches!(self, Self::Claim(..) | Self::Beginning(_))
+    }
+}
+
+impl Claim {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.node.0);
+        put_u64(out, self.incarnation);
+    }
+
+    fn decode(payload: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { node: NodeId(payload.u64()?), incarnation: payload.u64()? })
+    }
 }
 
 fn content(payload: &mut Decoder<'_>) -> Result<RecordContent, DecodeError> {
     match payload.u8()? {
         CLAIM => {
-            let claim = Claim { node: NodeId(payload.u64()?), incarnation: payload.u64()? };
+            let claim = Claim::decode(payload)?;
             let journal = JournalPosition { seq: Seq(payload.u64()?), bytes: payload.u64()? };
             Ok(RecordContent::Claim(claim, journal))
         }
         BATCH => Ok(RecordContent::Batch(Box::new(BatchRecord::decode(payload)?))),
         NODE_GONE => Ok(RecordContent::NodeGone(NodeId(payload.u64()?))),
+        BEGINNING => Ok(RecordContent::Beginning(Claim::decode(payload)?)),
         _ => Err(DecodeError::Invalid("the kind of the record")),
     }
 }

@@ -152,10 +152,17 @@ impl Replica {
 
     /// Claims the next epoch, in the state whose journal ends at `journal`; `None` unless this node only follows.
     pub(in crate::store) fn claim(&mut self, journal: JournalPosition) -> Option<Action> {
+        self.claim_by(&RecordContent::Claim(self.claim, journal))
+    }
+
+    /// Claims as [`Replica::claim`] does, by the first record of a log that makes the store of any node: this one's is empty.
+    pub(in crate::store) fn begin(&mut self) -> Option<Action> {
+        self.claim_by(&RecordContent::Beginning(self.claim))
+    }
+
+    fn claim_by(&mut self, claim: &RecordContent) -> Option<Action> {
         let epoch = Epoch(self.chain.epoch.0 + 1);
-        (self.duty == Duty::Following && self.short.is_none())
-            .then(|| self.append(epoch, &RecordContent::Claim(self.claim, journal), usize::MAX))
-            .flatten()
+        (self.duty == Duty::Following && self.short.is_none()).then(|| self.append(epoch, claim, usize::MAX)).flatten()
     }
 
     /// Appends a record that was decided in the present state; `None` unless this node decides, nothing is under way, and the

@@ -86,7 +86,7 @@ pub enum SeedMessage {
     },
 }
 
-/// An offer of a node to seed another from its store.
+/// A store with data of a node, and the offer to seed another node from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeedOffer {
     /// The node that offers its store.
@@ -99,6 +99,8 @@ pub struct SeedOffer {
     pub is_deciding: bool,
     /// True while it seeds another node.
     pub is_busy: bool,
+    /// True if it can stream its store: it is a sound one that takes part in the cluster.
+    pub can_stream: bool,
 }
 
 impl SeedMessage {
@@ -111,9 +113,10 @@ impl SeedMessage {
         match self {
             Self::Wanted { node, seed } => put_numbers(&mut out, WANTED, &[node.0, *seed]),
             Self::Offered { seed, offer } => {
-                let SeedOffer { source, applied, file_bytes, is_deciding, is_busy } = *offer;
-                let numbers = [*seed, source.0, applied, file_bytes, u64::from(is_deciding), u64::from(is_busy)];
-                put_numbers(&mut out, OFFERED, &numbers);
+                let SeedOffer { source, applied, file_bytes, is_deciding, is_busy, can_stream } = *offer;
+                let flags = [is_deciding, is_busy, can_stream].map(u64::from);
+                put_numbers(&mut out, OFFERED, &[*seed, source.0, applied, file_bytes]);
+                flags.iter().for_each(|flag| put_u64(&mut out, *flag));
             }
             Self::Begin { node, seed } => put_numbers(&mut out, BEGIN, &[node.0, *seed]),
             Self::Chunk { seed, index, bytes } => {
@@ -164,6 +167,7 @@ fn decode(framed: &[u8]) -> Result<SeedMessage, DecodeError> {
                 file_bytes: payload.u64()?,
                 is_deciding: payload.u64()? != 0,
                 is_busy: payload.u64()? != 0,
+                can_stream: payload.u64()? != 0,
             };
             SeedMessage::Offered { seed, offer }
         }
@@ -191,7 +195,8 @@ mod tests {
     #[test]
     fn messages_come_back_and_damaged_ones_do_not() {
         let (node, seed) = (NodeId(3), u64::MAX);
-        let offer = SeedOffer { source: NodeId(2), applied: 1 << 40, file_bytes: 7, is_deciding: true, is_busy: false };
+        let (source, applied, file_bytes) = (NodeId(2), 1 << 40, 7);
+        let offer = SeedOffer { source, applied, file_bytes, is_deciding: true, is_busy: false, can_stream: true };
         for message in [
             SeedMessage::Wanted { node, seed },
             SeedMessage::Offered { seed, offer },

@@ -41,12 +41,12 @@ pub(in crate::store) struct Status {
     pub(in crate::store) profile: Arc<NodeProfile>,
 }
 
-/// The status of a node whose store is made of a backup that another node streams.
+/// The status of a node whose store is made of a backup that another node streams, or that has to apply the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeedingStatus {
     /// The node.
     pub node: NodeId,
-    /// The node that streams.
+    /// The node that streams; the node itself if it has its store.
     pub source: NodeId,
     /// The first record of the log that is needed.
     pub needed: u64,

@@ -38,7 +38,8 @@ impl<C> Writer<C> {
                 let is_copy = position.as_ref().is_some_and(|position| position.node != options.node);
                 self.shared.has_foreign_rows.store(is_copy, Ordering::Relaxed);
                 let node = options.node;
-                self.member = Some(Member::new(options, position.as_ref(), self.clock.now().date));
+                let began_empty = self.progress.is_empty();
+                self.member = Some(Member::new(options, position.as_ref(), self.clock.now().date, began_empty));
                 self.node = Some(node);
                 self.set_applied_position(self.applied_position.clone());
                 self.report();

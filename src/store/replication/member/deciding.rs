@@ -38,7 +38,8 @@ impl<C> Writer<C> {
         }
         if member.silence() >= member.claim_after && member.closing.is_none() && self.refusal().is_none() {
             member.last_record = member.now;
-            let action = member.replica.claim(self.progress.head);
+            let is_beginning = member.began_empty && member.replica.chain().position.number == 0;
+            let action = if is_beginning { member.replica.begin() } else { member.replica.claim(self.progress.head) };
             action.into_iter().for_each(|action| member.link.carry_out(action));
             return;
         }

@@ -29,7 +29,7 @@ const VERSION: &str = "version";
 #[derive(Default)]
 pub(super) struct Neighbours {
     nodes: BTreeMap<NodeId, Neighbour>,
-    /// The nodes that have no store yet, each with the time when it was heard of.
+    /// The nodes that have no store yet or have to apply the log, each with the time when it was heard of.
     seedings: BTreeMap<NodeId, (SeedingStatus, Duration)>,
     differences: BTreeMap<String, ObservedDifference>,
     /// The other process with the number of this node that was met last.
@@ -58,18 +58,19 @@ impl Neighbours {
         self.nodes.insert(status.origin.node, Neighbour { status, ahead, at: now });
     }
 
-    /// Takes the status of a node that has no store yet, at `now`.
+    /// Takes the status of a node that has no store yet, or has to apply the log, at `now`.
     pub(super) fn hear_seeding(&mut self, status: SeedingStatus, now: Duration) {
+        self.seedings.retain(|_, (_, at)| now.saturating_sub(*at) <= LOG_KEPT_FOR);
         self.seedings.insert(status.node, (status, now));
     }
 
     /// Returns the nodes that are being seeded.
     pub(super) fn seedings(&self, now: Duration) -> Vec<SeedingStatus> {
         let lately = self.seedings.values().filter(|(_, at)| now.saturating_sub(*at) <= GONE_AFTER);
-        lately.map(|(status, _)| *status).collect()
+        lately.map(|(status, _)| *status).filter(|status| status.source != status.node).collect()
     }
 
-    /// Returns the first record of the log that nodes which are being seeded need.
+    /// Returns the first record of the log that nodes need which are being seeded, or have to apply it.
     pub(super) fn log_needed(&self, now: Duration) -> Option<u64> {
         let needs = self.seedings.values().filter(|(_, at)| now.saturating_sub(*at) <= LOG_KEPT_FOR);
         needs.map(|(status, _)| status.needed).min()
@@ -298,6 +299,10 @@ mod tests {
         );
         assert_eq!(neighbours.log_needed(second(32)), Some(50), "nothing was heard of node 3 for too long");
         assert_eq!(neighbours.log_needed(second(51)), None);
+        // A node that has a store, and applies the log.
+        neighbours.hear_seeding(SeedingStatus { source: NodeId(4), ..status(4, 60) }, second(60));
+        assert_eq!((neighbours.seedings(second(60)), neighbours.log_needed(second(60))), (vec![], Some(60)));
+        assert_eq!(neighbours.seedings.len(), 1, "the others are forgotten");
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn record(content: RecordContent) -> LogRecord {
     LogRecord { shard: ShardId(2), epoch: Epoch(300), number: 7, previous: RecordDigest([1; 32]), content }
 }
 
-fn contents() -> [RecordContent; 4] {
+fn contents() -> [RecordContent; 5] {
     [
         RecordContent::Claim(
             Claim { node: NodeId(2), incarnation: u64::MAX },
@@ -87,6 +87,7 @@ fn contents() -> [RecordContent; 4] {
         RecordContent::Batch(Box::new(batch())),
         RecordContent::Batch(Box::default()),
         RecordContent::NodeGone(NodeId(3)),
+        RecordContent::Beginning(Claim { node: NodeId(2), incarnation: u64::MAX }),
     ]
 }
 
@@ -130,7 +131,7 @@ fn what_is_not_known_is_refused() {
         assert!(longer.is_err(), "a field more");
     }
     // Format, shard, epoch in two bytes and number come before the digest.
-    let kind = changed(RecordContent::NodeGone(NodeId(1)), |payload| payload[5 + 32] = 4);
+    let kind = changed(RecordContent::NodeGone(NodeId(1)), |payload| payload[5 + 32] = 5);
     assert_eq!(kind, Err(DecodeError::Invalid("the kind of the record")));
 }
 

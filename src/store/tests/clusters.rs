@@ -118,7 +118,7 @@ impl Cluster {
         if self.nodes[node].paused_until > self.step {
             return;
         }
-        match self.below(24) {
+        match self.below(25) {
             0..=3 => self.submit(node),
             20 | 21 => self.submit_in_session(),
             22 => self.move_client(node),
@@ -130,7 +130,7 @@ impl Cluster {
             19 if self.has_faults => self.disturb_disk(node),
             18 if self.has_faults && self.random.chance(2) => self.pause(node),
             18 if self.has_faults && self.random.chance(2) => self.cut_log(node),
-            23 if self.has_faults && self.random.chance(4) => self.lose_end(),
+            24 if self.has_faults && self.random.chance(4) => self.lose_end(),
             _ => _ = self.pass(node),
         }
     }

@@ -4,6 +4,7 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
+    thread,
     time::Duration,
 };
 
@@ -57,7 +58,7 @@ impl Cluster {
     }
 
     /// Starts the servers and the nodes, each with its own `limits`, and waits until all nodes are ready.
-    pub fn with(limits: impl Fn(usize) -> &'static str) -> Self {
+    pub fn with(limits: impl Fn(usize) -> &'static str + Sync) -> Self {
         Self::of(limits, "")
     }
 
@@ -66,13 +67,18 @@ impl Cluster {
         Self::of(|_| limits, store)
     }
 
-    fn of(limits: impl Fn(usize) -> &'static str, store: &'static str) -> Self {
+    fn of(limits: impl Fn(usize) -> &'static str + Sync, store: &'static str) -> Self {
         let nats = NatsServers::start(SOUND);
         let links = Links::to(&nats);
         let start = |node| Server::with(Setup { store, ..setup(&nats, &links.urls(node), node + 1, limits(node)) });
-        let nodes = (0..NODES).map(start).collect();
+        // At once: a node without a store waits for others that may have one.
+        let nodes = thread::scope(|scope| {
+            let starting: Vec<_> = (0..NODES).map(|node| scope.spawn(move || start(node))).collect();
+            starting.into_iter().map(|node| node.join().expect("a node starts")).collect()
+        });
         let cluster = Self { nodes, nats, links };
         (0..NODES).for_each(|node| cluster.wait_until_ready(node));
+        (0..NODES).for_each(|node| cluster.wait_until_all_are_heard_of(node));
         cluster
     }
 
@@ -93,6 +99,16 @@ impl Cluster {
         eventually(&format!("node {} to be ready", node + 1), || {
             let reply = get(web, "/readyz");
             (reply.status == 200).then_some(())
+        });
+    }
+
+    /// Waits until the node hears of all others.
+    fn wait_until_all_are_heard_of(&self, node: usize) {
+        eventually(&format!("node {} to hear of all", node + 1), || {
+            let page = self.get(node, "/metrics").text();
+            let alive =
+                page.lines().filter(|line| line.starts_with("umbra_cluster_node_alive{") && line.ends_with(" 1"));
+            (alive.count() == NODES).then_some(())
         });
     }
 

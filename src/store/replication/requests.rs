@@ -291,7 +291,9 @@ impl<C> OwnRequests<C> {
             self.unexpired += 1;
             let expired = match request {
                 OwnRequest::Broadcast(OwnBroadcast { may_expire: false, .. }) | OwnRequest::Withdrawn => continue,
-                OwnRequest::Command(..) | OwnRequest::Purge(..) | OwnRequest::Broadcast(_) => mem::replace(request, OwnRequest::Withdrawn),
+                OwnRequest::Command(..) | OwnRequest::Purge(..) | OwnRequest::Broadcast(_) => {
+                    mem::replace(request, OwnRequest::Withdrawn)
+                }
             };
             self.forget_withdrawn();
             match expired {

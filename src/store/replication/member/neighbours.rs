@@ -34,7 +34,7 @@ pub(super) struct Neighbours {
     differences: BTreeMap<String, ObservedDifference>,
     /// The other process with the number of this node that was met last.
     namesake: Option<Claim>,
-    last_sent: Duration,
+    last_sent: Option<Duration>,
 }
 
 /// The last status of another node.
@@ -178,10 +178,10 @@ fn differing(nodes: &[(NodeId, &NodeProfile)]) -> BTreeMap<String, Vec<Vec<u64>>
 impl<C> Member<C> {
     /// Sends the status of this node if it is time to, and compares it with those of the others.
     pub(super) fn send_status(&mut self) {
-        if self.now.saturating_sub(self.neighbours.last_sent) < STATUS_EVERY {
+        if self.neighbours.last_sent.is_some_and(|at| self.now.saturating_sub(at) < STATUS_EVERY) {
             return;
         }
-        self.neighbours.last_sent = self.now;
+        self.neighbours.last_sent = Some(self.now);
         // The number is the other process's.
         if !self.is_namesake {
             self.link.send_to_all(BusMessage::Status(self.status()).encode());

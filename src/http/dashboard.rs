@@ -20,9 +20,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     http::{
-        api::{Api, MqttListener, history::no_store},
+        api::history::no_store,
         auth::caller::Caller,
         hex::hex,
+        state::{Api, MqttListener},
     },
     wire::{self, MqttAddress},
 };

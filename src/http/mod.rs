@@ -5,11 +5,12 @@
 //!   network and hyper and refuses requests with ambiguous body framing. `server::websocket` hands a connection to the
 //!   MQTT front end as a byte stream; it knows nothing of MQTT connections itself.
 //! - `auth::guard` runs before every route and refuses requests that a foreign web page made a browser send.
-//!   `auth::caller` authenticates a request and holds its rights. `auth::sign_in` handles browser sessions.
+//!   `auth::caller` authenticates a request and holds its rights. `auth::sessions` are those of browsers.
 //! - `operation` is the table of all operations. `router` builds the routes from it, `openapi` the description, and
-//!   `api::query` checks parameters against it.
+//!   `api::query` checks parameters against it. `parameter` and `problem` are what declarations and refusals are made of.
+//! - `state` is what all handlers share, `broker` the broker as they use it.
 //! - `api` has the handlers: `shadows` reads, `writes` changes, the others are named after their resource.
-//!   `api::conditional` is pure. Every refusal on the native paths is an `api::problem`.
+//!   `api::conditional` is pure. Every refusal on the native paths is a `problem`.
 //! - `rollouts` carries out rollouts; `api::rollouts` creates and shows them.
 //! - `starting` answers for a node that has no store yet.
 //! - `api::operating`, `api::principals`, `api::sessions` and `api::backup` serve an operator's tools.
@@ -18,30 +19,31 @@
 
 pub mod api;
 pub mod auth;
+mod broker;
+mod cursor;
 mod dashboard;
 mod hex;
 mod openapi;
 mod operation;
+mod parameter;
+mod problem;
 pub mod rollouts;
 mod router;
 mod server;
 mod sse;
 mod starting;
+mod state;
 
 pub use crate::http::{
-    api::{
-        Api, MessageBroker, MqttListener, NotPublished, PublishedMessage, RetainedMessage,
-        operating::Metrics,
-        principals::Principals,
-        sessions::{
-            FoundSessions, MqttConnection, MqttSession, MqttSessions, NoSession, RetainedSummary, SessionName,
-            SessionPage, SessionWithFilters,
-        },
-    },
     auth::sessions::Sessions,
+    broker::{
+        FoundSessions, MessageBroker, Metrics, MqttConnection, MqttSession, MqttSessions, NoSession, NotPublished,
+        Principals, PublishedMessage, RetainedMessage, RetainedSummary, SessionName, SessionPage, SessionWithFilters,
+    },
     router::router,
     server::{HttpHandler, HttpOptions, PROTOCOLS},
     starting::starting,
+    state::{Api, MqttListener},
 };
 
 #[cfg(test)]

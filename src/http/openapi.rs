@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 description of the API, built once at the start from the table of operations.
+//! The OpenAPI 3.1 description of the API, built once from the table of operations.
 //!
 //! Paths, methods and parameters come from `operation`, requests and responses from `exchanges`, and their schemas from
 //! `schemas`. `others` has the operations outside the table.
@@ -16,19 +16,17 @@ use serde_json::{Map, Value, json};
 use self::exchanges::{Exchange, Media};
 use crate::{
     http::{
-        api::{
-            Api,
-            history::no_store,
-            query::{Kind, Parameter, ParameterLocation},
-        },
+        api::history::no_store,
         operation::{CLIENT, ID, INDEX, NAME, Operation, PRINCIPAL, QUERY, ROLLOUT, ROUTES, Route, TOPIC},
+        parameter::{Kind, Parameter, ParameterLocation},
+        state::Api,
     },
     shadow::DocumentLimits,
 };
 
 /// `GET /openapi.json`
 pub(super) async fn get(State(api): State<Arc<Api>>) -> Response {
-    no_store(api.openapi.clone())
+    no_store(api.openapi.get_or_init(|| document(&api.document)).clone())
 }
 
 /// Returns the description of a server with these limits.

@@ -4,7 +4,7 @@
 
 use axum::http::Method;
 
-use crate::http::api::query::{Kind, Parameter, ParameterLocation};
+use crate::http::parameter::{Kind, Parameter, ParameterLocation};
 
 /// An operation of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

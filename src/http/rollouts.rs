@@ -56,7 +56,7 @@ use crate::{
     auth::Authority,
     engine::Service,
     fleet::rollout::{Control, DeviceState, Moment, NotPossible, Spec, State},
-    http::{api::Api, auth::caller::Caller},
+    http::{auth::caller::Caller, state::Api},
     observability::{metrics::MetricsPage, request_id::RequestId},
     shadow::{DeviceId, Pointer},
 };

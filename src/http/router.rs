@@ -13,20 +13,18 @@ use axum::{
 use crate::{
     http::{
         api::{
-            Api, aggregate, aws, aws_index, aws_topics, device, devices, history, operating, principals,
-            problem::Problem, purge, queries, roles, rollouts, search, sessions, shadows, writes,
+            aggregate, aws, aws_index, aws_topics, device, devices, history, operating, principals, purge, queries,
+            roles, rollouts, search, sessions, shadows, sign_in,
+            writes::{self, ACCEPT_PATCH},
         },
-        auth::sign_in,
         dashboard, openapi,
         operation::{Operation, ROUTES, Route},
+        problem::Problem,
         sse,
+        state::Api,
     },
     shadow::excerpt,
 };
-
-/// The media types of PATCH. RFC 5789 section 3.1.
-pub(super) const ACCEPT_PATCH: HeaderValue =
-    HeaderValue::from_static("application/merge-patch+json, application/json-patch+json");
 
 /// Returns the router of all operations. Requests must carry a [`Peer`](crate::net::Peer) in their extensions.
 pub fn router(api: Arc<Api>) -> Router {

@@ -55,14 +55,14 @@ use crate::{
     auth::Authority,
     config::{HttpConfig, Limits, ListenerConfig},
     http::{
-        api::{operating::MetricsForAll, problem::RefusedByEngine},
+        api::operating::MetricsForAll,
         auth::{
             caller::LastCaller,
             guard::{self, Guard},
-            sessions::Sessions,
-            sign_in::Secure,
+            sessions::{Secure, Sessions},
             url_keys::UrlKeys,
         },
+        problem::RefusedByEngine,
         server::{
             body::TimedBody,
             framing::FramingStream,

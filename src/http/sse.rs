@@ -31,13 +31,12 @@ use crate::{
         changes::{ChangeEvent, FeedFilter, FollowHandle, Next, QueueContent},
     },
     http::{
-        api::{
-            Api,
-            problem::{Problem, status},
-            query::{BadParameter, Query, bad},
-        },
+        api::query::Query,
         auth::caller::Caller,
         operation::{DEVICE, LAST_EVENT_ID, Operation, PATH, SHADOW_NAME},
+        parameter::{BadParameter, bad},
+        problem::{Problem, status},
+        state::Api,
     },
     search::StreamPermit,
     shadow::{DeviceId, Rejection, ShadowName},
@@ -94,7 +93,7 @@ pub(super) async fn follow(
     caller.admit(work::PAGE, &api)?;
     let filter = parse_filter(&uri).map_err(|bad| api.invalid(&bad))?;
     let last = last_event(&headers).map_err(|bad| api.invalid(&bad))?;
-    let permit = api.stream_permit(&mut caller)?;
+    let permit = caller.stream_permit(&api)?;
     let following = subscribe(&api, &caller, &filter);
     let rights = caller.access().clone();
     // Checked before the response begins, so that a failure has a status.
@@ -170,7 +169,7 @@ async fn begin(
         gone || through.0.saturating_sub(last.0) > lookups.max(BATCH as u64)
     });
     if let Some(devices) = devices {
-        let permit = api.read_turn(caller).await;
+        let permit = caller.read_turn(api).await;
         let found = api.service.positions_of(devices, filter.name.clone(), last, permit).await;
         let DeviceChanges { positions, read } = found.map_err(|error| failed(&error, api))?;
         let work = work::times(read, work::SCANNED_SHADOW);
@@ -278,7 +277,7 @@ impl EventStream {
 
     /// Reads the next journal entries, up to the beginning of the feed. Returns `None` if the stream must end.
     async fn read_journal(&mut self) -> Option<()> {
-        let _permit = self.api.read_turn(&self.caller).await;
+        let _permit = self.caller.read_turn(&self.api).await;
         let page = journal(&self.api, self.position, BATCH).await.ok()?;
         // Retention has overtaken the client. It reconnects and receives 410.
         if page.gone || page.entries.is_empty() {
@@ -300,7 +299,7 @@ impl EventStream {
     /// Reads the next changes of the backlog. Returns `None` if the stream must end.
     async fn read_backlog(&mut self) -> Option<()> {
         let page: Vec<_> = self.backlog.as_ref()?.positions.iter().take(BATCH).copied().collect();
-        let _permit = self.api.read_turn(&self.caller).await;
+        let _permit = self.caller.read_turn(&self.api).await;
         // As in `read_journal`.
         let entries = self.api.service.entries_at(page).await.ok()??;
         let backlog = self.backlog.as_mut()?;

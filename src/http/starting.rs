@@ -9,7 +9,7 @@ use axum::{
 };
 use tokio::sync::watch;
 
-use crate::{clock::Clock, http::api::problem::Problem};
+use crate::{clock::Clock, http::problem::Problem};
 
 /// Returns the routes of a node that does not serve yet. `state` has a sentence about what it does.
 pub fn starting(state: watch::Receiver<String>, clock: Clock) -> Router {

@@ -23,14 +23,15 @@ use crate::{
     },
     http::{
         api::{
-            Api,
             history::no_store,
-            problem::Problem,
-            query::{BadParameter, Parameter, Query, bad},
+            query::Query,
             search::{too_long, unread},
         },
         auth::caller::Caller,
         operation::{AGGREGATE_FIELD, AGGREGATE_TYPE, INTERVAL, Operation, PERCENTS, SEARCH, SIZE},
+        parameter::{BadParameter, Parameter, bad},
+        problem::Problem,
+        state::Api,
     },
     search::{
         scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, WHOLE_TIME, scan},
@@ -138,7 +139,7 @@ async fn indexed(
     if path == Some(None) || !caller.has_all_rights() {
         return Ok(None);
     }
-    let turn = api.read_turn(caller).await;
+    let turn = caller.read_turn(api).await;
     let collect = |(aggregate, groups): &mut (Aggregate, usize), group: ValueGroup<'_>| {
         aggregate.add_values(group.values, group.devices, group.first);
         *groups += 1;

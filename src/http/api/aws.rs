@@ -18,12 +18,10 @@ use crate::{
     auth::authn::login::AuthenticationError,
     http::{
         api::{
-            Api,
             devices::{self, After},
             history::PAGE,
             payload::{self, BodyError},
-            problem::RefusedByEngine,
-            query::{BadParameter, Query, bad},
+            query::Query,
             shadows::JSON,
             submit::{self, Parsed, Refusal},
             target::Target,
@@ -33,6 +31,9 @@ use crate::{
             sigv4::{self, SignatureError, Signed},
         },
         operation::{AWS_NAME, NEXT_TOKEN, Operation, PAGE_SIZE},
+        parameter::{BadParameter, bad},
+        problem::RefusedByEngine,
+        state::Api,
     },
     shadow::{ClientToken, Command, Delete, DeviceId, Projection, Rejection, ShadowKey, ShadowName, Timestamp},
     wire::{self, Dialect, Refused, aws},
@@ -89,7 +90,7 @@ pub(in crate::http) async fn list(State(api): State<Arc<Api>>, request: HttpRequ
     };
     let (size, after) = page().map_err(|bad| invalid(&bad, &api))?;
     caller.charge(work::PAGE, &api).map_err(|rejection| rejected(&rejection, &key, &api, None))?;
-    let _turn = api.read_turn(&caller).await;
+    let _turn = caller.read_turn(&api).await;
     let after = after.map_or(After::Classic, After::Named);
     let found = devices::of_device(&api, &caller, &key.device, after, size).await;
     let (entries, more) = found.map_err(|rejection| rejected(&rejection, &key, &api, None))?;

@@ -24,15 +24,17 @@ use crate::{
     },
     http::{
         api::{
-            Api,
             aggregate::{AggregateFailure, PERCENTS_DEFAULT, PERCENTS_MAX, aggregated, number},
-            aws, cursor,
+            aws,
             devices::INVALID_CURSOR,
-            query::{BadParameter, Query, bad},
+            query::Query,
             search::next_device,
         },
         auth::{caller::Caller, sigv4},
+        cursor,
         operation::Operation,
+        parameter::{BadParameter, bad},
+        state::Api,
     },
     search::{
         scan::{DeviceScan, DeviceVisitor, ScanFailure, WHOLE_TIME, last_key, scan},

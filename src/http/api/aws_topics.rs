@@ -21,15 +21,15 @@ use serde_json::{Map, Value, json};
 use crate::{
     admission::work,
     http::{
-        api::{
-            Api, NotPublished, PublishedMessage, RetainedMessage, aws,
-            query::{BadParameter, Query, bad},
-        },
+        api::{aws, query::Query},
         auth::{caller::Caller, sigv4},
+        broker::{NotPublished, PublishedMessage, RetainedMessage},
         operation::{
             AWS_CONTENT_TYPE, AWS_CORRELATION_DATA, AWS_MAX_RESULTS, AWS_MESSAGE_EXPIRY, AWS_PAYLOAD_FORMAT, AWS_QOS,
             AWS_RESPONSE_TOPIC, AWS_RETAIN, AWS_TOPIC_TOKEN, AWS_USER_PROPERTIES, Operation,
         },
+        parameter::{BadParameter, bad},
+        state::Api,
     },
     shadow::Rejection,
 };
@@ -104,7 +104,7 @@ pub(in crate::http) async fn list(State(api): State<Arc<Api>>, request: Request)
     let ParsedCall { caller, query, .. } = parse_call(&api, request).await?;
     let (limit, after) = page(&query).map_err(|bad| aws::invalid(&bad, &api))?;
     caller.charge(work::PAGE, &api).map_err(|rejection| aws::rejected_anywhere(&rejection, &api))?;
-    let _permit = api.read_turn(&caller).await;
+    let _permit = caller.read_turn(&api).await;
     let (mut found, mut from, mut more) = (Vec::new(), after, false);
     while !more {
         let batch = api.messages.retained_after(from.as_deref(), BATCH);

@@ -25,10 +25,7 @@ use futures_util::{Stream, stream};
 use tokio::{runtime::Handle, sync::mpsc, time::timeout};
 
 use crate::{
-    http::{
-        api::{Api, problem::Problem},
-        auth::caller::Caller,
-    },
+    http::{auth::caller::Caller, problem::Problem, state::Api},
     store::CopyError,
 };
 

@@ -9,10 +9,7 @@ use serde_json::{Map, Value, json};
 
 use self::problems::ClusterProblem;
 use crate::{
-    http::{
-        api::{Api, history::no_store, problem::Problem},
-        auth::caller::Caller,
-    },
+    http::{api::history::no_store, auth::caller::Caller, problem::Problem, state::Api},
     store::{LogServer, LogStatus, MemberHealth, OtherNode, SeedingStatus},
 };
 

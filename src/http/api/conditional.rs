@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::http::{HeaderMap, HeaderName, header};
 
 use crate::{
-    http::api::query::{BadParameter, bad},
+    http::parameter::{BadParameter, bad},
     shadow::{Etag, Preconditions, Timestamp, Version, command::EtagCondition},
 };
 

@@ -12,15 +12,15 @@ use crate::{
     admission::work,
     http::{
         api::{
-            Api,
             devices::{self, After},
             history::{link, no_store},
-            problem::Problem,
             query::Query,
             target::Target,
         },
         auth::caller::Caller,
         operation::Operation,
+        problem::Problem,
+        state::Api,
     },
     search::visible::presence_of,
     wire::{self, DeviceDetail},
@@ -41,7 +41,7 @@ pub(in crate::http) async fn get(
     caller.admit(work::PAGE, &api)?;
     let query = Query::read(uri.query(), Operation::GetDevice.parameters());
     query.map_err(|bad| api.invalid(&bad))?;
-    let permit = api.read_turn(&caller).await;
+    let permit = caller.read_turn(&api).await;
     let found = devices::of_device(&api, &caller, &key.device, After::Nothing, SHADOWS_MAX).await;
     let (shadows, more) = found.map_err(|rejection| devices::failed(&rejection, &api))?;
     drop(permit);

@@ -13,14 +13,16 @@ use crate::{
     fleet::{Device, Field, Needs, Query as DeviceQuery, QueryError},
     http::{
         api::{
-            Api, cursor,
             history::{PAGE, link, no_store},
-            problem::Problem,
-            query::{BadParameter, Query, bad},
+            query::Query,
             target::Target,
         },
         auth::caller::Caller,
+        cursor,
         operation::{CONNECTED, CURSOR, DRIFT, LIMIT, Operation, PREFIX, SEARCH, SHADOW_CURSOR},
+        parameter::{BadParameter, bad},
+        problem::{Problem, status},
+        state::Api,
     },
     search::{
         scan::last_key,
@@ -77,7 +79,7 @@ pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, u
     caller.admit(work::PAGE, &api)?;
     let list = ParsedList::read(&uri, &caller, &api).map_err(|bad| api.invalid(&bad))?;
     let next = uri.query().map(without_cursor).unwrap_or_default();
-    let _permit = api.read_turn(&caller).await;
+    let _permit = caller.read_turn(&api).await;
     let (now, found) = (api.now(), Vec::new());
     let mut page = DevicePage { api: &api, caller: &caller, list, now, found, current: None, last: None, examined: 0 };
     let more = page.fill().await.map_err(|rejection| failed(&rejection, &api))?;
@@ -107,7 +109,7 @@ pub(in crate::http) async fn shadows(
     let query = Query::read(uri.query(), Operation::ListShadows.parameters()).map_err(|bad| api.invalid(&bad))?;
     let limit = limit(&query).map_err(|bad| api.invalid(&bad))?;
     let after = after(&query).map_err(|bad| api.invalid(&bad))?;
-    let _permit = api.read_turn(&caller).await;
+    let _permit = caller.read_turn(&api).await;
     let found = of_device(&api, &caller, &key.device, after, limit).await;
     let (entries, more) = found.map_err(|rejection| failed(&rejection, &api))?;
     let last = next_cursor(&entries, more);
@@ -338,6 +340,5 @@ pub(super) fn without_cursor(query: &str) -> String {
 }
 
 pub(in crate::http) fn failed(rejection: &Rejection, api: &Api) -> Problem {
-    let status = super::problem::status(rejection);
-    Problem::new(status, rejection.error(), "The list cannot be read", api.now())
+    Problem::new(status(rejection), rejection.error(), "The list cannot be read", api.now())
 }

@@ -13,15 +13,12 @@ use crate::{
     admission::work,
     engine::RefusalPosition,
     http::{
-        api::{
-            Api,
-            problem::Problem,
-            query::{BadParameter, Query, bad},
-            shadows::JSON,
-            target::Target,
-        },
+        api::{query::Query, shadows::JSON, target::Target},
         auth::caller::Caller,
         operation::{AFTER, BEFORE, HISTORY_CURSOR, LIMIT, Operation},
+        parameter::{BadParameter, bad},
+        problem::Problem,
+        state::Api,
     },
     shadow::{Projection, Rejection, Version},
     store::{HistoryEnd, JournalEntry, Seq},
@@ -53,7 +50,7 @@ pub(in crate::http) async fn get(
     if !stored.is_recorded() {
         return Err(refused(Rejection::NotFound));
     }
-    let permit = api.read_turn(&caller).await;
+    let permit = caller.read_turn(&api).await;
     let history = api.service.history(&key, from, before, limit, permit).await.map_err(refused)?;
     let history =
         history.ok_or_else(|| api.invalid(&bad(HISTORY_CURSOR.name, "is not a 'next' of this shadow's history")))?;

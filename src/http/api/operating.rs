@@ -13,17 +13,13 @@ use axum::{
 
 use crate::{
     http::{
-        api::{Api, backup, cluster, problem::Problem},
+        api::{backup, cluster},
         auth::caller::Caller,
+        problem::Problem,
+        state::Api,
     },
     store::{DiskLow, MemberHealth, State as StoreState},
 };
-
-/// The metrics page in the Prometheus text format, provided by the server's wiring.
-pub trait Metrics: Send + Sync {
-    /// Returns the current page.
-    fn page(&self) -> String;
-}
 
 /// The listener's `metrics` key: true if all its clients may read the metrics.
 #[derive(Clone, Copy, Debug)]

@@ -11,10 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::{
-    http::{
-        api::{Api, problem::Problem},
-        server::framing::ChunkFault,
-    },
+    http::{problem::Problem, server::framing::ChunkFault, state::Api},
     shadow::{Rejection, SizeLimit},
 };
 

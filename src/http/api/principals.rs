@@ -11,35 +11,17 @@ use axum::{
     response::Response,
     routing::{delete, get},
 };
-use futures_util::future::BoxFuture;
 
 use crate::{
     http::{
-        api::{
-            Api,
-            history::no_store,
-            problem::Problem,
-            query::{Kind, Parameter, ParameterLocation, Query},
-            sessions::silent,
-        },
+        api::{history::no_store, query::Query, sessions::silent},
         auth::caller::Caller,
+        parameter::{Kind, Parameter, ParameterLocation},
+        problem::Problem,
+        state::Api,
     },
     wire::{self, EndedConnections, PrincipalUse, Used},
 };
-
-/// The connections of principals, provided by the broker.
-pub trait Principals: Send + Sync {
-    /// Returns the number of MQTT sessions of `principal` at this node, and of those with a connection.
-    fn sessions_of(&self, principal: &str) -> (usize, usize);
-
-    /// Ends the connections, streams and browser sessions of `principal` at all nodes, and its MQTT sessions unless `keep_sessions` is
-    /// set. Returns the numbers of these, and the nodes of the cluster that have not answered.
-    fn end_connections<'a>(
-        &'a self,
-        principal: &'a str,
-        keep_sessions: bool,
-    ) -> BoxFuture<'a, (EndedConnections, Vec<u64>)>;
-}
 
 pub(in crate::http) static KEEP_SESSIONS: Parameter = Parameter {
     name: "keep_sessions",

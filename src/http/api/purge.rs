@@ -22,14 +22,16 @@ use crate::{
     },
     http::{
         api::{
-            Api, ReadPermit,
             history::no_store,
-            problem::{Problem, status},
-            query::{BadParameter, Kind, Parameter, ParameterLocation, Query, bad},
+            query::Query,
             submit::{self, Parsed, Refusal},
         },
         auth::caller::Caller,
+        parameter::{BadParameter, Kind, Parameter, ParameterLocation, bad},
+        problem::{Problem, status},
+        state::Api,
     },
+    search::ReadPermit,
     shadow::{Command, Delete, DeviceId, Preconditions, Rejection, ShadowKey, ShadowName, Timestamp, Version},
     store::Listed,
     wire::{self, Dialect, PurgeStep},
@@ -163,7 +165,7 @@ impl<'a> Purge<'a> {
         let until = Instant::now() + TIME_MAX;
         self.caller.charge(work::PAGE, self.api)?;
         loop {
-            let turn = self.api.read_turn(&self.caller).await;
+            let turn = self.caller.read_turn(self.api).await;
             let (page, next) = self.page(turn).await?;
             let is_wanted =
                 |deleted: bool, key: &ShadowKey| deleted == self.tombstones && self.pattern.has(&key.device);
@@ -238,7 +240,7 @@ impl<'a> Purge<'a> {
 
     /// Returns the version of `key` if the shadow is to be deleted.
     async fn candidate(&self, key: &ShadowKey) -> Result<Option<Candidate>, Rejection> {
-        let turn = self.api.read_turn(&self.caller).await;
+        let turn = self.caller.read_turn(self.api).await;
         let Some(stored) = self.api.service.read_if_sound(key, turn).await? else { return Ok(None) };
         let document = &stored.document;
         let is_old = self.not_updated_since.is_none_or(|since| document.timestamp < since);

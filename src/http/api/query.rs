@@ -1,50 +1,13 @@
-//! Parameters of requests: their declaration, used for the checks and the description, and the parsing of queries.
+//! The query of a request, parsed by the declaration of its parameters.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use crate::shadow::excerpt;
-
-/// Where a parameter stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) enum ParameterLocation {
-    Path,
-    Query,
-    Header,
-}
-
-/// The type of a parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) enum Kind {
-    /// Text that matches a pattern (ECMA 262, anchored).
-    Text(&'static str),
-    /// An integer within a range.
-    Integer { min: u64, max: u64 },
-    /// `true` or `false`.
-    Flag,
-    /// One of these texts.
-    Choice(&'static [&'static str]),
-}
-
-/// The declaration of a parameter.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::http) struct Parameter {
-    pub(in crate::http) name: &'static str,
-    pub(in crate::http) location: ParameterLocation,
-    pub(in crate::http) kind: Kind,
-    pub(in crate::http) about: &'static str,
-}
+use crate::http::parameter::{BadParameter, Kind, Parameter, ParameterLocation, bad};
 
 /// Most JSON Pointers in one parameter. Each is compared with every path.
 const POINTERS_MAX: usize = 32;
-
-/// An invalid parameter: its name, and the reason, which follows the name in a message.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::http) struct BadParameter {
-    pub(in crate::http) name: String,
-    pub(in crate::http) reason: String,
-}
 
 /// The query of a request. Each parameter is known and present at most once.
 #[derive(Debug, Default)]
@@ -120,10 +83,6 @@ impl<'q> Query<'q> {
 fn is_section(pointer: &str) -> bool {
     let first = pointer.strip_prefix('/').map(|rest| rest.split('/').next().unwrap_or(rest));
     matches!(first, Some("desired" | "reported" | "tags" | "delta"))
-}
-
-pub(in crate::http) fn bad(name: &str, reason: impl Into<String>) -> BadParameter {
-    BadParameter { name: excerpt(name, 64).to_owned(), reason: reason.into() }
 }
 
 fn unknown(known: &[&'static Parameter]) -> String {

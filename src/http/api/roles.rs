@@ -11,18 +11,12 @@ use crate::{
     admission::work,
     config::{GrantConfig, RuleConfig},
     http::{
-        api::{
-            Api,
-            cluster::object,
-            devices::limit,
-            history::no_store,
-            problem::Problem,
-            query::{BadParameter, Kind, Parameter, ParameterLocation, Query},
-            sessions::prefix,
-            text_cursor,
-        },
+        api::{cluster::object, devices::limit, history::no_store, query::Query, sessions::prefix, text_cursor},
         auth::caller::Caller,
         operation::{LIMIT, OPAQUE_CURSOR, PRINTABLE},
+        parameter::{BadParameter, Kind, Parameter, ParameterLocation},
+        problem::Problem,
+        state::Api,
     },
 };
 

@@ -22,16 +22,17 @@ use crate::{
     fleet::rollout::{Control, DeviceState, NotPossible, State as RolloutState},
     http::{
         api::{
-            Api,
             devices::{limit, without_cursor},
             history::{link, no_store},
-            problem::Problem,
-            query::{BadParameter, Query, bad},
+            query::Query,
             text_cursor,
         },
         auth::caller::Caller,
         operation::{Operation, ROLLOUT_DEVICE_STATE, ROLLOUT_STATE},
+        parameter::{BadParameter, bad},
+        problem::Problem,
         rollouts::{Refused, Slot, blocking, durable},
+        state::Api,
     },
     shadow::excerpt,
 };

@@ -24,17 +24,21 @@ use axum::{
 use self::matches::Matches;
 use crate::{
     admission::work,
-    fleet::{Field, Needs, Query as DeviceQuery, order::Order, order::Place},
+    fleet::{
+        Field, Needs, Query as DeviceQuery,
+        order::{Order, Place},
+    },
     http::{
         api::{
-            Api,
             devices::{failed, limit, without_cursor},
             history::{link, no_store},
-            problem::Problem,
-            query::{BadParameter, Query, bad},
+            query::Query,
         },
         auth::caller::{Caller, unauthorized},
         operation::{Operation, SEARCH, SEARCH_CURSOR, SEARCH_FIELDS, SORT, TOTAL},
+        parameter::{BadParameter, bad},
+        problem::Problem,
+        state::Api,
     },
     search::scan::{DeviceScan, ScanEnd, ScanFailure, Scanned, WHOLE_TIME, last_key, scan},
     shadow::{ShadowKey, excerpt},

@@ -2,147 +2,40 @@
 //!
 //! Each operation has a right of its own ([`Administration`]), which a role that allows everything includes.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     extract::{Path, State},
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use futures_util::future::BoxFuture;
 
 use crate::{
     admission::work,
     auth::Administration,
     http::{
         api::{
-            Api,
             devices::limit,
             history::{link, no_store},
-            problem::Problem,
-            query::{BadParameter, Parameter, Query, bad},
+            query::Query,
             text_cursor,
         },
         auth::caller::Caller,
+        broker::{FoundSessions, MqttSession, NoSession, RetainedSummary, SessionName, SessionPage},
         operation::{Operation, SESSION_CONNECTED, SESSION_PREFIX, TOPIC_PREFIX},
+        parameter::{BadParameter, Parameter, bad},
+        problem::Problem,
+        state::Api,
     },
     wire::{self, GrantedFilter, RetainedEntry, SessionDetail, SessionEntry},
 };
-
-/// The identity of an MQTT session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionName {
-    /// The principal.
-    pub principal: String,
-    /// The client id.
-    pub client: String,
-}
-
-/// A page of MQTT sessions to read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SessionPage {
-    /// The beginning of the principals' names.
-    pub prefix: String,
-    /// True for connected sessions, false for others; `None` for all.
-    pub connected: Option<bool>,
-    /// The session after which the page begins.
-    pub after: Option<SessionName>,
-    /// Most sessions.
-    pub limit: usize,
-}
-
-/// The state of an MQTT session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MqttSession {
-    /// The identity.
-    pub name: SessionName,
-    /// The node of a cluster that has it.
-    pub node: Option<u64>,
-    /// Its connection, or the last one since the start of its node.
-    pub connection: Option<MqttConnection>,
-    /// Without a connection: the date of the loss and the date when the session expires, in seconds since 1970.
-    pub lost: Option<(u64, u64)>,
-    /// The number of its filters.
-    pub filter_count: usize,
-    /// Messages that wait, and their bytes.
-    pub queued: (usize, usize),
-    /// Messages that were sent and not acknowledged.
-    pub inflight: usize,
-}
-
-/// A connection of an MQTT session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MqttConnection {
-    /// The client's address.
-    pub address: IpAddr,
-    /// The name of the protocol version.
-    pub protocol: &'static str,
-    /// The date when it began, in seconds since 1970.
-    pub since: u64,
-    /// Seconds that the session outlives it.
-    pub session_expiry: u32,
-}
-
-/// A retained message without its payload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RetainedSummary {
-    /// The topic.
-    pub topic: String,
-    /// Bytes of the payload.
-    pub bytes: usize,
-    /// The QoS of the publication.
-    pub qos: u8,
-    /// The principal that published it.
-    pub by: Arc<str>,
-    /// The date of the publication, in seconds since 1970.
-    pub since: u64,
-}
-
-/// Some MQTT sessions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FoundSessions {
-    /// The sessions, in order.
-    pub sessions: Vec<MqttSession>,
-    /// The session after which the next page begins, if there may be one.
-    pub next: Option<SessionName>,
-    /// The nodes of the cluster that have not answered; sessions of these may be missing.
-    pub unreachable: Vec<u64>,
-}
-
-/// The reason that there is no MQTT session with some name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NoSession {
-    /// There is no such session.
-    Unknown,
-    /// These nodes of the cluster have not answered, and may have it.
-    Unreachable(Vec<u64>),
-}
-
-/// A session and its filters with the granted QoS.
-pub type SessionWithFilters = (MqttSession, Vec<(String, u8)>);
-
-/// The MQTT sessions and retained messages, provided by the broker.
-pub trait MqttSessions: Send + Sync {
-    /// Returns the sessions of a page, of all nodes. A page looks at a bounded number of sessions, so it may be short.
-    fn page(&self, page: SessionPage) -> BoxFuture<'_, FoundSessions>;
-
-    /// Returns a session, of whichever node.
-    fn session<'a>(&'a self, name: &'a SessionName) -> BoxFuture<'a, Result<SessionWithFilters, NoSession>>;
-
-    /// Ends a session, of whichever node, its connection and its rows. Returns true when that is on disk, or false if it takes too
-    /// long.
-    fn end<'a>(&'a self, name: &'a SessionName) -> BoxFuture<'a, Result<bool, NoSession>>;
-
-    /// Returns at most `limit` retained messages of the topics after `topic` that begin with `prefix`.
-    fn retained(&self, topic: Option<&str>, prefix: &str, limit: usize) -> Vec<RetainedSummary>;
-}
 
 /// `GET /v1/sessions`
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
     admit(Administration::ListSessions, &caller, &api)?;
     let page = page(&uri).map_err(|bad| api.invalid(&bad))?;
     // The turn is not kept while other nodes are asked.
-    drop(api.read_turn(&caller).await);
+    drop(caller.read_turn(&api).await);
     let FoundSessions { sessions, next, unreachable } = api.mqtt_sessions.page(page).await;
     let next = next.map(|name| text_cursor::encode(&format!("{}{SEPARATOR}{}", name.principal, name.client)));
     let entries: Vec<_> = sessions.iter().map(entry).collect();
@@ -199,7 +92,7 @@ pub(in crate::http) async fn retained(
 ) -> Result<Response, Problem> {
     admit(Administration::ListRetained, &caller, &api)?;
     let (limit, after, prefix) = topics(&uri).map_err(|bad| api.invalid(&bad))?;
-    let _permit = api.read_turn(&caller).await;
+    let _permit = caller.read_turn(&api).await;
     let mut found = api.mqtt_sessions.retained(after.as_deref(), &prefix, limit + 1);
     let more = found.len() > limit;
     found.truncate(limit);

@@ -17,15 +17,16 @@ use crate::{
     engine::AtVersion,
     http::{
         api::{
-            Api,
             conditional::{ConditionResult, Conditions},
-            problem::{Problem, etag_value},
-            query::{BadParameter, Query, bad},
+            query::Query,
             target::Target,
             wait::Wait,
         },
         auth::caller::Caller,
         operation::{CONSISTENT, FIELDS, Operation, VERSION},
+        parameter::{BadParameter, bad},
+        problem::{Problem, etag_value},
+        state::Api,
     },
     shadow::{Document, Etag, Projection, Rejection, ShadowKey, Timestamp, Version, excerpt},
     wire::{self, Selection},
@@ -147,7 +148,7 @@ async fn read_version(
     let refused = |rejection: Rejection| caller.refused(&rejection, key, api);
     let current = caller.read(key, api).await.map_err(refused)?.document.version;
     let projection = if version < current { caller.history_projection(key, api)? } else { read_projection };
-    let permit = api.read_turn(caller).await;
+    let permit = caller.read_turn(api).await;
     let now = api.now();
     match api.service.at_version(key, version, permit).await.map_err(refused)? {
         AtVersion::Found(document) if document.exists() => Ok((document, projection)),

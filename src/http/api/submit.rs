@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::{
     admission::{Admitted, work},
     engine::{self, AcceptedCommand, Envelope, IncomingRequest, Requester, Taken},
-    http::{api::Api, auth::caller::Caller},
+    http::{auth::caller::Caller, state::Api},
     observability::request_id::RequestId,
     shadow::{ClientToken, Command, Disposition, Document, Etag, Projection, Rejection, Sender, ShadowKey, Timestamp},
     store::Applied,

@@ -8,7 +8,7 @@ use axum::{
 };
 
 use crate::{
-    http::api::{Api, problem::Problem},
+    http::{problem::Problem, state::Api},
     shadow::{DeviceId, ShadowKey, ShadowName},
 };
 

@@ -3,8 +3,9 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
 use crate::http::{
-    api::query::{BadParameter, Query, bad},
+    api::query::Query,
     operation::OPAQUE_CURSOR,
+    parameter::{BadParameter, bad},
 };
 
 /// Returns the text of the cursor in `query`.

@@ -11,13 +11,12 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     engine::changes::{FeedFilter, Next, QueueContent},
     http::{
-        api::{
-            Api,
-            problem::Problem,
-            query::{BadParameter, Query, bad},
-        },
+        api::query::Query,
         auth::caller::Caller,
         operation::{TIMEOUT, WAIT},
+        parameter::{BadParameter, bad},
+        problem::Problem,
+        state::Api,
     },
     shadow::{Document, Projection, ShadowKey, Version},
 };
@@ -84,7 +83,7 @@ impl Wait {
         headers: &HeaderMap,
     ) -> Result<WaitResult, Problem> {
         let deadline = Instant::now() + self.timeout;
-        let _permit = api.wait_permit(caller)?;
+        let _permit = caller.wait_permit(api)?;
         let filter = FeedFilter { device: Some(key.device.clone()), name: Some(key.name.clone()), paths: Vec::new() };
         // Followed before the document is read, so that no change is missed in between.
         let following = api.changes.follow(filter, None, QueueContent::Newest);

@@ -17,18 +17,18 @@ use bytes::Bytes;
 use crate::{
     http::{
         api::{
-            Api,
             conditional::Conditions,
             payload::{self, BodyError},
-            problem::{Problem, etag_value, status},
-            query::{BadParameter, Query, bad},
+            query::Query,
             shadows::{JSON, WEAK},
             submit::{self, Accepted, Parsed, Refusal},
             target::Target,
         },
         auth::caller::Caller,
         operation::{BASE_VERSION, DRY_RUN, IDEMPOTENCY_KEY, ON_CONFLICT, Operation, UPSERT},
-        router::ACCEPT_PATCH,
+        parameter::{BadParameter, bad},
+        problem::{Problem, etag_value, status},
+        state::Api,
     },
     shadow::{
         Command, Delete, Disposition, DocumentLimits, IdempotencyKey, Keyed, OnConflict, Patch, Preconditions,
@@ -56,6 +56,10 @@ struct ParsedWrite {
     /// True if `If-Match` has a weak tag, which cannot match.
     weak: bool,
 }
+
+/// The media types of PATCH. RFC 5789 section 3.1.
+pub(in crate::http) const ACCEPT_PATCH: HeaderValue =
+    HeaderValue::from_static("application/merge-patch+json, application/json-patch+json");
 
 /// The preferred response to an accepted write. RFC 7240 section 4.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use parking_lot::Mutex;
 
 use crate::{
-    admission::{Charge, PrincipalQuota, work},
+    admission::{Charge, PrincipalQuota, Streaming, work},
     auth::{
         self, Access, AuthContext, Authority, LoginRequest, Method, Principal,
         authn::{
@@ -30,15 +30,13 @@ use crate::{
         },
     },
     http::{
-        api::{
-            Api,
-            problem::{Problem, status},
-            query::{BadParameter, bad},
-        },
         auth::{kicks::Kick, sessions::SignedIn},
+        parameter::{BadParameter, bad},
+        problem::{CHALLENGE, PAGE_CHALLENGE, Problem, status},
+        state::Api,
     },
     net::Peer,
-    search::Reader,
+    search::{ReadPermit, Reader, StreamPermit},
     shadow::{Command, Projection, Rejection, Sender, ShadowKey},
     store::StoredShadow,
     wire::Via,
@@ -285,8 +283,28 @@ impl Caller {
         if self.renew(api) { Ok(()) } else { Err(unauthorized(headers, api)) }
     }
 
+    /// Waits for a permit for a range read.
+    pub(in crate::http) async fn read_turn(&self, api: &Api) -> ReadPermit {
+        api.search.read_turn(&self.quota(api)).await
+    }
+
+    /// Returns a permit for a wait.
+    pub(in crate::http) fn wait_permit(&mut self, api: &Api) -> Result<StreamPermit, Problem> {
+        self.end_when_kicked(api);
+        let own = api.service.quotas().admit_stream(&self.quota(api));
+        let own: Streaming = own.map_err(|rejection| Problem::general(&rejection, api.now()))?;
+        Ok((own, api.try_acquire(&api.waiters, "too many requests wait for changes")?))
+    }
+
+    /// Returns a permit for an event stream.
+    pub(in crate::http) fn stream_permit(&mut self, api: &Api) -> Result<StreamPermit, Problem> {
+        self.end_when_kicked(api);
+        let permit = api.search.stream_permit(&self.quota(api));
+        permit.map_err(|rejection| Problem::general(&rejection, api.now()))
+    }
+
     /// Makes the caller end when an operator ends the connections of its principal.
-    pub(in crate::http) fn end_when_kicked(&mut self, api: &Api) {
+    fn end_when_kicked(&mut self, api: &Api) {
         self.kick = Some(api.kicks.of(self.principal().name()));
     }
 
@@ -446,8 +464,7 @@ pub(in crate::http) fn unauthorized(headers: &HeaderMap, api: &Api) -> Problem {
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", api.now());
     // At a Basic challenge the browser would show its own password dialog over the page's sign-in form.
     let is_page = headers.get(CLIENT_HEADER).is_some_and(|client| client.as_bytes().starts_with(DASHBOARD));
-    let challenge =
-        if is_page { crate::http::api::problem::PAGE_CHALLENGE } else { crate::http::api::problem::CHALLENGE };
+    let challenge = if is_page { PAGE_CHALLENGE } else { CHALLENGE };
     problem.with(header::WWW_AUTHENTICATE, challenge)
 }
 

@@ -20,7 +20,7 @@ use axum::{
 use crate::{
     clock::Clock,
     config::{Authority, Host, HttpConfig, ListenerConfig, Origin},
-    http::api::problem::Problem,
+    http::problem::Problem,
     shadow::{Timestamp, excerpt},
 };
 

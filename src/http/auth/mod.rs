@@ -4,6 +4,5 @@ pub(super) mod caller;
 pub(super) mod guard;
 pub(super) mod kicks;
 pub(super) mod sessions;
-pub(super) mod sign_in;
 pub mod sigv4;
 pub(super) mod url_keys;

@@ -26,6 +26,18 @@ use tokio::{sync::watch, time::sleep_until};
 
 use crate::auth::AuthContext;
 
+/// True if the listener has TLS, so that its cookies are marked `Secure`.
+#[derive(Clone, Copy)]
+pub(in crate::http) struct Secure(pub(in crate::http) bool);
+
+impl Secure {
+    /// Returns true if the page was loaded over HTTPS, perhaps from a proxy in front of a listener without TLS. Then its
+    /// `Origin` says so: a browser sets it in each request that changes something, and no page can choose it.
+    pub(in crate::http) fn is_for(self, headers: &HeaderMap) -> bool {
+        self.0 || headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"))
+    }
+}
+
 /// The name of the cookie of a page that was loaded over plain HTTP.
 pub(in crate::http) const PLAIN_COOKIE: &str = "umbra-session";
 /// The name of the cookie of a page that was loaded over HTTPS. Its prefix makes browsers take it only with `Secure` and

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::http::api::{principals::KEEP_SESSIONS, purge, query::Parameter, roles};
+use crate::http::{
+    api::{principals::KEEP_SESSIONS, purge, roles},
+    parameter::Parameter,
+};
 
 /// Returns the paths with their operations.
 pub(super) fn paths() -> Map<String, Value> {

@@ -22,12 +22,12 @@ use crate::{
         },
     },
     http::{
-        api::Api,
         auth::caller::Caller,
         rollouts::{
             slot::{Revoked, Slot},
             write::QUOTA_WAIT_MAX,
         },
+        state::Api,
     },
     search::{
         scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, scan},

@@ -24,7 +24,6 @@ use crate::{
     engine::changes::{FeedFilter, FollowHandle, Next, QueueContent},
     fleet::rollout::{RestoreOutcome, Rollout, UpdateOutcome, Work, spec::Success},
     http::{
-        api::Api,
         rollouts::{
             check,
             duty::{self, Change, Duty},
@@ -34,6 +33,7 @@ use crate::{
             slot::{NO_MEMORY, Revoked, Slot},
             write,
         },
+        state::Api,
     },
     observability::request_id::RequestId,
     shadow::DeviceId,

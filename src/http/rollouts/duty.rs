@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use crate::http::{
-    api::Api,
     rollouts::{Rollouts, event::Event, nonce},
+    state::Api,
 };
 
 /// The interval at which a node looks whether it decides.

@@ -21,7 +21,6 @@ use crate::{
     auth::Authority,
     fleet::{Rollout, rollout::Head},
     http::{
-        api::Api,
         auth::caller::Caller,
         rollouts::{
             DURABLE_TIMEOUT, NewRollout, Refused, Rollouts, Slot,
@@ -32,6 +31,7 @@ use crate::{
             restoring::forbidden,
             rows::{self, HeadRow, IDS_PER_ROW, text_of},
         },
+        state::Api,
     },
     shadow::DeviceId,
     store::{BROADCAST_BYTES_MAX, OnDurable, RowEdit},

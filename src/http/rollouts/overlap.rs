@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fleet::rollout::{DeviceEntry, Spec},
     http::{
-        api::Api,
         auth::caller::Caller,
         rollouts::{
             Refused, Slot,
             rights::{blocking, pay},
         },
+        state::Api,
     },
     shadow::{DeviceId, Pointer},
 };

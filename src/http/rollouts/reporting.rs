@@ -9,13 +9,13 @@ use tokio::time::sleep;
 use crate::{
     fleet::rollout::{DeviceState, RestoreOutcome, UpdateOutcome, Work},
     http::{
-        api::Api,
         rollouts::{
             driver::{Outcome, REVOKED},
             event::Event,
             log::Answer,
             slot::{Revoked, Slot},
         },
+        state::Api,
     },
 };
 

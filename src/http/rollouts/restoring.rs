@@ -16,7 +16,6 @@ use crate::{
         },
     },
     http::{
-        api::Api,
         auth::caller::Caller,
         rollouts::{
             FORBIDDEN, NewRollout, Slot, nonce,
@@ -24,6 +23,7 @@ use crate::{
             rows::HeadRow,
             slot::{Login, NewSlot},
         },
+        state::Api,
     },
     shadow::{DeviceId, DocumentLimits, Timestamp},
     wire,

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::{
     admission::work,
     fleet::rollout::Spec,
-    http::{api::Api, auth::caller::Caller, rollouts::Refused},
+    http::{auth::caller::Caller, rollouts::Refused, state::Api},
     shadow::{Command, DeviceId, ShadowKey, Update},
 };
 

@@ -19,9 +19,9 @@ use crate::{
         rollout::{Control, DeviceEntry, NotPossible, State},
     },
     http::{
-        api::Api,
         auth::caller::Caller,
         rollouts::rows::{self, HeadRow},
+        state::Api,
     },
     shadow::{DeviceId, ShadowKey, Timestamp},
     store::RowEdit,

@@ -28,13 +28,13 @@ use crate::{
         written::{restoring, written},
     },
     http::{
-        api::Api,
         auth::caller::Caller,
         rollouts::{
             FORBIDDEN,
             check::sees_convergence,
             slot::{Revoked, Slot},
         },
+        state::Api,
     },
     observability::request_id::RequestId,
     shadow::{

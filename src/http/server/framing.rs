@@ -33,7 +33,7 @@ use axum::{
 
 use self::head::{HeadFault, RENAMED_CODING, RENAMED_LENGTH};
 pub(in crate::http) use self::{chunked::ChunkFault, stream::FramingStream};
-use crate::{clock::Clock, http::api::problem::Problem};
+use crate::{clock::Clock, http::problem::Problem};
 
 /// The refusal of a connection's last request, set before hyper receives its head. A request extension.
 #[derive(Clone, Debug, Default)]

@@ -30,18 +30,19 @@ use crate::{
     },
     http::{
         api::{
-            Api,
             conditional::Conditions,
             history::no_store,
             payload::{self, BodyError},
-            problem::{Problem, status},
-            query::{Kind, Query, bad},
+            query::Query,
             search::{too_long, unread},
             writes::idempotency_key,
         },
         auth::caller::Caller,
         operation::{IF_NONE_MATCH, Operation, ROLLOUT, ROLLOUT_DRY_RUN},
+        parameter::{Kind, bad},
+        problem::{Problem, status},
         rollouts::{NewRollout, Refused, Slot, blocking, description_weight, find, nonce, permitted},
+        state::Api,
     },
     shadow::{
         Command, Decision, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, SizeLimit, Timestamp, Update,
@@ -324,7 +325,7 @@ impl ParsedRequest {
     ) -> Result<DryCounts, Problem> {
         let mut after = None;
         loop {
-            let turn = api.read_turn(caller).await;
+            let turn = caller.read_turn(api).await;
             caller.renew_for(headers, api)?;
             let ranges = Some(part.iter().cloned().map(DeviceRange::One).collect());
             let piece = ScanPiece { ranges, after, limit: 2 * PIECE };

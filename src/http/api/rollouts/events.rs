@@ -26,11 +26,13 @@ use super::{
 use crate::{
     admission::work,
     http::{
-        api::{Api, problem::Problem, query::Query},
+        api::query::Query,
         auth::caller::Caller,
         operation::Operation,
+        problem::Problem,
         rollouts::Slot,
         sse::{self, HEARTBEAT},
+        state::Api,
     },
     search::StreamPermit,
 };
@@ -62,7 +64,7 @@ pub(in crate::http) async fn follow(
     caller.admit(work::PAGE, &api)?;
     Query::read(uri.query(), Operation::FollowRollout.parameters()).map_err(|bad| api.invalid(&bad))?;
     let slot = found(&api, &caller, &id).await?;
-    let permit = api.stream_permit(&mut caller)?;
+    let permit = caller.stream_permit(&api)?;
     let mut changes = slot.changes();
     changes.mark_changed();
     let now = Instant::now();

@@ -8,10 +8,7 @@ use serde_json::Value;
 
 use crate::{
     fleet::order::{Order, Place},
-    http::{
-        api::{Api, cursor, devices::INVALID_CURSOR},
-        auth::caller::Caller,
-    },
+    http::{api::devices::INVALID_CURSOR, auth::caller::Caller, cursor, state::Api},
     shadow::DeviceId,
 };
 

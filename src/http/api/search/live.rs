@@ -15,14 +15,13 @@ use crate::{
     admission::work,
     fleet::Query as DeviceQuery,
     http::{
-        api::{
-            Api,
-            problem::Problem,
-            query::{BadParameter, Query, bad},
-        },
+        api::query::Query,
         auth::caller::Caller,
         operation::{LIVE_EVENT_ID, Operation, SEARCH},
+        parameter::{BadParameter, bad},
+        problem::Problem,
         sse::{self, HEARTBEAT},
+        state::Api,
     },
     search::{
         StreamPermit,
@@ -47,7 +46,7 @@ pub(in crate::http) async fn follow(
     caller.admit(work::PAGE, &api)?;
     let query = Arc::new(parse(&uri).map_err(|bad| api.invalid(&bad))?);
     let last = last_event(&headers).map_err(|bad| api.invalid(&bad))?;
-    let permit = api.stream_permit(&mut caller)?;
+    let permit = caller.stream_permit(&api)?;
     // Before the response begins, so that a failure has a status.
     let live = LiveQuery::begin(&api.search, caller, query).await;
     let mut live = live.map_err(|failure| refused(&failure, &headers, &api))?;

@@ -6,7 +6,7 @@ use super::{ParsedSearch, cursor};
 use crate::{
     auth::Access,
     fleet::{Device, Needs, order::FirstMatches},
-    http::api::Api,
+    http::state::Api,
     search::{scan::DeviceVisitor, visible::set_presence},
     shadow::Timestamp,
     wire::{DeviceEntry, FoundDevice},

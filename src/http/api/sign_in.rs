@@ -22,31 +22,19 @@ use crate::{
     },
     http::{
         api::{
-            Api,
             history::no_store,
             payload::{self, BodyError},
-            problem::Problem,
         },
         auth::{
             caller::{Caller, login_problem},
-            sessions::{AGE_MAX, PLAIN_COOKIE, SECURE_COOKIE},
+            sessions::{AGE_MAX, PLAIN_COOKIE, SECURE_COOKIE, Secure},
         },
+        problem::Problem,
+        state::Api,
     },
     net::Peer,
     wire,
 };
-
-/// True if the listener has TLS, so that its cookies are marked `Secure`.
-#[derive(Clone, Copy)]
-pub(in crate::http) struct Secure(pub(in crate::http) bool);
-
-impl Secure {
-    /// Returns true if the page was loaded over HTTPS, perhaps from a proxy in front of a listener without TLS. Then its
-    /// `Origin` says so: a browser sets it in each request that changes something, and no page can choose it.
-    fn is_for(self, headers: &HeaderMap) -> bool {
-        self.0 || headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"))
-    }
-}
 
 /// The body of `POST /session`.
 #[derive(Deserialize)]

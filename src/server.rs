@@ -25,12 +25,12 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
-    pin::pin,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tokio::{
     signal::unix::Signal,
     sync::{Semaphore, oneshot},
@@ -47,7 +47,7 @@ use self::{
 use crate::{
     auth::{Authority, Policy, authn::login::LoginError},
     clock::Clock,
-    cluster::membership::Membership,
+    cluster::{membership::Membership, nats::connection},
     config::{Config, ConfigError, Limits, ListenerConfig, ListenerKind},
     engine::{Service, changes::Changes},
     http::{
@@ -121,6 +121,9 @@ pub enum ServeError {
     /// This node cannot be a member of its cluster.
     #[error("cannot join the cluster: {0}")]
     Cluster(String),
+    /// The credentials for the cluster's log cannot be used.
+    #[error("{0}")]
+    Credentials(String),
     /// The operating system provides no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -192,10 +195,11 @@ pub async fn run(
     let mut inherited = InheritedSockets::take().map_err(ServeError::Inherited)?;
     let binds: Vec<_> = config.listeners.iter().map(|listener| listener.bind).collect();
     inherited.foreign(&binds).map_or(Ok(()), |address| Err(ServeError::NoListener(address)))?;
-    let mut shutdown = pin!(shutdown);
+    // Each part of the start may see it, and the service then again.
+    let shutdown = shutdown.shared();
     let (mut cluster, mut early, mut notices) = (None, BTreeMap::new(), None);
     if let Some(settings) = &config.cluster {
-        match seeding::enter(&config, settings, reseed, (&tls, &mut inherited), &mut shutdown).await? {
+        match seeding::enter(&config, settings, reseed, (&tls, &mut inherited), shutdown.clone()).await? {
             Some(entered) => {
                 let Entered { membership, bound, notices: started } = entered;
                 (cluster, early, notices) = (Some(membership), bound, started);
@@ -212,7 +216,7 @@ pub async fn run(
     let bound = bound.collect::<Result<Vec<_>, _>>()?;
     let notifier = NotifierThread::start(notify)?;
     let joined = match cluster {
-        Some(membership) => Some(parts.join(membership, &config.written, &mut shutdown).await),
+        Some(membership) => Some(parts.join(membership, &config.written, shutdown.clone()).await),
         None => None,
     };
     let (_cluster, profile) = joined.unzip();
@@ -226,7 +230,7 @@ pub async fn run(
     let started_with = config.written;
     let reload = Reload { read_config, started_with, authority, tls: secured, broker, search, on_reload };
     let stopped = tokio::select! {
-        () = &mut shutdown => Ok(()),
+        () = shutdown => Ok(()),
         () = reload.at(hangups) => Ok(()),
         stopped = first_stopped(&mut tasks, &mut notifier) => Err(stopped),
     };
@@ -399,6 +403,8 @@ impl Files {
                 authority.set_certificate_trust(&listener.name, tls.clone());
             }
         }
+        let credentials = config.cluster.as_ref().map(connection::check_credentials);
+        credentials.transpose().map_err(|error| ServeError::Credentials(error.to_string()))?;
         Ok(Self { authority, tls })
     }
 }

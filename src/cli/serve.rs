@@ -120,6 +120,7 @@ fn exit_of(error: &ServeError) -> Exit {
         ServeError::Config(_)
         | ServeError::Login(LoginError::File(_))
         | ServeError::Tls { .. }
+        | ServeError::Credentials(_)
         | ServeError::NoListener(_) => Exit::Usage,
         ServeError::Inherited(_)
         | ServeError::Login(LoginError::System(_))

@@ -49,8 +49,8 @@ pub(crate) enum ClusterError {
     },
     /// A server does not take the largest record.
     #[error(
-        "NATS server {server} has max_payload = {found} bytes, but {needed} are needed for limits.packet_bytes_max: raise it, for \
-         example to 8MB"
+        "NATS server {server} has max_payload = {found} bytes, but {needed} are needed for limits.packet_bytes_max: raise \
+         max_payload to that at least, or lower limits.packet_bytes_max"
     )]
     SmallPayload {
         /// The name of the server.
@@ -118,15 +118,13 @@ pub(crate) enum ClusterError {
     },
     /// The configuration of the servers cannot be seen.
     #[error(
-        "this node cannot see if the NATS servers sync before they acknowledge: of {servers} only {answered} answered to \
+        "this node cannot see if the NATS servers sync before they acknowledge: none of {servers} answered to \
          $SYS.REQ.SERVER.PING.VARZ. Export that service from the system account and import it into the account of this node, \
          with response_type: stream, or for a try set cluster.allow_unsafe_sync = true"
     )]
     UnknownSync {
         /// The names of the servers.
         servers: String,
-        /// The number of those that answered.
-        answered: usize,
     },
 }
 

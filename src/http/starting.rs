@@ -1,4 +1,4 @@
-//! The answers of a node of a cluster that has no store yet: it is alive, and not ready.
+//! The answers of a node that joins its cluster: it is alive, and not ready.
 
 use axum::{
     Router,

@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join;
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
@@ -15,6 +16,8 @@ use crate::{
 
 /// The interval at which a node that starts looks how far it is in the log.
 const CATCH_UP_CHECK: Duration = Duration::from_millis(20);
+/// The time in which a process that has the number of this node has answered the first status of this one.
+const NUMBER_TAKEN_WITHIN: Duration = Duration::from_millis(500);
 
 impl ServerParts {
     /// Starts the tasks of the cluster, and waits until this node has applied what the log has now, so that no client reads
@@ -23,7 +26,7 @@ impl ServerParts {
         &self,
         membership: Membership,
         config: &Written,
-        shutdown: &mut (impl Future<Output = ()> + Unpin),
+        shutdown: impl Future<Output = ()>,
     ) -> (JoinSet<()>, ProfileReporter) {
         let applied = || self.service.health().member.unwrap_or_default().applied;
         let tail = membership.tail();
@@ -41,8 +44,10 @@ impl ServerParts {
                 sleep(CATCH_UP_CHECK).await;
             }
         };
+        // As a second process with its number, it would end the connections of the first.
+        let is_known = sleep(NUMBER_TAKEN_WITHIN);
         tokio::select! {
-            () = has_caught_up => {}
+            ((), ()) = join(has_caught_up, is_known) => {}
             () = shutdown => {}
         }
         (tasks, profile)

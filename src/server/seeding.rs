@@ -1,6 +1,6 @@
 //! The store of a node of a cluster before it starts: one that is there, an empty one, or that of another node.
 //!
-//! While the node receives a store, its listeners of HTTP answer `/readyz` with how far it is, and `/healthz`; the others are not bound.
+//! While the node connects to its cluster and receives a store, its listeners of HTTP answer `/readyz` with how far it is, and `/healthz`; the others are not bound.
 //! A store that cannot go on from the log is replaced only if the operator has allowed it, and is kept under another name.
 
 use std::{collections::BTreeMap, fs, io::Write, net::SocketAddr, sync::Arc, time::Instant};
@@ -44,8 +44,26 @@ pub(super) async fn enter(
     settings: &ClusterSettings,
     reseed: bool,
     (tls, inherited): (&[Option<Arc<Tls>>], &mut InheritedSockets),
-    shutdown: &mut (impl Future<Output = ()> + Unpin),
+    shutdown: impl Future<Output = ()>,
 ) -> Result<Option<Entered>, ServeError> {
+    let (state, shown) = watch::channel("This node connects to the NATS servers of its cluster".to_owned());
+    let early = EarlyListeners::start(config, shown, tls, inherited)?;
+    let entered = tokio::select! {
+        entered = join(config, settings, reseed, state) => Some(entered),
+        () = shutdown => None,
+    };
+    let bound = early.stop().await;
+    let Some((membership, notices)) = entered.transpose()? else { return Ok(None) };
+    Ok(Some(Entered { membership, notices, bound }))
+}
+
+/// Joins the cluster and makes the store, as [`enter`] does.
+async fn join(
+    config: &Config,
+    settings: &ClusterSettings,
+    reseed: bool,
+    state: watch::Sender<String>,
+) -> Result<(Membership, Option<Notices>), ServeError> {
     // A link whose target is away is a store that cannot be opened, and not none.
     let (has_store, place) = (fs::symlink_metadata(&config.store.path).is_ok(), log_place(config)?);
     let applied = place.map_or(0, |place| place.number());
@@ -54,33 +72,24 @@ pub(super) async fn enter(
     let log_kept = place.map(|_| membership.keep_log(applied + 1));
     let is_wanted = match place {
         None => !has_store && config.store.create,
-        Some(place) if reseed => tokio::select! {
-            must_reseed = membership.must_reseed(&place) => must_reseed,
-            () = &mut *shutdown => return Ok(None),
-        },
+        Some(place) if reseed => membership.must_reseed(&place).await,
         Some(_) => false,
     };
     if !is_wanted {
-        return Ok(Some(Entered { membership, notices: log_kept, bound: BTreeMap::new() }));
+        return Ok((membership, log_kept));
     }
     drop(log_kept);
-    let (state, shown) = watch::channel("This node asks the others for a store".to_owned());
-    let early = EarlyListeners::start(config, shown, tls, inherited)?;
+    state.send_replace("This node asks the others for a store".to_owned());
     let mut options = store_options(&config.store, &config.limits);
     // The new store is made beside the former one, and not beside a link to it.
     options.path = fs::canonicalize(&options.path).unwrap_or(options.path);
-    let seeded = tokio::select! {
-        seeded = membership.seed(options, has_store, state) => Some(seeded),
-        () = shutdown => None,
-    };
-    let bound = early.stop().await;
-    let Some(seeded) = seeded else { return Ok(None) };
+    let seeded = membership.seed(options, has_store, state).await;
     let seeded = seeded.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
     let notices = Some(seeded.unwrap_or_else(|| membership.keep_log(1)));
-    Ok(Some(Entered { membership, notices, bound }))
+    Ok((membership, notices))
 }
 
-/// The listeners of HTTP of a node that has no store yet.
+/// The listeners of HTTP of a node that joins its cluster.
 struct EarlyListeners {
     closing: watch::Sender<bool>,
     tasks: JoinSet<(usize, Listener, SocketAddr)>,
@@ -113,7 +122,7 @@ impl EarlyListeners {
                 HttpOptions::of(settings, http, limits),
                 context.closing.clone(),
             );
-            tracing::info!(listener = settings.name, %address, "answers /readyz while this node has no store");
+            tracing::info!(listener = settings.name, %address, "answers /readyz while this node joins its cluster");
             let context = context.clone();
             tasks.spawn(async move { (index, listener.run_for_now(context, handler).await, address) });
         }

@@ -250,11 +250,15 @@ fn check_config_reads_the_named_files() {
     let at = |name: &str| directory.path().join(name).display().to_string();
     let tokens = "token_audience = \"umbra\"\n";
     fs::write(at("keys"), "no key").unwrap();
+    let nats = "nats = [\"nats://127.0.0.1:1\", \"nats://127.0.0.1:2\", \"nats://127.0.0.1:3\"]";
+    let cluster = |file: &str| format!("[cluster]\n{nats}\nnode = 1\ncredentials_file = {:?}", at(file));
     for (lines, message) in [
         (format!("users = {:?}", at("users")), "auth.users names it, `umbrad passwd add` makes it"),
         (format!("aws_keys = {:?}", at("aws")), "No such file"),
         (format!("{tokens}token_keys = {:?}", at("tokens")), "No such file"),
         (format!("{tokens}token_keys = {:?}", at("keys")), "holds neither a public key in PEM nor a JWK set"),
+        (cluster("keys"), "holds a secret and has mode"),
+        (cluster("none"), "cannot be read: No such file"),
     ] {
         let configuration = at("umbra.toml");
         fs::write(&configuration, format!("[store]\npath = {:?}\n[auth]\n{lines}\n", at("store"))).unwrap();

@@ -4,6 +4,7 @@
 //! answer by pings.
 
 use std::{
+    fs, mem,
     path::Path,
     sync::{
         Arc,
@@ -36,10 +37,15 @@ pub(super) async fn connect(
     unreachable: impl Fn(String) -> ClusterError,
 ) -> Result<Client, ClusterError> {
     let turn = Arc::new(AtomicUsize::new(0));
+    // Nodes with the same list begin at different servers.
+    let mut servers = settings.servers.clone();
+    let first = usize::try_from(settings.node).ok().and_then(|node| node.checked_rem(servers.len()));
+    servers.rotate_left(first.unwrap_or_default());
+    let mut is_logged = false;
     loop {
         // Read again at each try: the options are consumed, and the file may be replaced meanwhile.
-        let options = options(settings, Arc::clone(&turn)).await?;
-        let error = match options.connect(settings.servers.as_slice()).await {
+        let options = options(settings, Arc::clone(&turn))?;
+        let error = match options.connect(servers.as_slice()).await {
             Ok(client) => return Ok(client),
             Err(error) => error,
         };
@@ -48,13 +54,14 @@ pub(super) async fn connect(
                 return Err(ClusterError::Refused { servers: settings.servers.join(", ") });
             }
             _ if Instant::now() >= deadline => return Err(unreachable(error.to_string())),
+            _ if !mem::replace(&mut is_logged, true) => tracing::warn!(%error, "no connection to NATS yet"),
             _ => tracing::debug!(%error, "no connection to NATS"),
         }
         sleep(RETRY_PAUSE).await;
     }
 }
 
-async fn options(settings: &ClusterSettings, turn: Arc<AtomicUsize>) -> Result<ConnectOptions, ClusterError> {
+fn options(settings: &ClusterSettings, turn: Arc<AtomicUsize>) -> Result<ConnectOptions, ClusterError> {
     let mut options = ConnectOptions::new()
         .name(format!("umbra {} node {}", settings.name, settings.node))
         .require_tls(settings.tls)
@@ -74,26 +81,52 @@ async fn options(settings: &ClusterSettings, turn: Arc<AtomicUsize>) -> Result<C
     if let Some(ca_file) = &settings.ca_file {
         options = options.add_root_certificates(ca_file.clone());
     }
-    match &settings.credentials_file {
-        Some(path) => with_credentials(options, path).await,
-        None => Ok(options),
+    let Some(path) = &settings.credentials_file else { return Ok(options) };
+    match Credentials::read(path)? {
+        Credentials::Jwt(text) => options.credentials(&text).map_err(|_| ClusterError::Credentials {
+            path: path.clone(),
+            problem: "is no valid file of NATS credentials".to_owned(),
+        }),
+        Credentials::User(user, password) => Ok(options.user_and_password(user, password)),
     }
 }
 
-/// Adds the credentials in the file: those that NATS's tools write, or a user and a password.
-async fn with_credentials(options: ConnectOptions, path: &Path) -> Result<ConnectOptions, ClusterError> {
-    let error = |problem: String| ClusterError::Credentials { path: path.to_owned(), problem };
-    private_file::check(path).map_err(|problem| error(problem.to_string()))?;
-    let text = tokio::fs::read_to_string(path).await.map_err(|problem| error(problem.to_string()))?;
-    if text.contains("-----BEGIN NATS USER JWT-----") {
-        return options.credentials(&text).map_err(|_| error("is no valid file of NATS credentials".into()));
+/// The content of a file of credentials.
+enum Credentials {
+    /// As NATS's tools write it.
+    Jwt(String),
+    User(String, String),
+}
+
+/// Checks the file of credentials, if there is one.
+///
+/// # Errors
+///
+/// [`ClusterError::Credentials`].
+pub(crate) fn check_credentials(settings: &ClusterSettings) -> Result<(), ClusterError> {
+    match settings.credentials_file.as_deref().map(Credentials::read) {
+        Some(Ok(Credentials::Jwt(_) | Credentials::User(..))) | None => Ok(()),
+        Some(Err(error)) => Err(error),
     }
-    match text.split_whitespace().collect::<Vec<_>>().as_slice() {
-        [user, password] => Ok(options.user_and_password((*user).to_owned(), (*password).to_owned())),
-        words => Err(error(format!(
-            "has {} words, but must be a file of NATS credentials (.creds), or have a user and a password",
-            words.len()
-        ))),
+}
+
+impl Credentials {
+    fn read(path: &Path) -> Result<Self, ClusterError> {
+        let error = |problem: String| ClusterError::Credentials { path: path.to_owned(), problem };
+        let text = fs::read_to_string(path).map_err(|problem| error(format!("cannot be read: {problem}")))?;
+        private_file::check(path).map_err(|problem| error(problem.to_string()))?;
+        if text.contains("-----BEGIN NATS USER JWT-----") {
+            let options = ConnectOptions::new().credentials(&text);
+            options.map_err(|_| error("is no valid file of NATS credentials".into()))?;
+            return Ok(Self::Jwt(text));
+        }
+        match text.split_whitespace().collect::<Vec<_>>().as_slice() {
+            [user, password] => Ok(Self::User((*user).to_owned(), (*password).to_owned())),
+            words => Err(error(format!(
+                "must be a file of NATS credentials (.creds), or have two words, a user and a password, and not {}",
+                words.len()
+            ))),
+        }
     }
 }
 

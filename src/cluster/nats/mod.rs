@@ -19,7 +19,7 @@
 
 mod api;
 pub(crate) mod bus;
-mod connection;
+pub(crate) mod connection;
 mod echo;
 pub(crate) mod follow;
 mod inquiry;
@@ -30,6 +30,7 @@ mod stream;
 mod tests;
 
 use std::{
+    mem,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -127,8 +128,9 @@ impl NatsLog {
         let client = connection::connect(settings, deadline, &unreachable).await?;
         let log = Self::of(client, settings, Names::of(&settings.name));
         let is_clustered = servers::check_connected(&log.shared.client.server_info(), settings)?;
+        let mut is_logged = false;
         loop {
-            match stream::ensure(&log, settings, is_clustered, applied).await? {
+            let error = match stream::ensure(&log, settings, is_clustered, applied).await? {
                 Ok(stream) if settings.allow_unsafe_sync => {
                     tracing::warn!(
                         stream = log.shared.names.stream,
@@ -137,12 +139,17 @@ impl NatsLog {
                     drop(stream);
                     return Ok(log);
                 }
-                Ok(stream) => {
-                    servers::check_all(&log, &stream).await?;
-                    return Ok(log);
-                }
-                Err(error) if Instant::now() >= deadline => return Err(unreachable(error.to_string())),
-                Err(error) => tracing::debug!(%error, "the log is not ready"),
+                Ok(stream) => match servers::check_all(&log, &stream).await? {
+                    Ok(()) => return Ok(log),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            if Instant::now() >= deadline {
+                return Err(unreachable(error.to_string()));
+            }
+            if !mem::replace(&mut is_logged, true) {
+                tracing::warn!(%error, "the log is not ready yet");
             }
             sleep(RETRY_PAUSE).await;
         }

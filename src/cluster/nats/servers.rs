@@ -14,7 +14,10 @@ use super::{
     HEAD_BYTES, NatsLog, REQUEST_TIMEOUT,
     api::{StreamCluster, StreamInfo},
 };
-use crate::{cluster::ClusterError, config::ClusterSettings};
+use crate::{
+    cluster::{ClusterError, LogUnavailable},
+    config::ClusterSettings,
+};
 
 const SETTINGS_SUBJECT: &str = "$SYS.REQ.SERVER.PING.VARZ";
 /// The first version that has the semantics of conditional appends which this was written for.
@@ -67,8 +70,8 @@ pub(super) fn check_connected(info: &ServerInfo, settings: &ClusterSettings) -> 
     Ok(is_clustered)
 }
 
-/// Checks all servers that have the stream and answer, of which there must be a majority.
-pub(super) async fn check_all(log: &NatsLog, stream: &StreamInfo) -> Result<(), ClusterError> {
+/// Checks all servers that have the stream and answer. They must be a majority: if some answer and too few, the others are away.
+pub(super) async fn check_all(log: &NatsLog, stream: &StreamInfo) -> Result<Result<(), LogUnavailable>, ClusterError> {
     let names = stream.cluster.as_ref().map(names).unwrap_or_default();
     let mut found = BTreeMap::new();
     for _ in 0..TRIES {
@@ -88,13 +91,17 @@ pub(super) async fn check_all(log: &NatsLog, stream: &StreamInfo) -> Result<(), 
         }
     }
     let (known, missing): (Vec<&str>, Vec<&str>) = names.iter().copied().partition(|name| found.contains_key(*name));
+    if known.is_empty() {
+        return Err(ClusterError::UnknownSync { servers: names.join(", ") });
+    }
     if 2 * known.len() <= names.len() {
-        return Err(ClusterError::UnknownSync { servers: names.join(", "), answered: known.len() });
+        let away = format!("the NATS servers {} are away or do not answer", missing.join(", "));
+        return Ok(Err(LogUnavailable::Failed(away)));
     }
     if !missing.is_empty() {
         tracing::warn!(servers = missing.join(", "), "NATS servers that are away could not be checked");
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 fn names(cluster: &StreamCluster) -> Vec<&str> {
@@ -168,8 +175,8 @@ mod tests {
                 "2.15.0",
                 165_535,
                 Some(
-                    "NATS server n1 has max_payload = 165535 bytes, but 165536 are needed for limits.packet_bytes_max: raise it, \
-                     for example to 8MB",
+                    "NATS server n1 has max_payload = 165535 bytes, but 165536 are needed for limits.packet_bytes_max: raise \
+                     max_payload to that at least, or lower limits.packet_bytes_max",
                 ),
             ),
         ] {

@@ -5,14 +5,17 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 
 use crate::harness::{
+    client::Client,
     cluster::{Cluster, NODES},
     eventually,
     http::{Http, Reply},
     program::{ended, umbrad},
     proxy::Fault,
     server::UNLIMITED,
+    wire::{Connect, V5},
 };
 
+const USE_ANOTHER_SERVER: u8 = 0x9C;
 const LAMP: &str = "/v1/devices/lamp/shadow";
 
 fn state(cluster: &Cluster, node: usize) -> Value {
@@ -139,6 +142,7 @@ fn files_that_are_not_the_same_are_named_and_logged_once() {
 fn a_second_process_with_the_number_of_a_node_leaves() {
     let mut cluster = Cluster::start(UNLIMITED.limits);
     assert_eq!(put(&cluster, 0, 1).status, 201);
+    let mut client = Client::connect(&cluster.nodes[0], V5, "lamp");
     let mut later = cluster.namesake(0);
     let web = later.address_of("web");
     let problem = eventually("the later process to leave", || {
@@ -153,7 +157,14 @@ fn a_second_process_with_the_number_of_a_node_leaves() {
     });
     later.assert_alive();
     assert!(later.log().contains(reason), "{problem} {}", later.log());
-    // The cluster goes on with the first.
+    let refused = eventually("the later process to refuse clients", || {
+        let mut client = Client::open(&later, V5);
+        client.send(Connect::new(V5, "other").encode());
+        Some(client.connack().code).filter(|code| *code != 0)
+    });
+    assert_eq!(refused, USE_ANOTHER_SERVER);
+    // The cluster goes on with the first, and so do its clients.
+    client.ping();
     for (node, number) in (0..NODES).zip(2..) {
         assert_eq!(put(&cluster, node, number).status, 200, "node {node}");
         cluster.nodes[node].assert_alive();

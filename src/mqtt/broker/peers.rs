@@ -86,6 +86,8 @@ pub(in crate::mqtt) struct Peers {
     opening_room: Arc<Semaphore>,
     /// True while this node may not have the latest records of the log.
     is_cut_off: AtomicBool,
+    /// True when this node has left its cluster.
+    has_left: AtomicBool,
     /// True when the start of this node was broadcast.
     is_start_sent: AtomicBool,
     /// True when this node has met its own start in the log, and so all that it did before.
@@ -163,6 +165,7 @@ impl Broker {
             message_room: Arc::new(Semaphore::new(MESSAGE_BYTES_MAX)),
             opening_room: Arc::new(Semaphore::new(OPENING_BYTES_MAX)),
             is_cut_off: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
             is_start_sent: AtomicBool::new(false),
             has_started: AtomicBool::new(false),
             questions: Questions::new(first),
@@ -174,6 +177,11 @@ impl Broker {
     /// Returns true if other nodes may have receivers of a message.
     pub(in crate::mqtt) fn has_peers(&self) -> bool {
         self.peers.get().is_some()
+    }
+
+    /// Returns true if this node has left its cluster, so that its clients miss what others do.
+    pub(in crate::mqtt) fn has_left(&self) -> bool {
+        self.peers.get().is_some_and(|peers| peers.has_left.load(Ordering::Relaxed))
     }
 
     /// Returns the sessions of all nodes; `None` for a single node.

@@ -249,6 +249,9 @@ async fn attach(
     address: IpAddr,
     broker: &Arc<Broker>,
 ) -> Result<Attached, ConnectRefused> {
+    if broker.has_left() {
+        return Err(ConnectRefused(Reason::USE_ANOTHER_SERVER, "this node has left its cluster".into()));
+    }
     let make = |access: &Access| broker.new_session(access);
     let opening = broker.begin_opening(arrival.key);
     let attached = broker.sessions.attach(arrival, &broker.authority, make);

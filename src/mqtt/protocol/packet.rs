@@ -93,6 +93,7 @@ impl Reason {
     pub const QUOTA_EXCEEDED: Self = Self(0x97);
     pub const ADMINISTRATIVE_ACTION: Self = Self(0x98);
     pub const PAYLOAD_FORMAT_INVALID: Self = Self(0x99);
+    pub const USE_ANOTHER_SERVER: Self = Self(0x9C);
 
     /// Returns true if the code is 0x80 or above.
     #[must_use]

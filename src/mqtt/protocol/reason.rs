@@ -52,7 +52,11 @@ impl Reason {
             Self::SUCCESS => Some(0),
             Self::UNSUPPORTED_PROTOCOL_VERSION => Some(1),
             Self::CLIENT_IDENTIFIER_NOT_VALID => Some(2),
-            Self::SERVER_UNAVAILABLE | Self::SERVER_BUSY | Self::SERVER_SHUTTING_DOWN | Self::QUOTA_EXCEEDED => Some(3),
+            Self::SERVER_UNAVAILABLE
+            | Self::SERVER_BUSY
+            | Self::SERVER_SHUTTING_DOWN
+            | Self::QUOTA_EXCEEDED
+            | Self::USE_ANOTHER_SERVER => Some(3),
             Self::BAD_USER_NAME_OR_PASSWORD => Some(4),
             // An invalid will topic has no own code in 3.1.1; 5, not authorized, is the closest.
             Self::NOT_AUTHORIZED | Self::BANNED | Self::BAD_AUTHENTICATION_METHOD | Self::TOPIC_NAME_INVALID => Some(5),
@@ -81,6 +85,7 @@ impl Reason {
             Self::PACKET_TOO_LARGE => "packet too large",
             Self::QUOTA_EXCEEDED => "quota exceeded",
             Self::PAYLOAD_FORMAT_INVALID => "payload format invalid",
+            Self::USE_ANOTHER_SERVER => "use another server",
             _ => "unspecified error",
         }
     }
@@ -105,6 +110,7 @@ mod tests {
             (Reason::UNSUPPORTED_PROTOCOL_VERSION, Some(1), 0x80),
             (Reason::CLIENT_IDENTIFIER_NOT_VALID, Some(2), 0x80),
             (Reason::SERVER_BUSY, Some(3), 0x80),
+            (Reason::USE_ANOTHER_SERVER, Some(3), 0x80),
             (Reason::BAD_USER_NAME_OR_PASSWORD, Some(4), 0x80),
             (Reason::NOT_AUTHORIZED, Some(5), 0x80),
             (Reason::BANNED, Some(5), 0x80),

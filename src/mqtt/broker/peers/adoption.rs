@@ -12,11 +12,14 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::mqtt::broker::{
-    Broker,
-    outbox::SessionId,
-    peers::{Peers, SILENCE_MAX, message},
-    replicated::Snapshot,
+use crate::mqtt::{
+    broker::{
+        Broker,
+        outbox::SessionId,
+        peers::{Peers, SILENCE_MAX, message},
+        replicated::Snapshot,
+    },
+    protocol::packet::Reason,
 };
 
 /// The pause between two looks at the other nodes.
@@ -180,6 +183,10 @@ impl Broker {
         }
         let is_cut_off = health.silence > SILENCE_MAX || health.latched.is_some();
         peers.is_cut_off.store(is_cut_off, Ordering::Relaxed);
+        if health.latched.is_some() {
+            peers.has_left.store(true, Ordering::Relaxed);
+            self.sessions.end_connections(Reason::USE_ANOTHER_SERVER);
+        }
         if !health.is_deciding || health.latched.is_some() {
             return Vec::new();
         }

@@ -1,4 +1,4 @@
-//! The end of sessions whose login was revoked, and of those that an operator ends.
+//! The end of sessions whose login was revoked, of those that an operator ends, and of the connections of a node that leaves.
 
 use crate::{
     auth::{Access, Authority},
@@ -53,6 +53,15 @@ impl Sessions {
             }
         }
         (connections, ended)
+    }
+
+    /// Ends all connections with `reason`. Their sessions wait for their clients.
+    pub(in crate::mqtt::broker) fn end_connections(&self, reason: Reason) {
+        for slot in self.table.lock().entries.values_mut() {
+            if let SessionSlot::Connected(connected) = slot {
+                connected.disconnect(reason);
+            }
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub struct LogServer {
     pub name: String,
     /// True if it leads the others.
     pub is_leader: bool,
-    /// True if it was heard of lately, and is not far behind the leader.
+    /// True if it was heard of lately, and is not far behind the leader; without a leader, if it answers.
     pub is_current: bool,
     /// Its settings; `None` if it did not answer.
     pub settings: Option<LogServerSettings>,

@@ -100,8 +100,10 @@ impl Findings {
     /// Compares the nodes that answered: each must name the same decider. Of one epoch there is one, so a difference may only be that
     /// one has not heard of the newest.
     fn compare(&mut self) {
+        // One that has left hears of none.
+        let following = self.answers.iter().filter(|(_, answer)| answer.get("left").is_none());
         let deciders: BTreeMap<_, _> =
-            self.answers.iter().map(|(node, answer)| (*node, (number(answer, "epoch"), decider(answer)))).collect();
+            following.map(|(node, answer)| (*node, (number(answer, "epoch"), decider(answer)))).collect();
         let mut different: Vec<_> = deciders.values().collect();
         different.sort_unstable();
         different.dedup();

@@ -192,6 +192,11 @@ fn answer<T: DeserializeOwned>(payload: &[u8]) -> Result<T, LogUnavailable> {
     }
     let unreadable = |error: serde_json::Error| LogUnavailable::Failed(format!("an answer cannot be read: {error}"));
     match serde_json::from_slice::<Failure>(payload).map_err(unreadable)?.error {
+        Some(ErrorReply { err_code: code @ STREAM_NOT_FOUND, .. }) => {
+            let description = "there is no stream. If NATS has lost it, stop all nodes and run `umbrad cluster restore-log` on \
+                               the one that has applied the most";
+            Err(LogUnavailable::Answered { code, description: description.to_owned() })
+        }
         Some(ErrorReply { err_code, description }) => Err(LogUnavailable::Answered { code: err_code, description }),
         None => serde_json::from_slice(payload).map_err(unreadable),
     }

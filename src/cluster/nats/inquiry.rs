@@ -37,7 +37,12 @@ async fn status(log: &NatsLog) -> Result<LogStatus, String> {
     let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
     let mut found = BTreeMap::new();
     servers::ask(log, &names, &mut found, Instant::now() + SERVERS_WITHIN).await;
-    let settings = |server: LogServer| LogServer { settings: found.get(&server.name).map(settings), ..server };
+    let has_leader = servers.iter().any(|server| server.is_leader);
+    let settings = |server: LogServer| {
+        let settings = found.get(&server.name).map(settings);
+        // What the last leader had heard is past: only an answer shows now that a server is there.
+        LogServer { is_current: if has_leader { server.is_current } else { settings.is_some() }, settings, ..server }
+    };
     Ok(LogStatus {
         first: info.state.first_seq,
         last: info.state.last_seq,

@@ -132,6 +132,11 @@ impl Findings {
         nodes
     }
 
+    /// Returns true if the node receives the store of another one.
+    fn is_seeded(&self, node: u64) -> bool {
+        self.answers.values().any(|answer| list(answer, "seedings").iter().any(|it| number(it, "node") == node))
+    }
+
     fn log(&self) -> Option<&Value> {
         self.answers.values().find_map(|answer| answer.get("log"))
     }
@@ -157,6 +162,7 @@ impl Findings {
             let state = match (flag(&node, "left"), flag(&node, "alive")) {
                 (true, _) => "has left",
                 (false, true) => "alive",
+                (false, false) if self.is_seeded(node_number) => "no store yet",
                 (false, false) => "not heard of",
             };
             let epoch = self.answers.get(&node_number).map_or("-".to_owned(), |own| number(own, "epoch").to_string());
@@ -288,6 +294,9 @@ mod tests {
         findings.add("a", answer(1, 2, 4, &[]));
         findings.add("b", answer(2, 1, 3, &[]));
         findings.add("c", answer(2, 1, 3, &[]));
+        let mut left = answer(4, 4, 9, &[]);
+        left["left"] = "another history".into();
+        findings.add("d", left);
         findings.compare();
         let found: Vec<_> = findings.problems.iter().map(|problem| problem.message.as_str()).collect();
         assert_eq!(

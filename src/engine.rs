@@ -15,6 +15,7 @@ mod accepted;
 pub mod changes;
 mod conflict_base;
 mod log_questions;
+mod log_requests;
 mod notify;
 mod reads;
 mod refusals;
@@ -39,6 +40,7 @@ use self::{
     submission::PendingReply,
 };
 pub use self::{
+    log_requests::{EncodedRequest, LogRequests, PendingAnswer, RequestRoom, answered_in_time, nonce},
     notify::{Notifier, Outcome, Outcomes},
     reads::{AtVersion, ENTRIES_PER_LOOKUP, NewestChange, NewestChanges},
     refusals::{FollowedRefusal, RefusalPosition},
@@ -71,6 +73,8 @@ pub struct Service {
     /// The permits of reads on blocking threads.
     reads: Arc<Semaphore>,
     questions: LogQuestions,
+    /// Memory for what clients ask the log of a cluster for.
+    request_room: Arc<RequestRoom>,
 }
 
 impl Service {
@@ -122,8 +126,8 @@ impl Service {
             outcomes: outcomes.clone(),
         };
         let reads = Arc::new(Semaphore::new(reads::at_once()));
-        let questions = LogQuestions::default();
-        Ok((Self { store, quotas, refusals, outcomes, clock, reads, questions }, decided))
+        let (questions, request_room) = (LogQuestions::default(), Arc::default());
+        Ok((Self { store, quotas, refusals, outcomes, clock, reads, questions, request_room }, decided))
     }
 
     /// Returns the time of the service, in milliseconds since 1970.
@@ -258,6 +262,12 @@ impl Service {
     /// Sends `bytes` to all nodes of the cluster, unless the log is away for long, as [`Store::broadcast_in_time`] does.
     pub fn broadcast_in_time(&self, bytes: Bytes, on_applied: Option<OnDurable>, permit: BroadcastPermit) {
         self.store.broadcast_in_time(bytes, on_applied, permit);
+    }
+
+    /// Returns the memory for what clients ask the log of a cluster for.
+    #[must_use]
+    pub fn request_room(&self) -> &Arc<RequestRoom> {
+        &self.request_room
     }
 
     /// Returns a function that passes events to a member of a cluster, as [`Store::log_events`] does.

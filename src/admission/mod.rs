@@ -54,7 +54,7 @@ pub use crate::{
     rate::{Gcra, Rate},
 };
 use crate::{
-    config::Limits,
+    config::{Limits, RoleLimits},
     observability::logging::{LineLimit, Shortened, limited_info},
     shadow::{Rejection, ShadowKey},
 };
@@ -192,6 +192,14 @@ impl Quotas {
         }
         charge.follow(bytes);
         Ok(())
+    }
+
+    /// Returns the quota of a principal that may have no connection here. The limits of its roles are set when it connects, and those
+    /// of one that has are left as they are.
+    #[must_use]
+    pub fn of_absent(&self, principal: &Arc<str>) -> Arc<PrincipalQuota> {
+        let known = self.principals.known(principal);
+        known.unwrap_or_else(|| self.principals.of(principal, &RoleLimits::UNLIMITED, Instant::now()))
     }
 
     /// Counts a refusal or throttling of `principal`, and logs a few lines a minute that name it.

@@ -33,7 +33,6 @@ mod write;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, oneshot};
 
@@ -121,7 +120,7 @@ impl Rollouts {
             let active = registry.all().filter(|slot| !slot.state().is_final()).count();
             tracing::info!(count, active, "restored rollouts");
         }
-        let log = is_replicated.then(|| RolloutLog::new(authority, quotas, ran_ms));
+        let log = is_replicated.then(|| RolloutLog::new(authority, quotas, service.request_room(), ran_ms));
         Self { registry: Mutex::new(registry), wake: Notify::new(), ran_ms, started: service.running(), log }
     }
 
@@ -206,7 +205,7 @@ impl Rollouts {
     pub(in crate::http) fn close(&self) {
         self.registry.lock().all().for_each(|slot| slot.wake_followers());
         if let Some(log) = &self.log {
-            log.waiting.lock().clear();
+            log.close();
         }
         self.wake();
     }
@@ -500,11 +499,4 @@ pub(in crate::http) async fn durable(api: &Api) -> bool {
     };
     api.service.write_rows(Vec::new(), Some(Box::new(on_durable)));
     matches!(tokio::time::timeout(DURABLE_TIMEOUT, wait).await, Ok(Ok(())))
-}
-
-/// Returns a random number.
-pub(in crate::http) fn nonce() -> u64 {
-    let mut bytes = [0; 8];
-    SystemRandom::new().fill(&mut bytes).expect("an operating system that has started a process has random bytes");
-    u64::from_ne_bytes(bytes)
 }

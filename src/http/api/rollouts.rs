@@ -25,18 +25,21 @@ use crate::{
             devices::{limit, without_cursor},
             history::{link, no_store},
             query::Query,
+            replicated::{confirmed, find_applied, unconfirmed_by_log},
             text_cursor,
         },
         auth::caller::Caller,
         operation::{Operation, ROLLOUT_DEVICE_STATE, ROLLOUT_STATE},
         parameter::{BadParameter, bad},
         problem::Problem,
-        rollouts::{Refused, Slot, blocking, durable},
+        rollouts::{Refused, Slot, blocking},
         state::Api,
     },
     shadow::excerpt,
 };
 
+/// The subject of these operations.
+const THING: &str = "rollout";
 /// Most devices that a page of them looks at.
 const EXAMINED_MAX: usize = 20_000;
 /// Devices that it looks at under the lock of the rollout at once.
@@ -148,7 +151,7 @@ async fn control(api: Arc<Api>, caller: Caller, id: &str, uri: &Uri, control: Co
     done.map_err(|refused| refusal(&refused, &api))?;
     let by = caller.principal();
     tracing::info!(rollout = %slot.id, %by, ?control, "rollout commanded");
-    confirmed(&api).await?;
+    confirmed(THING, &api).await?;
     answer(StatusCode::OK, &slot, &caller, &api).await
 }
 
@@ -168,38 +171,19 @@ pub(in crate::http) async fn delete(
         }
         refused => refusal(&refused, &api),
     })?;
-    confirmed(&api).await?;
+    confirmed(THING, &api).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Returns the rollout `id` if the caller may see it. In a cluster, this node may not have applied yet that it was created.
+/// Returns the rollout `id` if the caller may see it.
 async fn found(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Slot>, Problem> {
-    let known = api.rollouts.get(id);
-    let slot = match known {
-        None if api.rollouts.is_replicated() => {
-            let reached = api.service.reach_log_end("this node does not know the rollout").await;
-            reached.map_err(|rejection| Problem::general(&rejection, api.now()))?;
-            api.rollouts.get(id)
-        }
-        known => known,
-    };
+    let slot = find_applied(THING, || api.rollouts.get(id), api).await?;
     slot.filter(|slot| slot.is_visible_to(caller)).ok_or_else(|| unknown(api, id))
 }
 
 fn unknown(api: &Api, id: &str) -> Problem {
     let message = format!("There is no rollout '{}'", excerpt(id, 64));
     Problem::new(StatusCode::NOT_FOUND, "not-found", &message, api.now())
-}
-
-/// Waits until what was done survives a restart. In a cluster the log has it already.
-async fn confirmed(api: &Api) -> Result<(), Problem> {
-    if api.rollouts.is_replicated() || durable(api).await { Ok(()) } else { Err(unconfirmed("disk", api)) }
-}
-
-fn unconfirmed(by: &str, api: &Api) -> Problem {
-    let message =
-        format!("Unavailable: the {by} has not confirmed it in time; look at the rollout, and repeat the request");
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &message, api.now())
 }
 
 /// Returns the problem for a refusal by the registry.
@@ -214,7 +198,7 @@ fn refusal(refused: &Refused, api: &Api) -> Problem {
             let message = "Internal service failure";
             return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message, api.now());
         }
-        Refused::Unconfirmed => return unconfirmed("log of the cluster", api),
+        Refused::Unconfirmed => return unconfirmed_by_log(THING, api),
         Refused::Removed => ("rollout-state", "The rollout was deleted meanwhile".to_owned()),
         Refused::TooMany(text) => ("too-many-rollouts", format!("Too many rollouts: {text}")),
         Refused::State(state) => {

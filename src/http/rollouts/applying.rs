@@ -47,10 +47,10 @@ impl Rollouts {
             tracing::error!("an event of a rollout cannot be read; it is of a later version");
             return Vec::new();
         };
-        let (request, is_of_driver) = (message.request, message.event.is_of_driver());
+        let (request, senders) = (message.request, log.senders_of(&message.event));
         let mut registry = self.registry.lock();
         let is_late = registry.clock_ms > message.moment.running_ms.saturating_add(LATE_MS);
-        let (answer, rows) = if is_of_driver && message.driver != registry.driver {
+        let (answer, rows) = if message.event.is_of_driver() && message.driver != registry.driver {
             (Answer::Void, Vec::new())
         } else if is_late && message.event.is_of_client() {
             (Answer::Refused(Refused::Unconfirmed), Vec::new())
@@ -58,10 +58,7 @@ impl Rollouts {
             log.applied(&mut registry, message)
         };
         drop(registry);
-        let waiting = log.waiting.lock().remove(&request);
-        if let Some(waiting) = waiting {
-            let _nobody_waits_any_more = waiting.send(answer);
-        }
+        let _is_of_another_node = senders.answer(request, answer);
         self.wake();
         rows
     }

@@ -6,9 +6,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::http::{
-    rollouts::{Rollouts, event::Event, nonce},
-    state::Api,
+use crate::{
+    engine::nonce,
+    http::{
+        rollouts::{Rollouts, event::Event},
+        state::Api,
+    },
 };
 
 /// The interval at which a node looks whether it decides.

@@ -4,29 +4,25 @@
 //! ([`super::applying`]). Whoever sent one waits until this node has applied it.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::{
-    sync::{Semaphore, oneshot},
-    time::{sleep, timeout},
-};
 
 use crate::{
     admission::Quotas,
     auth::Authority,
+    engine::{self, EncodedRequest, LogRequests, RequestRoom, answered_in_time, nonce},
     fleet::{Rollout, rollout::Head},
     http::{
         auth::caller::Caller,
         rollouts::{
-            DURABLE_TIMEOUT, NewRollout, Refused, Rollouts, Slot,
+            NewRollout, Refused, Rollouts, Slot,
             driver::CLOCK_INTERVAL,
             event::{self, Event, Message},
-            nonce,
             overlap::Compared,
             restoring::forbidden,
             rows::{self, HeadRow, IDS_PER_ROW, text_of},
@@ -34,16 +30,11 @@ use crate::{
         state::Api,
     },
     shadow::DeviceId,
-    store::{BROADCAST_BYTES_MAX, OnDurable, RowEdit},
+    store::RowEdit,
 };
 
-/// The pause before an event is sent for which there was no room.
-const ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// Random bits in the number of a rollout, behind the time of its creation in milliseconds.
 const RANDOM_BITS: u32 = 22;
-/// Bytes of what clients ask for, and of the driver's reports, that may wait for the log, and those of one principal.
-const ROOM_BYTES: usize = BROADCAST_BYTES_MAX / 16;
-const SHARE_BYTES: usize = ROOM_BYTES / 8;
 /// Parts of a rollout that is being created that wait for the log at a time.
 const PARTS_UNDER_WAY: usize = 8;
 /// The longest time without a record of it by which the time of the cluster goes on. Without the log it stands still, since no device can
@@ -54,12 +45,9 @@ const AHEAD_MAX: Duration = CLOCK_INTERVAL.saturating_mul(2);
 pub(super) struct RolloutLog {
     pub(super) authority: Arc<Authority>,
     pub(super) quotas: Arc<Quotas>,
-    /// The senders of this node's events that are not applied yet.
-    pub(super) waiting: WaitingSenders,
-    /// Memory for what clients ask for, and for reports of the driver.
-    request_room: Arc<Semaphore>,
-    shares: Shares,
-    report_room: Arc<Semaphore>,
+    /// The requests of clients, and the reports of this node.
+    requests: LogRequests<Answer>,
+    reports: LogRequests<Answer>,
     /// The time for which the cluster has run, as the log had it last, and when this node applied that.
     pub(super) time: Mutex<(u64, Instant)>,
 }
@@ -77,83 +65,34 @@ pub(super) enum Answer {
     Refused(Refused),
 }
 
-/// The bytes of each principal that wait for the log.
-type Shares = Arc<Mutex<HashMap<Arc<str>, usize>>>;
-
-/// Bytes of a principal that wait for the log. Dropping it releases them.
-struct Share {
-    principal: Arc<str>,
-    bytes: usize,
-    all: Shares,
-}
-
-impl Share {
-    /// Returns the share of a message; `None` if too many of the principal wait. One alone may have any size.
-    fn of(principal: &Arc<str>, bytes: usize, all: &Shares) -> Option<Self> {
-        let mut shares = all.lock();
-        let used = shares.entry(principal.clone()).or_default();
-        if *used > 0 && *used + bytes > SHARE_BYTES {
-            return None;
-        }
-        *used += bytes;
-        Some(Self { principal: principal.clone(), bytes, all: all.clone() })
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut shares = self.all.lock();
-        let used = shares.remove(&self.principal).unwrap_or_default().saturating_sub(self.bytes);
-        if used > 0 {
-            shares.insert(self.principal.clone(), used);
-        }
-    }
-}
-
-type WaitingSenders = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
-
-/// The place of a sender among those that wait. Dropping it ends the wait.
-struct Waiting {
-    request: u64,
-    senders: WaitingSenders,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        // The sender is dropped without the lock.
-        let _ended = self.senders.lock().remove(&self.request);
-    }
-}
-
 /// The answer to an event that was sent.
-pub(super) struct PendingAnswer {
-    answer: oneshot::Receiver<Answer>,
-    _waiting: Waiting,
-}
-
-impl PendingAnswer {
-    /// Waits for the answer; `None` if the server ends, or the event was withdrawn.
-    pub(super) async fn wait(mut self) -> Option<Answer> {
-        (&mut self.answer).await.ok()
-    }
-
-    /// Returns true if it is there, or will not come.
-    pub(super) fn is_over(&mut self) -> bool {
-        !matches!(self.answer.try_recv(), Err(oneshot::error::TryRecvError::Empty))
-    }
-}
+pub(super) type PendingAnswer = engine::PendingAnswer<Answer>;
 
 impl RolloutLog {
-    pub(super) fn new(authority: &Arc<Authority>, quotas: &Arc<Quotas>, running_ms: u64) -> Self {
+    pub(super) fn new(
+        authority: &Arc<Authority>,
+        quotas: &Arc<Quotas>,
+        room: &Arc<RequestRoom>,
+        running_ms: u64,
+    ) -> Self {
         Self {
             authority: authority.clone(),
             quotas: quotas.clone(),
-            waiting: Arc::default(),
-            request_room: Arc::new(Semaphore::new(ROOM_BYTES)),
-            shares: Shares::default(),
-            report_room: Arc::new(Semaphore::new(ROOM_BYTES)),
+            requests: LogRequests::new(room.clone()),
+            reports: LogRequests::new(Arc::default()),
             time: Mutex::new((running_ms, Instant::now())),
         }
+    }
+
+    /// Returns the requests of this node that have such an event.
+    pub(super) fn senders_of(&self, event: &Event) -> &LogRequests<Answer> {
+        if event.is_of_client() { &self.requests } else { &self.reports }
+    }
+
+    /// Ends all waits, when the server ends.
+    pub(super) fn close(&self) {
+        self.requests.close();
+        self.reports.close();
     }
 
     /// Returns the time for which the cluster has run.
@@ -217,20 +156,20 @@ impl Rollouts {
         by: Option<&Arc<str>>,
     ) -> Option<PendingAnswer> {
         let log = self.log.as_ref()?;
-        let message = Message { number, request: nonce(), driver, moment: self.moment(&api.service), event };
+        let message = self.message(api, number, driver, event);
         let bytes = message.encode();
-        loop {
-            if let Some(pending) = log.try_send(api, &message, &bytes, by) {
-                return Some(pending);
-            }
-            sleep(ROOM_PAUSE).await;
-        }
+        Some(log.senders_of(&message.event).send(&api.service, request(&message, &bytes, by)).await)
     }
 
     /// Sends an event of this node, if there is room for it.
     pub(super) fn send_now(&self, api: &Api, number: u64, driver: u64, event: Event) -> Option<PendingAnswer> {
-        let message = Message { number, request: nonce(), driver, moment: self.moment(&api.service), event };
-        self.log.as_ref()?.try_send(api, &message, &message.encode(), None)
+        let message = self.message(api, number, driver, event);
+        let bytes = message.encode();
+        self.log.as_ref()?.senders_of(&message.event).try_send(&api.service, request(&message, &bytes, None))
+    }
+
+    fn message(&self, api: &Api, number: u64, driver: u64, event: Event) -> Message {
+        Message { number, request: nonce(), driver, moment: self.moment(&api.service), event }
     }
 
     /// Sends an event of the driver, and waits for what it came to.
@@ -248,13 +187,10 @@ impl Rollouts {
     ///
     /// [`Refused::Unconfirmed`] if the log does not have it in time, or the reason of the refusal.
     pub(super) async fn request(&self, api: &Api, caller: &Caller, number: u64, event: Event) -> Result<bool, Refused> {
-        // What is sent while nothing is heard of the log would wait, and come when nobody expects it.
-        if api.service.health().member.is_some_and(|member| member.obstacle().is_some()) {
-            return Err(Refused::Unconfirmed);
-        }
-        let by = caller.principal().name();
-        let asked = async { self.send(api, number, 0, event, Some(by)).await?.wait().await };
-        done(in_time(asked).await)
+        let log = self.log.as_ref().ok_or(Refused::Unconfirmed)?;
+        let message = self.message(api, number, 0, event);
+        let (bytes, by) = (message.encode(), caller.principal().name());
+        done(log.requests.ask(&api.service, request(&message, &bytes, Some(by))).await)
     }
 
     /// Sends the command that `event` makes of the number of those before it, again while others came first that this node did not know.
@@ -299,7 +235,7 @@ impl Rollouts {
             let range = from..from + ids.len();
             let forbidden = draft.forbidden.iter().copied().filter(|index| range.contains(index)).collect();
             let event = Event::Part { by: by.clone(), from, ids: text_of(ids.iter()), forbidden };
-            let sent = in_time(self.send(api, draft.number, 0, event, Some(by))).await;
+            let sent = answered_in_time(self.send(api, draft.number, 0, event, Some(by))).await;
             pending.push_back(sent.ok_or(Refused::Unconfirmed)?);
         }
         while !pending.is_empty() {
@@ -353,39 +289,16 @@ impl Rollouts {
     }
 }
 
-impl RolloutLog {
-    /// Sends an encoded message, if there is room for it. It is withdrawn if the log is away for long, except for what the driver has to
-    /// report, which stays true.
-    fn try_send(&self, api: &Api, message: &Message, bytes: &Bytes, by: Option<&Arc<str>>) -> Option<PendingAnswer> {
-        let (room, share) = match by {
-            Some(by) => (&self.request_room, Some(Share::of(by, bytes.len(), &self.shares)?)),
-            None => (&self.report_room, None),
-        };
-        let room = Arc::clone(room).try_acquire_many_owned(u32::try_from(bytes.len().min(ROOM_BYTES)).ok()?).ok()?;
-        let permit = api.service.reserve_broadcast(bytes.len())?;
-        let (answered, answer) = oneshot::channel();
-        self.waiting.lock().insert(message.request, answered);
-        let waiting = || Waiting { request: message.request, senders: self.waiting.clone() };
-        // Dropped without a call if it is withdrawn, which ends the wait.
-        let held = (waiting(), room, share);
-        let on_applied: OnDurable = Box::new(move || drop(held));
-        match message.driver {
-            0 => api.service.broadcast_in_time(bytes.clone(), Some(on_applied), permit),
-            _ => api.service.broadcast(bytes.clone(), Some(on_applied), permit),
-        }
-        Some(PendingAnswer { answer, _waiting: waiting() })
-    }
+/// Returns a message as the log takes it. It is withdrawn if the log is away for long, except for what the driver has to report, which
+/// stays true.
+fn request<'a>(message: &Message, bytes: &'a Bytes, by: Option<&'a Arc<str>>) -> EncodedRequest<'a> {
+    EncodedRequest { number: message.request, bytes, by, may_expire: message.driver == 0 }
 }
 
 /// Waits for the answer to a part of a rollout that is being created.
 async fn taken(pending: Option<PendingAnswer>) -> Result<(), Refused> {
     let Some(pending) = pending else { return Ok(()) };
-    done(in_time(pending.wait()).await).map(|_| ())
-}
-
-/// Returns what `asked` comes to within [`DURABLE_TIMEOUT`].
-async fn in_time<T>(asked: impl Future<Output = Option<T>>) -> Option<T> {
-    timeout(DURABLE_TIMEOUT, asked).await.ok().flatten()
+    done(answered_in_time(pending.wait()).await).map(|_| ())
 }
 
 fn done(answer: Option<Answer>) -> Result<bool, Refused> {
@@ -441,26 +354,5 @@ impl Api {
     /// Passes the rollouts of this node to the store. Called once, before it joins the cluster.
     pub fn share_rollouts(&self, with: &RolloutBroadcasts) {
         let _is_the_first = with.0.set(self.rollouts.clone());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A principal that sends all the time leaves room for others.
-    #[test]
-    fn a_principal_has_a_share_of_the_room() {
-        let shares = Shares::default();
-        let (one, other): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        let large = Share::of(&one, 2 * SHARE_BYTES, &shares);
-        assert!(large.is_some(), "one alone may have any size");
-        assert!(Share::of(&one, 1, &shares).is_none());
-        assert!(Share::of(&other, SHARE_BYTES, &shares).is_some());
-        drop(large);
-        let most: Vec<_> = std::iter::from_fn(|| Share::of(&one, SHARE_BYTES / 4, &shares)).collect();
-        assert_eq!(most.len(), 4);
-        drop(most);
-        assert!(shares.lock().is_empty());
     }
 }

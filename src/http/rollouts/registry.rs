@@ -13,7 +13,6 @@ use crate::{
     http::rollouts::{
         Refused, Slot,
         overlap::Compared,
-        restoring::quota_of,
         rows::{self, StagedRow},
     },
     shadow::DeviceId,
@@ -68,7 +67,7 @@ impl Staged {
     pub(super) fn charge(&mut self, from: usize, quotas: &Quotas) {
         let Some(row) = &self.row else { return };
         let added = self.ids.iter().skip(from).map(|id| STAGED_ID_BYTES + id.as_str().len()).sum::<usize>();
-        let charge = self.charge.get_or_insert_with(|| Charge::new(quota_of(&row.staged_by, quotas), 0));
+        let charge = self.charge.get_or_insert_with(|| Charge::new(quotas.of_absent(&row.staged_by), 0));
         charge.resize(charge.bytes() + added);
     }
 

@@ -1,13 +1,13 @@
 //! Rollouts that are made: of the rows of the store, and of a request.
 
-use std::{collections::HashSet, sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc};
 
 use serde_json::{Map, Value};
 
 use crate::{
-    admission::{Charge, PrincipalQuota, Quotas},
+    admission::{Charge, Quotas},
     auth::Authority,
-    config::RoleLimits,
+    engine::nonce,
     fleet::{
         Rollout,
         rollout::{
@@ -18,7 +18,7 @@ use crate::{
     http::{
         auth::caller::Caller,
         rollouts::{
-            FORBIDDEN, NewRollout, Slot, nonce,
+            FORBIDDEN, NewRollout, Slot,
             registry::Staged,
             rows::HeadRow,
             slot::{Login, NewSlot},
@@ -88,7 +88,7 @@ pub(super) fn restored(
         // Every start makes the same of the rows, and only the log changes them.
         rollout.take_edits();
     }
-    let quota = quota_of(&created_by, quotas);
+    let quota = quotas.of_absent(&created_by);
     Some(Slot::new(NewSlot {
         number,
         id,
@@ -104,13 +104,6 @@ pub(super) fn restored(
         charge: Charge::new(quota, 0),
         id_rows: Some(id_rows),
     }))
-}
-
-/// Returns the quota of a principal that may have no connection here. The limits of its roles are set when it connects, and those of one
-/// that has are left as they are.
-pub(super) fn quota_of(principal: &Arc<str>, quotas: &Quotas) -> Arc<PrincipalQuota> {
-    let known = quotas.principals.known(principal);
-    known.unwrap_or_else(|| quotas.principals.of(principal, &RoleLimits::UNLIMITED, Instant::now()))
 }
 
 /// Parses a description from the store, whose `devices` are in rows of their own. The limits of a document may have changed since.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use serde_json::json;
 
 use super::{event::Message, *};
@@ -64,12 +65,12 @@ impl Node {
     }
 
     fn apply(&mut self, bytes: &Bytes) -> Option<log::Answer> {
-        let request = Message::decode(bytes).unwrap().request;
-        let (answered, mut answer) = oneshot::channel();
-        self.rollouts.log.as_ref().unwrap().waiting.lock().insert(request, answered);
+        let message = Message::decode(bytes).unwrap();
+        let senders = self.rollouts.log.as_ref().unwrap().senders_of(&message.event);
+        let pending = senders.await_answer(message.request);
         let edits = self.rollouts.apply(bytes);
         self.write(edits);
-        answer.try_recv().ok()
+        pending.wait().now_or_never().flatten()
     }
 
     fn apply_row(&mut self, row: &RowEdit) {
@@ -99,7 +100,7 @@ impl Node {
 fn opened(rows: RolloutRows, quotas: &Arc<Quotas>, authority: &Arc<Authority>) -> Rollouts {
     let running_ms = rows.running_ms;
     let registry = Mutex::new(registry_of(rows, quotas, authority, true));
-    let log = Some(RolloutLog::new(authority, quotas, running_ms));
+    let log = Some(RolloutLog::new(authority, quotas, &Arc::default(), running_ms));
     Rollouts { registry, wake: Notify::new(), ran_ms: 0, started: Duration::ZERO, log }
 }
 

@@ -19,11 +19,11 @@ use axum::{
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{answer, confirmed, refusal};
+use super::{THING, answer, refusal};
 use crate::{
     admission::{Charge, work},
     auth::{self, DeviceRange},
-    engine::scan::ScanPiece,
+    engine::{nonce, scan::ScanPiece},
     fleet::rollout::{
         Spec,
         spec::{DEVICES_MAX, Selection},
@@ -34,6 +34,7 @@ use crate::{
             history::no_store,
             payload::{self, BodyError},
             query::Query,
+            replicated::{confirmed, reach_log_end},
             search::{too_long, unread},
             writes::idempotency_key,
         },
@@ -41,7 +42,7 @@ use crate::{
         operation::{IF_NONE_MATCH, Operation, ROLLOUT, ROLLOUT_DRY_RUN},
         parameter::{Kind, bad},
         problem::{Problem, status},
-        rollouts::{NewRollout, Refused, Slot, blocking, description_weight, find, nonce, permitted},
+        rollouts::{NewRollout, Refused, Slot, blocking, description_weight, find, permitted},
         state::Api,
     },
     shadow::{
@@ -54,6 +55,8 @@ use crate::{
 
 /// The time for finding the devices.
 const SELECT_TIME: Duration = Duration::from_secs(20);
+/// The reason for which nothing is created, in a cluster whose log cannot be asked.
+const MAY_LACK: &str = "this node may not know all devices and rollouts";
 /// Devices in the answer to a dry run.
 const SAMPLE: usize = 100;
 /// Devices whose documents are read at once in a dry run.
@@ -207,11 +210,11 @@ impl ParsedRequest {
         id: &str,
         is_bulk: bool,
     ) -> Result<Ensured, Problem> {
-        reach_log_end(api).await?;
+        reach_log_end(MAY_LACK, api).await?;
         if api.rollouts.get(id).is_none() {
             match self.create(api, caller, headers, id, is_bulk).await? {
                 Ok(slot) => {
-                    confirmed(api).await?;
+                    confirmed(THING, api).await?;
                     return Ok(Ensured::Created(slot));
                 }
                 // The same request may have come at the same time.
@@ -225,7 +228,7 @@ impl ParsedRequest {
         // The former request may not have waited for the disk, and not even sent the rows.
         let (of, written) = (api.clone(), slot.clone());
         blocking(move || written.write(&of)).await.map_err(|refused| refusal(&refused, api))?;
-        confirmed(api).await?;
+        confirmed(THING, api).await?;
         Ok(Ensured::Repeated(slot))
     }
 
@@ -281,7 +284,7 @@ impl ParsedRequest {
 
     /// Returns the devices and what would change.
     async fn dry_run(self, api: &Arc<Api>, caller: &mut Caller, headers: &HeaderMap) -> Result<Response, Problem> {
-        reach_log_end(api).await?;
+        reach_log_end(MAY_LACK, api).await?;
         let (devices, _charge) = self.select(api, caller, headers).await?;
         let mut counts = DryCounts::default();
         let until = Instant::now() + SELECT_TIME;
@@ -375,12 +378,6 @@ impl DryCounts {
         };
         *count += 1;
     }
-}
-
-/// Waits until this node of a cluster knows all devices and rollouts that any node has answered.
-async fn reach_log_end(api: &Api) -> Result<(), Problem> {
-    let reached = api.service.reach_log_end("this node may not know all devices and rollouts").await;
-    reached.map_err(|rejection| Problem::general(&rejection, api.now()))
 }
 
 /// Checks the size of a description apart from its devices, since it is kept and shown.

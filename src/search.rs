@@ -76,7 +76,7 @@ pub struct FleetSearch {
     /// The presence of devices.
     pub presence: Arc<dyn Presence>,
     /// The named queries.
-    pub queries: NamedQueries,
+    pub queries: Arc<NamedQueries>,
     pub(crate) authority: Arc<Authority>,
     reads: Arc<Semaphore>,
     streams: Arc<Semaphore>,
@@ -90,7 +90,7 @@ impl FleetSearch {
         changes: Arc<Changes>,
         presence: Arc<dyn Presence>,
         authority: Arc<Authority>,
-        queries: NamedQueries,
+        queries: Arc<NamedQueries>,
     ) -> Self {
         Self {
             service,

@@ -252,8 +252,9 @@ impl ServerParts {
     ) -> Result<(Self, impl FnOnce() + Send + 'static), ServeError> {
         let limits = &config.limits;
         let replicated = cluster.as_ref().map(|cluster| ReplicatedSessions::new(cluster.node(), limits.sessions_max));
-        let shared_rollouts = RolloutBroadcasts::default();
-        let rows = replicated.clone().map(|sessions| ClusterRows::new(sessions, shared_rollouts.clone()));
+        let (shared_rollouts, queries) = (RolloutBroadcasts::default(), Arc::new(NamedQueries::empty()));
+        let rows = replicated.clone();
+        let rows = rows.map(|sessions| ClusterRows::new(sessions, shared_rollouts.clone(), queries.clone()));
         let member =
             cluster.as_mut().zip(rows).and_then(|(cluster, rows)| cluster.member(Box::new(rows), peers::opens));
         let (service, decided) = open(config, member)?;
@@ -268,8 +269,8 @@ impl ServerParts {
             broker.join_cluster(replicated, cluster.record_bytes_max(), cluster.messenger());
         }
         let peers = BrokerBroadcasts(PeerBroadcasts(broker.clone()));
-        let (mut rollouts, mut queries) = (RolloutRows::default(), QueryRows::default());
-        let restored = broker.restore(|key, value| queries.take(key, &value) || rollouts.take(key, value));
+        let (mut rollouts, mut stored) = (RolloutRows::default(), QueryRows::default());
+        let restored = broker.restore(|key, value| stored.take(key, &value) || rollouts.take(key, value));
         restored.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
         let connection_permits = Arc::new(Semaphore::new(limits.connections_max));
         let listeners = Arc::<ListenerCounters>::default();
@@ -281,7 +282,7 @@ impl ServerParts {
             connection_permits: (connection_permits.clone(), limits.connections_max),
             tls,
         });
-        let queries = NamedQueries::restore(queries, named::configured(config)?, &service);
+        queries.restore(stored, named::configured(config)?, &service);
         let search = FleetSearch::new(service.clone(), changes, telemetry.clone(), authority.clone(), queries);
         let search = Arc::new(search);
         broker.set_search(&search);

@@ -139,6 +139,7 @@ impl Api {
         self.closed.store(true, Ordering::Relaxed);
         self.changes.close();
         self.rollouts.close();
+        self.search.queries.close();
     }
 
     pub(super) fn is_closed(&self) -> bool {

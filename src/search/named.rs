@@ -1,33 +1,43 @@
 //! Named queries: those of the configuration, and those that clients have stored.
 //!
 //! A query of the configuration hides a stored one with its name. A stored one belongs to its creator: only the creator, and
-//! who has all rights, may change or delete it. Each counts as memory of its creator, and is a row of the store ([`rows`]).
+//! who has all rights, may change or delete it. Each counts as memory of its creator, and is a row of the store ([`rows`]). The
+//! [`registry`] has all of them and their limits.
+//!
+//! In a cluster, stored queries change by the log alone, at all nodes alike ([`log`]).
 //!
 //! Every query can be followed: it is one that [`super::live::parse`] accepts.
 
+mod log;
 mod name;
+mod registry;
+mod rights;
 mod rows;
+#[cfg(test)]
+mod tests;
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use self::rows::QueryRow;
+pub(crate) use self::rights::{QueryRights, may_store};
+use self::{
+    log::QueryLog,
+    registry::{Registry, Stamp},
+    rows::QueryRow,
+};
 pub use self::{name::QueryName, rows::QueryRows};
 use crate::{
-    admission::{Charge, PrincipalQuota, work},
-    auth::{Access, DeviceRange, Operation},
-    config::{Config, ConfigError, RoleLimits},
+    admission::{Charge, Quotas, work},
+    auth::Access,
+    config::{Config, ConfigError},
     engine::Service,
     fleet::Query,
     search::live,
     shadow::{Rejection, Timestamp},
 };
 
-/// Most stored queries, of all principals and of one.
-const STORED_MAX: usize = 1_000;
-const STORED_BY_ONE_MAX: usize = 100;
 /// Most characters of a description.
 pub(crate) const DESCRIPTION_CHARS_MAX: usize = 1_024;
 /// Approximate memory of a query beside its texts.
@@ -39,12 +49,8 @@ pub struct NamedQueries {
     registry: Mutex<Registry>,
     /// Counts the changes.
     changes: watch::Sender<u64>,
-}
-
-#[derive(Debug, Default)]
-struct Registry {
-    configured: BTreeMap<QueryName, Arc<NamedQuery>>,
-    stored: BTreeMap<QueryName, Arc<NamedQuery>>,
+    /// The log of a cluster, by which stored queries change.
+    log: OnceLock<QueryLog>,
 }
 
 /// A query with a name.
@@ -53,8 +59,15 @@ pub struct NamedQuery {
     pub(crate) name: QueryName,
     pub(crate) definition: QueryDefinition,
     pub(crate) origin: QueryOrigin,
-    charge: Option<Charge>,
+    /// The memory of a stored one.
+    _charge: Option<Charge>,
 }
+
+/// The number of a change in the log of a cluster; 0 for one on a single node.
+type Revision = u64;
+
+/// A query that was stored, and true if it is new.
+pub(crate) type StoredQuery = (Arc<NamedQuery>, bool);
 
 /// The content of a named query.
 #[derive(Clone, Debug)]
@@ -78,6 +91,8 @@ pub(crate) enum QueryOrigin {
         created_at: Timestamp,
         /// The time of the last change.
         updated_at: Timestamp,
+        /// The last change.
+        revision: Revision,
     },
 }
 
@@ -94,6 +109,8 @@ pub(crate) enum NotStored {
     TooMany(String),
     /// There is no memory for it.
     Memory(Rejection),
+    /// The log of the cluster has not confirmed it in time.
+    Unconfirmed,
 }
 
 /// Returns the queries of the configuration.
@@ -111,7 +128,7 @@ pub fn configured(config: &Config) -> Result<Vec<NamedQuery>, ConfigError> {
         }
         let definition = QueryDefinition::read(&written.q, Some(&written.description));
         let definition = definition.map_err(|(key, reason)| invalid(key, format!("is invalid: {reason}")))?;
-        found.push(NamedQuery { name, definition, origin: QueryOrigin::Configuration, charge: None });
+        found.push(NamedQuery { name, definition, origin: QueryOrigin::Configuration, _charge: None });
     }
     Ok(found)
 }
@@ -143,54 +160,70 @@ impl QueryDefinition {
 }
 
 impl NamedQuery {
-    /// Returns true if a client with `access` may see the definition: its creator, and who may read every device. Everybody
+    /// Returns true if a client with these rights may see the definition: its creator, and who may read every device. Everybody
     /// may follow it, and sees the devices that it may read.
-    pub(crate) fn is_visible_to(&self, access: &Access) -> bool {
-        self.is_of(access) || reads_every_device(access)
+    pub(crate) fn is_visible_to(&self, rights: &QueryRights) -> bool {
+        self.is_of(rights) || rights.reads_every_device
     }
 
-    /// Returns true if a client with `access` may change it.
-    fn is_of(&self, access: &Access) -> bool {
-        access.is_everything()
-            || matches!(&self.origin, QueryOrigin::Stored { created_by, .. } if created_by == access.principal().name())
+    /// Returns true if a client with these rights may change it, unless it is of the configuration.
+    fn is_of(&self, rights: &QueryRights) -> bool {
+        rights.is_everything || self.created_by() == Some(&rights.principal)
+    }
+
+    /// Returns the principal that created it, and when.
+    fn created(&self) -> Option<(&Arc<str>, Timestamp)> {
+        match &self.origin {
+            QueryOrigin::Configuration => None,
+            QueryOrigin::Stored { created_by, created_at, .. } => Some((created_by, *created_at)),
+        }
     }
 
     fn created_by(&self) -> Option<&Arc<str>> {
-        match &self.origin {
-            QueryOrigin::Configuration => None,
-            QueryOrigin::Stored { created_by, .. } => Some(created_by),
+        self.created().map(|(by, _)| by)
+    }
+
+    /// Returns its last change.
+    fn revision(&self) -> Revision {
+        match self.origin {
+            QueryOrigin::Configuration => 0,
+            QueryOrigin::Stored { revision, .. } => revision,
         }
     }
 
     /// Returns the row, if it is a stored one.
     fn row(&self) -> Option<QueryRow> {
-        let QueryOrigin::Stored { created_by, created_at, updated_at } = &self.origin else { return None };
+        let QueryOrigin::Stored { created_by, created_at, updated_at, revision } = &self.origin else { return None };
         Some(QueryRow {
             q: self.definition.text.clone(),
             description: self.definition.description.clone(),
             created_by: created_by.clone(),
             created_at: created_at.0,
             updated_at: updated_at.0,
+            revision: Some(*revision).filter(|revision| *revision > 0),
         })
     }
 }
 
-/// Returns true if a client with `access` may read some part of every device.
-fn reads_every_device(access: &Access) -> bool {
-    access.devices(Operation::Get, usize::MAX).is_none()
-}
-
-/// Returns true if a client with `access` may store queries: if it may read more than single devices.
-pub(crate) fn may_store(access: &Access) -> bool {
-    let devices = access.devices(Operation::Get, usize::MAX);
-    devices.is_none_or(|ranges| ranges.iter().any(|range| matches!(range, DeviceRange::Prefix(_))))
-}
-
 impl NamedQueries {
-    /// Returns the queries `configured`, and those of `rows`.
+    /// Returns no queries.
     #[must_use]
-    pub fn restore(rows: QueryRows, configured: Vec<NamedQuery>, service: &Service) -> Self {
-        let mut stored = BTreeMap::new();
+    pub fn empty() -> Self {
+        Self { registry: Mutex::default(), changes: watch::Sender::new(0), log: OnceLock::new() }
+    }
+
+    /// Adds the queries of `rows` and those of the configuration. Called once, before the first record of a cluster's log is applied.
+    pub fn restore(&self, rows: QueryRows, configured: Vec<NamedQuery>, service: &Service) {
+        let is_replicated = service.health().member.is_some();
+        self.restore_rows(rows, service.quotas());
+        if is_replicated {
+            self.join(QueryLog::new(service.quotas(), service.request_room()));
+        }
+        self.configure(configured);
+    }
+
+    fn restore_rows(&self, rows: QueryRows, quotas: &Quotas) {
+        let mut registry = self.registry.lock();
         for (name, row) in rows.0 {
             let definition = match QueryDefinition::read(&row.q, row.description.as_deref()) {
                 Ok(definition) => definition,
@@ -200,37 +233,26 @@ impl NamedQueries {
                 }
             };
             // The limits of its roles are known when it connects.
-            let principals = &service.quotas().principals;
-            let quota = principals.of(&row.created_by, &RoleLimits::UNLIMITED, Instant::now());
-            let charge = Some(Charge::new(quota, definition.memory()));
+            let _charge = Some(Charge::new(quotas.of_absent(&row.created_by), definition.memory()));
             let origin = QueryOrigin::Stored {
                 created_by: row.created_by,
                 created_at: Timestamp(row.created_at),
                 updated_at: Timestamp(row.updated_at),
+                revision: row.revision.unwrap_or_default(),
             };
-            stored.insert(name.clone(), Arc::new(NamedQuery { name, definition, origin, charge }));
+            registry.restore(NamedQuery { name, definition, origin, _charge });
         }
-        let queries = Self {
-            registry: Mutex::new(Registry { configured: BTreeMap::new(), stored }),
-            changes: watch::Sender::new(0),
-        };
-        queries.configure(configured);
-        queries
+    }
+
+    /// Has stored queries change by the log of a cluster.
+    fn join(&self, log: QueryLog) {
+        let joined = self.log.set(log);
+        debug_assert!(joined.is_ok(), "it joins once");
     }
 
     /// Replaces the queries of the configuration.
     pub fn configure(&self, configured: Vec<NamedQuery>) {
-        let mut registry = self.registry.lock();
-        let former = std::mem::take(&mut registry.configured);
-        for query in configured {
-            if registry.stored.contains_key(&query.name) {
-                tracing::warn!(query = %query.name, "the configuration hides a stored query with the same name");
-            }
-            // What did not change is not begun again by those who follow it.
-            let same = former.get(&query.name).filter(|former| former.definition.is_same(&query.definition));
-            let query = same.cloned().unwrap_or_else(|| Arc::new(query));
-            registry.configured.insert(query.name.clone(), query);
-        }
+        self.registry.lock().configure(configured);
         self.changed();
     }
 
@@ -241,15 +263,9 @@ impl NamedQueries {
 
     /// Returns the queries after `after` in the order of their names that a client with `access` may see; at most `limit`.
     pub(crate) fn list(&self, after: Option<&str>, limit: usize, access: &Access) -> Vec<Arc<NamedQuery>> {
-        let mut all = {
-            let registry = self.registry.lock();
-            let mut all = registry.stored.clone();
-            all.extend(registry.configured.iter().map(|(name, query)| (name.clone(), query.clone())));
-            all
-        };
+        let (mut all, rights) = (self.registry.lock().all(), QueryRights::of(access));
         all.retain(|name, _| after.is_none_or(|after| name.as_str() > after));
-        let reads_every_device = reads_every_device(access);
-        all.into_values().filter(|query| reads_every_device || query.is_of(access)).take(limit).collect()
+        all.into_values().filter(|query| query.is_visible_to(&rights)).take(limit).collect()
     }
 
     /// Returns the work of a change, which wakes everyone who follows a query.
@@ -262,63 +278,49 @@ impl NamedQueries {
         self.changes.subscribe()
     }
 
-    /// Stores the query `name` on behalf of a client with `access`, and returns it, and true if it is new. It is on disk
-    /// somewhat later. An existing one is replaced unless `is_new_only` is set, and keeps its creator.
+    /// Stores the query `name` on behalf of a client with `access`. A single node has it on disk somewhat later. An existing one is
+    /// replaced unless `is_new_only` is set, and keeps its creator.
     ///
     /// # Errors
     ///
     /// A [`NotStored`].
-    pub(crate) fn store(
+    pub(crate) async fn store(
         &self,
         service: &Service,
         access: &Access,
-        quota: &Arc<PrincipalQuota>,
         (name, definition): (QueryName, QueryDefinition),
         is_new_only: bool,
-    ) -> Result<(Arc<NamedQuery>, bool), NotStored> {
-        let mut registry = self.registry.lock();
-        if registry.configured.contains_key(&name) {
-            return Err(NotStored::Configured);
+    ) -> Result<StoredQuery, NotStored> {
+        let (rights, quotas) = (QueryRights::of(access), service.quotas());
+        if let Some(log) = self.log.get() {
+            return self.store_by_log(service, log, rights, (name, definition), is_new_only).await;
         }
-        let (now, former) = (service.now(), registry.stored.get(&name));
-        let origin = match former {
-            Some(former) if is_new_only || !former.is_of(access) => return Err(NotStored::Exists),
-            Some(former) if former.definition.is_same(&definition) => return Ok((former.clone(), false)),
-            Some(former) => former.origin.changed_at(now),
-            None => {
-                let created_by = access.principal().name().clone();
-                registry.check_count(&created_by)?;
-                QueryOrigin::Stored { created_by, created_at: now, updated_at: now }
-            }
-        };
-        let is_new = former.is_none();
-        let own = former.and_then(|former| former.charge.as_ref()).map_or(quota, Charge::quota);
-        let mut charge = Charge::new(own.clone(), 0);
-        service.quotas().grow(&mut charge, definition.memory()).map_err(NotStored::Memory)?;
-        let query = Arc::new(NamedQuery { name: name.clone(), definition, origin, charge: Some(charge) });
-        registry.stored.insert(name.clone(), query.clone());
-        service.write_rows(query.row().iter().map(|row| rows::put(&name, row)).collect(), None);
-        self.changed();
-        Ok((query, is_new))
+        let mut registry = self.registry.lock();
+        registry.check_hidden(&name)?;
+        let stamp = Stamp { date: service.now(), revision: 0 };
+        let charge = |owner: &Arc<str>, bytes| charge(quotas, owner, bytes);
+        let (stored, row) = registry.store(&rights, (name, definition), is_new_only, stamp, charge)?;
+        if row.is_some() {
+            service.write_rows(row.into_iter().collect(), None);
+            self.changed();
+        }
+        Ok(stored)
     }
 
-    /// Deletes the query `name` on behalf of a client with `access`. That is on disk somewhat later.
+    /// Deletes the query `name` on behalf of a client with `access`. A single node has that on disk somewhat later.
     ///
     /// # Errors
     ///
-    /// [`NotStored::Configured`], [`NotStored::NotFound`].
-    pub(crate) fn delete(&self, service: &Service, access: &Access, name: &QueryName) -> Result<(), NotStored> {
-        let mut registry = self.registry.lock();
-        match registry.get(name) {
-            Some(query) if query.is_of(access) && query.created_by().is_some() => {}
-            Some(query) if query.is_visible_to(access) && query.created_by().is_none() => {
-                return Err(NotStored::Configured);
-            }
-            Some(query) if query.is_visible_to(access) => return Err(NotStored::Exists),
-            _ => return Err(NotStored::NotFound),
+    /// [`NotStored::Configured`], [`NotStored::Exists`], [`NotStored::NotFound`], [`NotStored::Unconfirmed`].
+    pub(crate) async fn delete(&self, service: &Service, access: &Access, name: &QueryName) -> Result<(), NotStored> {
+        let rights = QueryRights::of(access);
+        if let Some(log) = self.log.get() {
+            return self.delete_by_log(service, log, rights, name).await;
         }
-        registry.stored.remove(name);
-        service.write_rows(vec![rows::remove(name)], None);
+        let mut registry = self.registry.lock();
+        registry.check_configured(&rights, name)?;
+        let (_, row) = registry.delete(&rights, name)?;
+        service.write_rows(vec![row], None);
         self.changed();
         Ok(())
     }
@@ -326,33 +328,22 @@ impl NamedQueries {
     fn changed(&self) {
         self.changes.send_modify(|changes| *changes += 1);
     }
-}
 
-impl QueryOrigin {
-    fn changed_at(&self, now: Timestamp) -> Self {
-        match self {
-            Self::Configuration => Self::Configuration,
-            Self::Stored { created_by, created_at, .. } => {
-                Self::Stored { created_by: created_by.clone(), created_at: *created_at, updated_at: now }
-            }
+    /// Ends all waits for the log, when the server ends.
+    pub(crate) fn close(&self) {
+        if let Some(log) = self.log.get() {
+            log.requests().close();
         }
     }
 }
 
-impl Registry {
-    fn get(&self, name: &QueryName) -> Option<&Arc<NamedQuery>> {
-        self.configured.get(name).or_else(|| self.stored.get(name))
-    }
-
-    /// Checks that the principal `by` may have one more query.
-    fn check_count(&self, by: &Arc<str>) -> Result<(), NotStored> {
-        let own = self.stored.values().filter(|query| query.created_by() == Some(by)).count();
-        if own >= STORED_BY_ONE_MAX {
-            return Err(NotStored::TooMany(format!("'{by}' has {own}, the most for one principal")));
-        }
-        match self.stored.len() {
-            all if all >= STORED_MAX => Err(NotStored::TooMany(format!("there are {all}, the most"))),
-            _ => Ok(()),
-        }
-    }
+/// Charges a query to its creator.
+///
+/// # Errors
+///
+/// [`NotStored::Memory`].
+fn charge(quotas: &Quotas, owner: &Arc<str>, bytes: usize) -> Result<Charge, NotStored> {
+    let mut charge = Charge::new(quotas.of_absent(owner), 0);
+    quotas.grow(&mut charge, bytes).map_err(NotStored::Memory)?;
+    Ok(charge)
 }

@@ -1,4 +1,4 @@
-//! The rows that the log of a cluster changes: those of sessions, which are the broker's, and those of rollouts.
+//! The rows that the log of a cluster changes: those of sessions, which are the broker's, those of rollouts, and those of named queries.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use crate::{
         peers::PeerBroadcasts,
         replicated::{ReplicatedRows, ReplicatedSessions},
     },
+    search::named::NamedQueries,
     store::{Broadcast, BroadcastRows, RowEdit},
 };
 
@@ -18,24 +19,32 @@ use crate::{
 pub(super) struct ClusterRows {
     sessions: ReplicatedRows,
     rollouts: RolloutBroadcasts,
+    queries: Arc<NamedQueries>,
 }
 
 impl ClusterRows {
-    pub(super) fn new(sessions: Arc<ReplicatedSessions>, rollouts: RolloutBroadcasts) -> Self {
-        Self { sessions: ReplicatedRows(sessions), rollouts }
+    pub(super) fn new(
+        sessions: Arc<ReplicatedSessions>,
+        rollouts: RolloutBroadcasts,
+        queries: Arc<NamedQueries>,
+    ) -> Self {
+        Self { sessions: ReplicatedRows(sessions), rollouts, queries }
     }
 }
 
 impl BroadcastRows for ClusterRows {
     fn restore(&mut self, key: &[u8], value: Bytes) {
-        // Rollouts are restored with the server, before the first record is applied.
+        // Rollouts and queries are restored with the server, before the first record is applied.
         self.sessions.restore(key, value);
     }
 
     fn apply(&mut self, number: u64, bytes: &Bytes) -> Vec<RowEdit> {
-        match RolloutBroadcasts::is_message(bytes) {
-            true => self.rollouts.apply(bytes),
-            false => self.sessions.apply(number, bytes),
+        if RolloutBroadcasts::is_message(bytes) {
+            self.rollouts.apply(bytes)
+        } else if NamedQueries::is_message(bytes) {
+            self.queries.apply(number, bytes)
+        } else {
+            self.sessions.apply(number, bytes)
         }
     }
 
@@ -61,7 +70,7 @@ impl Notifier for BrokerBroadcasts {
     fn notify(&mut self, _: Outcome<'_>, _: &dyn Requester) {}
 
     fn broadcast(&mut self, broadcast: &Broadcast) {
-        if !RolloutBroadcasts::is_message(&broadcast.bytes) {
+        if !RolloutBroadcasts::is_message(&broadcast.bytes) && !NamedQueries::is_message(&broadcast.bytes) {
             self.0.broadcast(broadcast);
         }
     }

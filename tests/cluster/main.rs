@@ -14,11 +14,14 @@ mod faults;
 #[path = "../rollouts/fleet.rs"]
 mod fleet;
 mod killed_decider;
+#[path = "../search/matches.rs"]
+mod matches;
 mod operator;
 mod order;
 mod pauses;
 mod presence;
 mod purging;
+mod queries;
 mod rollouts;
 mod seeding;
 mod session_lists;

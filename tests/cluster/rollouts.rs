@@ -39,7 +39,7 @@ fn index_of(device: &str) -> Option<usize> {
     device.strip_prefix("pump-")?.parse().ok()
 }
 
-fn send(cluster: &Cluster, node: usize, head: &str, body: &Value) -> Reply {
+pub(crate) fn send(cluster: &Cluster, node: usize, head: &str, body: &Value) -> Reply {
     let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
     let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
     let media = if body.is_empty() { "" } else { "\nContent-Type: application/json" };

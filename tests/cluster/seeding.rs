@@ -45,7 +45,7 @@ fn fill(cluster: &Cluster) {
 }
 
 /// Removes the files of a node that has ended.
-fn lose_disk(cluster: &Cluster, node: usize) {
+pub(crate) fn lose_disk(cluster: &Cluster, node: usize) {
     let store = store_path(cluster.nodes[node].directory());
     for entry in fs::read_dir(cluster.nodes[node].directory()).unwrap() {
         let path = entry.unwrap().path();

@@ -20,18 +20,21 @@ use crate::{
             history::{link, no_store},
             payload::{self, BodyError},
             query::Query,
+            replicated::{confirmed, find_applied, unconfirmed_by_log},
             text_cursor,
         },
         auth::caller::Caller,
         operation::{IF_NONE_MATCH, Operation, QUERY},
         parameter::{BadParameter, bad},
         problem::Problem,
-        rollouts::durable,
         state::Api,
     },
-    search::named::{NamedQuery, NotStored, QueryDefinition, QueryName, QueryOrigin, may_store},
+    search::named::{NamedQuery, NotStored, QueryDefinition, QueryName, QueryOrigin, QueryRights, may_store},
     shadow::excerpt,
 };
+
+/// The subject of these operations.
+const THING: &str = "query";
 
 /// The body of a PUT.
 #[derive(Debug, Deserialize)]
@@ -72,7 +75,9 @@ pub(in crate::http) async fn get(
 ) -> Result<Response, Problem> {
     Query::read(uri.query(), Operation::GetQuery.parameters()).map_err(|bad| api.invalid(&bad))?;
     let name = read_name(&name).map_err(|bad| api.invalid(&bad))?;
-    let found = api.search.queries.get(&name).filter(|query| query.is_visible_to(caller.access()));
+    let found = find_applied(THING, || api.search.queries.get(&name), &api).await?;
+    let rights = QueryRights::of(caller.access());
+    let found = found.filter(|query| query.is_visible_to(&rights));
     let found = found.ok_or_else(|| refusal(&NotStored::NotFound, &name, &api))?;
     Ok(answer(StatusCode::OK, &found, &caller, &api))
 }
@@ -103,11 +108,10 @@ pub(in crate::http) async fn put(
         let message = "Unavailable: the disk is nearly full, or too much waits for it";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message, api.now()));
     }
-    let quota = caller.quota(&api);
     let named = (name.clone(), definition);
-    let stored = api.search.queries.store(&api.service, caller.access(), &quota, named, is_new_only);
+    let stored = api.search.queries.store(&api.service, caller.access(), named, is_new_only).await;
     let (query, is_new) = stored.map_err(|refused| refusal(&refused, &name, &api))?;
-    confirmed(&api).await?;
+    confirmed(THING, &api).await?;
     tracing::info!(query = %name, by = %caller.principal(), is_new, "named query stored");
     Ok(answer(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &query, &caller, &api))
 }
@@ -122,9 +126,9 @@ pub(in crate::http) async fn delete(
     caller.admit(api.search.queries.work_of_change(), &api)?;
     Query::read(uri.query(), Operation::DeleteQuery.parameters()).map_err(|bad| api.invalid(&bad))?;
     let name = read_name(&name).map_err(|bad| api.invalid(&bad))?;
-    let deleted = api.search.queries.delete(&api.service, caller.access(), &name);
+    let deleted = api.search.queries.delete(&api.service, caller.access(), &name).await;
     deleted.map_err(|refused| refusal(&refused, &name, &api))?;
-    confirmed(&api).await?;
+    confirmed(THING, &api).await?;
     tracing::info!(query = %name, by = %caller.principal(), "named query deleted");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -151,15 +155,6 @@ async fn read_definition(
         .map_err(|(member, reason)| invalid("invalid-field", format!("Invalid field '{member}': {reason}")))
 }
 
-/// Waits until what was done survives a restart.
-async fn confirmed(api: &Api) -> Result<(), Problem> {
-    if durable(api).await {
-        return Ok(());
-    }
-    let message = "Unavailable: the disk has not confirmed it in time; look at the query, and repeat the request";
-    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message, api.now()))
-}
-
 fn read_name(text: &str) -> Result<QueryName, BadParameter> {
     QueryName::new(text).map_err(|error| bad(QUERY.name, error.to_string()))
 }
@@ -184,6 +179,7 @@ fn refusal(refused: &NotStored, name: &QueryName, api: &Api) -> Problem {
         }
         NotStored::TooMany(text) => (StatusCode::CONFLICT, "too-many-queries", format!("Too many queries: {text}")),
         NotStored::Memory(rejection) => return Problem::general(rejection, api.now()),
+        NotStored::Unconfirmed => return unconfirmed_by_log(THING, api),
     };
     Problem::new(status, error, &message, api.now())
 }
@@ -204,7 +200,7 @@ fn shown(query: &NamedQuery) -> Value {
     }
     let more = match &query.origin {
         QueryOrigin::Configuration => json!({ "origin": "configuration" }),
-        QueryOrigin::Stored { created_by, created_at, updated_at } => json!({
+        QueryOrigin::Stored { created_by, created_at, updated_at, .. } => json!({
             "origin": "stored", "createdBy": &**created_by, "createdAt": created_at.0, "updatedAt": updated_at.0,
         }),
     };

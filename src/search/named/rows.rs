@@ -2,7 +2,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `n`, name | a named query in JSON: its text and description, creator and dates |
+//! | `n`, name | a named query in JSON: its text and description, creator and dates; in a cluster also the number of its last change |
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -25,6 +25,9 @@ pub(super) struct QueryRow {
     pub(super) created_by: Arc<str>,
     pub(super) created_at: u64,
     pub(super) updated_at: u64,
+    /// The number of the last change in the log of a cluster; `None` for a change on a single node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) revision: Option<u64>,
 }
 
 /// The rows of named queries at the start of the server.
@@ -74,9 +77,16 @@ mod tests {
             created_by: "app".into(),
             created_at: 5,
             updated_at: 7,
+            revision: None,
         };
         let RowEdit::Put(key, value) = put(&name, &row) else { panic!("a put") };
         assert!(rows.take(&key, &value));
+        let text = r#"{"q":"drift:true","description":"text","created_by":"app","created_at":5,"updated_at":7}"#;
+        assert_eq!(value, text, "that of a single node");
+        assert_eq!(rows.0, BTreeMap::from([(name.clone(), row.clone())]));
+        let row = QueryRow { revision: Some(u64::MAX), ..row };
+        let RowEdit::Put(_, logged) = put(&name, &row) else { panic!("a put") };
+        assert!(rows.take(&key, &logged));
         assert_eq!(rows.0, BTreeMap::from([(name.clone(), row)]));
         assert!(matches!(remove(&name), RowEdit::Remove(removed) if removed == key));
         for (key, value) in [("oa", "{}"), ("n", "{}"), ("na", "{}"), ("na b", "{}"), ("", "")] {

@@ -104,7 +104,7 @@ fn large() -> Vec<String> {
 fn early_address(cluster: &Cluster, node: usize) -> SocketAddr {
     eventually("a node to answer without a store", || {
         let log = cluster.nodes[node].log();
-        let line = log.lines().find(|line| line.contains("answers /readyz while this node has no store"))?;
+        let line = log.lines().find(|line| line.contains("answers /readyz while this node joins its cluster"))?;
         // With a terminal's colours or without.
         let address = line.split("address").nth(1)?;
         let begin = address.find(|character: char| character.is_ascii_digit() && address.contains("127.0.0.1"))?;

@@ -141,9 +141,9 @@ pub(in crate::http) fn retry() -> Bytes {
     format!("retry: {RETRY}\n\n").into()
 }
 
-/// Returns a block that only shows that the stream is alive.
-pub(in crate::http) fn heartbeat() -> Bytes {
-    Bytes::from_static(b":\n\n")
+/// Returns a block that only shows that the stream is alive; `None` at a node that has left its cluster.
+pub(in crate::http) fn heartbeat(api: &Api) -> Option<Bytes> {
+    (!api.has_left()).then_some(Bytes::from_static(b":\n\n"))
 }
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -223,7 +223,7 @@ impl EventStream {
                     return Some(event);
                 }
             } else if Instant::now() >= self.heartbeat_at {
-                return Some(self.heartbeat());
+                return self.heartbeat();
             } else if self.backlog.is_some() {
                 self.read_backlog().await?;
             } else if self.position < self.following.since {
@@ -235,7 +235,7 @@ impl EventStream {
                     next = timeout_at(self.heartbeat_at.into(), self.following.next()) => next,
                 };
                 match next {
-                    Err(_) => return Some(self.heartbeat()),
+                    Err(_) => return self.heartbeat(),
                     Ok(Next::Change(change)) => {
                         if change.seq > self.position {
                             self.position = change.seq;
@@ -269,10 +269,11 @@ impl EventStream {
         }
     }
 
-    /// Returns a block without an event, whose `id` is the position up to which the client has all events.
-    fn heartbeat(&mut self) -> Bytes {
+    /// Returns a block without an event, whose `id` is the position up to which the client has all events. `None` at a node that has left
+    /// its cluster: the client comes back, and may reach another one.
+    fn heartbeat(&mut self) -> Option<Bytes> {
         self.advance();
-        format!(":\nid: {}\n\n", event_id(self.position)).into()
+        (!self.api.has_left()).then(|| format!(":\nid: {}\n\n", event_id(self.position)).into())
     }
 
     /// Reads the next journal entries, up to the beginning of the feed. Returns `None` if the stream must end.

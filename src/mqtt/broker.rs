@@ -254,11 +254,14 @@ impl Broker {
     ///
     /// Unacknowledged deliveries of shared subscriptions go to other members of their groups, unless the broker closes.
     pub fn dispose(self: &Arc<Self>, mut ended: ClosedSession) {
+        if self.has_left() {
+            ended.will = None; // whoever takes the session over has it
+        }
         if let Some(client) = &mut ended.client {
             self.router.remove(client.outbox.id(), client.filters.iter());
             let unacknowledged = client.session.take_shared().into_iter().chain(client.outbox.take_shared());
             // Those of a session that has moved are there with it.
-            if !*self.closing.borrow() && !client.outbox.has_left() {
+            if !*self.closing.borrow() && !client.outbox.has_left() && !self.has_left() {
                 unacknowledged.for_each(|delivery| self.hand_over(&delivery, &ended.access));
             }
         }

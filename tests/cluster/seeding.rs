@@ -18,7 +18,7 @@ use crate::harness::{
     proxy::Fault,
     server::{UNLIMITED, store_path},
     shadow::{Requester, version},
-    wire::{Publish, V5},
+    wire::{Connect, Publish, V5},
 };
 
 /// Documents of about 200 kB: with their changes, several times what may be under way.
@@ -240,7 +240,12 @@ fn a_seed_survives_the_end_of_its_receiver_and_of_its_source() {
 fn a_node_without_a_store_waits_for_others_and_one_that_is_too_old_is_replaced_if_allowed() {
     let mut cluster = start();
     put(&cluster, 0, "lamp", &json!({ "n": 1 }));
+    let will = Connect::new(V5, "door").will(Publish::new("plant/door", "gone"), 1);
+    let (door, _) = Client::connect_as(&cluster.nodes[2], &will);
+    let mut reader = Client::connect(&cluster.nodes[0], V5, "reader");
+    reader.subscribe(&[("plant/door", 1)]);
     cluster.nodes[2].kill();
+    drop(door);
     // Each is a record, so that some are missing.
     (2..5).for_each(|number| put(&cluster, 0, "lamp", &json!({ "n": number })));
     cluster.trim_log(None);
@@ -253,6 +258,8 @@ fn a_node_without_a_store_waits_for_others_and_one_that_is_too_old_is_replaced_i
         reply.contains("This node has left its cluster").then_some(reply)
     });
     assert!(reason.contains("start it with --reseed"), "{reason}");
+    // It runs, and is gone for the others, which take over what was connected to it.
+    assert_eq!(reader.message().payload, b"gone");
     assert_eq!(stores(&cluster, 2), [""]);
     cluster.nodes[2].kill();
     cluster.nodes[2].begin_restart(&["--reseed"]);

@@ -295,7 +295,7 @@ mod tests {
         findings.add("b", answer(2, 1, 3, &[]));
         findings.add("c", answer(2, 1, 3, &[]));
         let mut left = answer(4, 4, 9, &[]);
-        left.as_object_mut().unwrap().insert("left".to_owned(), "another history".into());
+        left.as_object_mut().expect("it is an object").insert("left".to_owned(), "another history".into());
         findings.add("d", left);
         findings.compare();
         let found: Vec<_> = findings.problems.iter().map(|problem| problem.message.as_str()).collect();

@@ -123,7 +123,7 @@ pub(in crate::http) async fn delete(
     Path(name): Path<String>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    caller.admit(api.search.queries.work_of_change(), &api)?;
+    caller.admit(work::PAGE + api.search.queries.work_of_change(), &api)?;
     Query::read(uri.query(), Operation::DeleteQuery.parameters()).map_err(|bad| api.invalid(&bad))?;
     let name = read_name(&name).map_err(|bad| api.invalid(&bad))?;
     let deleted = api.search.queries.delete(&api.service, caller.access(), &name).await;

@@ -290,6 +290,7 @@ impl Caller {
 
     /// Returns a permit for a wait.
     pub(in crate::http) fn wait_permit(&mut self, api: &Api) -> Result<StreamPermit, Problem> {
+        check_followed(api)?;
         self.end_when_kicked(api);
         let own = api.service.quotas().admit_stream(&self.quota(api));
         let own: Streaming = own.map_err(|rejection| Problem::general(&rejection, api.now()))?;
@@ -298,6 +299,7 @@ impl Caller {
 
     /// Returns a permit for an event stream.
     pub(in crate::http) fn stream_permit(&mut self, api: &Api) -> Result<StreamPermit, Problem> {
+        check_followed(api)?;
         self.end_when_kicked(api);
         let permit = api.search.stream_permit(&self.quota(api));
         permit.map_err(|rejection| Problem::general(&rejection, api.now()))
@@ -399,6 +401,13 @@ impl FromRequestParts<Arc<Api>> for Caller {
         admitted.map_err(|rejection| Problem::general(&rejection, api.now()))?;
         Ok(caller)
     }
+}
+
+/// Checks that changes of other nodes come to this one.
+fn check_followed(api: &Api) -> Result<(), Problem> {
+    let message = "Unavailable: this node has left its cluster; ask another one";
+    let left = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message, api.now());
+    if api.has_left() { Err(left()) } else { Ok(()) }
 }
 
 fn has_body(headers: &HeaderMap) -> bool {

@@ -108,7 +108,7 @@ impl ProgressStream {
             tokio::select! {
                 () = caller.rights_may_change(api) => {}
                 changed = timeout_at((*heartbeat_at).into(), changed) => match changed {
-                    Err(_) => return Some(sse::heartbeat()),
+                    Err(_) => return sse::heartbeat(api),
                     Ok(false) => return None,
                     Ok(true) => return self.progress(),
                 },

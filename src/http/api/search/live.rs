@@ -31,6 +31,7 @@ use crate::{
 
 /// The state of a stream.
 struct LiveStream {
+    api: Arc<Api>,
     live: LiveQuery<Caller>,
     has_begun: bool,
     _permit: StreamPermit,
@@ -51,7 +52,7 @@ pub(in crate::http) async fn follow(
     let live = LiveQuery::begin(&api.search, caller, query).await;
     let mut live = live.map_err(|failure| refused(&failure, &headers, &api))?;
     live.send_all(last.as_deref());
-    let stream = LiveStream { live, has_begun: false, _permit: permit };
+    let stream = LiveStream { api, live, has_begun: false, _permit: permit };
     Ok(sse::response(futures_util::stream::unfold(stream, |mut stream| async move {
         let bytes = stream.next().await?;
         Some((bytes, stream))
@@ -66,7 +67,7 @@ impl LiveStream {
         }
         match self.live.next(Instant::now() + HEARTBEAT).await {
             LiveNext::Event { event, .. } => Some(block(&event)),
-            LiveNext::TimeOver => Some(sse::heartbeat()),
+            LiveNext::TimeOver => sse::heartbeat(&self.api),
             // The client comes back, and is answered by a status.
             LiveNext::Broken => None,
         }

@@ -8,6 +8,7 @@
 //! *Invariant:* every part runs until the server ends. If one stops unexpectedly, the server logs it and shuts down: a
 //! server without listeners or replies would look alive.
 
+mod binding;
 mod cluster_rows;
 mod joining;
 mod losses;
@@ -20,7 +21,6 @@ pub mod supervisor;
 pub mod telemetry;
 
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     io::{self, Write},
     net::SocketAddr,
@@ -39,6 +39,7 @@ use tokio::{
 
 pub(crate) use self::opening::store_options;
 use self::{
+    binding::{bind_others, with_early},
     cluster_rows::{BrokerBroadcasts, ClusterRows},
     losses::{losses, quotas_met},
     opening::open,
@@ -197,30 +198,33 @@ pub async fn run(
     inherited.foreign(&binds).map_or(Ok(()), |address| Err(ServeError::NoListener(address)))?;
     // Each part of the start may see it, and the service then again.
     let shutdown = shutdown.shared();
-    let (mut cluster, mut early, mut notices) = (None, BTreeMap::new(), None);
+    let (mut cluster, mut early, mut notices) = (None, None, None);
     if let Some(settings) = &config.cluster {
         match seeding::enter(&config, settings, reseed, (&tls, &mut inherited), shutdown.clone()).await? {
             Some(entered) => {
-                let Entered { membership, bound, notices: started } = entered;
-                (cluster, early, notices) = (Some(membership), bound, started);
+                let Entered { membership, listeners, notices: started } = entered;
+                (cluster, early, notices) = (Some(membership), Some(listeners), started);
             }
             None => return Ok(()),
         }
     }
     let (parts, notify) = ServerParts::assemble(&config, Arc::new(authority), secured.clone(), cluster.as_mut())?;
-    let bound = config.listeners.iter().zip(tls).enumerate();
-    let bound = bound.map(|(index, listener)| match early.remove(&index) {
-        Some(bound) => Ok(bound),
-        None => bind(&config, index, listener, &mut inherited),
-    });
-    let bound = bound.collect::<Result<Vec<_>, _>>()?;
+    let bound = bind_others(&config, tls, &mut inherited, early.as_ref())?;
     let notifier = NotifierThread::start(notify)?;
     let joined = match cluster {
-        Some(membership) => Some(parts.join(membership, &config.written, shutdown.clone()).await),
+        Some(membership) => {
+            early.iter().for_each(|early| early.say("This node applies the log of its cluster"));
+            Some(parts.join(membership, &config.written, shutdown.clone()).await)
+        }
         None => None,
     };
     let (_cluster, profile) = joined.unzip();
     drop(notices.take());
+    let bound = with_early(bound, early).await;
+    if shutdown.peek().is_some() {
+        let ended = parts.shut_down(RunningTasks { tasks: JoinSet::new(), notifier }).await;
+        return ended.map_err(ServeError::Stopped);
+    }
     let RunningTasks { mut tasks, mut notifier } = parts.start(&config, bound, notifier);
     let (authority, broker, search) = (parts.authority.clone(), parts.broker.clone(), parts.api.search.clone());
     tasks.spawn(supervisor::watch(parts.service.clone(), broker.clone()));
@@ -417,21 +421,6 @@ fn open_tls(config: &ListenerConfig) -> Result<Option<Arc<Tls>>, ServeError> {
     };
     let opened = config.tls.as_ref().map(|tls| Tls::open(tls, protocols).map(Arc::new)).transpose();
     opened.map_err(|error| ServeError::Tls { name: config.name.clone(), error })
-}
-
-fn bind(
-    config: &Config,
-    index: usize,
-    (settings, tls): (&ListenerConfig, Option<Arc<Tls>>),
-    inherited: &mut InheritedSockets,
-) -> Result<(Listener, SocketAddr), ServeError> {
-    let failed = |error| {
-        let advice = config.written.bind_advice(index).to_owned();
-        ServeError::Bind { name: settings.name.clone(), address: settings.bind, advice, error }
-    };
-    let listener = Listener::bind(settings.clone(), tls, inherited).map_err(failed)?;
-    let address = listener.address().map_err(failed)?;
-    Ok((listener, address))
 }
 
 /// Returns the listeners for MQTT with their bound addresses.

@@ -11,7 +11,8 @@ use tokio::{
 };
 
 use super::{
-    ServeError, bind,
+    ServeError,
+    binding::{Bound, bind},
     opening::{log_place, store_options},
 };
 use crate::{
@@ -33,8 +34,8 @@ pub(super) struct Entered {
     pub(super) membership: Membership,
     /// Keep the log until it is applied.
     pub(super) notices: Option<Notices>,
-    /// The listeners that are bound, by their places in the configuration.
-    pub(super) bound: BTreeMap<usize, (Listener, SocketAddr)>,
+    /// The listeners that answer until it serves.
+    pub(super) listeners: EarlyListeners,
 }
 
 /// Joins the cluster of `settings`, and makes the store of that of another node if there is none, or if it is too old and the operator
@@ -46,15 +47,19 @@ pub(super) async fn enter(
     (tls, inherited): (&[Option<Arc<Tls>>], &mut InheritedSockets),
     shutdown: impl Future<Output = ()>,
 ) -> Result<Option<Entered>, ServeError> {
-    let (state, shown) = watch::channel("This node connects to the NATS servers of its cluster".to_owned());
-    let early = EarlyListeners::start(config, shown, tls, inherited)?;
+    let listeners = EarlyListeners::start(config, tls, inherited)?;
     let entered = tokio::select! {
-        entered = join(config, settings, reseed, state) => Some(entered),
+        entered = join(config, settings, reseed, listeners.state.clone()) => Some(entered),
         () = shutdown => None,
     };
-    let bound = early.stop().await;
-    let Some((membership, notices)) = entered.transpose()? else { return Ok(None) };
-    Ok(Some(Entered { membership, notices, bound }))
+    match entered {
+        Some(Ok((membership, notices))) => Ok(Some(Entered { membership, notices, listeners })),
+        Some(Err(error)) => Err(error),
+        None => {
+            listeners.stop().await;
+            Ok(None)
+        }
+    }
 }
 
 /// Joins the cluster and makes the store, as [`enter`] does.
@@ -90,18 +95,18 @@ async fn join(
 }
 
 /// The listeners of HTTP of a node that joins its cluster.
-struct EarlyListeners {
+pub(super) struct EarlyListeners {
+    /// A sentence about what the node does.
+    state: watch::Sender<String>,
     closing: watch::Sender<bool>,
+    /// Their places in the configuration.
+    places: Vec<usize>,
     tasks: JoinSet<(usize, Listener, SocketAddr)>,
 }
 
 impl EarlyListeners {
-    fn start(
-        config: &Config,
-        state: watch::Receiver<String>,
-        tls: &[Option<Arc<Tls>>],
-        inherited: &mut InheritedSockets,
-    ) -> Result<Self, ServeError> {
+    fn start(config: &Config, tls: &[Option<Arc<Tls>>], inherited: &mut InheritedSockets) -> Result<Self, ServeError> {
+        let (state, shown) = watch::channel("This node connects to the NATS servers of its cluster".to_owned());
         let (closing, closed) = watch::channel(false);
         let limits = &config.limits;
         let context = ListenerContext {
@@ -110,12 +115,12 @@ impl EarlyListeners {
             counters: Arc::default(),
             closing: closed,
         };
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut places) = (JoinSet::new(), Vec::new());
         for (index, (settings, tls)) in config.listeners.iter().zip(tls).enumerate() {
             let ListenerKind::Http(http) = &settings.kind else { continue };
             let (listener, address) = bind(config, index, (settings, tls.clone()), inherited)?;
             let handler = HttpHandler::new(
-                http::starting(state.clone(), Clock::system()),
+                http::starting(shown.clone(), Clock::system()),
                 Arc::default(),
                 NoSockets,
                 context.quotas.clone(),
@@ -124,13 +129,24 @@ impl EarlyListeners {
             );
             tracing::info!(listener = settings.name, %address, "answers /readyz while this node joins its cluster");
             let context = context.clone();
+            places.push(index);
             tasks.spawn(async move { (index, listener.run_for_now(context, handler).await, address) });
         }
-        Ok(Self { closing, tasks })
+        Ok(Self { state, closing, places, tasks })
+    }
+
+    /// Returns true if the listener at this place of the configuration is one of them.
+    pub(super) fn has(&self, index: usize) -> bool {
+        self.places.contains(&index)
+    }
+
+    /// Has them answer with this sentence.
+    pub(super) fn say(&self, sentence: &str) {
+        self.state.send_replace(sentence.to_owned());
     }
 
     /// Ends the connections, and returns the listeners, whose sockets stay.
-    async fn stop(mut self) -> BTreeMap<usize, (Listener, SocketAddr)> {
+    pub(super) async fn stop(mut self) -> BTreeMap<usize, Bound> {
         self.closing.send_replace(true);
         let mut bound = BTreeMap::new();
         while let Some(ended) = self.tasks.join_next().await {

@@ -87,12 +87,18 @@ impl Chain {
         if previous != self.position.digest {
             return Err(ChainError::Forked { number });
         }
-        self.position = self.position.next(framed);
         if is_void {
+            self.position = self.position.next(framed);
             return Ok(ReadRecord::Void);
         }
+        Ok(self.go_on(epoch, content, framed))
+    }
+
+    /// Goes on by `framed`, the next record with this content: as [`Chain::read`] does, for the node that encoded it here.
+    pub(in crate::store) fn go_on(&mut self, epoch: Epoch, content: RecordContent, framed: &[u8]) -> ReadRecord {
+        self.position = self.position.next(framed);
         self.epoch = epoch;
-        Ok(match content {
+        match content {
             RecordContent::Claim(claim, journal) => {
                 self.claim = claim;
                 ReadRecord::Claim(journal)
@@ -103,6 +109,6 @@ impl Chain {
             }
             RecordContent::Batch(batch) => ReadRecord::Batch(batch),
             RecordContent::NodeGone(node) => ReadRecord::NodeGone(node),
-        })
+        }
     }
 }

@@ -207,6 +207,7 @@ struct ReceivedRecord {
 /// A batch that this node has decided, and whose record is not known to be in the log.
 struct DecidedBatch {
     number: u64,
+    /// Without the record of the batch, which comes from the log.
     changes: Changes,
     outcomes: Vec<Outcome<RequestNumber>>,
 }

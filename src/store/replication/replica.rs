@@ -35,10 +35,17 @@ pub(in crate::store) struct Replica {
     kept: KeptRecords,
     duty: Duty,
     /// The own record that follows the last record read: a claim, or a batch if this node decides.
-    own: Option<Bytes>,
+    own: Option<OwnRecord>,
     pending: Option<Pending>,
     /// The end of the log, if that is before what this node has applied and others have to append what is missing.
     short: Option<u64>,
+}
+
+/// A record that this node appends. Its content is kept, so that it need not be decoded when the log has it.
+struct OwnRecord {
+    epoch: Epoch,
+    content: RecordContent,
+    encoded: Bytes,
 }
 
 /// The duty of a node.
@@ -141,8 +148,8 @@ impl Replica {
     pub(in crate::store) fn action(&self) -> Option<Action> {
         match self.pending? {
             Pending::Append(number) => {
-                let record =
-                    if number > self.chain.position.number { self.own.as_ref() } else { self.kept.record(number) };
+                let is_own = number > self.chain.position.number;
+                let record = if is_own { self.own_encoded() } else { self.kept.record(number) };
                 Some(Action::Append { expected: number.checked_sub(1)?, record: record?.clone() })
             }
             Pending::Conflict(number) | Pending::End(number) => Some(Action::Read(number)),
@@ -152,34 +159,34 @@ impl Replica {
 
     /// Claims the next epoch, in the state whose journal ends at `journal`; `None` unless this node only follows.
     pub(in crate::store) fn claim(&mut self, journal: JournalPosition) -> Option<Action> {
-        self.claim_by(&RecordContent::Claim(self.claim, journal))
+        self.claim_by(RecordContent::Claim(self.claim, journal))
     }
 
     /// Claims as [`Replica::claim`] does, by the first record of a log that makes the store of any node: this one's is empty.
     pub(in crate::store) fn begin(&mut self) -> Option<Action> {
-        self.claim_by(&RecordContent::Beginning(self.claim))
+        self.claim_by(RecordContent::Beginning(self.claim))
     }
 
-    fn claim_by(&mut self, claim: &RecordContent) -> Option<Action> {
+    fn claim_by(&mut self, claim: RecordContent) -> Option<Action> {
         let epoch = Epoch(self.chain.epoch.0 + 1);
         (self.duty == Duty::Following && self.short.is_none()).then(|| self.append(epoch, claim, usize::MAX)).flatten()
     }
 
     /// Appends a record that was decided in the present state; `None` unless this node decides, nothing is under way, and the
     /// record has at most `bytes_max`.
-    pub(in crate::store) fn propose(&mut self, content: &RecordContent, bytes_max: usize) -> Option<Action> {
+    pub(in crate::store) fn propose(&mut self, content: RecordContent, bytes_max: usize) -> Option<Action> {
         (self.duty == Duty::Deciding).then(|| self.append(self.chain.epoch, content, bytes_max)).flatten()
     }
 
-    fn append(&mut self, epoch: Epoch, content: &RecordContent, bytes_max: usize) -> Option<Action> {
+    fn append(&mut self, epoch: Epoch, content: RecordContent, bytes_max: usize) -> Option<Action> {
         if self.pending.is_some() {
             return None;
         }
-        let encoded = self.chain.encode_next(epoch, content);
+        let encoded = self.chain.encode_next(epoch, &content);
         if encoded.len() > bytes_max {
             return None;
         }
-        self.own = Some(encoded.into());
+        self.own = Some(OwnRecord { epoch, content, encoded: encoded.into() });
         self.pending = Some(Pending::Append(self.chain.position.number + 1));
         self.action()
     }
@@ -250,12 +257,15 @@ impl Replica {
         if self.latched().is_some() {
             return Reaction::default();
         }
-        let is_own = self.own.as_ref() == Some(record);
-        self.own = None;
+        let own = self.own.take().filter(|own| own.encoded == *record);
         self.pending = None;
-        let read = match self.chain.read(record) {
-            Ok(read) => read,
-            Err(error) => return self.latch(error),
+        let is_own = own.is_some();
+        let read = match own {
+            Some(OwnRecord { epoch, content, .. }) => self.chain.go_on(epoch, content, record),
+            None => match self.chain.read(record) {
+                Ok(read) => read,
+                Err(error) => return self.latch(error),
+            },
         };
         self.kept.push(self.chain.position, record.clone());
         self.short = None;
@@ -266,7 +276,7 @@ impl Replica {
     /// Goes on after the log was found to have the same records as this node up to `number`, or to have stored that one.
     fn stored(&mut self, number: u64) -> Reaction {
         let applied = self.chain.position.number;
-        match self.own.clone() {
+        match self.own_encoded().cloned() {
             Some(own) if number > applied => self.observe(&own),
             // The caller only wanted to compare.
             None => {
@@ -296,6 +306,10 @@ impl Replica {
         self.own = None;
         self.pending = None;
         Reaction::default()
+    }
+
+    fn own_encoded(&self) -> Option<&Bytes> {
+        self.own.as_ref().map(|own| &own.encoded)
     }
 
     /// Returns the position with `number`, if this node has applied it and still knows it.

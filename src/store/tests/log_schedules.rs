@@ -215,7 +215,7 @@ impl Schedule {
         let number = self.next_batch;
         self.next_batch += 2;
         let decided_in = self.nodes[node].state.clone();
-        let action = self.nodes[node].replica.propose(&batch(number, decided_in.digest), usize::MAX);
+        let action = self.nodes[node].replica.propose(batch(number, decided_in.digest), usize::MAX);
         self.send(node, action.clone());
         if let (true, Some(Action::Append { expected, record })) = (self.faults.pipelined, action) {
             self.send_second(node, number, decided_in, expected, &record);

@@ -22,7 +22,7 @@ fn decider(log: &mut MemoryLog, node: usize, batches: u64) -> Replica {
     for number in 0..=batches {
         let Some(Action::Append { expected, record }) = action else { panic!("an append") };
         assert!(replica.appended(log.append(expected, &record)).is_own);
-        action = replica.propose(&batch(number, 0), usize::MAX);
+        action = replica.propose(batch(number, 0), usize::MAX);
     }
     replica.appended(Appended::Refused);
     replica
@@ -47,7 +47,7 @@ fn a_node_compares_before_it_appends_again() {
             let action = if number == 0 {
                 other.claim(JournalPosition::default())
             } else {
-                other.propose(&batch(100, 0), usize::MAX)
+                other.propose(batch(100, 0), usize::MAX)
             };
             let Some(Action::Append { expected, record }) = action else { panic!("an append") };
             assert!(other.appended(log.append(expected, &record)).is_own, "{label}");

@@ -78,7 +78,7 @@ impl BatchLog for DecidingNode {
     fn append(&mut self, record: &BatchRecord) -> Result<(), CommitFailure> {
         self.no_ops.fetch_add(record.no_ops.len(), Ordering::Relaxed);
         let content = RecordContent::Batch(Box::new(record.clone()));
-        let action = self.replica.propose(&content, usize::MAX);
+        let action = self.replica.propose(content, usize::MAX);
         assert!(action.is_some(), "one record at a time");
         self.carry_out(action);
         match self.replica.is_deciding() {

@@ -97,7 +97,7 @@ impl<C> Writer<C> {
         let applied = match member.decided.take() {
             Some(decided) if records.first().is_some_and(|first| first.chain.position.number == decided.number) => {
                 let own = records.remove(0);
-                self.apply_decided(member, decided, &own)
+                self.apply_decided(member, decided, own)
             }
             decided => {
                 member.decided = decided;
@@ -135,9 +135,12 @@ impl<C> Writer<C> {
         &mut self,
         member: &mut Member<C>,
         decided: DecidedBatch,
-        record: &ReceivedRecord,
+        record: ReceivedRecord,
     ) -> Result<(), StoreError> {
-        let DecidedBatch { number, changes, outcomes } = decided;
+        let DecidedBatch { number, mut changes, outcomes } = decided;
+        if let ReadRecord::Batch(batch) = record.read {
+            changes.record = *batch;
+        }
         let position = self.applied_position.get_or_insert_default();
         position.add(&changes.record);
         position.chain = record.chain;

@@ -152,11 +152,7 @@ impl<C> Writer<C> {
         outcomes: Vec<Outcome<RequestNumber>>,
     ) -> Result<(), Vec<Outcome<RequestNumber>>> {
         let content = RecordContent::Batch(Box::new(mem::take(&mut changes.record)));
-        let action = member.replica.propose(&content, member.record_bytes_max);
-        if let RecordContent::Batch(record) = content {
-            changes.record = *record;
-        }
-        let Some(action) = action else { return Err(outcomes) };
+        let Some(action) = member.replica.propose(content, member.record_bytes_max) else { return Err(outcomes) };
         member.last_append = member.now;
         if let Action::Append { expected, .. } = &action {
             member.decided = Some(DecidedBatch { number: expected + 1, changes, outcomes });

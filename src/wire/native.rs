@@ -366,7 +366,7 @@ pub(super) fn values(out: &mut Vec<u8>, members: &Members) {
     let mut object = Object::open(out);
     for (key, node) in members {
         match node {
-            Node::Leaf(leaf) => object.member(key, &leaf.value),
+            Node::Leaf(leaf) => object.member(key, &*leaf.value),
             Node::Object(inner) => values(object.key(key), inner),
         }
     }

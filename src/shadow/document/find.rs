@@ -55,13 +55,18 @@ fn find<'a>(at: PathTarget<'a>, keys: &[Box<str>]) -> Option<PathTarget<'a>> {
             Node::Leaf(leaf) => PathTarget::Leaf(leaf),
             Node::Object(members) => PathTarget::Members(members),
         },
-        PathTarget::Leaf(Leaf { value, .. }) | PathTarget::Inside(value) => PathTarget::Inside(match value {
-            Value::Array(elements) => elements.get(index(key)?)?,
-            Value::Object(members) => members.get(&**key)?,
-            _ => return None,
-        }),
+        PathTarget::Leaf(Leaf { value, .. }) => PathTarget::Inside(part(value, key)?),
+        PathTarget::Inside(value) => PathTarget::Inside(part(value, key)?),
     };
     find(next, rest)
+}
+
+fn part<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    match value {
+        Value::Array(elements) => elements.get(index(key)?),
+        Value::Object(members) => members.get(key),
+        _ => None,
+    }
 }
 
 /// Parses an array index: digits without leading zeros (RFC 6901).
@@ -84,7 +89,8 @@ impl PathTarget<'_> {
         match (self, value) {
             (Self::Members(members), Value::Object(other)) => equality::members_hold(members, other),
             (Self::Members(_), _) => false,
-            (Self::Leaf(Leaf { value: found, .. }) | Self::Inside(found), value) => equality::same(found, value),
+            (Self::Leaf(leaf), value) => equality::same(&leaf.value, value),
+            (Self::Inside(found), value) => equality::same(found, value),
         }
     }
 
@@ -92,7 +98,8 @@ impl PathTarget<'_> {
     pub(crate) fn to_value(self) -> Value {
         match self {
             Self::Members(members) => Value::Object(tree::values(members)),
-            Self::Leaf(Leaf { value, .. }) | Self::Inside(value) => value.clone(),
+            Self::Leaf(leaf) => Value::clone(&leaf.value),
+            Self::Inside(value) => value.clone(),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The tree of one section: its values and a stamp at every leaf.
 //!
 //! A document has few members in an object, and is read, copied and freed far more often than it gains a member. So an
-//! object is one allocation without spare room, which has the keys of up to 15 bytes in it (decision 0018).
+//! object is one allocation with little spare room, which has the keys of up to 15 bytes in it (decision 0018). The versions of a
+//! document share the objects and arrays that did not change (decision 0026).
 
-use std::{iter, mem, slice, sync::Arc};
+use std::{iter, mem, ops::Deref, slice, sync::Arc};
 
-use ecow::EcoString;
+use ecow::{EcoString, EcoVec};
 use serde_json::{Map, Value};
 
 use crate::shadow::document::{Stamp, Version};
@@ -13,10 +14,10 @@ use crate::shadow::document::{Stamp, Version};
 /// The key of a member.
 pub type Key = EcoString;
 
-/// The members of an object, in the byte order of their keys.
+/// The members of an object, in the byte order of their keys. A clone shares them until one of both is changed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Members {
-    sorted: Vec<(Key, Node)>,
+    sorted: EcoVec<(Key, Node)>,
 }
 
 /// A value in a section.
@@ -32,16 +33,51 @@ pub enum Node {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Leaf {
     /// The value: never a non-empty object, never null.
-    pub value: Value,
+    pub value: LeafValue,
     /// The last change of the value.
     pub changed: Arc<Stamp>,
+}
+
+/// The value of a leaf. Clones share an array, which is only replaced whole.
+#[derive(Clone, Debug)]
+pub enum LeafValue {
+    /// No array, or an empty one.
+    Own(Value),
+    /// An array.
+    Shared(Arc<Value>),
+}
+
+impl From<Value> for LeafValue {
+    fn from(value: Value) -> Self {
+        match &value {
+            Value::Array(elements) if !elements.is_empty() => Self::Shared(Arc::new(value)),
+            _ => Self::Own(value),
+        }
+    }
+}
+
+impl Deref for LeafValue {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        match self {
+            Self::Own(value) => value,
+            Self::Shared(value) => value,
+        }
+    }
+}
+
+impl PartialEq for LeafValue {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
 }
 
 impl Members {
     /// Returns no members.
     #[must_use]
     pub const fn new() -> Self {
-        Self { sorted: Vec::new() }
+        Self { sorted: EcoVec::new() }
     }
 
     /// Returns the number of members.
@@ -66,21 +102,18 @@ impl Members {
     /// Returns the member `key`.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
         let at = self.position(key).ok()?;
-        self.sorted.get_mut(at).map(|(_, node)| node)
+        self.sorted.make_mut().get_mut(at).map(|(_, node)| node)
     }
 
     /// Makes `node` the member `key`.
     pub fn insert(&mut self, key: &str, node: Node) {
         match self.position(key) {
             Ok(at) => {
-                if let Some((_, there)) = self.sorted.get_mut(at) {
+                if let Some((_, there)) = self.sorted.make_mut().get_mut(at) {
                     *there = node;
                 }
             }
-            Err(at) => {
-                self.sorted.reserve_exact(1);
-                self.sorted.insert(at, (key.into(), node));
-            }
+            Err(at) => self.sorted.insert(at, (key.into(), node)),
         }
     }
 
@@ -133,8 +166,7 @@ impl From<Vec<(Key, Node)>> for Members {
                 is_same
             });
         }
-        members.shrink_to_fit();
-        Self { sorted: members }
+        Self { sorted: members.into() }
     }
 }
 
@@ -150,7 +182,7 @@ impl Node {
     pub fn new(value: &Value, changed: &Arc<Stamp>) -> Self {
         match value {
             Value::Object(members) if !members.is_empty() => Self::Object(stamped(members, changed)),
-            _ => Self::Leaf(Leaf { value: value.clone(), changed: changed.clone() }),
+            _ => Self::Leaf(Leaf { value: value.clone().into(), changed: changed.clone() }),
         }
     }
 
@@ -158,7 +190,7 @@ impl Node {
     #[must_use]
     pub fn to_value(&self) -> Value {
         match self {
-            Self::Leaf(leaf) => leaf.value.clone(),
+            Self::Leaf(leaf) => Value::clone(&leaf.value),
             Self::Object(members) => Value::Object(values(members)),
         }
     }

@@ -143,7 +143,7 @@ fn members(
             (LEAF, Some(_)) => {
                 let value = body.value()?;
                 body.size()?;
-                Node::Leaf(Leaf { value, changed: Arc::clone(stamp) })
+                Node::Leaf(Leaf { value: value.into(), changed: Arc::clone(stamp) })
             }
             (OBJECT, Some(part)) => Node::Object(members(body, part, stamp, depth)?),
             _ => return Err(DecodeError::Invalid("the kind of a member")),

@@ -373,7 +373,7 @@ fn members(payload: &mut Decoder<'_>, stamps: &[Arc<Stamp>], depth: usize) -> Re
     for _ in 0..count {
         let key = payload.str()?.into();
         let node = match payload.u8()? {
-            LEAF => Node::Leaf(Leaf { value: payload.value()?, changed: stamp(payload, stamps)? }),
+            LEAF => Node::Leaf(Leaf { value: payload.value()?.into(), changed: stamp(payload, stamps)? }),
             OBJECT => Node::Object(self::members(payload, stamps, depth)?),
             _ => return Err(DecodeError::Invalid("the kind of a member")),
         };

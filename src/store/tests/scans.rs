@@ -59,7 +59,7 @@ fn at(members: &Members, keys: &[Box<str>]) -> Option<Value> {
         [key] => members.get(key).map(Node::to_value),
         [key, rest @ ..] => match members.get(key)? {
             Node::Object(members) => at(members, rest),
-            Node::Leaf(leaf) => Some(leaf.value.clone()),
+            Node::Leaf(leaf) => Some(Value::clone(&leaf.value)),
         },
     }
 }

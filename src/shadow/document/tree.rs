@@ -244,6 +244,8 @@ fn leaves_of_value(value: &Value) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn leaf(value: i64) -> Node {
@@ -278,5 +280,36 @@ mod tests {
             assert_eq!(values(&members), map, "after the removal of {key:?}");
         }
         assert!(members.is_empty());
+    }
+
+    /// The next version of a document costs what it changes. It changes none of those before.
+    #[test]
+    fn a_clone_shares_what_is_not_changed() {
+        let object = |value: Value| match Node::new(&value, &Arc::new(Stamp::forgotten(Version(1)))) {
+            Node::Object(members) => members,
+            Node::Leaf(_) => Members::new(),
+        };
+        let before = object(json!({"kept": {"n": 1}, "changed": {"n": 1, "list": [1, 2]}}));
+        let mut after = before.clone();
+        if let Some(Node::Object(changed)) = after.get_mut("changed") {
+            changed.insert("n", leaf(2));
+        }
+        assert_eq!(Value::Object(values(&before)), json!({"kept": {"n": 1}, "changed": {"n": 1, "list": [1, 2]}}));
+        assert_eq!(Value::Object(values(&after)), json!({"kept": {"n": 1}, "changed": {"n": 2, "list": [1, 2]}}));
+        let place = |members: &Members, key: &str| match members.get(key) {
+            Some(Node::Object(members)) => Some(members.sorted.as_ptr()),
+            _ => None,
+        };
+        assert!(place(&before, "kept").is_some());
+        assert_eq!(place(&after, "kept"), place(&before, "kept"));
+        assert_ne!(place(&after, "changed"), place(&before, "changed"));
+        let list = |members: &Members| match members.get("changed") {
+            Some(Node::Object(members)) => match members.get("list") {
+                Some(Node::Leaf(Leaf { value: LeafValue::Shared(list), .. })) => Some(Arc::clone(list)),
+                _ => None,
+            },
+            _ => None,
+        };
+        assert!(list(&before).zip(list(&after)).is_some_and(|(one, other)| Arc::ptr_eq(&one, &other)));
     }
 }

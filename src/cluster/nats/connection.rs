@@ -81,21 +81,10 @@ fn options(settings: &ClusterSettings, turn: Arc<AtomicUsize>) -> Result<Connect
     if let Some(ca_file) = &settings.ca_file {
         options = options.add_root_certificates(ca_file.clone());
     }
-    let Some(path) = &settings.credentials_file else { return Ok(options) };
-    match Credentials::read(path)? {
-        Credentials::Jwt(text) => options.credentials(&text).map_err(|_| ClusterError::Credentials {
-            path: path.clone(),
-            problem: "is no valid file of NATS credentials".to_owned(),
-        }),
-        Credentials::User(user, password) => Ok(options.user_and_password(user, password)),
+    match &settings.credentials_file {
+        Some(path) => with_credentials(options, path),
+        None => Ok(options),
     }
-}
-
-/// The content of a file of credentials.
-enum Credentials {
-    /// As NATS's tools write it.
-    Jwt(String),
-    User(String, String),
 }
 
 /// Checks the file of credentials, if there is one.
@@ -104,29 +93,23 @@ enum Credentials {
 ///
 /// [`ClusterError::Credentials`].
 pub(crate) fn check_credentials(settings: &ClusterSettings) -> Result<(), ClusterError> {
-    match settings.credentials_file.as_deref().map(Credentials::read) {
-        Some(Ok(Credentials::Jwt(_) | Credentials::User(..))) | None => Ok(()),
-        Some(Err(error)) => Err(error),
-    }
+    options(settings, Arc::default()).map(drop)
 }
 
-impl Credentials {
-    fn read(path: &Path) -> Result<Self, ClusterError> {
-        let error = |problem: String| ClusterError::Credentials { path: path.to_owned(), problem };
-        let text = fs::read_to_string(path).map_err(|problem| error(format!("cannot be read: {problem}")))?;
-        private_file::check(path).map_err(|problem| error(problem.to_string()))?;
-        if text.contains("-----BEGIN NATS USER JWT-----") {
-            let options = ConnectOptions::new().credentials(&text);
-            options.map_err(|_| error("is no valid file of NATS credentials".into()))?;
-            return Ok(Self::Jwt(text));
-        }
-        match text.split_whitespace().collect::<Vec<_>>().as_slice() {
-            [user, password] => Ok(Self::User((*user).to_owned(), (*password).to_owned())),
-            words => Err(error(format!(
-                "must be a file of NATS credentials (.creds), or have two words, a user and a password, and not {}",
-                words.len()
-            ))),
-        }
+/// Adds the credentials in the file: those that NATS's tools write, or a user and a password.
+fn with_credentials(options: ConnectOptions, path: &Path) -> Result<ConnectOptions, ClusterError> {
+    let error = |problem: String| ClusterError::Credentials { path: path.to_owned(), problem };
+    let text = fs::read_to_string(path).map_err(|problem| error(format!("cannot be read: {problem}")))?;
+    private_file::check(path).map_err(|problem| error(problem.to_string()))?;
+    if text.contains("-----BEGIN NATS USER JWT-----") {
+        return options.credentials(&text).map_err(|_| error("is no valid file of NATS credentials".into()));
+    }
+    match text.split_whitespace().collect::<Vec<_>>().as_slice() {
+        [user, password] => Ok(options.user_and_password((*user).to_owned(), (*password).to_owned())),
+        words => Err(error(format!(
+            "must be a file of NATS credentials (.creds), or have two words, a user and a password, and not {}",
+            words.len()
+        ))),
     }
 }
 

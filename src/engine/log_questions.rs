@@ -71,6 +71,12 @@ impl Service {
         self.questions.log.get().is_some()
     }
 
+    /// Returns true if this node has left its cluster, so that its clients miss what others do.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.health().member.is_some_and(|member| member.latched.is_some())
+    }
+
     /// Returns the state of the cluster's log, or the reason why it is not known; `None` for a single node.
     pub async fn log_status(&self) -> Option<Result<LogStatus, String>> {
         let LogQuestions { log, status, .. } = &self.questions;
@@ -87,7 +93,7 @@ impl Service {
         let LogQuestions { log, tail, .. } = &self.questions;
         let Some(log) = log.get() else { return Ok(()) };
         let unavailable = |reason: String| Rejection::Unavailable(format!("{reason}; {otherwise}"));
-        if self.health().member.is_some_and(|member| member.latched.is_some()) {
+        if self.has_left() {
             return Err(unavailable("this node has left its cluster".to_owned()));
         }
         let end = tail.ask(log.tail()).await;

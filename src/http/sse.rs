@@ -143,7 +143,7 @@ pub(in crate::http) fn retry() -> Bytes {
 
 /// Returns a block that only shows that the stream is alive; `None` at a node that has left its cluster.
 pub(in crate::http) fn heartbeat(api: &Api) -> Option<Bytes> {
-    (!api.has_left()).then_some(Bytes::from_static(b":\n\n"))
+    (!api.service.has_left()).then_some(Bytes::from_static(b":\n\n"))
 }
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -273,7 +273,7 @@ impl EventStream {
     /// its cluster: the client comes back, and may reach another one.
     fn heartbeat(&mut self) -> Option<Bytes> {
         self.advance();
-        (!self.api.has_left()).then(|| format!(":\nid: {}\n\n", event_id(self.position)).into())
+        (!self.api.service.has_left()).then(|| format!(":\nid: {}\n\n", event_id(self.position)).into())
     }
 
     /// Reads the next journal entries, up to the beginning of the feed. Returns `None` if the stream must end.

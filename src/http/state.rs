@@ -146,11 +146,6 @@ impl Api {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Returns true if this node has left its cluster, so that its clients miss what others do.
-    pub(super) fn has_left(&self) -> bool {
-        self.service.health().member.is_some_and(|member| member.latched.is_some())
-    }
-
     pub(super) fn now(&self) -> Timestamp {
         self.service.now()
     }

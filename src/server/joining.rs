@@ -40,7 +40,7 @@ impl ServerParts {
         let tasks = membership.start(applied(), self.service.log_events(), on_message, health, source);
         let has_caught_up = async {
             let tail = tail.await;
-            while applied() < tail && self.service.health().member.is_some_and(|member| member.latched.is_none()) {
+            while applied() < tail && !self.service.has_left() {
                 sleep(CATCH_UP_CHECK).await;
             }
         };

@@ -346,7 +346,7 @@ fn cluster(page: &mut MetricsPage, health: &MemberHealth, dropped: u64) {
         "1 for a node that this one hears of and that takes part, else 0; absent for one that it never heard of.",
     );
     let own = (health.node, health.latched.is_none());
-    let others = health.others.iter().map(|other| (other.node, other.is_alive && !other.has_left));
+    let others = health.others.iter().map(|other| (other.node, other.takes_part()));
     for (node, is_alive) in others.chain([own]) {
         alive.sample(&[("node", node.to_string().as_str())], u8::from(is_alive));
     }

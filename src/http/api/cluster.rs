@@ -61,7 +61,7 @@ fn body(member: &MemberHealth, log: &Result<LogStatus, String>) -> Value {
 fn node_body(node: &OtherNode) -> Value {
     json!({
         "node": node.node,
-        "alive": node.is_alive && !node.has_left,
+        "alive": node.takes_part(),
         "left": node.has_left,
         "applied": node.applied,
         "lag": node.lag,

@@ -407,7 +407,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
 fn check_followed(api: &Api) -> Result<(), Problem> {
     let message = "Unavailable: this node has left its cluster; ask another one";
     let left = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message, api.now());
-    if api.has_left() { Err(left()) } else { Ok(()) }
+    if api.service.has_left() { Err(left()) } else { Ok(()) }
 }
 
 fn has_body(headers: &HeaderMap) -> bool {

@@ -176,7 +176,7 @@ impl Broker {
     /// Returns the nodes whose sessions this node has to take over.
     fn gone_nodes(&self, peers: &Peers, watch: &mut Watch) -> Vec<u64> {
         let (now, health) = (Instant::now(), self.service.health().member.unwrap_or_default());
-        let alive = health.others.iter().filter(|other| other.is_alive && !other.has_left);
+        let alive = health.others.iter().filter(|other| other.takes_part());
         for other in alive {
             watch.alive.insert(other.node, now);
             watch.disconnected.remove(&other.node);

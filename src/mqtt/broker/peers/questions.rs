@@ -159,7 +159,7 @@ impl Broker {
     /// Returns the other nodes that this one hears of.
     fn alive_nodes(&self) -> BTreeSet<u64> {
         let others = self.service.health().member.unwrap_or_default().others.into_iter();
-        others.filter(|other| other.is_alive && !other.has_left).map(|other| other.node).collect()
+        others.filter(|other| other.takes_part()).map(|other| other.node).collect()
     }
 
     /// Adds to `silent` the nodes that have sessions and that this one does not hear of.

@@ -66,6 +66,14 @@ pub struct OtherNode {
     pub profile: Arc<NodeProfile>,
 }
 
+impl OtherNode {
+    /// Returns true if it is heard of and has not left: what it had is its own still.
+    #[must_use]
+    pub fn takes_part(&self) -> bool {
+        self.is_alive && !self.has_left
+    }
+}
+
 /// A file, a section of the configuration or the version of the program that is not the same at all nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {

@@ -2,7 +2,7 @@
 
 use crate::shadow::excerpt;
 
-/// Where a parameter stands.
+/// The place of a parameter in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum ParameterLocation {
     Path,

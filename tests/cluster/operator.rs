@@ -18,12 +18,6 @@ use crate::harness::{
 const USE_ANOTHER_SERVER: u8 = 0x9C;
 const LAMP: &str = "/v1/devices/lamp/shadow";
 
-fn state(cluster: &Cluster, node: usize) -> Value {
-    let reply = cluster.get(node, "/v1/cluster");
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    reply.json()
-}
-
 fn url(cluster: &Cluster, node: usize) -> String {
     format!("http://{}", cluster.nodes[node].address_of("web"))
 }
@@ -46,7 +40,7 @@ fn every_node_shows_all_nodes_and_the_log() {
     let mut cluster = Cluster::start(UNLIMITED.limits);
     for node in 0..NODES {
         let found = eventually("all nodes to know of each other", || {
-            let found = state(&cluster, node);
+            let found = cluster.state(node);
             let nodes = found["nodes"].as_array()?;
             let is_known = nodes.len() == NODES && nodes.iter().all(|node| node["alive"] == true);
             // The date of the claim is that of the first record after it. A node that received its store later may not know it.
@@ -77,7 +71,7 @@ fn every_node_shows_all_nodes_and_the_log() {
 
     cluster.nodes[2].kill();
     let found = eventually("a node to be missed", || {
-        let found = state(&cluster, 0);
+        let found = cluster.state(0);
         let problem = found["problems"].as_array()?.first()?["message"].as_str()?.starts_with("Node 3 is not heard of");
         problem.then_some(found)
     });
@@ -94,7 +88,7 @@ fn every_node_shows_all_nodes_and_the_log() {
     let follower = (0..3).find(|server| *server != cluster.leader()).unwrap();
     cluster.nats.kill(follower);
     eventually("a NATS server to be missed", || {
-        let problems = state(&cluster, 0)["problems"].to_string();
+        let problems = cluster.state(0)["problems"].to_string();
         problems.contains(&format!("NATS server n{follower} is away")).then_some(())
     });
 }
@@ -122,12 +116,12 @@ fn files_that_are_not_the_same_are_named_and_logged_once() {
     for node in 0..NODES {
         let warning = format!("ready\nwarning: {difference}\n");
         eventually(&format!("node {node} to warn"), || (ready(node) == warning).then_some(()));
-        let found = state(&cluster, node);
+        let found = cluster.state(node);
         assert_eq!(found["differences"], json!([{ "name": "auth.banned", "nodes": [[1, 3], [2]] }]), "{found}");
     }
     // It is logged once, however many statuses have come since.
-    let applied = state(&cluster, 0)["applied"].as_u64().unwrap();
-    eventually("some more seconds", || (state(&cluster, 0)["applied"].as_u64()? > applied + 8).then_some(()));
+    let applied = cluster.state(0)["applied"].as_u64().unwrap();
+    eventually("some more seconds", || (cluster.state(0)["applied"].as_u64()? > applied + 8).then_some(()));
     for node in &cluster.nodes {
         assert_eq!(node.log().matches(difference).count(), 1, "{}", node.log());
     }
@@ -204,7 +198,7 @@ fn a_consistent_read_sees_what_any_node_has_answered() {
     assert_eq!(cluster.get(1, LAMP).status, 200, "what it has, it shows");
     let (code, out) = run(&["get", "lamp", "--consistent", "--http-url", &address]);
     assert_eq!(code, 3, "{out}");
-    let found = state(&cluster, 1);
+    let found = cluster.state(1);
     assert!(found["problems"].to_string().contains("The log cannot be asked"), "{found}");
     cluster.set_fault(1, Fault::None);
     eventually("the log to be back", || {

@@ -5,33 +5,22 @@ use serde_json::{Value, json};
 use crate::harness::{
     cluster::{Cluster, NODES},
     eventually,
-    http::Http,
     server::UNLIMITED,
 };
 
 /// Documents of about 200 kB: the journal keeps less than a hundred of their changes.
 const LARGE_BYTES: usize = 200_000;
 
-fn send(cluster: &Cluster, node: usize, head: &str, body: &str) -> Value {
-    let reply = Http::connect(cluster.nodes[node].address_of("web")).send(head, body.as_bytes());
-    assert!([200, 201].contains(&reply.status), "{head}: {}", reply.text());
-    reply.json()
-}
-
-fn put(cluster: &Cluster, node: usize, device: &str, desired: &Value) -> Value {
-    let head = format!("PUT /v1/devices/{device}/shadow?upsert=true HTTP/1.1\nContent-Type: application/json");
-    send(cluster, node, &head, &json!({ "desired": desired }).to_string())
-}
-
 fn delete(cluster: &Cluster, node: usize, device: &str) {
-    let head = format!("DELETE /v1/devices/{device}/shadow HTTP/1.1\nIf-Match: *");
-    let reply = Http::connect(cluster.nodes[node].address_of("web")).send(&head, b"");
+    let reply = cluster.send(node, &format!("DELETE /v1/devices/{device}/shadow\nIf-Match: *"), &Value::Null);
     assert!([200, 204].contains(&reply.status), "{}", reply.text());
 }
 
 /// The tombstones that a node has dropped, and kept, for all devices.
 fn purge(cluster: &Cluster, node: usize, dry_run: bool) -> (u64, u64) {
-    let purged = send(cluster, node, &format!("POST /v1/purge?deleted=true&dry_run={dry_run} HTTP/1.1"), "");
+    let reply = cluster.send(node, &format!("POST /v1/purge?deleted=true&dry_run={dry_run}"), &Value::Null);
+    assert!([200, 201].contains(&reply.status), "{}", reply.text());
+    let purged = reply.json();
     (purged["purged"].as_u64().unwrap(), purged["kept"].as_u64().unwrap())
 }
 
@@ -50,7 +39,7 @@ fn all_nodes_drop_the_tombstones_that_one_is_asked_to() {
     let decider = cluster.decider();
     let (asked, away) = ((decider + 1) % NODES, (decider + 2) % NODES);
     for device in ["gone-1", "gone-2"] {
-        put(&cluster, asked, device, &json!({ "n": 1 }));
+        cluster.put(asked, device, &json!({ "n": 1 }));
         delete(&cluster, asked, device);
     }
     assert_eq!(purge(&cluster, asked, false), (0, 2), "their changes are in the journal");
@@ -59,7 +48,7 @@ fn all_nodes_drop_the_tombstones_that_one_is_asked_to() {
     eventually("the deletions to leave the journal", || {
         number += 1;
         // Another text each time: the journal has what changes.
-        put(&cluster, asked, "large", &json!({ "text": format!("{number}{}", "x".repeat(LARGE_BYTES)) }));
+        cluster.put(asked, "large", &json!({ "text": format!("{number}{}", "x".repeat(LARGE_BYTES)) }));
         (purge(&cluster, asked, true) == (2, 0)).then_some(())
     });
     assert_eq!([asked, decider].map(|node| tombstones(&cluster, node)), [2, 2]);
@@ -71,7 +60,7 @@ fn all_nodes_drop_the_tombstones_that_one_is_asked_to() {
     cluster.wait_until_ready(away);
     assert_eq!(tombstones(&cluster, away), 0);
     // Versions go on at all nodes.
-    let created = put(&cluster, away, "gone-1", &json!({ "n": 2 }));
+    let created = cluster.put(away, "gone-1", &json!({ "n": 2 })).json();
     assert_eq!(created["version"], 3, "{created}");
     for node in 0..NODES {
         let document = eventually("the shadow at each node", || cluster.document(node, "gone-1"));

@@ -22,7 +22,6 @@ use crate::{
         wire::{Connect, V5},
     },
     matches::Matches,
-    rollouts::send,
     seeding::lose_disk,
 };
 
@@ -77,7 +76,7 @@ impl Follower {
 fn request(cluster: &Cluster, node: usize, line: &str, body: &Value) -> Reply {
     let (method, path) = line.split_once(' ').unwrap();
     let (path, headers) = path.split_once('\n').unwrap_or((path, ""));
-    send(cluster, node, format!("{method} /v1/queries{path}\nUmbra-Client: app\n{headers}").trim_end(), body)
+    cluster.send(node, format!("{method} /v1/queries{path}\nUmbra-Client: app\n{headers}").trim_end(), body)
 }
 
 fn store(cluster: &Cluster, node: usize, name: &str, q: &str) -> Reply {
@@ -108,7 +107,7 @@ fn store_eventually(cluster: &Cluster, node: usize, name: &str, q: &str) -> Valu
 fn write(cluster: &Cluster, node: usize, device: &str, n: u64) {
     eventually("an update", || {
         let head = format!("PUT /v1/devices/{device}/shadow?upsert=true");
-        let reply = send(cluster, node, &head, &json!({"reported": {"n": n}}));
+        let reply = cluster.send(node, &head, &json!({"reported": {"n": n}}));
         assert!(matches!(reply.status, 200 | 201 | 503), "{}", reply.text());
         (reply.status != 503).then_some(())
     });

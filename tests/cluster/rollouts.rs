@@ -39,22 +39,14 @@ fn index_of(device: &str) -> Option<usize> {
     device.strip_prefix("pump-")?.parse().ok()
 }
 
-pub(crate) fn send(cluster: &Cluster, node: usize, head: &str, body: &Value) -> Reply {
-    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
-    let media = if body.is_empty() { "" } else { "\nContent-Type: application/json" };
-    let mut client = Http::connect(cluster.nodes[node].address_of("web"));
-    client.send(&format!("{line} HTTP/1.1{media}\n{headers}"), &body)
-}
-
 fn create(cluster: &Cluster, node: usize, id: &str, spec: &Value) -> Reply {
-    send(cluster, node, &format!("PUT /v1/rollouts/{id}\nIf-None-Match: *"), spec)
+    cluster.send(node, &format!("PUT /v1/rollouts/{id}\nIf-None-Match: *"), spec)
 }
 
 /// Returns the answer to a request about the rollout at a node. While no node decides, it is asked again.
 fn ask(cluster: &Cluster, node: usize, method: &str, of: &str) -> Reply {
     let head = format!("{method} /v1/rollouts/{ID}{of}");
-    eventually(&head, || Some(send(cluster, node, &head, &Value::Null)).filter(|reply| reply.status != 503))
+    eventually(&head, || Some(cluster.send(node, &head, &Value::Null)).filter(|reply| reply.status != 503))
 }
 
 fn command(cluster: &Cluster, node: usize, command: &str) -> Value {
@@ -96,7 +88,7 @@ fn write_devices(cluster: &Cluster, count: usize) {
             scope.spawn(move || {
                 for n in (first..count).step_by(CONNECTIONS) {
                     let head = format!("PUT /v1/devices/{}/shadow?upsert=true", device(n));
-                    let reply = send(cluster, n % NODES, &head, &json!({"desired": {"firmware": "1", "n": n}}));
+                    let reply = cluster.send(n % NODES, &head, &json!({"desired": {"firmware": "1", "n": n}}));
                     assert_eq!(reply.status, 201, "{}", reply.text());
                 }
             });
@@ -107,7 +99,7 @@ fn write_devices(cluster: &Cluster, count: usize) {
 /// The changes at a node from the beginning, in order.
 fn journal(cluster: &Cluster, node: usize, mark: &str) -> Vec<Value> {
     let head = "PUT /v1/devices/end-of-journal/shadow?upsert=true";
-    assert!(send(cluster, node, head, &json!({"tags": {"end": mark}})).status < 300);
+    assert!(cluster.send(node, head, &json!({"tags": {"end": mark}})).status < 300);
     Http::connect(cluster.nodes[node].address_of("web")).journal_until(mark)
 }
 
@@ -173,7 +165,7 @@ fn a_rollout_goes_on_at_another_node_when_its_driver_dies() {
     assert_eq!((conflict.status, &conflict.json()["error"]), (409, &json!("rollout-conflict")));
     let exists = create(&cluster, others[1], ID, &json!({"query": "device:x", "patch": {"desired": {"a": 1}}}));
     assert_eq!((exists.status, &exists.json()["error"]), (409, &json!("rollout-exists")));
-    let running = send(&cluster, driver, &format!("DELETE /v1/rollouts/{ID}"), &Value::Null);
+    let running = cluster.send(driver, &format!("DELETE /v1/rollouts/{ID}"), &Value::Null);
     assert_eq!((running.status, &running.json()["error"]), (409, &json!("rollout-state")));
 
     wait_for(&cluster, others[0], "the second wave", |rollout| {
@@ -220,7 +212,7 @@ fn a_rollout_goes_on_at_another_node_when_its_driver_dies() {
         let document = cluster.document(driver, &device(n)).unwrap();
         assert_eq!(document["state"]["desired"], json!({"firmware": "1", "n": n}));
     }
-    assert_eq!(send(&cluster, driver, &format!("DELETE /v1/rollouts/{ID}"), &Value::Null).status, 204);
+    assert_eq!(cluster.send(driver, &format!("DELETE /v1/rollouts/{ID}"), &Value::Null).status, 204);
     for node in 0..NODES {
         eventually("the removal", || (cluster.get(node, &format!("/v1/rollouts/{ID}")).status == 404).then_some(()));
     }
@@ -271,7 +263,7 @@ fn a_driver_that_was_stopped_sends_nothing_after_a_pause() {
     // Whatever it had sent is decided before what its clients ask for now.
     eventually("an update at the former driver", || {
         let head = "PUT /v1/devices/other/shadow?upsert=true";
-        let reply = send(&cluster, driver, head, &json!({"desired": {"a": 1}}));
+        let reply = cluster.send(driver, head, &json!({"desired": {"a": 1}}));
         (reply.status < 300).then_some(())
     });
     wait_for(&cluster, driver, "the pause", |rollout| rollout["state"] == "paused");
@@ -297,10 +289,10 @@ fn a_bulk_change_misses_no_device_that_any_node_has_answered() {
     let body = json!({"query": "device:pump-*", "patch": {"desired": {"firmware": "2"}}});
     for n in 0..100 {
         let head = format!("PUT /v1/devices/{}/shadow?upsert=true", device(n));
-        let reply = send(&cluster, n % NODES, &head, &json!({"desired": {"firmware": "1"}}));
+        let reply = cluster.send(n % NODES, &head, &json!({"desired": {"firmware": "1"}}));
         assert_eq!(reply.status, 201, "{}", reply.text());
         let node = (n + 1 + n % 2) % NODES;
-        let reply = send(&cluster, node, "POST /v1/bulk?dry_run=true", &body);
+        let reply = cluster.send(node, "POST /v1/bulk?dry_run=true", &body);
         assert_eq!(reply.json()["wouldChange"], n + 1, "{}", reply.text());
     }
 }
@@ -311,7 +303,7 @@ fn a_bulk_change_is_made_once_and_followed_anywhere() {
     let mut cluster = Cluster::start(UNLIMITED.limits);
     write_devices(&cluster, 30);
     let body = json!({"query": "device:pump-*", "patch": {"tags": {"campaign": "spring"}}});
-    let bulk = |node: usize, body: &Value| send(&cluster, node, "POST /v1/bulk\nIdempotency-Key: spring", body);
+    let bulk = |node: usize, body: &Value| cluster.send(node, "POST /v1/bulk\nIdempotency-Key: spring", body);
     let created = bulk(0, &body);
     assert_eq!(created.status, 202, "{}", created.text());
     let location = created.header("location").unwrap().to_owned();
@@ -340,5 +332,5 @@ fn a_bulk_change_is_made_once_and_followed_anywhere() {
     cluster.nodes.iter_mut().for_each(crate::harness::server::Server::restart);
     (0..NODES).for_each(|node| cluster.wait_until_ready(node));
     assert_eq!(lists(&cluster), before);
-    assert_eq!(send(&cluster, 1, &format!("DELETE {location}"), &Value::Null).status, 204);
+    assert_eq!(cluster.send(1, &format!("DELETE {location}"), &Value::Null).status, 204);
 }

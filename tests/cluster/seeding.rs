@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::{
     client::Client,
@@ -30,17 +30,10 @@ fn start() -> Cluster {
     Cluster::start(limits.leak())
 }
 
-fn put(cluster: &Cluster, node: usize, device: &str, desired: &Value) {
-    let head = format!("PUT /v1/devices/{device}/shadow?upsert=true HTTP/1.1\nContent-Type: application/json");
-    let body = json!({ "desired": desired }).to_string();
-    let reply = Http::connect(cluster.nodes[node].address_of("web")).send(&head, body.as_bytes());
-    assert!([200, 201].contains(&reply.status), "{}", reply.text());
-}
-
 /// Writes documents that make the store large.
 fn fill(cluster: &Cluster) {
     for number in 0..LARGE {
-        put(cluster, 0, &format!("large-{number}"), &json!({ "text": "x".repeat(LARGE_BYTES), "number": number }));
+        cluster.put(0, &format!("large-{number}"), &json!({ "text": "x".repeat(LARGE_BYTES), "number": number }));
     }
 }
 
@@ -64,15 +57,9 @@ fn stores(cluster: &Cluster, node: usize) -> Vec<String> {
     ends
 }
 
-fn state(cluster: &Cluster, node: usize) -> Value {
-    let reply = cluster.get(node, "/v1/cluster");
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    reply.json()
-}
-
 /// The last record that a node has applied.
 fn applied(cluster: &Cluster, node: usize) -> u64 {
-    state(cluster, node)["applied"].as_u64().unwrap()
+    cluster.state(node)["applied"].as_u64().unwrap()
 }
 
 /// Checks that all nodes have the same documents and history of `devices`.
@@ -133,7 +120,7 @@ fn a_node_that_lost_its_disk_under_load_is_equal_to_the_others_at_the_end() {
     let retained = Publish { retain: true, ..Publish::new("plant/state", "kept") };
     assert_eq!(Client::connect(&cluster.nodes[0], V5, "publisher").publish_message(&retained, 1).code, 0);
     for number in 0..LARGE / 3 {
-        put(&cluster, 0, &format!("large-{number}"), &json!({ "text": "x".repeat(LARGE_BYTES) }));
+        cluster.put(0, &format!("large-{number}"), &json!({ "text": "x".repeat(LARGE_BYTES) }));
     }
     let (stop, accepted) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut clients: Vec<_> = (0..2)
@@ -184,7 +171,7 @@ fn a_node_that_lost_its_disk_under_load_is_equal_to_the_others_at_the_end() {
     reader.subscribe(&[("plant/state", 1)]);
     assert_eq!(reader.message().payload, b"kept");
     // It takes part as before.
-    put(&cluster, 2, "busy-0", &json!({ "end": true }));
+    cluster.put(2, "busy-0", &json!({ "end": true }));
     check_equal(&cluster, &["busy-0".to_owned()]);
 }
 
@@ -200,7 +187,7 @@ fn a_seed_survives_the_end_of_its_receiver_and_of_its_source() {
     let middle = |cluster: &Cluster| {
         let log = cluster.nodes[2].log();
         assert!(!log.contains("received the store of another node"), "{log}");
-        let seedings = state(cluster, 0)["seedings"].clone();
+        let seedings = cluster.state(0)["seedings"].clone();
         let seeding = seedings.as_array().unwrap().iter().find(|seeding| seeding["node"] == 3)?;
         let (source, bytes) = (seeding["source"].as_u64()?, seeding["bytes"].as_u64()?);
         assert!([1, 2].contains(&source), "{seeding}");
@@ -230,7 +217,7 @@ fn a_seed_survives_the_end_of_its_receiver_and_of_its_source() {
     assert!(log.contains("the store of another node was not received"), "{log}");
     assert!(log.contains("received the store of another node"), "{log}");
     assert_eq!(stores(&cluster, 2), [""]);
-    put(&cluster, other, "large-0", &json!({ "number": "new" }));
+    cluster.put(other, "large-0", &json!({ "number": "new" }));
     cluster.nodes[source].restart();
     cluster.wait_until_ready(source);
     check_equal(&cluster, &large());
@@ -239,7 +226,7 @@ fn a_seed_survives_the_end_of_its_receiver_and_of_its_source() {
 #[test]
 fn a_node_without_a_store_waits_for_others_and_one_that_is_too_old_is_replaced_if_allowed() {
     let mut cluster = start();
-    put(&cluster, 0, "lamp", &json!({ "n": 1 }));
+    cluster.put(0, "lamp", &json!({ "n": 1 }));
     let will = Connect::new(V5, "door").will(Publish::new("plant/door", "gone"), 1);
     let (door, _) = Client::connect_as(&cluster.nodes[2], &will);
     let mut reader = Client::connect(&cluster.nodes[0], V5, "reader");
@@ -247,7 +234,7 @@ fn a_node_without_a_store_waits_for_others_and_one_that_is_too_old_is_replaced_i
     cluster.nodes[2].kill();
     drop(door);
     // Each is a record, so that some are missing.
-    (2..5).for_each(|number| put(&cluster, 0, "lamp", &json!({ "n": number })));
+    (2..5).for_each(|number| drop(cluster.put(0, "lamp", &json!({ "n": number }))));
     cluster.trim_log(None);
 
     // A store that is too old is not replaced unless that is allowed.
@@ -269,7 +256,7 @@ fn a_node_without_a_store_waits_for_others_and_one_that_is_too_old_is_replaced_i
     check_equal(&cluster, &["lamp".to_owned()]);
     // One that can go on is kept also then.
     cluster.nodes[2].stop();
-    put(&cluster, 0, "lamp", &json!({ "n": 5 }));
+    cluster.put(0, "lamp", &json!({ "n": 5 }));
     cluster.nodes[2].begin_restart(&["--reseed"]);
     cluster.nodes[2].await_start();
     cluster.wait_until_ready(2);

@@ -8,17 +8,13 @@ use crate::harness::{
     client::Client,
     cluster::{Cluster, NODES},
     eventually,
-    http::{Http, Reply},
+    http::Http,
     program::{ended, umbrad},
     server::UNLIMITED,
     wire::{Connect, V5},
 };
 
 const ADMINISTRATIVE_ACTION: u8 = 0x98;
-
-fn send(cluster: &Cluster, node: usize, head: &str) -> Reply {
-    Http::connect(cluster.nodes[node].address_of("web")).send(&format!("{head} HTTP/1.1"), b"")
-}
 
 fn path(client: &str) -> String {
     format!("/v1/sessions/anonymous%2F{client}/{client}")
@@ -86,12 +82,12 @@ fn operators_see_and_end_the_sessions_of_all_nodes_at_any_node() {
 
     // From a node that does not have them.
     for (client, rest) in [("kept", &[0, 1, 3][..]), ("clean", &[0, 3]), ("away", &[3])] {
-        let reply = send(&cluster, 2, &format!("DELETE {}", path(client)));
+        let reply = cluster.send(2, &format!("DELETE {}", path(client)), &Value::Null);
         assert_eq!(reply.status, 204, "{client}: {}", reply.text());
         let rest: Vec<_> = rest.iter().map(|at| all[*at]).collect();
         let rest = rest.into_iter().filter(|(other, ..)| *other != client).collect::<Vec<_>>();
         wait_for(&cluster, &ALL, &rest);
-        assert_eq!(send(&cluster, 2, &format!("DELETE {}", path(client))).status, 404, "{client}");
+        assert_eq!(cluster.send(2, &format!("DELETE {}", path(client)), &Value::Null).status, 404, "{client}");
     }
     assert_eq!([kept.closed(), clean.closed()], [Some(ADMINISTRATIVE_ACTION); 2]);
     for client in ["kept", "away"] {
@@ -114,7 +110,7 @@ fn everything_of_a_principal_ends_at_all_nodes() {
             stream
         })
         .collect();
-    let reply = send(&cluster, 1, "DELETE /v1/principals/anonymous%2Flamp/connections");
+    let reply = cluster.send(1, "DELETE /v1/principals/anonymous%2Flamp/connections", &Value::Null);
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert_eq!(reply.json(), json!({ "connections": 1, "sessions": 1, "streams": 2, "signIns": 0 }));
     assert_eq!(client.closed(), Some(ADMINISTRATIVE_ACTION));
@@ -140,7 +136,7 @@ fn the_sessions_of_a_node_that_is_gone_are_listed_and_ended_elsewhere() {
         eventually("a node to notice", || Some(page(others[0])).filter(|page| page["unreachable"] == json!([number])));
     assert!(shown["sessions"].as_array().is_some_and(Vec::is_empty), "{shown}");
     let reply = eventually("its end", || {
-        let reply = send(&cluster, others[1], &format!("DELETE {}", path("second")));
+        let reply = cluster.send(others[1], &format!("DELETE {}", path("second")), &Value::Null);
         assert!([204, 503].contains(&reply.status), "{}", reply.text());
         (reply.status == 204).then_some(reply)
     });

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{
@@ -125,6 +125,30 @@ impl Cluster {
     /// The reply of a node to a GET.
     pub fn get(&self, node: usize, path: &str) -> Reply {
         get(self.nodes[node].address_of("web"), path)
+    }
+
+    /// The reply of a node to a request with a JSON body, or none: `head` is its method and target, and its headers on further lines.
+    pub fn send(&self, node: usize, head: &str, body: &Value) -> Reply {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
+        let media = if body.is_empty() { "" } else { "\nContent-Type: application/json" };
+        let mut client = Http::connect(self.nodes[node].address_of("web"));
+        client.send(&format!("{line} HTTP/1.1{media}\n{headers}"), &body)
+    }
+
+    /// Has a node change `desired` of a device, or create it.
+    pub fn put(&self, node: usize, device: &str, desired: &Value) -> Reply {
+        let head = format!("PUT /v1/devices/{device}/shadow?upsert=true");
+        let reply = self.send(node, &head, &json!({ "desired": desired }));
+        assert!([200, 201].contains(&reply.status), "{}", reply.text());
+        reply
+    }
+
+    /// The cluster as a node knows it.
+    pub fn state(&self, node: usize) -> Value {
+        let reply = self.get(node, "/v1/cluster");
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()
     }
 
     /// The node that decides.

@@ -335,7 +335,8 @@ impl Audit {
     fn replay(&self, mut stored: StoredShadow, chain: &Chain) -> Result<(), StoreError> {
         let last = stored.last_entry;
         for entry in chain.open.iter().filter(|entry| entry.seq > last) {
-            stored.document = Arc::new(unapplied::next(&stored, entry, self.tombstones_max)?);
+            let before = unapplied::before(&stored, entry)?;
+            stored.document = Arc::new(unapplied::next(&before, entry, self.tombstones_max)?);
             stored.last_entry = entry.seq;
         }
         Ok(())

@@ -93,7 +93,8 @@ impl ReplayRules {
     fn next(&self, stored: &StoredShadow, entry: &JournalEntry) -> Result<StoredShadow, StoreError> {
         let by = self.position.as_ref().and_then(|position| position.decided(entry.seq));
         let tombstones_max = by.map_or(self.tombstones_max, |by| by.path_tombstones_max);
-        let document = Arc::new(next(stored, entry, tombstones_max)?);
+        let before = before(stored, entry)?;
+        let document = Arc::new(next(&before, entry, tombstones_max)?);
         let decided = by.map(|by| by.running).or(self.decided);
         let remembered = entry.remember(&stored.remembered, decided.unwrap_or(entry.timestamp)).unwrap_or_else(|_| {
             // There was room when the request was accepted, by the limits of that time.
@@ -123,18 +124,22 @@ pub(in crate::store) fn check_follows(
     Ok(former)
 }
 
-/// Returns the document after applying `entry` to `stored`.
+/// Returns the document that `entry` was decided against: that of `stored`, or of a shadow that was absent at a lower floor.
+pub(in crate::store) fn before(stored: &StoredShadow, entry: &JournalEntry) -> Result<Arc<Document>, StoreError> {
+    let state = (stored.last_entry, stored.document.version);
+    let former = check_follows(state, &entry.key, (entry.seq, entry.previous, entry.version))?;
+    Ok(match stored.document.version == former {
+        true => Arc::clone(&stored.document),
+        false => Arc::new(Document::absent_at(former)),
+    })
+}
+
+/// Returns the document that `entry` makes of the one [`before`] it.
 pub(in crate::store) fn next(
-    stored: &StoredShadow,
+    before: &Document,
     entry: &JournalEntry,
     tombstones_max: usize,
 ) -> Result<Document, StoreError> {
-    let state = (stored.last_entry, stored.document.version);
-    let former = check_follows(state, &entry.key, (entry.seq, entry.previous, entry.version))?;
-    let before = match stored.document.version == former {
-        true => Arc::clone(&stored.document),
-        false => Arc::new(Document::absent_at(former)),
-    };
     let stamp = Stamp { version: entry.version, timestamp: entry.timestamp, by: Arc::clone(&entry.principal) };
     let document = before.apply(&entry.changes, &Arc::new(stamp), entry.deleted, tombstones_max);
     if document.etag != entry.etag {

@@ -158,8 +158,9 @@ impl Replay {
         let touched = self.changes.touch(&entry.key, shared)?;
         let stored = &mut touched.stored;
         let was_deleted = stored.is_recorded().then_some(stored.document.deleted);
-        let before = Arc::clone(&stored.document);
-        let after = Arc::new(unapplied::next(stored, &entry, path_tombstones_max)?);
+        // Not always the stored one: a purge of the record may have raised the floor after this creation.
+        let before = unapplied::before(stored, &entry)?;
+        let after = Arc::new(unapplied::next(&before, &entry, path_tombstones_max)?);
         let remembered = entry.remember(&stored.remembered, decided);
         stored.remembered = remembered.map_err(|_| StoreError::entry(seq, "no room for its idempotency key"))?;
         stored.document = Arc::clone(&after);

@@ -95,11 +95,38 @@ impl Cluster {
         nodes.iter().for_each(|node| self.read_at(*node));
     }
 
+    /// Lets changes of `d1` take turns until the changes of `count` tombstones among `keys` have left the journal. Returns the result of
+    /// their purge.
+    fn wait_until_removable(
+        &mut self,
+        nodes: &[usize],
+        node: usize,
+        keys: &[ShadowKey],
+        count: usize,
+    ) -> Result<PurgedTombstones, Rejection> {
+        let removable = Ok(PurgedTombstones { purged: count, kept: 0 });
+        let mut number = 0;
+        while self.purge(nodes, node, keys, true) != removable {
+            number += 1;
+            assert!(number < 2_000, "the deletions leave the journal");
+            self.apply(nodes, node, &key("d1"), super::count(number));
+        }
+        removable
+    }
+
     /// Lets `node` take a command, and `nodes` turns until it is answered.
     fn apply(&mut self, nodes: &[usize], node: usize, key: &ShadowKey, command: Command) {
+        self.submit_command(node, key, command);
+        self.turn_until_answered(nodes, node);
+    }
+
+    fn submit_command(&mut self, node: usize, key: &ShadowKey, command: Command) {
         let mut queued = self.request(self.requests.len() as u64);
         (queued.envelope.key, queued.envelope.command) = (key.clone(), command);
         self.submit_queued(node, queued);
+    }
+
+    fn turn_until_answered(&mut self, nodes: &[usize], node: usize) {
         while !self.nodes[node].waiting.is_empty() {
             self.turn_of(nodes);
         }
@@ -124,13 +151,7 @@ fn all_nodes_purge_the_same_tombstones_when_they_read_the_record() {
     // From now on, one node neither hears the others nor reads the log.
     let rest = [decider, asks];
     cluster.nodes[away].paused_until = usize::MAX;
-    let removable = Ok(PurgedTombstones { purged: 2, kept: 0 });
-    let mut number = 0;
-    while cluster.purge(&rest, asks, &keys, true) != removable {
-        number += 1;
-        assert!(number < 2_000, "the deletions leave the journal");
-        cluster.apply(&rest, asks, &key("d1"), count(number));
-    }
+    let removable = cluster.wait_until_removable(&rest, asks, &keys, 2);
     assert_eq!(cluster.purge(&rest, asks, &keys, false), removable);
     assert_eq!(cluster.purge(&rest, decider, &keys, false), Ok(PurgedTombstones::default()));
     let is_recorded = |cluster: &Cluster, node: usize, key: &ShadowKey| {
@@ -153,6 +174,32 @@ fn all_nodes_purge_the_same_tombstones_when_they_read_the_record() {
     }
     let states = all.map(|node| Dump::of(&cluster.nodes[node].stepped).state);
     assert_eq!((&states[1], &states[2]), (&states[0], &states[0]));
+}
+
+/// A node that read such a record took the shadow for created at the floor that the purge left.
+#[test]
+fn a_creation_before_a_purge_in_one_record_begins_at_the_former_floor() {
+    let mut cluster = Cluster::open(2);
+    let decider = cluster.decider();
+    let all = [0, 1, 2];
+    let [a, b, c] = ["a", "b", "c"].map(|name| named("d2", name));
+    cluster.apply(&all, decider, &a, count(1));
+    cluster.apply(&all, decider, &a, delete());
+    cluster.wait_until_removable(&all, decider, std::slice::from_ref(&a), 1).unwrap();
+    // While the record of the first is appended, the others wait for the next: one that creates `b` and then, to make room for `c`,
+    // purges `a`.
+    let last = cluster.log.log.lock().last();
+    for key in [&key("d1"), &b, &c] {
+        cluster.submit_command(decider, key, count(0));
+    }
+    cluster.turn_until_answered(&all, decider);
+    assert_eq!(cluster.log.log.lock().last(), last + 2);
+    // Every node checks the versions before and after each change that it learns of.
+    cluster.finish("after both");
+    for node in all {
+        let version = |key| cluster.nodes[node].stepped.store.read(key).unwrap().document.version;
+        assert_eq!([&a, &b, &c].map(version), [Version(2), Version(1), Version(3)], "node {node}");
+    }
 }
 
 /// A purge whose answer does not come is not refused as if nothing were removed.

@@ -1,7 +1,7 @@
 //! Umbra: an MQTT broker that keeps the shadow of every device under optimistic concurrency.
 //!
-//! Imports point one way: [`mqtt`] and [`http`] use [`search`] and [`engine`], `engine` uses [`store`], `store` uses
-//! [`shadow`]; `cluster` has the log of several nodes. `shadow` is pure: no I/O, clock, async or lock, and so is [`fleet`] above
+//! Imports point one way: [`mqtt`] and [`http`] use [`search`] and [`engine`], `http` uses [`rollouts`] above these, `engine` uses
+//! [`store`], `store` uses [`shadow`]; `cluster` has the log of several nodes. `shadow` is pure: no I/O, clock, async or lock, and so is [`fleet`] above
 //! it. `mqtt` and `http` are front ends behind [`net`] and never name each other; [`server`] wires them. `tests/tidy.rs` checks
 //! these rules, ARCHITECTURE.md explains them.
 
@@ -22,6 +22,7 @@ pub mod observability;
 pub mod private_file;
 pub mod rate;
 pub mod reload;
+pub mod rollouts;
 pub mod search;
 pub mod server;
 pub mod shadow;

@@ -51,10 +51,7 @@ use crate::{
     cluster::{membership::Membership, nats::connection},
     config::{Config, ConfigError, Limits, ListenerConfig, ListenerKind},
     engine::{Service, changes::Changes},
-    http::{
-        self, Api, HttpHandler, HttpOptions, MqttListener,
-        rollouts::{RolloutBroadcasts, RolloutRows},
-    },
+    http::{self, Api, HttpHandler, HttpOptions, MqttListener},
     mqtt::{
         broker::{
             Broker,
@@ -68,6 +65,7 @@ use crate::{
     },
     net::{Listener, ListenerContext, ListenerCounters, Tls, inherited::InheritedSockets, tls},
     reload::{OnReload, ReadConfig, Reload},
+    rollouts::{self, RolloutBroadcasts, RolloutController, RolloutRows},
     search::{
         FleetSearch,
         named::{self, NamedQueries, QueryRows},
@@ -145,6 +143,7 @@ struct ServerParts {
     service: Arc<Service>,
     authority: Arc<Authority>,
     broker: Arc<Broker>,
+    rollouts: Arc<RolloutController>,
     api: Arc<Api>,
     listener_context: ListenerContext,
 }
@@ -290,8 +289,9 @@ impl ServerParts {
         let search = FleetSearch::new(service.clone(), changes, telemetry.clone(), authority.clone(), queries);
         let search = Arc::new(search);
         broker.set_search(&search);
-        let api = Arc::new(Api::new(search, telemetry, rollouts, limits));
-        api.share_rollouts(&shared_rollouts);
+        let rollouts = Arc::new(RolloutController::new(rollouts, search.clone(), limits.document()));
+        rollouts.share(&shared_rollouts);
+        let api = Arc::new(Api::new(search, telemetry, rollouts.clone(), limits));
         let streams = Arc::downgrade(&api);
         broker.set_disconnect_streams(Box::new(move |principal| {
             streams.upgrade().map_or((0, 0), |api| api.disconnect(principal))
@@ -299,7 +299,9 @@ impl ServerParts {
         let quotas = service.quotas().clone();
         let listener_context =
             ListenerContext { quotas, connection_permits, counters: listeners, closing: broker.closing() };
-        Ok((Self { service, authority, broker, api, listener_context }, move || decided.notify((notifiers, peers))))
+        Ok((Self { service, authority, broker, rollouts, api, listener_context }, move || {
+            decided.notify((notifiers, peers))
+        }))
     }
 
     /// Starts all listeners.
@@ -316,7 +318,7 @@ impl ServerParts {
         tasks.spawn(self.broker.clone().watch_clock());
         tasks.spawn(self.broker.clone().watch_nodes());
         tasks.spawn(self.broker.clone().send_rows());
-        tasks.spawn(http::rollouts::run(self.api.clone()));
+        tasks.spawn(rollouts::run(self.rollouts.clone()));
         RunningTasks { tasks, notifier }
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// Modules each top-level module may import, the lowest first.
-const MAY_IMPORT: [(&str, &[&str]); 21] = [
+const MAY_IMPORT: [(&str, &[&str]); 22] = [
     ("shadow", &[]),
     ("rate", &[]),
     ("private_file", &[]),
@@ -28,6 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("fleet", &["shadow"]),
     ("engine", &["admission", "auth", "clock", "observability", "shadow", "store", "wire"]),
     ("search", &["admission", "auth", "config", "engine", "fleet", "shadow", "store", "wire"]),
+    ("rollouts", &["admission", "auth", "engine", "fleet", "observability", "search", "shadow", "store", "wire"]),
     ("mqtt", FRONT_END),
     ("http", FRONT_END),
     ("reload", ANY),
@@ -45,6 +46,7 @@ const FRONT_END: &[&str] = &[
     "net",
     "observability",
     "rate",
+    "rollouts",
     "search",
     "shadow",
     "store",

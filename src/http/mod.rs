@@ -11,7 +11,7 @@
 //! - `state` is what all handlers share, `broker` the broker as they use it.
 //! - `api` has the handlers: `shadows` reads, `writes` changes, the others are named after their resource.
 //!   `api::conditional` is pure. Every refusal on the native paths is a `problem`.
-//! - `rollouts` carries out rollouts; `api::rollouts` creates and shows them.
+//! - `api::rollouts` creates and shows rollouts, which [`crate::rollouts`] carries out.
 //! - `starting` answers for a node that has no store yet.
 //! - `api::operating`, `api::principals`, `api::sessions` and `api::backup` serve an operator's tools.
 //!
@@ -27,7 +27,6 @@ mod openapi;
 mod operation;
 mod parameter;
 mod problem;
-pub mod rollouts;
 mod router;
 mod server;
 mod sse;

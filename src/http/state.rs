@@ -21,8 +21,8 @@ use crate::{
         cursor::Cursors,
         parameter::BadParameter,
         problem::Problem,
-        rollouts::{RolloutRows, Rollouts},
     },
+    rollouts::RolloutController,
     search::{FleetSearch, Presence},
     shadow::{DocumentLimits, Timestamp},
 };
@@ -63,7 +63,7 @@ pub struct Api {
     /// The signals that end streams.
     pub(super) kicks: Kicks,
     /// The rollouts.
-    pub(super) rollouts: Arc<Rollouts>,
+    pub(super) rollouts: Arc<RolloutController>,
     /// The key for sealed cursors.
     pub(super) cursors: Cursors,
     /// The limits of a shadow.
@@ -82,18 +82,18 @@ pub struct Api {
 }
 
 impl Api {
-    /// Creates the state for the service that `search` searches, whose store had the rows `rollouts`.
+    /// Creates the state for the service that `search` searches.
     #[must_use]
     pub fn new(
         search: Arc<FleetSearch>,
         broker: Arc<impl MessageBroker + Metrics + Principals + MqttSessions + 'static>,
-        rollouts: RolloutRows,
+        rollouts: Arc<RolloutController>,
         limits: &Limits,
     ) -> Self {
         let FleetSearch { service, changes, presence, authority, .. } = &*search;
         let (service, authority) = (service.clone(), authority.clone());
         Self {
-            rollouts: Arc::new(Rollouts::restore(rollouts, &service, &authority)),
+            rollouts,
             service,
             changes: changes.clone(),
             presence: presence.clone(),

@@ -6,11 +6,11 @@ use bytes::Bytes;
 
 use crate::{
     engine::{Notifier, Outcome, Requester},
-    http::rollouts::RolloutBroadcasts,
     mqtt::broker::{
         peers::PeerBroadcasts,
         replicated::{ReplicatedRows, ReplicatedSessions},
     },
+    rollouts::RolloutBroadcasts,
     search::named::NamedQueries,
     store::{Broadcast, BroadcastRows, RowEdit},
 };

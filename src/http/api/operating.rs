@@ -109,7 +109,7 @@ async fn metrics(
     }
     let now = api.now();
     // The page counts every session, which may take some milliseconds.
-    let page = tokio::task::spawn_blocking(move || api.metrics.page() + &api.rollouts.metrics(&api.service)).await;
+    let page = tokio::task::spawn_blocking(move || api.metrics.page() + &api.rollouts.metrics()).await;
     let page = page.map_err(|error| {
         tracing::error!(%error, "cannot render the metrics");
         Problem::internal(now)

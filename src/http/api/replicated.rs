@@ -1,13 +1,23 @@
 //! Rollouts and named queries, which change by the log of a cluster: the wait until a change survives, and reads at a node that may not
 //! have applied a change yet.
 
-use axum::http::StatusCode;
+use std::time::Duration;
 
-use crate::http::{problem::Problem, rollouts::durable, state::Api};
+use axum::http::StatusCode;
+use tokio::sync::oneshot;
+
+use crate::http::{problem::Problem, state::Api};
+
+/// The longest wait for the disk.
+const DURABLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Waits until what was done to a thing, such as "rollout", survives a restart. In a cluster the log has it already.
 pub(super) async fn confirmed(thing: &str, api: &Api) -> Result<(), Problem> {
-    if api.service.is_in_cluster() || durable(api).await { Ok(()) } else { Err(unconfirmed("disk", thing, api)) }
+    if api.service.is_in_cluster() || are_rows_on_disk(api).await {
+        Ok(())
+    } else {
+        Err(unconfirmed("disk", thing, api))
+    }
 }
 
 /// Returns the problem for a change of a thing that the log of the cluster has not confirmed.
@@ -39,4 +49,14 @@ fn unconfirmed(by: &str, thing: &str, api: &Api) -> Problem {
     let message =
         format!("Unavailable: the {by} has not confirmed it in time; look at the {thing}, and repeat the request");
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &message, api.now())
+}
+
+/// Waits until all rows that were sent so far are on disk. Returns false if that takes too long, or the server ends.
+async fn are_rows_on_disk(api: &Api) -> bool {
+    let (done, wait) = oneshot::channel();
+    let on_disk = move || {
+        let _ = done.send(());
+    };
+    api.service.write_rows(Vec::new(), Some(Box::new(on_disk)));
+    matches!(tokio::time::timeout(DURABLE_TIMEOUT, wait).await, Ok(Ok(())))
 }

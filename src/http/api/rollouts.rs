@@ -32,9 +32,9 @@ use crate::{
         operation::{Operation, ROLLOUT_DEVICE_STATE, ROLLOUT_STATE},
         parameter::{BadParameter, bad},
         problem::Problem,
-        rollouts::{Refused, Slot, blocking},
         state::Api,
     },
+    rollouts::{Refused, Slot, blocking},
     shadow::excerpt,
 };
 
@@ -49,7 +49,8 @@ const EXAMINED_AT_ONCE: usize = 1_000;
 pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, uri: Uri) -> Result<Response, Problem> {
     caller.admit(work::PAGE, &api)?;
     let (limit, after, state) = page(&uri).map_err(|bad| api.invalid(&bad))?;
-    let is_wanted = |slot: &Slot| slot.is_visible_to(&caller) && state.is_none_or(|state| state == slot.state());
+    let is_wanted =
+        |slot: &Slot| slot.is_visible_to(caller.access()) && state.is_none_or(|state| state == slot.state());
     let mut found = api.rollouts.list(after.as_deref(), limit + 1, is_wanted);
     let more = found.len() > limit;
     found.truncate(limit);
@@ -147,7 +148,7 @@ pub(in crate::http) async fn roll_back(
 async fn control(api: Arc<Api>, caller: Caller, id: &str, uri: &Uri, control: Control) -> Result<Response, Problem> {
     Query::read(uri.query(), Operation::PauseRollout.parameters()).map_err(|bad| api.invalid(&bad))?;
     let slot = found(&api, &caller, id).await?;
-    let done = api.rollouts.control(&api, &caller, &slot, control).await;
+    let done = api.rollouts.control(&caller.actor(), &slot, control).await;
     done.map_err(|refused| refusal(&refused, &api))?;
     let by = caller.principal();
     tracing::info!(rollout = %slot.id, %by, ?control, "rollout commanded");
@@ -164,7 +165,7 @@ pub(in crate::http) async fn delete(
 ) -> Result<Response, Problem> {
     Query::read(uri.query(), Operation::DeleteRollout.parameters()).map_err(|bad| api.invalid(&bad))?;
     let slot = found(&api, &caller, &id).await?;
-    api.rollouts.remove(&api, &caller, &slot).await.map_err(|refused| match refused {
+    api.rollouts.remove(&caller.actor(), &slot).await.map_err(|refused| match refused {
         Refused::State(NotPossible(state)) => {
             let message = format!("The rollout is {}; only one that has ended can be deleted", state.name());
             Problem::new(StatusCode::CONFLICT, "rollout-state", &message, api.now())
@@ -178,7 +179,7 @@ pub(in crate::http) async fn delete(
 /// Returns the rollout `id` if the caller may see it.
 async fn found(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Slot>, Problem> {
     let slot = find_applied(THING, || api.rollouts.get(id), api).await?;
-    slot.filter(|slot| slot.is_visible_to(caller)).ok_or_else(|| unknown(api, id))
+    slot.filter(|slot| slot.is_visible_to(caller.access())).ok_or_else(|| unknown(api, id))
 }
 
 fn unknown(api: &Api, id: &str) -> Problem {

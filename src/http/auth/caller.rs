@@ -36,6 +36,7 @@ use crate::{
         state::Api,
     },
     net::Peer,
+    rollouts::Actor,
     search::{ReadPermit, Reader, StreamPermit},
     shadow::{Command, Projection, Rejection, Sender, ShadowKey},
     store::StoredShadow,
@@ -55,8 +56,6 @@ pub(in crate::http) struct Caller {
     kick: Option<Kick>,
     /// The generation of the rules from which `access` was made.
     generation: u64,
-    /// True if the client has no connection, so an expired token does not matter.
-    is_absent: bool,
 }
 
 /// The caller of a connection's last request. The server adds it to the extensions of all requests of a connection.
@@ -96,7 +95,7 @@ impl Caller {
             return Err(AuthenticationError::Banned);
         }
         let access = api.authority.review(&auth_context).ok_or(AuthenticationError::NoRole)?;
-        Ok(Self { access, client, auth_context, session: None, kick: None, generation, is_absent: false })
+        Ok(Self { access, client, auth_context, session: None, kick: None, generation })
     }
 
     /// Returns the caller of the session named by the request's cookie. `None` if there is no such session, or its
@@ -107,7 +106,7 @@ impl Caller {
         let (client, generation) = (Arc::<str>::from(client), api.authority.generation());
         let auth_context = Arc::new(session.auth_context.as_client(&client));
         let access = api.authority.review(&auth_context)?;
-        Some(Self { access, client, auth_context, session: Some(session), kick: None, generation, is_absent: false })
+        Some(Self { access, client, auth_context, session: Some(session), kick: None, generation })
     }
 
     /// Authenticates a request.
@@ -134,24 +133,16 @@ impl Caller {
         let (client, generation) = (Arc::<str>::from(client), api.authority.generation());
         let authenticated = api.authority.authenticate(login, &client).await;
         let (auth_context, access) = authenticated.map_err(|error| login_problem(error, &parts.headers, api))?;
-        let caller = Self { access, client, auth_context, session: None, kick: None, generation, is_absent: false };
+        let caller = Self { access, client, auth_context, session: None, kick: None, generation };
         if let Some(last) = last {
             last.keep(authorization.cloned(), &caller);
         }
         Ok(caller)
     }
 
-    /// Returns the caller of this login for something that goes on without a connection, such as a rollout; `None` if the
-    /// login is revoked.
-    pub(in crate::http) fn of_login(auth_context: Arc<AuthContext>, client: Arc<str>, api: &Api) -> Option<Self> {
-        let generation = api.authority.generation();
-        let access = api.authority.review_absent(&auth_context)?;
-        Some(Self { access, client, auth_context, session: None, kick: None, generation, is_absent: true })
-    }
-
-    /// Returns the login.
-    pub(in crate::http) fn login(&self) -> &Arc<AuthContext> {
-        &self.auth_context
+    /// Returns the client as the actor of a rollout, which goes on without its connection.
+    pub(in crate::http) fn actor(&self) -> Actor {
+        Actor::new(self.access.clone(), self.auth_context.clone(), self.generation)
     }
 
     /// Authenticates a request, and has its body count against the budget of its principal. Charges no work.
@@ -328,14 +319,10 @@ impl Reader for Caller {
             return false;
         }
         let generation = authority.generation();
-        if generation == self.generation && (self.is_absent || !authority.is_over(&self.auth_context)) {
+        if generation == self.generation && !authority.is_over(&self.auth_context) {
             return true;
         }
-        let reviewed = match self.is_absent {
-            true => authority.review_absent(&self.auth_context),
-            false => authority.review(&self.auth_context),
-        };
-        let Some(access) = reviewed else { return false };
+        let Some(access) = authority.review(&self.auth_context) else { return false };
         (self.access, self.generation) = (access, generation);
         true
     }

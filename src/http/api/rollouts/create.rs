@@ -42,9 +42,9 @@ use crate::{
         operation::{IF_NONE_MATCH, Operation, ROLLOUT, ROLLOUT_DRY_RUN},
         parameter::{Kind, bad},
         problem::{Problem, status},
-        rollouts::{NewRollout, Refused, Slot, blocking, description_weight, find, permitted},
         state::Api,
     },
+    rollouts::{NewRollout, Refused, Slot, blocking, description_weight, find, permitted},
     shadow::{
         Command, Decision, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, SizeLimit, Timestamp, Update,
         decide, selection,
@@ -226,7 +226,7 @@ impl ParsedRequest {
             return Ok(Ensured::Other);
         };
         // The former request may not have waited for the disk, and not even sent the rows.
-        let (of, written) = (api.clone(), slot.clone());
+        let (of, written) = (api.rollouts.clone(), slot.clone());
         blocking(move || written.write(&of)).await.map_err(|refused| refusal(&refused, api))?;
         confirmed(THING, api).await?;
         Ok(Ensured::Repeated(slot))
@@ -248,7 +248,7 @@ impl ParsedRequest {
         let (devices, charge) = self.select(api, caller, headers).await?;
         let (description, spec, count) = (self.description.clone(), self.spec.clone(), devices.len());
         let new = NewRollout { id: id.into(), is_bulk, description, spec, devices };
-        let created = api.rollouts.create(api, caller, new, charge).await;
+        let created = api.rollouts.create(&caller.actor(), new, charge).await;
         if created.is_ok() {
             let by = caller.principal();
             tracing::info!(rollout = id, %by, devices = count, "rollout created");
@@ -266,7 +266,7 @@ impl ParsedRequest {
         let devices = match &self.spec.selection {
             Selection::Devices(devices) => devices.clone(),
             Selection::Query(query) => {
-                let found = find(api, caller, query, SELECT_TIME).await;
+                let found = find(&api.search, caller, query, SELECT_TIME).await;
                 let found = found.map_err(|failure| unread(&failure, headers, api))?;
                 found.ok_or_else(|| too_long("select fewer devices", api))?
             }
@@ -288,7 +288,7 @@ impl ParsedRequest {
         let (devices, _charge) = self.select(api, caller, headers).await?;
         let mut counts = DryCounts::default();
         let until = Instant::now() + SELECT_TIME;
-        let permitted = permitted(api, caller, &self.spec, devices, true).await;
+        let permitted = permitted(&api.search, &caller.actor(), &self.spec, devices, true).await;
         let (devices, permitted) = permitted.map_err(|refused| refusal(&refused, api))?;
         counts.forbidden = devices.len() - permitted.len();
         let mut permitted: Vec<_> = permitted.iter().cloned().collect();

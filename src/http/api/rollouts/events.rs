@@ -30,10 +30,10 @@ use crate::{
         auth::caller::Caller,
         operation::Operation,
         problem::Problem,
-        rollouts::Slot,
         sse::{self, HEARTBEAT},
         state::Api,
     },
+    rollouts::Slot,
     search::StreamPermit,
 };
 
@@ -97,7 +97,7 @@ impl ProgressStream {
             if self.is_over || self.api.is_closed() || !self.caller.renew(&self.api) {
                 return None;
             }
-            if !self.slot.is_visible_to(&self.caller) {
+            if !self.slot.is_visible_to(self.caller.access()) {
                 return None; // since the rules were read anew
             }
             let Self { api, caller, changes, next_at, heartbeat_at, .. } = self;

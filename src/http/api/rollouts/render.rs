@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     fleet::rollout::{DeviceEntry, DeviceState, Rollout, Spec, State, spec::Selection},
-    http::rollouts::Slot,
+    rollouts::Slot,
 };
 
 /// The part of a rollout to render.

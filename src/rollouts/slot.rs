@@ -13,15 +13,15 @@ use tokio::sync::watch;
 
 use crate::{
     admission::{Charge, Quotas},
-    auth::{AuthContext, Authority, LoginRecord},
+    auth::{Access, AuthContext, Authority, LoginRecord},
     fleet::{
         Rollout,
         rollout::{Control, DeviceEntry, NotPossible, State},
     },
-    http::{
-        auth::caller::Caller,
-        rollouts::rows::{self, HeadRow},
-        state::Api,
+    rollouts::{
+        RolloutController,
+        actor::Actor,
+        rows::{self, HeadRow},
     },
     shadow::{DeviceId, ShadowKey, Timestamp},
     store::RowEdit,
@@ -29,17 +29,17 @@ use crate::{
 };
 
 /// A rollout.
-pub(in crate::http) struct Slot {
+pub(crate) struct Slot {
     /// Its number, in the keys of its rows.
     pub(super) number: u64,
-    pub(in crate::http) id: Arc<str>,
+    pub(crate) id: Arc<str>,
     /// A random number, part of the idempotency keys of its updates.
     pub(super) nonce: u64,
     pub(super) is_bulk: bool,
-    pub(in crate::http) created_by: Arc<str>,
-    pub(in crate::http) created_at: Timestamp,
+    pub(crate) created_by: Arc<str>,
+    pub(crate) created_at: Timestamp,
     /// The description as it was sent, without `devices`.
-    pub(in crate::http) description: Map<String, Value>,
+    pub(crate) description: Map<String, Value>,
     /// The name of the client in the histories of devices.
     pub(super) client: Arc<str>,
     /// The approximate memory of an update, and of the description.
@@ -98,7 +98,7 @@ const LOGIN_WAIT: Duration = Duration::from_secs(60);
 pub(super) const NO_MEMORY: &str = "the memory of its creator is used up";
 
 /// Returns the approximate memory of a description, which is kept as JSON and parsed.
-pub(in crate::http) fn description_weight(description: &Map<String, Value>) -> usize {
+pub(crate) fn description_weight(description: &Map<String, Value>) -> usize {
     2 * wire::weight(Value::Object(description.clone()).to_string().as_bytes())
 }
 
@@ -107,9 +107,9 @@ pub(in crate::http) fn description_weight(description: &Map<String, Value>) -> u
 pub(super) struct Revoked;
 
 impl Login {
-    /// Returns the login of `caller`.
-    pub(super) fn of(caller: &Caller) -> Self {
-        let context = caller.login();
+    /// Returns the login of `actor`.
+    pub(super) fn of(actor: &Actor) -> Self {
+        let context = actor.login();
         Self { record: context.record(), context: Some(context.clone()), since: Instant::now(), was_known: true }
     }
 
@@ -171,13 +171,13 @@ impl Slot {
     }
 
     /// Calls `read` with the rollout and the date of its last change.
-    pub(in crate::http) fn read<T>(&self, read: impl FnOnce(&Rollout, Timestamp) -> T) -> T {
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Rollout, Timestamp) -> T) -> T {
         let inner = self.inner.lock();
         read(&inner.rollout, inner.updated_at)
     }
 
     /// Returns the state.
-    pub(in crate::http) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.inner.lock().rollout.state()
     }
 
@@ -187,21 +187,21 @@ impl Slot {
     }
 
     /// Changes the rollout, sends the edits of its rows, and wakes its followers.
-    pub(super) fn update<T>(&self, api: &Api, change: impl FnOnce(&mut Rollout) -> T) -> T {
-        self.change(api, |inner| change(&mut inner.rollout))
+    pub(super) fn update<T>(&self, controller: &RolloutController, change: impl FnOnce(&mut Rollout) -> T) -> T {
+        self.change(controller, |inner| change(&mut inner.rollout))
     }
 
     /// Sends the edits of its rows that were not sent yet.
-    pub(in crate::http) fn write(&self, api: &Api) {
-        self.update(api, |_| ());
+    pub(crate) fn write(&self, controller: &RolloutController) {
+        self.update(controller, |_| ());
     }
 
-    fn change<T>(&self, api: &Api, change: impl FnOnce(&mut Inner) -> T) -> T {
+    fn change<T>(&self, controller: &RolloutController, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.inner.lock();
-        let (result, rows) = self.edit(&mut inner, api.service.quotas(), api.now(), change);
+        let (result, rows) = self.edit(&mut inner, controller.service().quotas(), controller.now(), change);
         if !rows.is_empty() {
             debug_assert!(!inner.rollout.is_replicated(), "its rows change by the log");
-            api.service.write_rows(rows, None);
+            controller.service().write_rows(rows, None);
         }
         result
     }
@@ -270,9 +270,9 @@ impl Slot {
         inner.lacks_memory && inner.rollout.state() == State::Running
     }
 
-    /// Restores former values on behalf of `caller`, as [`Slot::update`] does. Nothing changes if that is not possible.
-    pub(super) fn roll_back(&self, api: &Api, caller: &Caller) -> Result<(), NotPossible> {
-        self.change(api, |inner| inner.roll_back(Login::of(caller)))
+    /// Restores former values on behalf of `actor`, as [`Slot::update`] does. Nothing changes if that is not possible.
+    pub(super) fn roll_back(&self, controller: &RolloutController, actor: &Actor) -> Result<(), NotPossible> {
+        self.change(controller, |inner| inner.roll_back(Login::of(actor)))
     }
 
     /// Restores former values with `login`, as [`Slot::apply`] does.
@@ -285,29 +285,29 @@ impl Slot {
         self.edit(&mut self.inner.lock(), quotas, date, |inner| inner.roll_back(login))
     }
 
-    /// Returns the caller on whose behalf the rollout acts now.
-    pub(super) fn caller(&self, api: &Api) -> Result<Caller, Revoked> {
-        let context = self.inner.lock().acting().context(&api.authority);
-        self.caller_of(context, api)
+    /// Returns the actor on whose behalf the rollout acts now.
+    pub(super) fn actor(&self, controller: &RolloutController) -> Result<Actor, Revoked> {
+        let context = self.inner.lock().acting().context(controller.authority());
+        self.actor_of(context, controller)
     }
 
-    /// Returns the caller on whose behalf the rollout acts, if `is_wanted` is true of it.
-    pub(super) fn caller_if(
+    /// Returns the actor on whose behalf the rollout acts, if `is_wanted` is true of it.
+    pub(super) fn actor_if(
         &self,
         is_wanted: impl FnOnce(&Rollout) -> bool,
-        api: &Api,
-    ) -> Option<Result<Caller, Revoked>> {
+        controller: &RolloutController,
+    ) -> Option<Result<Actor, Revoked>> {
         let context = {
             let mut inner = self.inner.lock();
-            is_wanted(&inner.rollout).then(|| inner.acting().context(&api.authority))?
+            is_wanted(&inner.rollout).then(|| inner.acting().context(controller.authority()))?
         };
-        Some(self.caller_of(context, api))
+        Some(self.actor_of(context, controller))
     }
 
-    fn caller_of(&self, context: Option<Arc<AuthContext>>, api: &Api) -> Result<Caller, Revoked> {
-        let caller = context.and_then(|context| Caller::of_login(context, self.client.clone(), api)).ok_or(Revoked)?;
+    fn actor_of(&self, context: Option<Arc<AuthContext>>, controller: &RolloutController) -> Result<Actor, Revoked> {
+        let actor = context.and_then(|context| Actor::of_login(context, controller.authority())).ok_or(Revoked)?;
         self.inner.lock().acting().was_known = true;
-        Ok(caller)
+        Ok(actor)
     }
 
     /// Returns true if this node of a cluster does not know the login with which the rollout acts, or not its rights, but may soon. That is
@@ -319,9 +319,9 @@ impl Slot {
         is_awaited && inner.rollout.is_replicated()
     }
 
-    /// Returns true if `caller` may see and command it: its creator, and who has all rights.
-    pub(in crate::http) fn is_visible_to(&self, caller: &Caller) -> bool {
-        self.created_by == *caller.principal().name() || caller.has_all_rights()
+    /// Returns true if a client with `access` may see and command it: its creator, and who has all rights.
+    pub(crate) fn is_visible_to(&self, access: &Access) -> bool {
+        self.created_by == *access.principal().name() || access.is_everything()
     }
 
     /// Wakes the followers.
@@ -330,7 +330,7 @@ impl Slot {
     }
 
     /// Returns a receiver that wakes at each change.
-    pub(in crate::http) fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
@@ -340,10 +340,10 @@ impl Slot {
     }
 
     /// Removes the rows. It is not in the registry any more, so nothing begins it again.
-    pub(super) fn remove(&self, api: &Api) {
+    pub(super) fn remove(&self, controller: &RolloutController) {
         let rows = self.take_rows();
         if !rows.is_empty() {
-            api.service.write_rows(rows, None);
+            controller.service().write_rows(rows, None);
         }
     }
 
@@ -367,7 +367,7 @@ impl Slot {
     }
 
     /// Returns true once it was removed.
-    pub(in crate::http) fn is_removed(&self) -> bool {
+    pub(crate) fn is_removed(&self) -> bool {
         self.inner.lock().is_removed
     }
 

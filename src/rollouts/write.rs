@@ -27,16 +27,13 @@ use crate::{
         spec::Success,
         written::{restoring, written},
     },
-    http::{
-        auth::caller::Caller,
-        rollouts::{
-            FORBIDDEN,
-            check::sees_convergence,
-            slot::{Revoked, Slot},
-        },
-        state::Api,
-    },
     observability::request_id::RequestId,
+    rollouts::{
+        FORBIDDEN, RolloutController,
+        actor::Actor,
+        check::sees_convergence,
+        slot::{Revoked, Slot},
+    },
     shadow::{
         Change, Command, Decision, Disposition, Document, IdempotencyKey, Keyed, OnConflict, Rejection, Sender,
         ShadowKey, Timestamp, Update, Version, decide,
@@ -58,7 +55,7 @@ const UNCHANGED: &str = "nothing to change";
 
 /// A write to one device.
 struct Write<'a> {
-    api: &'a Arc<Api>,
+    controller: &'a Arc<RolloutController>,
     slot: &'a Slot,
     index: usize,
     key: ShadowKey,
@@ -96,8 +93,12 @@ struct Written {
 }
 
 /// Sends the update of a device.
-pub(super) async fn update(api: &Arc<Api>, slot: &Slot, index: usize) -> Result<UpdateOutcome, Revoked> {
-    let Some(write) = Write::new(api, slot, index, Rollout::wants_update, "rollout") else {
+pub(super) async fn update(
+    controller: &Arc<RolloutController>,
+    slot: &Slot,
+    index: usize,
+) -> Result<UpdateOutcome, Revoked> {
+    let Some(write) = Write::new(controller, slot, index, Rollout::wants_update, "rollout") else {
         return Ok(UpdateOutcome::NotSent);
     };
     let mut attempts = 0;
@@ -115,8 +116,14 @@ pub(super) async fn update(api: &Arc<Api>, slot: &Slot, index: usize) -> Result<
 }
 
 /// Restores the former values of a device. Returns `None` if that is not wanted any more.
-pub(super) async fn restore(api: &Arc<Api>, slot: &Slot, index: usize) -> Result<Option<RestoreOutcome>, Revoked> {
-    let Some(write) = Write::new(api, slot, index, Rollout::wants_restoration, "rollback") else { return Ok(None) };
+pub(super) async fn restore(
+    controller: &Arc<RolloutController>,
+    slot: &Slot,
+    index: usize,
+) -> Result<Option<RestoreOutcome>, Revoked> {
+    let Some(write) = Write::new(controller, slot, index, Rollout::wants_restoration, "rollback") else {
+        return Ok(None);
+    };
     let mut attempts = 0;
     while attempts < ATTEMPTS_MAX {
         match write.restore().await {
@@ -135,25 +142,25 @@ pub(super) async fn restore(api: &Arc<Api>, slot: &Slot, index: usize) -> Result
 
 impl<'a> Write<'a> {
     fn new(
-        api: &'a Arc<Api>,
+        controller: &'a Arc<RolloutController>,
         slot: &'a Slot,
         index: usize,
         is_wanted: fn(&Rollout, usize) -> bool,
         prefix: &'static str,
     ) -> Option<Self> {
         let device = slot.read(|rollout, _| Some(rollout.devices().get(index)?.id.clone()))?;
-        Some(Self { api, slot, index, key: slot.key(device), is_wanted, prefix })
+        Some(Self { controller, slot, index, key: slot.key(device), is_wanted, prefix })
     }
 
     async fn update(&self) -> Result<Attempt<UpdateOutcome>, Stopped> {
-        let (caller, document) = self.read().await?;
+        let (actor, document) = self.read().await?;
         let skipped = |reason: &str| Ok(Attempt::Done(UpdateOutcome::Skipped(reason.into())));
         let spec = self.slot.read(|rollout, _| rollout.spec().clone());
-        let (command, author) = match self.command(&caller, &document, spec.patch.clone()) {
+        let (command, author) = match self.command(&actor, &document, spec.patch.clone()) {
             Ok(authorized) => authorized,
             Err(_) => return skipped(FORBIDDEN),
         };
-        let sees = || caller.projection(&self.key).is_some_and(|projection| sees_convergence(&projection, &spec));
+        let sees = || actor.projection(&self.key).is_some_and(|projection| sees_convergence(&projection, &spec));
         if spec.success == Success::Converged && !sees() {
             return skipped(FORBIDDEN);
         }
@@ -161,17 +168,17 @@ impl<'a> Write<'a> {
         if !document.exists() {
             return skipped(NO_SHADOW);
         }
-        let decision = decide(&document, &command, &author, self.api.now(), &self.api.document);
+        let decision = decide(&document, &command, &author, self.controller.now(), &self.controller.document);
         let paths = match decision.map_err(Stopped::Refused)? {
             Decision::Unchanged => return skipped(UNCHANGED),
             Decision::Changed { changes, .. } => written(&changes),
         };
-        let now = self.api.rollouts.moment(&self.api.service);
+        let now = self.controller.rollouts.moment(self.controller.service());
         let expected = Version(document.version.0 + 1);
         let entry = self.slot.read(|rollout, _| rollout.sent_entry(self.index, now, expected, paths));
         let Some(mut entry) = entry else { return Err(Stopped::Unwanted) };
         let row = self.slot.row(self.index, &entry);
-        match self.submit(&caller, command, author, row).await {
+        match self.submit(&actor, command, author, row).await {
             Ok(Written { changes: Some(changes), .. }) if changes.is_empty() => skipped(UNCHANGED),
             Ok(Written { version, changes }) => {
                 let mut is_exact = version == expected;
@@ -190,7 +197,7 @@ impl<'a> Write<'a> {
     }
 
     async fn restore(&self) -> Result<Attempt<RestoreOutcome>, Stopped> {
-        let (caller, document) = self.read().await?;
+        let (actor, document) = self.read().await?;
         let kept = |reason: String| Ok(Attempt::Done(RestoreOutcome::Kept(reason.into())));
         let entry = self.slot.read(|rollout, _| rollout.devices().get(self.index).cloned());
         let Some(DeviceEntry { written: Some(paths), .. }) = &entry else { return Err(Stopped::Unwanted) };
@@ -198,15 +205,15 @@ impl<'a> Write<'a> {
             Ok(update) => update,
             Err(path) => return kept(format!("'{path}' was changed by another since")),
         };
-        let (command, author) = match self.command(&caller, &document, update) {
+        let (command, author) = match self.command(&actor, &document, update) {
             Ok(authorized) => authorized,
             Err(rejection) => return kept(reason(&rejection, &self.key)),
         };
-        let now = self.api.rollouts.moment(&self.api.service);
+        let now = self.controller.rollouts.moment(self.controller.service());
         let expected = Version(document.version.0 + 1);
         let row = entry.as_ref().map(|entry| self.slot.row(self.index, &entry.restored(now.date, expected)));
         let Some(row) = row else { return Err(Stopped::Unwanted) };
-        match self.submit(&caller, command, author, row).await {
+        match self.submit(&actor, command, author, row).await {
             Ok(Written { version, .. }) => Ok(Attempt::Done(RestoreOutcome::Restored(version))),
             Err(Stopped::Refused(Rejection::VersionConflict { .. })) => Ok(Attempt::Again),
             Err(stopped) => Err(stopped),
@@ -214,16 +221,16 @@ impl<'a> Write<'a> {
     }
 
     /// Returns the present rights and the newest document.
-    async fn read(&self) -> Result<(Caller, Arc<Document>), Stopped> {
+    async fn read(&self) -> Result<(Actor, Arc<Document>), Stopped> {
         loop {
             let is_wanted = |rollout: &Rollout| (self.is_wanted)(rollout, self.index);
-            let Some(caller) = self.slot.caller_if(is_wanted, self.api) else { return Err(Stopped::Unwanted) };
-            let caller = caller.map_err(|Revoked| Stopped::Revoked)?;
-            if let Some(wait) = caller.quota(self.api).charge_work(work::COMMAND, Instant::now()) {
+            let Some(actor) = self.slot.actor_if(is_wanted, self.controller) else { return Err(Stopped::Unwanted) };
+            let actor = actor.map_err(|Revoked| Stopped::Revoked)?;
+            if let Some(wait) = actor.quota(&self.controller.search).charge_work(work::COMMAND, Instant::now()) {
                 sleep(wait.min(QUOTA_WAIT_MAX)).await;
             }
-            match caller.read(&self.key, self.api).await {
-                Ok(stored) => return Ok((caller, stored.document)),
+            match actor.read(&self.key, &self.controller.search).await {
+                Ok(stored) => return Ok((actor, stored.document)),
                 Err(Rejection::Unavailable(_)) => sleep(UNAVAILABLE_WAIT).await,
                 Err(rejection) => return Err(Stopped::Refused(rejection)),
             }
@@ -231,40 +238,29 @@ impl<'a> Write<'a> {
     }
 
     /// Returns the command that makes `update` of `document`, and its author.
-    fn command(
-        &self,
-        caller: &Caller,
-        document: &Document,
-        mut update: Update,
-    ) -> Result<(Command, Sender), Rejection> {
+    fn command(&self, actor: &Actor, document: &Document, mut update: Update) -> Result<(Command, Sender), Rejection> {
         update.preconditions.version = Some(document.version);
         update.preconditions.on_conflict = OnConflict::Rebase;
         let key = IdempotencyKey::new(&format!("{}-{:016x}", self.prefix, self.slot.nonce));
         let keyed = key.map(|key| Keyed::update(key, &update));
         let mut command = Command::Update(Update { keyed, ..update });
-        let author = caller.authorize(&self.key, &mut command)?;
+        let author = actor.authorize(&self.key, &mut command)?;
         Ok((command, author))
     }
 
     /// Passes a command to the engine and waits for its outcome.
-    async fn submit(
-        &self,
-        caller: &Caller,
-        command: Command,
-        author: Sender,
-        row: RowEdit,
-    ) -> Result<Written, Stopped> {
-        let submit = || self.submit_once(caller, command.clone(), author.clone(), row.clone());
+    async fn submit(&self, actor: &Actor, command: Command, author: Sender, row: RowEdit) -> Result<Written, Stopped> {
+        let submit = || self.submit_once(actor, command.clone(), author.clone(), row.clone());
         let is_wanted = || self.slot.read(|rollout, _| (self.is_wanted)(rollout, self.index));
-        let is_replicated = self.api.rollouts.is_replicated();
-        settled(submit, is_wanted, || self.found(caller, &command, &author), is_replicated).await
+        let is_replicated = self.controller.rollouts.is_replicated();
+        settled(submit, is_wanted, || self.found(actor, &command, &author), is_replicated).await
     }
 
     /// Returns the write that a command of an unknown outcome made. Its login is revoked, so it cannot be submitted again.
-    async fn found(&self, caller: &Caller, command: &Command, author: &Sender) -> Result<Written, Stopped> {
+    async fn found(&self, actor: &Actor, command: &Command, author: &Sender) -> Result<Written, Stopped> {
         let Some(Keyed { key, .. }) = command.keyed() else { return Err(Stopped::Revoked) };
         loop {
-            match caller.read(&self.key, self.api).await {
+            match actor.read(&self.key, &self.controller.search).await {
                 Ok(stored) => {
                     let mut keys = stored.remembered.keys().iter();
                     let known = keys.find(|known| known.key == *key && known.by == author.by);
@@ -279,7 +275,7 @@ impl<'a> Write<'a> {
 
     async fn submit_once(
         &self,
-        caller: &Caller,
+        actor: &Actor,
         command: Command,
         author: Sender,
         row: RowEdit,
@@ -287,12 +283,12 @@ impl<'a> Write<'a> {
         let (answer, outcome) = oneshot::channel();
         let (key, client) = (self.key.clone(), self.slot.client.clone());
         let id = RequestId::current();
-        let is_replicated = self.api.rollouts.is_replicated();
+        let is_replicated = self.controller.rollouts.is_replicated();
         let (row, shared_row) = if is_replicated { (None, Some(row)) } else { (Some(row), None) };
         let envelope =
             Envelope { may_create: false, row, shared_row, ..Envelope::new(key, command, author, id, client) };
         let request = RolloutWrite { envelope, weight: self.slot.weight, answer };
-        let taken = match self.api.service.take(request, &caller.quota(self.api)) {
+        let taken = match self.controller.service().take(request, &actor.quota(&self.controller.search)) {
             Ok(Taken::Submitted) => Ok(()),
             Ok(Taken::AwaitingPermit(awaiting_permit)) => awaiting_permit.finish().await,
             Err(refused) => Err(refused),

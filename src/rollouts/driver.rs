@@ -23,19 +23,16 @@ use tokio::{
 use crate::{
     engine::changes::{FeedFilter, FollowHandle, Next, QueueContent},
     fleet::rollout::{RestoreOutcome, Rollout, UpdateOutcome, Work, spec::Success},
-    http::{
-        rollouts::{
-            check,
-            duty::{self, Change, Duty},
-            event::Event as LogEvent,
-            log::PendingAnswer,
-            reporting, rows,
-            slot::{NO_MEMORY, Revoked, Slot},
-            write,
-        },
-        state::Api,
-    },
     observability::request_id::RequestId,
+    rollouts::{
+        RolloutController, check,
+        duty::{self, Change, Duty},
+        event::Event as LogEvent,
+        log::PendingAnswer,
+        reporting, rows,
+        slot::{NO_MEMORY, Revoked, Slot},
+        write,
+    },
     shadow::DeviceId,
 };
 
@@ -52,7 +49,7 @@ const REST_MAX: Duration = Duration::from_secs(1);
 
 /// The driver.
 struct Driver {
-    api: Arc<Api>,
+    controller: Arc<RolloutController>,
     /// The rollouts that have not ended, by number.
     active: BTreeMap<u64, Arc<Slot>>,
     jobs: JoinSet<Done>,
@@ -107,13 +104,13 @@ enum Event {
     Presence,
 }
 
-/// Carries out the rollouts of `api` until it is closed.
-pub async fn run(api: Arc<Api>) {
+/// Carries out the rollouts of `controller` until it is closed.
+pub async fn run(controller: Arc<RolloutController>) {
     let mut driver = Driver {
-        generation: api.authority.generation(),
-        duty: Duty::of(&api.rollouts),
+        generation: controller.authority().generation(),
+        duty: Duty::of(&controller.rollouts),
         stopping: HashSet::new(),
-        api,
+        controller,
         active: BTreeMap::new(),
         jobs: JoinSet::new(),
         awaited: HashMap::new(),
@@ -124,7 +121,7 @@ pub async fn run(api: Arc<Api>) {
         clock: None,
     };
     driver.begin();
-    while !driver.api.is_closed() {
+    while !driver.controller.is_closed() {
         driver.review_duty();
         let rest = driver.attend();
         match driver.next(rest).await {
@@ -142,7 +139,7 @@ impl Driver {
     /// Takes up the rollouts that have become active.
     fn begin(&mut self) {
         if self.is_driving() {
-            self.active.extend(self.api.rollouts.active().into_iter().map(|slot| (slot.number, slot)));
+            self.active.extend(self.controller.rollouts.active().into_iter().map(|slot| (slot.number, slot)));
             self.follow();
         }
     }
@@ -153,7 +150,7 @@ impl Driver {
 
     /// Begins or ends to carry out the rollouts of a cluster.
     fn review_duty(&mut self) {
-        let change = self.duty.as_mut().and_then(|duty| duty.review(&self.api));
+        let change = self.duty.as_mut().and_then(|duty| duty.review(&self.controller));
         if change.is_none() {
             return;
         }
@@ -164,7 +161,11 @@ impl Driver {
         self.stopping.clear();
         (self.following, self.presence, self.clock) = (None, None, None);
         if change == Some(Change::Begins) {
-            self.api.rollouts.active().iter().for_each(|slot| slot.update(&self.api, Rollout::begin_again));
+            self.controller
+                .rollouts
+                .active()
+                .iter()
+                .for_each(|slot| slot.update(&self.controller, Rollout::begin_again));
             self.begin();
         }
     }
@@ -187,7 +188,7 @@ impl Driver {
         match (follows, &self.following) {
             (true, None) => {
                 let content = QueueContent::Shadows { max: CHANGED_MAX };
-                self.following = Some(self.api.changes.follow(FeedFilter::default(), None, content));
+                self.following = Some(self.controller.search.changes.follow(FeedFilter::default(), None, content));
                 self.check_all();
             }
             (false, Some(_)) => self.following = None,
@@ -195,8 +196,8 @@ impl Driver {
         }
         match (follows_presence, &self.presence) {
             (true, None) => {
-                self.presence = Some(self.api.presence.changes());
-                self.presence_taken = self.api.presence.newest_change();
+                self.presence = Some(self.controller.search.presence.changes());
+                self.presence_taken = self.controller.search.presence.newest_change();
                 self.check_all();
             }
             (false, Some(_)) => self.presence = None,
@@ -207,20 +208,20 @@ impl Driver {
     /// Has all devices checked that are awaited.
     fn check_all(&self) {
         for slot in self.active.values() {
-            slot.update(&self.api, Rollout::on_any_change);
+            slot.update(&self.controller, Rollout::on_any_change);
         }
     }
 
     /// Begins the work of all rollouts, and leaves those that have ended. Returns the time at which to do so again.
     fn attend(&mut self) -> Instant {
-        let (now, mut rest) = (self.api.rollouts.moment(&self.api.service), Instant::now() + REST_MAX);
+        let (now, mut rest) = (self.controller.rollouts.moment(self.controller.service()), Instant::now() + REST_MAX);
         if self.duty.is_some() {
             rest = rest.min(Instant::now() + duty::INTERVAL);
         }
         let mut ended = Vec::new();
         let active: Vec<_> = self.active.values().cloned().collect();
         for slot in active {
-            let (work, rollbacks, wakes_ms, is_over) = slot.update(&self.api, |rollout| {
+            let (work, rollbacks, wakes_ms, is_over) = slot.update(&self.controller, |rollout| {
                 let work = rollout.work(now, UNDER_WAY_MAX);
                 let is_over = rollout.state().is_final() && !rollout.is_under_way();
                 (work, rollout.rollbacks(), rollout.wakes_ms(now), is_over)
@@ -255,11 +256,11 @@ impl Driver {
         if let Work::Check(checked) = &work {
             self.await_success(slot, checked);
         }
-        let (api, slot, driver) = (self.api.clone(), slot.clone(), self.number());
+        let (controller, slot, driver) = (self.controller.clone(), slot.clone(), self.number());
         self.jobs.spawn(RequestId::next().scope(async move {
-            let outcome = perform(&api, &slot, &work, driver.unwrap_or_default()).await;
+            let outcome = perform(&controller, &slot, &work, driver.unwrap_or_default()).await;
             let Some(driver) = driver else { return Done::Work { slot, outcome, work, rollbacks } };
-            reporting::report(&api, &slot, (driver, rollbacks), &work, outcome).await;
+            reporting::report(&controller, &slot, (driver, rollbacks), &work, outcome).await;
             Done::Reported(slot, work)
         }));
     }
@@ -281,16 +282,16 @@ impl Driver {
     /// Ends a rollout of a cluster for `reason`, unless it was rolled back after `rollbacks`.
     fn stop(&mut self, slot: &Arc<Slot>, reason: &'static str, rollbacks: u64) {
         let Some(driver) = self.number().filter(|_| self.stopping.insert(slot.number)) else { return };
-        let (api, slot) = (self.api.clone(), slot.clone());
+        let (controller, slot) = (self.controller.clone(), slot.clone());
         self.jobs.spawn(RequestId::next().scope(async move {
-            reporting::stop(&api, &slot, (driver, rollbacks), reason).await;
+            reporting::stop(&controller, &slot, (driver, rollbacks), reason).await;
             Done::Stopped(slot.number)
         }));
     }
 
     /// Waits for something to react to, until `rest` if a rollout is active.
     async fn next(&mut self, rest: Instant) -> Event {
-        let Self { api, jobs, following, presence, presence_taken, active, duty, .. } = self;
+        let Self { controller, jobs, following, presence, presence_taken, active, duty, .. } = self;
         let changed = async {
             match following {
                 Some(following) => following.next().await,
@@ -307,7 +308,7 @@ impl Driver {
             }
         };
         tokio::select! {
-            () = api.rollouts.woken() => Event::Woken,
+            () = controller.rollouts.woken() => Event::Woken,
             Some(done) = jobs.join_next() => Event::Done(done_of(done)),
             next = changed => Event::Changed(next),
             () = presence_changed => Event::Presence,
@@ -332,15 +333,15 @@ impl Driver {
     fn report(&mut self, done: Done) {
         let (slot, outcome, work, rollbacks) = match done {
             Done::Work { slot, outcome, work, rollbacks } => (slot, outcome, work, rollbacks),
-            Done::Reported(slot, work) => return slot.update(&self.api, |rollout| rollout.on_done(&work)),
+            Done::Reported(slot, work) => return slot.update(&self.controller, |rollout| rollout.on_done(&work)),
             Done::Stopped(number) => {
                 self.stopping.remove(&number);
                 return;
             }
         };
-        let now = self.api.rollouts.moment(&self.api.service);
+        let now = self.controller.rollouts.moment(self.controller.service());
         let is_revoked = outcome.is_err();
-        slot.update(&self.api, |rollout| {
+        slot.update(&self.controller, |rollout| {
             match (work, outcome.ok()) {
                 (Work::Update(index), Some(Outcome::Update(outcome))) => {
                     rollout.on_update(index, now, outcome);
@@ -386,7 +387,7 @@ impl Driver {
 
     /// Notes the devices whose presence changed.
     fn take_presence(&mut self) {
-        for (number, device) in self.api.presence.changed_after(self.presence_taken, BATCH) {
+        for (number, device) in self.controller.search.presence.changed_after(self.presence_taken, BATCH) {
             self.presence_taken = number;
             self.note(&device);
         }
@@ -395,7 +396,7 @@ impl Driver {
     /// Has a device checked wherever it is awaited.
     fn note(&mut self, device: &DeviceId) {
         let Some(awaiting) = self.awaited.get_mut(device) else { return };
-        awaiting.retain(|(slot, index)| slot.update(&self.api, |rollout| rollout.on_change(*index)));
+        awaiting.retain(|(slot, index)| slot.update(&self.controller, |rollout| rollout.on_change(*index)));
         if awaiting.is_empty() {
             self.awaited.remove(device);
         }
@@ -403,30 +404,30 @@ impl Driver {
 
     /// Stops the rollouts whose login was revoked, after rules or files were read again.
     fn review(&mut self) {
-        let generation = self.api.authority.generation();
+        let generation = self.controller.authority().generation();
         if std::mem::replace(&mut self.generation, generation) == generation {
             return;
         }
         let active: Vec<_> = self.active.values().cloned().collect();
         for slot in active {
             let rollbacks = slot.read(|rollout, _| rollout.rollbacks());
-            match slot.caller(&self.api) {
+            match slot.actor(&self.controller) {
                 Ok(_) => {}
                 Err(Revoked) if slot.awaits_login() => {}
                 Err(Revoked) if self.duty.is_some() => self.stop(&slot, REVOKED, rollbacks),
-                Err(Revoked) => slot.update(&self.api, |rollout| stop_revoked(rollout, rollbacks)),
+                Err(Revoked) => slot.update(&self.controller, |rollout| stop_revoked(rollout, rollbacks)),
             }
         }
     }
 
     fn write_clock(&mut self) {
         self.clock_due = Instant::now() + CLOCK_INTERVAL;
-        let now = self.api.rollouts.moment(&self.api.service);
+        let now = self.controller.rollouts.moment(self.controller.service());
         match &self.duty {
-            None => self.api.service.write_rows(vec![rows::put_clock(now.running_ms)], None),
+            None => self.controller.service().write_rows(vec![rows::put_clock(now.running_ms)], None),
             // One that is lost is as if this node had ended before. One at a time, so that none collect while the log is away.
             Some(duty) if duty.is_driving && self.clock.as_mut().is_none_or(PendingAnswer::is_over) => {
-                self.clock = self.api.rollouts.send_now(&self.api, 0, duty.number, LogEvent::Clock);
+                self.clock = self.controller.send_now(0, duty.number, LogEvent::Clock);
             }
             Some(_) => {}
         }
@@ -448,18 +449,23 @@ fn done_of(ended: Result<Done, JoinError>) -> Option<Done> {
 }
 
 /// Does `work`; in a cluster as the `driver`.
-async fn perform(api: &Arc<Api>, slot: &Arc<Slot>, work: &Work, driver: u64) -> Result<Outcome, Revoked> {
+async fn perform(
+    controller: &Arc<RolloutController>,
+    slot: &Arc<Slot>,
+    work: &Work,
+    driver: u64,
+) -> Result<Outcome, Revoked> {
     Ok(match work {
-        Work::Update(index) => Outcome::Update(write::update(api, slot, *index).await?),
-        Work::Restore(index) => Outcome::Restore(write::restore(api, slot, *index).await?),
-        Work::Check(checked) => Outcome::Checked(check::succeeded(api, slot, checked).await?),
+        Work::Update(index) => Outcome::Update(write::update(controller, slot, *index).await?),
+        Work::Restore(index) => Outcome::Restore(write::restore(controller, slot, *index).await?),
+        Work::Check(checked) => Outcome::Checked(check::succeeded(controller, slot, checked).await?),
         Work::FindLater => {
-            let joined = match check::matching(api, slot).await? {
-                Some(found) => api.rollouts.join(api, &slot.caller(api)?, slot, found, driver).await.is_ok(),
+            let joined = match check::matching(controller, slot).await? {
+                Some(found) => controller.join(&slot.actor(controller)?, slot, found, driver).await.is_ok(),
                 None => false,
             };
             if !joined {
-                slot.update(api, |rollout| rollout.on_later(None));
+                slot.update(controller, |rollout| rollout.on_later(None));
             }
             Outcome::Joined
         }

@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use crate::{
     auth::LoginRecord,
     fleet::rollout::{DeviceEntry, DeviceState, State},
-    http::rollouts::registry::Staged,
+    rollouts::registry::Staged,
     shadow::DeviceId,
     store::{RowEdit, RowKey},
 };

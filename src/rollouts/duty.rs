@@ -8,10 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     engine::nonce,
-    http::{
-        rollouts::{Rollouts, event::Event},
-        state::Api,
-    },
+    rollouts::{RolloutController, Rollouts, event::Event},
 };
 
 /// The interval at which a node looks whether it decides.
@@ -44,8 +41,8 @@ impl Duty {
     }
 
     /// Looks whether this node has the duty, and claims it if it decides.
-    pub(super) fn review(&mut self, api: &Api) -> Option<Change> {
-        let is_driver = api.rollouts.driver() == self.number;
+    pub(super) fn review(&mut self, controller: &RolloutController) -> Option<Change> {
+        let is_driver = controller.rollouts.driver() == self.number;
         if std::mem::replace(&mut self.is_driving, is_driver) != is_driver {
             self.claimed = None;
             return Some(match is_driver {
@@ -63,21 +60,22 @@ impl Duty {
         if self.looked.is_none_or(|looked| now.duration_since(looked) >= INTERVAL) {
             self.looked = Some(now);
             if !is_driver {
-                self.claim(api, now);
+                self.claim(controller, now);
             }
         }
         None
     }
 
-    fn claim(&mut self, api: &Api, now: Instant) {
-        let (member, replaces) = (api.service.health().member.unwrap_or_default(), api.rollouts.driver());
+    fn claim(&mut self, controller: &RolloutController, now: Instant) {
+        let (member, replaces) =
+            (controller.service().health().member.unwrap_or_default(), controller.rollouts.driver());
         // One that came after the claim of another has no effect.
         let is_under_way =
             |(at, replaced): (Instant, u64)| replaced == replaces && now.duration_since(at) < CLAIM_TIMEOUT;
         if member.is_deciding && member.latched.is_none() && !self.claimed.is_some_and(is_under_way) {
             self.number = nonce();
             let claim = Event::Driver { number: self.number, replaces };
-            let sent = api.rollouts.send_now(api, 0, 0, claim);
+            let sent = controller.send_now(0, 0, claim);
             self.claimed = sent.map(|_nobody_waits| (now, replaces));
         }
     }

@@ -18,7 +18,7 @@ use crate::{
             spec::{Abort, DEVICES_MAX},
         },
     },
-    http::rollouts::{
+    rollouts::{
         FORBIDDEN, Refused, Rollouts, Slot,
         event::{self, Event, Message},
         log::{Answer, RolloutLog},

@@ -17,17 +17,14 @@ use crate::{
     auth::Authority,
     engine::{self, EncodedRequest, LogRequests, RequestRoom, answered_in_time, nonce},
     fleet::{Rollout, rollout::Head},
-    http::{
-        auth::caller::Caller,
-        rollouts::{
-            NewRollout, Refused, Rollouts, Slot,
-            driver::CLOCK_INTERVAL,
-            event::{self, Event, Message},
-            overlap::Compared,
-            restoring::forbidden,
-            rows::{self, HeadRow, IDS_PER_ROW, text_of},
-        },
-        state::Api,
+    rollouts::{
+        NewRollout, Refused, RolloutController, Rollouts, Slot,
+        actor::Actor,
+        driver::CLOCK_INTERVAL,
+        event::{self, Event, Message},
+        overlap::Compared,
+        restoring::forbidden,
+        rows::{self, HeadRow, IDS_PER_ROW, text_of},
     },
     shadow::DeviceId,
     store::RowEdit,
@@ -112,18 +109,23 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Returns the draft of a rollout of `caller`, in which the devices that are not `permitted` are skipped.
-    pub(super) fn new(api: &Api, caller: &Caller, new: NewRollout, permitted: &HashSet<DeviceId>) -> Self {
+    /// Returns the draft of a rollout of `actor`, in which the devices that are not `permitted` are skipped.
+    pub(super) fn new(
+        controller: &RolloutController,
+        actor: &Actor,
+        new: NewRollout,
+        permitted: &HashSet<DeviceId>,
+    ) -> Self {
         let NewRollout { id, is_bulk, description, spec, devices } = new;
         let Head { state, reason, wave, planned, .. } = Rollout::new(spec, devices.clone()).head().clone();
         let head = HeadRow {
             id,
             nonce: nonce(),
             bulk: is_bulk,
-            created_by: caller.principal().name().clone(),
-            created_at: api.now().0,
-            updated_at: api.now().0,
-            login: caller.login().record(),
+            created_by: actor.principal().name().clone(),
+            created_at: controller.now().0,
+            updated_at: controller.now().0,
+            login: actor.login().record(),
             restorer: None,
             spec: description,
             state,
@@ -135,7 +137,7 @@ impl Draft {
         };
         let forbidden = forbidden(&devices, permitted);
         let random = nonce() >> (u64::BITS - RANDOM_BITS);
-        let number = (api.service.now_milliseconds() << RANDOM_BITS) | random;
+        let number = (controller.service().now_milliseconds() << RANDOM_BITS) | random;
         Self { number, head: Box::new(head), devices, forbidden, is_sent: false }
     }
 
@@ -146,112 +148,6 @@ impl Draft {
 }
 
 impl Rollouts {
-    /// Sends an event, when there is room for it: one of the driver, or what the principal `by` asks for.
-    async fn send(
-        &self,
-        api: &Api,
-        number: u64,
-        driver: u64,
-        event: Event,
-        by: Option<&Arc<str>>,
-    ) -> Option<PendingAnswer> {
-        let log = self.log.as_ref()?;
-        let message = self.message(api, number, driver, event);
-        let bytes = message.encode();
-        Some(log.senders_of(&message.event).send(&api.service, request(&message, &bytes, by)).await)
-    }
-
-    /// Sends an event of this node, if there is room for it.
-    pub(super) fn send_now(&self, api: &Api, number: u64, driver: u64, event: Event) -> Option<PendingAnswer> {
-        let message = self.message(api, number, driver, event);
-        let bytes = message.encode();
-        self.log.as_ref()?.senders_of(&message.event).try_send(&api.service, request(&message, &bytes, None))
-    }
-
-    fn message(&self, api: &Api, number: u64, driver: u64, event: Event) -> Message {
-        Message { number, request: nonce(), driver, moment: self.moment(&api.service), event }
-    }
-
-    /// Sends an event of the driver, and waits for what it came to.
-    pub(super) async fn report(&self, api: &Api, number: u64, driver: u64, event: Event) -> Answer {
-        match self.send(api, number, driver, event, None).await {
-            Some(pending) => pending.wait().await.unwrap_or(Answer::Void),
-            None => Answer::Void,
-        }
-    }
-
-    /// Sends what `caller` asks for. Returns true if it was done, and false if it is to be asked for again: the rollout is still to be compared
-    /// with others, or was given a command that this node did not know.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused::Unconfirmed`] if the log does not have it in time, or the reason of the refusal.
-    pub(super) async fn request(&self, api: &Api, caller: &Caller, number: u64, event: Event) -> Result<bool, Refused> {
-        let log = self.log.as_ref().ok_or(Refused::Unconfirmed)?;
-        let message = self.message(api, number, 0, event);
-        let (bytes, by) = (message.encode(), caller.principal().name());
-        done(log.requests.ask(&api.service, request(&message, &bytes, Some(by))).await)
-    }
-
-    /// Sends the command that `event` makes of the number of those before it, again while others came first that this node did not know.
-    ///
-    /// # Errors
-    ///
-    /// As of [`Rollouts::request`].
-    pub(super) async fn command(
-        &self,
-        api: &Api,
-        caller: &Caller,
-        slot: &Slot,
-        event: impl Fn(u64) -> Event + Send,
-    ) -> Result<(), Refused> {
-        while !self.request(api, caller, slot.number, event(slot.commands())).await? {}
-        Ok(())
-    }
-
-    /// Creates the rollout of a draft in the log, as [`Rollouts::request`] does.
-    pub(super) async fn publish(
-        &self,
-        api: &Api,
-        caller: &Caller,
-        draft: &mut Draft,
-        compared: &Compared,
-    ) -> Result<bool, Refused> {
-        if !std::mem::replace(&mut draft.is_sent, true) {
-            self.send_parts(api, caller, draft).await?;
-        }
-        let (head, count, compared) = (draft.head.clone(), draft.devices.len(), compared.clone());
-        self.request(api, caller, draft.number, Event::Created { head, count, compared }).await
-    }
-
-    /// Sends the devices of a draft, some parts at a time, so that they leave room for others.
-    async fn send_parts(&self, api: &Api, caller: &Caller, draft: &Draft) -> Result<(), Refused> {
-        let (by, mut pending) = (caller.principal().name(), VecDeque::new());
-        for (part, ids) in draft.devices.chunks(IDS_PER_ROW).enumerate() {
-            if pending.len() == PARTS_UNDER_WAY {
-                taken(pending.pop_front()).await?;
-            }
-            let from = part * IDS_PER_ROW;
-            let range = from..from + ids.len();
-            let forbidden = draft.forbidden.iter().copied().filter(|index| range.contains(index)).collect();
-            let event = Event::Part { by: by.clone(), from, ids: text_of(ids.iter()), forbidden };
-            let sent = answered_in_time(self.send(api, draft.number, 0, event, Some(by))).await;
-            pending.push_back(sent.ok_or(Refused::Unconfirmed)?);
-        }
-        while !pending.is_empty() {
-            taken(pending.pop_front()).await?;
-        }
-        Ok(())
-    }
-
-    /// Has the devices of a draft that is not created removed from the log.
-    pub(super) fn withdraw(&self, api: &Api, draft: &Draft) {
-        if draft.is_sent {
-            // If it comes to nothing, they are removed some minutes later.
-            let _nobody_waits = self.send_now(api, draft.number, 0, Event::Withdrawn);
-        }
-    }
-
     /// Returns the number of the driver.
     pub(super) fn driver(&self) -> u64 {
         self.registry.lock().driver
@@ -261,12 +157,105 @@ impl Rollouts {
     pub(super) fn of_draft(&self, draft: &Draft) -> Option<Arc<Slot>> {
         self.registry.lock().numbered(draft.number).cloned()
     }
+}
+
+impl RolloutController {
+    /// Sends an event, when there is room for it: one of the driver, or what the principal `by` asks for.
+    async fn send(&self, number: u64, driver: u64, event: Event, by: Option<&Arc<str>>) -> Option<PendingAnswer> {
+        let log = self.rollouts.log.as_ref()?;
+        let message = self.message(number, driver, event);
+        let bytes = message.encode();
+        Some(log.senders_of(&message.event).send(self.service(), request(&message, &bytes, by)).await)
+    }
+
+    /// Sends an event of this node, if there is room for it.
+    pub(super) fn send_now(&self, number: u64, driver: u64, event: Event) -> Option<PendingAnswer> {
+        let message = self.message(number, driver, event);
+        let bytes = message.encode();
+        self.rollouts.log.as_ref()?.senders_of(&message.event).try_send(self.service(), request(&message, &bytes, None))
+    }
+
+    fn message(&self, number: u64, driver: u64, event: Event) -> Message {
+        Message { number, request: nonce(), driver, moment: self.rollouts.moment(self.service()), event }
+    }
+
+    /// Sends an event of the driver, and waits for what it came to.
+    pub(super) async fn report(&self, number: u64, driver: u64, event: Event) -> Answer {
+        match self.send(number, driver, event, None).await {
+            Some(pending) => pending.wait().await.unwrap_or(Answer::Void),
+            None => Answer::Void,
+        }
+    }
+
+    /// Sends what `actor` asks for. Returns true if it was done, and false if it is to be asked for again: the rollout is still to be compared
+    /// with others, or was given a command that this node did not know.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Unconfirmed`] if the log does not have it in time, or the reason of the refusal.
+    pub(super) async fn request(&self, actor: &Actor, number: u64, event: Event) -> Result<bool, Refused> {
+        let log = self.rollouts.log.as_ref().ok_or(Refused::Unconfirmed)?;
+        let message = self.message(number, 0, event);
+        let (bytes, by) = (message.encode(), actor.principal().name());
+        done(log.requests.ask(self.service(), request(&message, &bytes, Some(by))).await)
+    }
+
+    /// Sends the command that `event` makes of the number of those before it, again while others came first that this node did not know.
+    ///
+    /// # Errors
+    ///
+    /// As of [`RolloutController::request`].
+    pub(super) async fn command(
+        &self,
+        actor: &Actor,
+        slot: &Slot,
+        event: impl Fn(u64) -> Event + Send,
+    ) -> Result<(), Refused> {
+        while !self.request(actor, slot.number, event(slot.commands())).await? {}
+        Ok(())
+    }
+
+    /// Creates the rollout of a draft in the log, as [`RolloutController::request`] does.
+    pub(super) async fn publish(&self, actor: &Actor, draft: &mut Draft, compared: &Compared) -> Result<bool, Refused> {
+        if !std::mem::replace(&mut draft.is_sent, true) {
+            self.send_parts(actor, draft).await?;
+        }
+        let (head, count, compared) = (draft.head.clone(), draft.devices.len(), compared.clone());
+        self.request(actor, draft.number, Event::Created { head, count, compared }).await
+    }
+
+    /// Sends the devices of a draft, some parts at a time, so that they leave room for others.
+    async fn send_parts(&self, actor: &Actor, draft: &Draft) -> Result<(), Refused> {
+        let (by, mut pending) = (actor.principal().name(), VecDeque::new());
+        for (part, ids) in draft.devices.chunks(IDS_PER_ROW).enumerate() {
+            if pending.len() == PARTS_UNDER_WAY {
+                taken(pending.pop_front()).await?;
+            }
+            let from = part * IDS_PER_ROW;
+            let range = from..from + ids.len();
+            let forbidden = draft.forbidden.iter().copied().filter(|index| range.contains(index)).collect();
+            let event = Event::Part { by: by.clone(), from, ids: text_of(ids.iter()), forbidden };
+            let sent = answered_in_time(self.send(draft.number, 0, event, Some(by))).await;
+            pending.push_back(sent.ok_or(Refused::Unconfirmed)?);
+        }
+        while !pending.is_empty() {
+            taken(pending.pop_front()).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the devices of a draft that is not created removed from the log.
+    pub(super) fn withdraw(&self, draft: &Draft) {
+        if draft.is_sent {
+            // If it comes to nothing, they are removed some minutes later.
+            let _nobody_waits = self.send_now(draft.number, 0, Event::Withdrawn);
+        }
+    }
 
     /// Has the devices `found` join the rollout, as far as a record has room for them. Returns false if it is still to be compared with
     /// others. The others are found again.
     pub(super) async fn report_joined(
         &self,
-        api: &Api,
         slot: &Slot,
         driver: u64,
         found: &[DeviceId],
@@ -279,7 +268,7 @@ impl Rollouts {
         for part in parts {
             let from = slot.read(|rollout, _| rollout.devices().len());
             let event = Event::Joined { from, ids: text_of(part.iter()), compared: compared.clone() };
-            match self.report(api, slot.number, driver, event).await {
+            match self.report(slot.number, driver, event).await {
                 Answer::Done => {}
                 Answer::Lacking => return false,
                 Answer::Void | Answer::Refused(_) => return true,
@@ -350,9 +339,9 @@ impl RolloutBroadcasts {
     }
 }
 
-impl Api {
+impl RolloutController {
     /// Passes the rollouts of this node to the store. Called once, before it joins the cluster.
-    pub fn share_rollouts(&self, with: &RolloutBroadcasts) {
+    pub fn share(&self, with: &RolloutBroadcasts) {
         let _is_the_first = with.0.set(self.rollouts.clone());
     }
 }

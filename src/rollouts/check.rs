@@ -21,15 +21,14 @@ use crate::{
             spec::{DEVICES_MAX, Selection, Success},
         },
     },
-    http::{
-        auth::caller::Caller,
-        rollouts::{
-            slot::{Revoked, Slot},
-            write::QUOTA_WAIT_MAX,
-        },
-        state::Api,
+    rollouts::{
+        RolloutController,
+        actor::Actor,
+        slot::{Revoked, Slot},
+        write::QUOTA_WAIT_MAX,
     },
     search::{
+        FleetSearch, Reader,
         scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, scan},
         visible::is_match,
     },
@@ -45,11 +44,11 @@ const RETRY_WAIT: Duration = Duration::from_secs(1);
 /// Returns those of the devices `checked` that have succeeded; `None` if they could not be read for now. A damaged shadow has not
 /// succeeded.
 pub(super) async fn succeeded(
-    api: &Arc<Api>,
+    controller: &Arc<RolloutController>,
     slot: &Slot,
     checked: &[usize],
 ) -> Result<Option<HashSet<usize>>, Revoked> {
-    let mut caller = slot.caller(api)?;
+    let mut actor = slot.actor(controller)?;
     let (spec, devices) = slot.read(|rollout, _| {
         let id = |index: &usize| Some((rollout.devices().get(*index)?.id.clone(), *index));
         (rollout.spec().clone(), checked.iter().filter_map(id).collect::<HashMap<DeviceId, usize>>())
@@ -61,7 +60,7 @@ pub(super) async fn succeeded(
             let ranges = ranges.into_iter().cloned().map(DeviceRange::One).collect();
             let until = Instant::now() + CHECK_TIME;
             let of_checked = DeviceScan { query: Some(query), devices: Some(ranges), after: None, until };
-            match scan(&api.search, &mut caller, of_checked, Matching::new(api, query)).await {
+            match scan(&controller.search, &mut actor, of_checked, Matching::new(&controller.search, query)).await {
                 Ok(scanned) if scanned.end == ScanEnd::TimeOver => Ok(None),
                 Ok(scanned) => {
                     let found = scanned.visitor.found.iter();
@@ -70,30 +69,30 @@ pub(super) async fn succeeded(
                 Err(failure) => unread(failure).await.map(|()| None),
             }
         }
-        Success::Converged => converged(api, slot, &caller, &spec, devices).await,
+        Success::Converged => converged(controller, slot, &actor, &spec, devices).await,
     }
 }
 
 /// Returns those of `devices` that have converged on the paths that the rollout changed, as [`succeeded`] does.
 async fn converged(
-    api: &Arc<Api>,
+    controller: &Arc<RolloutController>,
     slot: &Slot,
-    caller: &Caller,
+    actor: &Actor,
     spec: &Spec,
     devices: HashMap<DeviceId, usize>,
 ) -> Result<Option<HashSet<usize>>, Revoked> {
     let mut converged = HashSet::new();
     for (device, index) in devices {
-        if let Some(wait) = caller.quota(api).charge_work(work::COMMAND, Instant::now()) {
+        if let Some(wait) = actor.quota(&controller.search).charge_work(work::COMMAND, Instant::now()) {
             sleep(wait.min(QUOTA_WAIT_MAX)).await;
         }
         let key = slot.key(device);
-        let stored = match caller.read(&key, api).await {
+        let stored = match actor.read(&key, &controller.search).await {
             Ok(stored) => stored,
             Err(Rejection::Internal) => continue,
             Err(rejection) => return unread(ScanFailure::Rejected(rejection)).await.map(|()| None),
         };
-        let Some(projection) = caller.projection(&key).filter(|projection| sees_convergence(projection, spec)) else {
+        let Some(projection) = actor.projection(&key).filter(|projection| sees_convergence(projection, spec)) else {
             continue;
         };
         let (document, delta) = (&stored.document, projection.delta(&stored.document).unwrap_or_default());
@@ -115,11 +114,14 @@ pub(super) fn sees_convergence(projection: &Projection, spec: &Spec) -> bool {
 }
 
 /// Returns the devices that match the query of the rollout now; `None` if they could not be read.
-pub(super) async fn matching(api: &Arc<Api>, slot: &Slot) -> Result<Option<Vec<DeviceId>>, Revoked> {
-    let mut caller = slot.caller(api)?;
+pub(super) async fn matching(
+    controller: &Arc<RolloutController>,
+    slot: &Slot,
+) -> Result<Option<Vec<DeviceId>>, Revoked> {
+    let mut actor = slot.actor(controller)?;
     let spec = slot.read(|rollout, _| rollout.spec().clone());
     let Selection::Query(query) = &spec.selection else { return Ok(Some(Vec::new())) };
-    match find(api, &mut caller, query, FIND_TIME).await {
+    match find(&controller.search, &mut actor, query, FIND_TIME).await {
         Ok(Some(found)) => Ok(Some(found)),
         Ok(None) => {
             sleep(RETRY_WAIT).await;
@@ -130,14 +132,14 @@ pub(super) async fn matching(api: &Arc<Api>, slot: &Slot) -> Result<Option<Vec<D
 }
 
 /// Returns the devices for which `query` is true, at most one more than a rollout may have; `None` if `time` is over.
-pub(in crate::http) async fn find(
-    api: &Arc<Api>,
-    caller: &mut Caller,
+pub(crate) async fn find(
+    search: &Arc<FleetSearch>,
+    reader: &mut impl Reader,
     query: &Query,
     time: Duration,
 ) -> Result<Option<Vec<DeviceId>>, ScanFailure> {
     let all = DeviceScan { query: Some(query), devices: None, after: None, until: Instant::now() + time };
-    let scanned = scan(&api.search, caller, all, Matching::new(api, query)).await?;
+    let scanned = scan(search, reader, all, Matching::new(search, query)).await?;
     Ok((scanned.end != ScanEnd::TimeOver).then_some(scanned.visitor.found))
 }
 
@@ -157,15 +159,15 @@ async fn unread(failure: ScanFailure) -> Result<(), Revoked> {
 
 /// The devices for which a query is true.
 struct Matching {
-    api: Arc<Api>,
+    search: Arc<FleetSearch>,
     query: Query,
     now: Timestamp,
     found: Vec<DeviceId>,
 }
 
 impl Matching {
-    fn new(api: &Arc<Api>, query: &Query) -> Self {
-        Self { api: api.clone(), query: query.clone(), now: api.now(), found: Vec::new() }
+    fn new(search: &Arc<FleetSearch>, query: &Query) -> Self {
+        Self { search: search.clone(), query: query.clone(), now: search.service.now(), found: Vec::new() }
     }
 }
 
@@ -175,7 +177,7 @@ impl DeviceVisitor for Matching {
     }
 
     fn visit(&mut self, reader: &Access, mut device: Device, _again: &mut dyn FnMut(&Needs) -> Device) {
-        if is_match(&self.query, &mut device, reader, &*self.api.presence, self.now) {
+        if is_match(&self.query, &mut device, reader, &*self.search.presence, self.now) {
             self.found.push(device.id);
         }
     }

@@ -15,24 +15,21 @@ use crate::{
             spec::{DEVICES_MAX, Selection},
         },
     },
-    http::{
-        auth::caller::Caller,
-        rollouts::{
-            FORBIDDEN, NewRollout, Slot,
-            registry::Staged,
-            rows::HeadRow,
-            slot::{Login, NewSlot},
-        },
-        state::Api,
+    rollouts::{
+        FORBIDDEN, NewRollout, RolloutController, Slot,
+        actor::Actor,
+        registry::Staged,
+        rows::HeadRow,
+        slot::{Login, NewSlot},
     },
     shadow::{DeviceId, DocumentLimits, Timestamp},
     wire,
 };
 
-/// Returns a rollout of `caller` in which the devices that are not `permitted` are skipped.
+/// Returns a rollout of `actor` in which the devices that are not `permitted` are skipped.
 pub(super) fn new_slot(
-    api: &Api,
-    caller: &Caller,
+    controller: &RolloutController,
+    actor: &Actor,
     number: u64,
     new: NewRollout,
     permitted: &HashSet<DeviceId>,
@@ -41,17 +38,17 @@ pub(super) fn new_slot(
     let NewRollout { id, is_bulk, description, spec, devices } = new;
     let forbidden = forbidden(&devices, permitted);
     let mut rollout = Rollout::new(spec, devices);
-    rollout.skip(forbidden, &FORBIDDEN.into(), api.rollouts.moment(&api.service));
+    rollout.skip(forbidden, &FORBIDDEN.into(), controller.rollouts.moment(controller.service()));
     Slot::new(NewSlot {
         number,
         id,
         nonce: nonce(),
         is_bulk,
-        created_by: caller.principal().name().clone(),
-        created_at: api.now(),
-        updated_at: api.now(),
+        created_by: actor.principal().name().clone(),
+        created_at: controller.now(),
+        updated_at: controller.now(),
         description,
-        creator: Login::of(caller),
+        creator: Login::of(actor),
         restorer: None,
         rollout,
         charge,

@@ -12,14 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fleet::rollout::{DeviceEntry, Spec},
-    http::{
-        auth::caller::Caller,
-        rollouts::{
-            Refused, Slot,
-            rights::{blocking, pay},
-        },
-        state::Api,
+    rollouts::{
+        Refused, Slot,
+        actor::Actor,
+        rights::{blocking, pay},
     },
+    search::FleetSearch,
     shadow::{DeviceId, Pointer},
 };
 
@@ -55,19 +53,19 @@ impl Comparison {
     }
 
     /// Returns the comparison of a rollout that has ended, and may restore its devices.
-    pub(super) async fn of(api: &Api, caller: &Caller, slot: &Arc<Slot>) -> Result<Self, Refused> {
+    pub(super) async fn of(search: &FleetSearch, actor: &Actor, slot: &Arc<Slot>) -> Result<Self, Refused> {
         let (spec, count) = slot.read(|rollout, _| (rollout.spec().clone(), rollout.devices().len()));
-        pay(api, caller, count).await;
+        pay(search, actor, count).await;
         let own = slot.clone();
         let devices = blocking(move || Arc::new(claimed(&own, |_| true).into_iter().collect())).await?;
         Ok(Self::new(spec, devices, Some(slot.number)))
     }
 
-    /// Compares with `other`, on behalf of `caller`.
+    /// Compares with `other`, on behalf of `actor`.
     pub(super) async fn compare(
         &mut self,
-        api: &Api,
-        caller: &Caller,
+        search: &FleetSearch,
+        actor: &Actor,
         other: &Arc<Slot>,
     ) -> Result<Option<Overlap>, Refused> {
         let (spec, count) = other.read(|rollout, _| (rollout.spec().clone(), rollout.devices().len()));
@@ -75,10 +73,10 @@ impl Comparison {
         if spec.shadow != self.spec.shadow {
             return Ok(None);
         }
-        pay(api, caller, self.spec.touched.len().saturating_mul(spec.touched.len())).await;
+        pay(search, actor, self.spec.touched.len().saturating_mul(spec.touched.len())).await;
         let own = self.spec.clone();
         let Some(path) = blocking(move || own.overlap(&spec).cloned()).await? else { return Ok(None) };
-        pay(api, caller, count).await;
+        pay(search, actor, count).await;
         let (other, own) = (other.clone(), self.devices.clone());
         let devices = blocking(move || claimed(&other, |device| own.contains(device))).await?;
         Ok((!devices.is_empty()).then_some(Overlap { path, devices }))

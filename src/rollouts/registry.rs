@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     admission::{Charge, Quotas},
     fleet::rollout::NotPossible,
-    http::rollouts::{
+    rollouts::{
         Refused, Slot,
         overlap::Compared,
         rows::{self, StagedRow},

@@ -9,16 +9,19 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use serde_json::json;
 
-use super::{event::Message, *};
+use super::{
+    event::{Event, Message},
+    *,
+};
 use crate::{
     auth::Policy,
     clock::Clock,
     config::{Config, RoleLimits},
     fleet::{
         Rollout,
-        rollout::{DeviceEntry, Work},
+        rollout::{Control, DeviceEntry, Work},
     },
-    http::rollouts::{
+    rollouts::{
         overlap::Compared,
         rows::{HeadRow, text_of},
         slot::Login,

@@ -8,14 +8,12 @@ use tokio::time::sleep;
 
 use crate::{
     fleet::rollout::{DeviceState, RestoreOutcome, UpdateOutcome, Work},
-    http::{
-        rollouts::{
-            driver::{Outcome, REVOKED},
-            event::Event,
-            log::Answer,
-            slot::{Revoked, Slot},
-        },
-        state::Api,
+    rollouts::{
+        RolloutController,
+        driver::{Outcome, REVOKED},
+        event::Event,
+        log::Answer,
+        slot::{Revoked, Slot},
     },
 };
 
@@ -24,7 +22,7 @@ const LOGIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reports the outcome of `work`, which began after `rollbacks`, and waits until this node has applied it.
 pub(super) async fn report(
-    api: &Arc<Api>,
+    controller: &Arc<RolloutController>,
     slot: &Arc<Slot>,
     (driver, rollbacks): (u64, u64),
     work: &Work,
@@ -34,34 +32,39 @@ pub(super) async fn report(
         (work, Err(Revoked)) => {
             match slot.awaits_login() {
                 true => sleep(LOGIN_PAUSE).await,
-                false => stop(api, slot, (driver, rollbacks), REVOKED).await,
+                false => stop(controller, slot, (driver, rollbacks), REVOKED).await,
             }
             if let Work::Check(checked) = work {
-                slot.update(api, |rollout| rollout.found(checked, None));
+                slot.update(controller, |rollout| rollout.found(checked, None));
             }
             return;
         }
         (Work::Update(index), Ok(Outcome::Update(outcome))) => updated(slot, *index, outcome),
         (Work::Restore(index), Ok(Outcome::Restore(Some(outcome)))) => restored(slot, *index, outcome),
         (Work::Check(checked), Ok(Outcome::Checked(succeeded))) => {
-            let (converged, overdue) = slot.update(api, |rollout| rollout.found(checked, succeeded.as_ref()));
+            let (converged, overdue) = slot.update(controller, |rollout| rollout.found(checked, succeeded.as_ref()));
             let is_empty = converged.is_empty() && overdue.is_empty();
             (!is_empty).then_some(Event::Checked { converged, overdue })
         }
         _ => None,
     };
     let Some(event) = event else { return };
-    let answer = api.rollouts.report(api, slot.number, driver, event).await;
+    let answer = controller.report(slot.number, driver, event).await;
     if let (Work::Check(checked), false) = (work, matches!(answer, Answer::Done)) {
         // Another drives, or the log did not take it.
-        slot.update(api, |rollout| checked.iter().for_each(|index| _ = rollout.on_change(*index)));
+        slot.update(controller, |rollout| checked.iter().for_each(|index| _ = rollout.on_change(*index)));
     }
 }
 
 /// Ends a rollout for `reason`, unless it was rolled back after `rollbacks`.
-pub(super) async fn stop(api: &Arc<Api>, slot: &Arc<Slot>, (driver, rollbacks): (u64, u64), reason: &str) {
+pub(super) async fn stop(
+    controller: &Arc<RolloutController>,
+    slot: &Arc<Slot>,
+    (driver, rollbacks): (u64, u64),
+    reason: &str,
+) {
     let event = Event::Stopped { reason: reason.into(), rollbacks };
-    let _void_if_another_drives = api.rollouts.report(api, slot.number, driver, event).await;
+    let _void_if_another_drives = controller.report(slot.number, driver, event).await;
 }
 
 fn updated(slot: &Slot, index: usize, outcome: UpdateOutcome) -> Option<Event> {

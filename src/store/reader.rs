@@ -36,7 +36,7 @@ use crate::{
         state::{
             cache::{DocumentCache, NotCached},
             dictionary::Dictionaries,
-            floor,
+            floor::{self, DeviceFloor},
             record::{self, STATE, StoredShadow},
             unflushed::UnflushedShadows,
         },
@@ -206,6 +206,13 @@ impl Shared {
             Ok(stored) => Ok(stored),
             Err(floor) => Ok(self.absent_at(floor)),
         }
+    }
+
+    /// Returns the floor of `device` in the store.
+    pub(super) fn floor(&self, device: &DeviceId) -> Result<DeviceFloor, StoreError> {
+        let database = self.database.get()?;
+        database.check_key(CheckedTable::Floors, device.as_str().as_bytes())?;
+        database.read(|transaction| floor::of(transaction, device))
     }
 
     /// Returns the state of a shadow without a record whose device has `floor`.

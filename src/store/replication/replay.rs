@@ -101,7 +101,11 @@ impl Replay {
     ) -> Result<(), StoreError> {
         let BatchRecord { now, path_tombstones_max, entries, no_ops, purged, rows, requests: decided, .. } = batch;
         self.changes.counts.purged(purged.values().map(|purge| purge.keys.len()).sum());
-        self.changes.record.purged.extend(purged);
+        for (device, mut purge) in purged {
+            // That of an earlier purge may be higher. The records after this one in the group were decided at the higher one.
+            purge.floor.raise(context.shared.floor(&device)?);
+            self.changes.record.purged.insert(device, purge);
+        }
         let mut rest = RestOfRecord { no_ops: no_ops.into_iter().peekable(), entries: entries.into_iter() };
         let decided_at = (now.running, path_tombstones_max);
         let missing = StoreError::entry(self.changes.head.seq, "a request of the record has no entry");

@@ -31,7 +31,7 @@ use crate::{
 /// The tombstones to purge, by device.
 pub(in crate::store) type Purges = BTreeMap<DeviceId, Purge>;
 
-/// The tombstones to purge from one device, and its floor without them.
+/// The tombstones to purge from one device, and the floor that they leave. That of earlier ones may be higher.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct Purge {
     pub(in crate::store) keys: BTreeSet<ShadowKey>,

@@ -202,6 +202,35 @@ fn a_creation_before_a_purge_in_one_record_begins_at_the_former_floor() {
     }
 }
 
+/// A node that read both records at once took the lower floor of the second purge for that of the device, and left the cluster.
+#[test]
+fn a_creation_after_two_purges_begins_at_the_higher_floor() {
+    let mut cluster = Cluster::open(2);
+    let decider = cluster.decider();
+    let (away, all) = ((decider + 1) % NODES, [0, 1, 2]);
+    let rest = [decider, (decider + 2) % NODES];
+    let [high, low, new] = ["a", "b", "c"].map(|name| named("d2", name));
+    cluster.apply(&all, decider, &low, count(1));
+    for number in 1..6 {
+        cluster.apply(&all, decider, &high, count(number));
+    }
+    let purged = Ok(PurgedTombstones { purged: 1, kept: 0 });
+    for (key, nodes) in [(&high, &all[..]), (&low, &rest)] {
+        cluster.apply(&all, decider, key, delete());
+        cluster.wait_until_removable(&all, decider, std::slice::from_ref(key), 1).unwrap();
+        cluster.nodes[away].paused_until = if nodes == all { 0 } else { usize::MAX };
+        assert_eq!(cluster.purge(nodes, decider, std::slice::from_ref(key), false), purged);
+    }
+    cluster.apply(&rest, decider, &new, count(1));
+    cluster.nodes[away].paused_until = 0;
+    cluster.read_records(away);
+    cluster.finish("after both");
+    for node in all {
+        let version = |key| cluster.nodes[node].stepped.store.read(key).unwrap().document.version;
+        assert_eq!([&high, &low, &new].map(version), [Version(6), Version(6), Version(7)], "node {node}");
+    }
+}
+
 /// A purge whose answer does not come is not refused as if nothing were removed.
 #[test]
 fn a_purge_without_an_answer_has_an_unknown_outcome() {

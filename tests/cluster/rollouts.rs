@@ -282,6 +282,36 @@ fn a_driver_that_was_stopped_sends_nothing_after_a_pause() {
     assert_eq!(journal_at("at the end"), DEVICES, "each device once");
 }
 
+/// The driver ends in order while its updates are on their way: another node goes on, and no device is changed twice or never.
+#[test]
+fn a_rollout_goes_on_at_another_node_when_its_driver_ends() {
+    let mut cluster = Cluster::start(UNLIMITED.limits);
+    write_devices(&cluster, DEVICES);
+    let driver = cluster.decider();
+    let other = (driver + 1) % NODES;
+    let spec = json!({
+        "query": "device:pump-*", "patch": {"desired": {"firmware": "2.0"}}, "waves": ["50%", "100%"],
+        // It takes eight seconds, of which its driver is there for the first.
+        "success": "accepted", "rate": 30,
+    });
+    let created = create(&cluster, other, ID, &spec);
+    assert_eq!(created.status, 201, "{}", created.text());
+    wait_for(&cluster, other, "some updates", |rollout| count(rollout, "converged") > 0);
+    cluster.nodes[driver].stop();
+    wait_for(&cluster, other, "the end", |rollout| rollout["state"] == "completed");
+    cluster.nodes[driver].restart();
+    cluster.wait_until_ready(driver);
+    check_same(&cluster);
+    let journal = journal(&cluster, driver, "the end");
+    let mut changed: Vec<_> = journal
+        .iter()
+        .filter(|change| change["client"] == format!("rollout:{ID}"))
+        .map(|change| index_of(change["device"].as_str().unwrap()).unwrap())
+        .collect();
+    changed.sort_unstable();
+    assert_eq!(changed, (0..DEVICES).collect::<Vec<_>>());
+}
+
 /// A node that has not applied yet what another node has answered waits for it.
 #[test]
 fn a_bulk_change_misses_no_device_that_any_node_has_answered() {

@@ -86,10 +86,11 @@ impl<C> Writer<C> {
         Ok(())
     }
 
-    fn apply_group(&mut self, group: Replay, requests: &impl ReplayedRequests) -> Result<(), StoreError> {
+    fn apply_group(&mut self, group: Replay, requests: &mut impl ReplayedRequests) -> Result<(), StoreError> {
         let Replay { changes, edits, .. } = group;
         let applied = if changes.record.rows.is_empty() {
-            self.apply_with_rows(changes, requests.rows())
+            let up_to = self.applied_position.as_ref().map_or(0, |applied| applied.chain.position.number);
+            self.apply_with_rows(changes, requests.rows(up_to)).inspect(|()| requests.committed(up_to))
         } else {
             self.pending_rows.set_commands(edits);
             self.apply_logged(changes)
@@ -142,10 +143,10 @@ impl<C> Writer<C> {
         // A removal may merge pages, and must not merge damaged ones.
         let is_sound = |table: &CheckedTable| self.shared.database.is_sound(*table);
         if [CheckedTable::State, CheckedTable::Floors].iter().all(is_sound) {
-            Ok(())
-        } else {
-            Err(StoreError::Reopening)
+            return Ok(());
         }
+        let detail = "some of its pages are damaged, so a purge of the log cannot be applied".to_owned();
+        Err(StoreError::Corrupt { path: self.options.path.clone(), detail })
     }
 
     /// Returns true if a commit is due for the position in the log or the rows of this node.

@@ -161,6 +161,8 @@ pub(in crate::store) struct Member<C> {
     received: ReceivedRequests,
     /// The records that follow those that are applied.
     records: Vec<ReceivedRecord>,
+    /// The memory of the reader for records that are read and not in the file.
+    unapplied: Vec<OwnedSemaphorePermit>,
     /// The batch whose record is appended.
     decided: Option<DecidedBatch>,
     /// The outcomes of requests that are not known to be applied.
@@ -240,6 +242,7 @@ impl<C> Member<C> {
             own: OwnRequests::new(),
             received: ReceivedRequests::default(),
             records: Vec::new(),
+            unapplied: Vec::new(),
             decided: None,
             held: Answered::default(),
             answered: (0, 0),
@@ -327,6 +330,7 @@ impl<C> Member<C> {
     pub(in crate::store) fn reopened(&mut self, applied: u64) {
         self.behind_at = Some(applied);
         self.decided = None;
+        self.held.committed(applied);
     }
 
     /// Takes no more commands, and ends when the last one is answered.
@@ -372,7 +376,7 @@ impl<C> Member<C> {
 
     fn take_record(&mut self, number: u64, record: &Bytes, permit: Option<OwnedSemaphorePermit>) {
         let applied = self.replica.chain().position.number;
-        if number <= applied {
+        if number <= applied || self.latched.is_some() {
             return;
         }
         if number > applied + 1 {
@@ -462,6 +466,8 @@ impl<C> Member<C> {
         if self.latched.is_none() {
             tracing::error!(reason, "this node leaves its cluster: it takes no writes any more");
             self.latched = Some(reason);
+            // The file stays as it is: a start, of a program that can, goes on from there.
+            self.records.clear();
         }
     }
 
@@ -513,14 +519,14 @@ impl<C> Member<C> {
     }
 
     /// Holds the outcome of a request that this node decided, if a client waits for it or others follow it.
-    fn hold_outcome(&mut self, outcome: Outcome<RequestNumber>) {
+    fn hold_outcome(&mut self, record: u64, outcome: Outcome<RequestNumber>) {
         let Outcome { envelope, context, result, against } = outcome;
         let client = context.and_then(|request| self.client(request));
         let is_change = result.as_ref().is_ok_and(|applied| applied.seq.is_some());
         if client.is_some() || is_change {
             let is_accepted = result.is_ok();
             let context = client.map(|(QueuedCommand { mut envelope, context }, permit)| {
-                self.held.add(&mut envelope, permit, is_accepted);
+                self.held.add(&mut envelope, permit, is_accepted.then_some(record));
                 context
             });
             self.held.outcomes.push(Outcome { envelope, context, result, against });

@@ -59,8 +59,12 @@ pub(in crate::store) trait ReplayedRequests {
     /// Receives a purge, with the number of tombstones that the record names.
     fn purged(&mut self, request: RequestNumber, purged: PurgedTombstones);
 
-    /// Returns the edits of rows that belong to the requests; `None` if nothing of them needs a commit.
-    fn rows(&self) -> Option<Vec<RowEdit>>;
+    /// Returns the edits of rows that belong to the requests of the records up to this one and are not committed; `None` if nothing
+    /// of them needs a commit.
+    fn rows(&self, up_to: u64) -> Option<Vec<RowEdit>>;
+
+    /// Notes that the records up to this one are committed.
+    fn committed(&mut self, up_to: u64);
 }
 
 /// A change that was replayed.
@@ -219,7 +223,9 @@ impl ReplayedRequests for NoRequests {
 
     fn purged(&mut self, _: RequestNumber, _: PurgedTombstones) {}
 
-    fn rows(&self) -> Option<Vec<RowEdit>> {
+    fn rows(&self, _: u64) -> Option<Vec<RowEdit>> {
         None
     }
+
+    fn committed(&mut self, _: u64) {}
 }

@@ -1,6 +1,9 @@
 //! A node of the cluster in memory of [`super::clusters`]: its store, its disk, and what it gave to its link.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -12,7 +15,9 @@ use super::{
     sim_disk::{SimDisk, Stop},
     stepped::Stepped,
 };
-use crate::store::{BroadcastRows, Link, LogAction, LogEvent, MemberOptions, NodeId, RowEdit, Seq, StoreOptions};
+use crate::store::{
+    BroadcastRows, Link, LogAction, LogEvent, MemberOptions, NodeId, RowEdit, RowKey, Seq, StoreOptions,
+};
 
 /// Something that a node gave to its link.
 pub(super) enum Sent {
@@ -20,10 +25,12 @@ pub(super) enum Sent {
     Message(NodeId, Bytes),
 }
 
-/// Rows of which broadcasts change none, but decide whether commands that edit one are accepted: after [`CLOSE`] they are not.
+/// Rows that the openings of sessions insert, put and remove in turn. Other broadcasts decide whether commands that edit one are accepted:
+/// after [`CLOSE`] they are not.
 #[derive(Default)]
 pub(super) struct Gate {
     is_closed: bool,
+    openings: BTreeMap<RowKey, Bytes>,
 }
 
 /// The broadcasts that close and open the [`Gate`].
@@ -31,11 +38,23 @@ pub(super) const CLOSE: &[u8] = b"close";
 pub(super) const OPEN: &[u8] = b"open";
 
 impl BroadcastRows for Gate {
-    fn restore(&mut self, _: &[u8], _: Bytes) {}
+    fn restore(&mut self, key: &[u8], value: Bytes) {
+        self.openings.insert(key.into(), value);
+    }
 
-    fn apply(&mut self, _: u64, bytes: &Bytes) -> Vec<RowEdit> {
+    fn apply(&mut self, number: u64, bytes: &Bytes) -> Vec<RowEdit> {
         self.is_closed = (self.is_closed || bytes == CLOSE) && bytes != OPEN;
-        Vec::new()
+        if bytes == CLOSE || bytes == OPEN {
+            return Vec::new();
+        }
+        let (key, value) = (RowKey::from(&**bytes), Bytes::from(number.to_string()));
+        if number.is_multiple_of(2) && self.openings.remove(&key).is_some() {
+            return vec![RowEdit::Remove(key)];
+        }
+        vec![match self.openings.insert(key.clone(), value.clone()) {
+            None => RowEdit::Insert(key, value),
+            Some(_) => RowEdit::Put(key, value),
+        }]
     }
 
     fn edit(&mut self, _: RowEdit) -> Vec<RowEdit> {

@@ -115,7 +115,7 @@ impl Cluster {
     }
 
     /// Lets `node` take a command, and `nodes` turns until it is answered.
-    fn apply(&mut self, nodes: &[usize], node: usize, key: &ShadowKey, command: Command) {
+    pub(super) fn apply(&mut self, nodes: &[usize], node: usize, key: &ShadowKey, command: Command) {
         self.submit_command(node, key, command);
         self.turn_until_answered(nodes, node);
     }

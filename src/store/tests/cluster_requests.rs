@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{
     cluster_node::{CLOSE, OPEN},
     clusters::{Cluster, NODES},
-    count, key,
+    count, delete, key,
 };
 use crate::{
     shadow::{Rejection, SizeLimit},
@@ -21,6 +21,36 @@ use crate::{
         },
     },
 };
+
+/// The file of a node that has left said that it has the record that could not be applied, and lacked its changes.
+#[test]
+fn a_node_that_has_left_goes_on_where_it_was_after_a_start() {
+    let mut cluster = Cluster::open(1);
+    let decider = cluster.decider();
+    let (left, other) = ((decider + 1) % NODES, (decider + 2) % NODES);
+    let rest = [decider, other];
+    cluster.apply(&[0, 1, 2], decider, &key("d1"), count(1));
+    cluster.read_records(left);
+    cluster.apply(&rest, decider, &key("d1"), count(2));
+    // As if its program were wrong: it takes another entry for the next.
+    cluster.nodes[left].stepped.writer.progress.head.seq.0 += 1;
+    let read = |cluster: &mut Cluster| {
+        cluster.read_some(left, usize::MAX);
+        cluster.nodes[left].stepped.step();
+    };
+    read(&mut cluster);
+    assert!(cluster.nodes[left].latched().is_some());
+    cluster.nodes[left].stepped.writer.progress.head.seq.0 -= 1;
+    // What follows has no entries, and what it commits of its own has the position.
+    cluster.open_session(0, decider);
+    cluster.apply(&rest, decider, &key("d2"), delete());
+    read(&mut cluster);
+    cluster.nodes[left].stepped.idle();
+    let image = cluster.nodes[left].disk.durable();
+    cluster.nodes[left].restart(left, image);
+    cluster.finish("after the start");
+    cluster.compare("after the start");
+}
 
 /// A node's requests were withdrawn after its messages had been lost for some time. The decider waited for those requests, and took
 /// none of that node any more.

@@ -82,6 +82,8 @@ impl Cluster {
             indexed: indexes::declared(INDEXED),
             lag_entries_max: 10 + 20 * node as u64,
             document: DocumentLimits { path_tombstones_max: 2 + 3 * node, ..small_options().document },
+            // In every fifth history, rows are soon written to their table.
+            row_lag_bytes_max: if seed.is_multiple_of(5) { 100 } else { small_options().row_lag_bytes_max },
             // In every other history, old changes leave the journal, in some soon.
             journal_bytes_max: [300, 1 << 20, 3000, 1 << 20][usize::try_from(seed % 4).unwrap()],
             ..small_options()
@@ -432,7 +434,9 @@ impl Cluster {
         }
         for node in 1..NODES {
             let (one, other) = (&self.nodes[0].stepped, &self.nodes[node].stepped);
-            assert_eq!(Dump::of(other).state, Dump::of(one).state, "{about}: node {node}");
+            let (of_other, of_one) = (Dump::of(other), Dump::of(one));
+            assert_eq!(of_other.state, of_one.state, "{about}: node {node}");
+            assert_eq!(of_other.rows, of_one.rows, "{about}: node {node}");
             assert_eq!(other.store.head(), one.store.head(), "{about}: node {node}");
             let removed = |stepped: &Stepped| stepped.writer.applied_position.as_ref().unwrap().removed;
             assert_eq!(removed(other), removed(one), "{about}: what node {node} may remove");

@@ -314,7 +314,7 @@ pub(super) struct Dump {
     pub(super) state: Vec<(Vec<u8>, Vec<u8>)>,
     journal: Vec<(u64, Vec<u8>)>,
     floors: Vec<(String, Vec<u8>)>,
-    rows: Vec<(Vec<u8>, Bytes)>,
+    pub(super) rows: Vec<(Vec<u8>, Bytes)>,
     progress: Checkpoint,
     counts: Option<ShadowCounts>,
 }

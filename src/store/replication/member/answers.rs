@@ -24,8 +24,9 @@ use crate::{
 /// Outcomes for clients and for those who follow the changes, with the queue bytes of the requests.
 pub(super) struct Answered<C> {
     pub(super) outcomes: Vec<Outcome<C>>,
-    /// The edits of rows that are committed with the accepted commands.
-    pub(super) rows: Vec<RowEdit>,
+    /// The edits of rows that are not committed, each with the number of its record. A broadcast is here without one, too: a start
+    /// must not receive it again.
+    rows: Vec<(u64, Option<RowEdit>)>,
     pub(super) broadcasts: Vec<Broadcast>,
     /// The calls for own broadcasts.
     pub(super) calls: Vec<OnDurable>,
@@ -34,7 +35,8 @@ pub(super) struct Answered<C> {
 
 impl<C> Default for Answered<C> {
     fn default() -> Self {
-        Self { outcomes: Vec::new(), rows: Vec::new(), broadcasts: Vec::new(), calls: Vec::new(), permit: None }
+        let (outcomes, rows, broadcasts, calls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { outcomes, rows, broadcasts, calls, permit: None }
     }
 }
 
@@ -66,7 +68,7 @@ impl<C> ReplayedRequests for Answers<'_, C> {
         }
         let ReplayedChange { entry, before, after } = replayed;
         let SentCommand { command, client_token, row } = sent;
-        self.member.hold_row(row);
+        self.member.hold_row(self.position.0, row);
         let rebased_from = command.rebased_from(&before);
         let applied = Applied {
             seq: Some(entry.seq),
@@ -78,7 +80,7 @@ impl<C> ReplayedRequests for Answers<'_, C> {
         };
         let (envelope, context) = match self.member.client(request) {
             Some((QueuedCommand { mut envelope, context }, permit)) => {
-                self.member.held.add(&mut envelope, permit, true);
+                self.member.held.add(&mut envelope, permit, Some(self.position.0));
                 (Envelope { command, ..envelope }, Some(context))
             }
             None => {
@@ -103,7 +105,7 @@ impl<C> ReplayedRequests for Answers<'_, C> {
         }
         let Some((queued, permit)) = self.member.client(request) else { return };
         let QueuedCommand { mut envelope, context: client } = queued;
-        self.member.held.add(&mut envelope, permit, is_accepted);
+        self.member.held.add(&mut envelope, permit, is_accepted.then_some(self.position.0));
         let (result, against) = changes.decide_again(&mut envelope, context, is_accepted);
         self.member.held.outcomes.push(Outcome { envelope, context: Some(client), result, against });
     }
@@ -131,29 +133,53 @@ impl<C> ReplayedRequests for Answers<'_, C> {
         }
     }
 
-    fn rows(&self) -> Option<Vec<RowEdit>> {
-        self.member.held.rows_to_commit()
+    fn rows(&self, up_to: u64) -> Option<Vec<RowEdit>> {
+        self.member.held.rows_to_commit(up_to)
+    }
+
+    fn committed(&mut self, up_to: u64) {
+        self.member.held.committed(up_to);
     }
 }
 
 impl<C> Answered<C> {
-    /// Returns the rows that the commit has. `None` if no commit is needed for what is held, which a start must not receive
-    /// again.
-    pub(super) fn rows_to_commit(&self) -> Option<Vec<RowEdit>> {
-        let needs_commit = !self.rows.is_empty() || !self.broadcasts.is_empty();
-        needs_commit.then(|| self.rows.clone())
+    /// Returns the rows for the commit of the records up to this one. `None` if no commit is needed for what is held of them.
+    pub(super) fn rows_to_commit(&self, up_to: u64) -> Option<Vec<RowEdit>> {
+        let mut rows = self.rows.iter().filter(|(record, _)| *record <= up_to).peekable();
+        rows.peek()?;
+        Some(rows.filter_map(|(_, edit)| edit.clone()).collect())
+    }
+
+    /// Notes that the file has the log up to this record. What belongs to it is not committed again: an inserted row would be taken for
+    /// new.
+    pub(super) fn committed(&mut self, up_to: u64) {
+        self.rows.retain(|(record, _)| *record > up_to);
+    }
+
+    /// Adds the edits of rows that belong to `record`.
+    pub(super) fn add_rows(&mut self, record: u64, edits: impl IntoIterator<Item = RowEdit>) {
+        self.rows.extend(edits.into_iter().map(|edit| (record, Some(edit))));
+    }
+
+    /// Adds a broadcast of `record`, and the edits of rows that it makes.
+    pub(super) fn add_broadcast(&mut self, record: u64, broadcast: Broadcast, edits: Vec<RowEdit>) {
+        self.broadcasts.push(broadcast);
+        self.rows.push((record, None));
+        self.add_rows(record, edits);
     }
 
     /// Adds a request of this node that is refused without a decision.
     pub(super) fn add_refused(&mut self, queued: QueuedCommand<C>, permit: OwnedSemaphorePermit, rejection: Rejection) {
         let QueuedCommand { mut envelope, context } = queued;
-        self.add(&mut envelope, permit, false);
+        self.add(&mut envelope, permit, None);
         self.outcomes.push(Outcome { envelope, context: Some(context), result: Err(rejection), against: None });
     }
 
-    /// Adds the queue bytes of a request, and its row if it `is_accepted`.
-    pub(super) fn add(&mut self, envelope: &mut Envelope, permit: OwnedSemaphorePermit, is_accepted: bool) {
-        self.rows.extend(envelope.row.take().filter(|_| is_accepted));
+    /// Adds the queue bytes of a request, and its row if it was accepted in a record.
+    pub(super) fn add(&mut self, envelope: &mut Envelope, permit: OwnedSemaphorePermit, accepted_in: Option<u64>) {
+        if let (Some(record), row) = (accepted_in, envelope.row.take()) {
+            self.add_rows(record, row);
+        }
         match &mut self.permit {
             Some(all) => all.merge(permit),
             None => self.permit = Some(permit),

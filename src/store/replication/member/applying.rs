@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     shadow::Rejection,
     store::{
+        database::CommitFailure,
         error::StoreError,
         health::Pages,
         replication::{
@@ -60,7 +61,7 @@ impl<C> Writer<C> {
     pub(in crate::store) fn take_part(&mut self) {
         let Some(mut member) = self.member.take() else { return };
         self.is_deciding = member.is_deciding();
-        if !self.is_failed() {
+        if !self.is_failed() && member.latched.is_none() {
             self.apply_records(&mut member);
         }
         if member.latched.is_some() {
@@ -93,6 +94,7 @@ impl<C> Writer<C> {
             return;
         }
         let mut records = mem::take(&mut member.records);
+        member.unapplied.extend(records.iter_mut().filter_map(|record| record.permit.take()));
         self.unsynced.add_records(records.iter().map(|record| record.bytes).sum());
         let applied = match member.decided.take() {
             Some(decided) if records.first().is_some_and(|first| first.chain.position.number == decided.number) => {
@@ -108,16 +110,14 @@ impl<C> Writer<C> {
             if records.is_empty() {
                 return Ok(());
             }
-            let (followed, permits): (Vec<_>, Vec<_>) =
-                records.into_iter().map(|record| ((record.chain, record.read), record.permit)).unzip();
-            let applied = self.follow(followed, &mut Answers { member, position: (0, 0) });
-            drop(permits);
-            applied
+            let followed = records.into_iter().map(|record| (record.chain, record.read));
+            self.follow(followed.collect::<Vec<_>>(), &mut Answers { member, position: (0, 0) })
         });
         match applied {
             Ok(()) => self.deliver_held(member),
             // The file is opened again, and says how far it is.
             Err(_) if self.is_failed() => {}
+            Err(error @ StoreError::Io { .. }) => _ = self.fail(CommitFailure::NotTried(error)),
             Err(error) => member.latch(error.to_string()),
         }
     }
@@ -155,16 +155,18 @@ impl<C> Writer<C> {
                 continue;
             }
             if let RequestDecision::Changed(sent) = decision {
-                member.hold_row(sent.row.clone());
+                member.hold_row(number, sent.row.clone());
             }
             match outcomes.next_if(|outcome| outcome.context == Some(*request)) {
-                Some(outcome) => member.hold_outcome(outcome),
+                Some(outcome) => member.hold_outcome(number, outcome),
                 // It had no content that could be decided, or is a purge that is refused.
                 None => drop(member.client(*request)),
             }
         }
         member.answered = (number, usize::MAX);
-        self.apply_with_rows(changes, member.held.rows_to_commit())
+        self.apply_with_rows(changes, member.held.rows_to_commit(number))?;
+        member.held.committed(number);
+        Ok(())
     }
 
     /// Reads the records again that follow those in the file, after it was opened again. Returns false if the node no longer
@@ -191,6 +193,7 @@ impl<C> Writer<C> {
     }
 
     fn deliver_held(&mut self, member: &mut Member<C>) {
+        member.unapplied.clear();
         let Answered { outcomes, calls, broadcasts, permit, .. } = mem::take(&mut member.held);
         self.durable.extend(calls);
         self.broadcasts.extend(broadcasts);

@@ -40,10 +40,10 @@ pub struct Broadcast {
 }
 
 impl<C> Member<C> {
-    /// Holds the edits of a row that an accepted command makes.
-    pub(super) fn hold_row(&mut self, row: Option<RowEdit>) {
+    /// Holds the edits of a row that an accepted command of `record` makes.
+    pub(super) fn hold_row(&mut self, record: u64, row: Option<RowEdit>) {
         if let Some(edit) = row {
-            self.held.rows.extend(self.rows.edit(edit));
+            self.held.add_rows(record, self.rows.edit(edit));
         }
     }
 
@@ -64,8 +64,8 @@ impl<C> Member<C> {
         if let Some(client) = (self.opens)(&bytes) {
             self.openings.add(client, request.origin, record, self.now);
         }
-        self.held.rows.extend(self.rows.apply(number, &bytes));
-        self.held.broadcasts.push(Broadcast { is_own, number, bytes });
+        let edits = self.rows.apply(number, &bytes);
+        self.held.add_broadcast(record, Broadcast { is_own, number, bytes }, edits);
     }
 }
 

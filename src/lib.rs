@@ -1,9 +1,9 @@
 //! Umbra: an MQTT broker that keeps the shadow of every device under optimistic concurrency.
 //!
 //! Imports point one way: [`mqtt`] and [`http`] use [`search`] and [`engine`], `http` uses [`rollouts`] above these, `engine` uses
-//! [`store`], `store` uses [`shadow`]; `cluster` has the log of several nodes. `shadow` is pure: no I/O, clock, async or lock, and so is [`fleet`] above
-//! it. `mqtt` and `http` are front ends behind [`net`] and never name each other; [`server`] wires them. `tests/tidy.rs` checks
-//! these rules, ARCHITECTURE.md explains them.
+//! [`store`], `store` uses [`shadow`]; `cluster` has the log of several nodes. `shadow` is pure: no I/O, clock, async or lock, and
+//! so is [`fleet`] above it. `mqtt` and `http` are front ends behind [`net`] and never name each other; [`server`] wires them.
+//! `tests/tidy.rs` checks these rules, ARCHITECTURE.md explains them.
 
 #![warn(missing_docs)]
 

@@ -1,13 +1,14 @@
 //! Rollouts: the registry, and the driver that carries them out.
 //!
 //! [`RolloutController`] is the entry for the front end ([`commands`]) and the server.
-//! [`crate::fleet::rollout`] decides what is done when, without I/O. A [`slot`] is one rollout with its login, [`rows`] is its form in the
-//! store. The [`driver`] is one task for all rollouts: it begins the work of each, and reports outcomes, changes of
-//! devices and the time to it. The [`registry`] has all of them, and their limits. [`write`] sends an update or restores former values through the engine, [`check`] finds out
-//! which devices have succeeded. [`rights`] and [`overlap`] decide which devices a rollout may claim.
+//! [`crate::fleet::rollout`] decides what is done when, without I/O. A [`slot`] is one rollout with its login, [`rows`] is its
+//! form in the store. The [`driver`] is one task for all rollouts: it begins the work of each, and reports outcomes, changes of
+//! devices and the time to it. The [`registry`] has all of them, and their limits. [`write`] sends an update or restores former
+//! values through the engine, [`check`] finds out which devices have succeeded. [`rights`] and [`overlap`] decide which devices a
+//! rollout may claim.
 //!
-//! In a cluster, rollouts change by the log alone, at all nodes alike ([`log`], [`event`], [`applying`]), and one node at a time is the driver
-//! ([`duty`]).
+//! In a cluster, rollouts change by the log alone, at all nodes alike ([`log`], [`event`], [`applying`]), and one node at a time is
+//! the driver ([`duty`]).
 //!
 //! *Invariant:* the lock of the registry is held for a look at each rollout, not to compare their devices.
 //!
@@ -69,13 +70,15 @@ const FORBIDDEN: &str = "forbidden";
 /// The rollouts of a server, and the parts of it with which they are carried out.
 pub struct RolloutController {
     rollouts: Arc<Rollouts>,
+    /// The searches of the fleet, with the engine, the change feed and the presence.
     search: Arc<FleetSearch>,
     /// The limits of a shadow.
     document: DocumentLimits,
+    /// Set once, when the server ends.
     is_closed: AtomicBool,
 }
 
-/// All rollouts.
+/// All rollouts, without the engine: its store has them apply what the log of a cluster has ([`RolloutBroadcasts`]).
 struct Rollouts {
     registry: Mutex<Registry>,
     /// Wakes the driver.
@@ -167,7 +170,7 @@ impl RolloutController {
         page.into_text()
     }
 
-    /// Wakes the driver and all followers, when the server ends.
+    /// Ends the driver and the waits for the log, and wakes all followers, when the server ends.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
         self.rollouts.registry.lock().all().for_each(|slot| slot.wake_followers());
@@ -175,6 +178,19 @@ impl RolloutController {
             log.close();
         }
         self.rollouts.wake();
+    }
+
+    /// Returns the present time for rollouts.
+    fn moment(&self) -> Moment {
+        let (rollouts, service) = (&self.rollouts, self.service());
+        let running_ms = match &rollouts.log {
+            Some(log) => log.running_ms(),
+            None => {
+                let ran = service.running().saturating_sub(rollouts.started);
+                rollouts.ran_ms.saturating_add(u64::try_from(ran.as_millis()).unwrap_or(u64::MAX))
+            }
+        };
+        Moment { running_ms, date: service.now() }
     }
 
     fn is_closed(&self) -> bool {
@@ -221,18 +237,6 @@ impl Rollouts {
     /// Returns true if they change by the log of a cluster.
     fn is_replicated(&self) -> bool {
         self.log.is_some()
-    }
-
-    /// Returns the present time for rollouts.
-    fn moment(&self, service: &Service) -> Moment {
-        let running_ms = match &self.log {
-            Some(log) => log.running_ms(),
-            None => {
-                let ran = service.running().saturating_sub(self.started);
-                self.ran_ms.saturating_add(u64::try_from(ran.as_millis()).unwrap_or(u64::MAX))
-            }
-        };
-        Moment { running_ms, date: service.now() }
     }
 
     /// Returns the rollouts that have not ended, or have work under way.

@@ -134,11 +134,12 @@ impl Api {
         let _ = self.mqtt_listeners.set(listeners);
     }
 
-    /// Ends all event streams and waits, so that their connections can close.
+    /// Ends the driver of rollouts, and all event streams and waits, so that their connections can close.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
-        self.changes.close();
+        // Before the feed that its driver follows.
         self.rollouts.close();
+        self.changes.close();
         self.search.queries.close();
     }
 

@@ -1,14 +1,22 @@
 //! The client on whose behalf a rollout is created, commanded or carried out.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::time::sleep;
 
 use crate::{
-    admission::PrincipalQuota,
+    admission::{PrincipalQuota, work},
     auth::{Access, AuthContext, Authority, Operation, Principal},
     search::{FleetSearch, Reader},
     shadow::{Command, Projection, Rejection, Sender, ShadowKey},
     store::StoredShadow,
 };
+
+/// The longest wait for a quota before something is tried again.
+pub(super) const QUOTA_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// A login with its rights. It acts without a connection, so it does not matter that a token expires.
 #[derive(Clone, Debug)]
@@ -32,10 +40,12 @@ impl Actor {
         Some(Self { access, auth_context, generation })
     }
 
+    /// Returns the login.
     pub(super) fn login(&self) -> &Arc<AuthContext> {
         &self.auth_context
     }
 
+    /// Returns the principal.
     pub(super) fn principal(&self) -> &Principal {
         self.access.principal()
     }
@@ -45,8 +55,16 @@ impl Actor {
         self.access.is_everything()
     }
 
+    /// Returns the quota of the principal.
     pub(super) fn quota(&self, search: &FleetSearch) -> Arc<PrincipalQuota> {
         search.quota(&self.access)
+    }
+
+    /// Charges a command to the principal, and waits until it is within its rate, but not for long.
+    pub(super) async fn pay_command(&self, search: &FleetSearch) {
+        if let Some(wait) = self.quota(search).charge_work(work::COMMAND, Instant::now()) {
+            sleep(wait.min(QUOTA_WAIT_MAX)).await;
+        }
     }
 
     /// Reads `key`. Reads from disk take turns with the principal's other ones.
@@ -59,7 +77,7 @@ impl Actor {
         self.access.projection(key, Operation::Get)
     }
 
-    /// Checks the rights for `command`. Every command passes here before it is submitted.
+    /// Checks the rights for `command`. Every command of a rollout passes here before it is submitted.
     pub(super) fn authorize(&self, key: &ShadowKey, command: &mut Command) -> Result<Sender, Rejection> {
         self.access.admit(key, command)
     }

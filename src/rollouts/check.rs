@@ -11,7 +11,6 @@ use std::{
 use tokio::time::sleep;
 
 use crate::{
-    admission::work,
     auth::{Access, DeviceRange},
     fleet::{
         Device, Needs, Query,
@@ -25,7 +24,6 @@ use crate::{
         RolloutController,
         actor::Actor,
         slot::{Revoked, Slot},
-        write::QUOTA_WAIT_MAX,
     },
     search::{
         FleetSearch, Reader,
@@ -44,7 +42,7 @@ const RETRY_WAIT: Duration = Duration::from_secs(1);
 /// Returns those of the devices `checked` that have succeeded; `None` if they could not be read for now. A damaged shadow has not
 /// succeeded.
 pub(super) async fn succeeded(
-    controller: &Arc<RolloutController>,
+    controller: &RolloutController,
     slot: &Slot,
     checked: &[usize],
 ) -> Result<Option<HashSet<usize>>, Revoked> {
@@ -75,7 +73,7 @@ pub(super) async fn succeeded(
 
 /// Returns those of `devices` that have converged on the paths that the rollout changed, as [`succeeded`] does.
 async fn converged(
-    controller: &Arc<RolloutController>,
+    controller: &RolloutController,
     slot: &Slot,
     actor: &Actor,
     spec: &Spec,
@@ -83,9 +81,7 @@ async fn converged(
 ) -> Result<Option<HashSet<usize>>, Revoked> {
     let mut converged = HashSet::new();
     for (device, index) in devices {
-        if let Some(wait) = actor.quota(&controller.search).charge_work(work::COMMAND, Instant::now()) {
-            sleep(wait.min(QUOTA_WAIT_MAX)).await;
-        }
+        actor.pay_command(&controller.search).await;
         let key = slot.key(device);
         let stored = match actor.read(&key, &controller.search).await {
             Ok(stored) => stored,
@@ -114,10 +110,7 @@ pub(super) fn sees_convergence(projection: &Projection, spec: &Spec) -> bool {
 }
 
 /// Returns the devices that match the query of the rollout now; `None` if they could not be read.
-pub(super) async fn matching(
-    controller: &Arc<RolloutController>,
-    slot: &Slot,
-) -> Result<Option<Vec<DeviceId>>, Revoked> {
+pub(super) async fn matching(controller: &RolloutController, slot: &Slot) -> Result<Option<Vec<DeviceId>>, Revoked> {
     let mut actor = slot.actor(controller)?;
     let spec = slot.read(|rollout, _| rollout.spec().clone());
     let Selection::Query(query) = &spec.selection else { return Ok(Some(Vec::new())) };

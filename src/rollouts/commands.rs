@@ -68,7 +68,7 @@ impl RolloutController {
 
     /// Creates the rollout of a draft, as soon as it is compared with all others.
     async fn publish_compared(
-        self: &Arc<Self>,
+        &self,
         actor: &Actor,
         draft: &mut log::Draft,
         comparison: &mut Comparison,
@@ -92,12 +92,7 @@ impl RolloutController {
     ///
     /// [`Refused::State`], [`Refused::Overlaps`], [`Refused::TooMany`], [`Refused::Removed`], [`Refused::Unconfirmed`],
     /// [`Refused::Internal`].
-    pub(crate) async fn control(
-        self: &Arc<Self>,
-        actor: &Actor,
-        slot: &Arc<Slot>,
-        control: Control,
-    ) -> Result<(), Refused> {
+    pub(crate) async fn control(&self, actor: &Actor, slot: &Arc<Slot>, control: Control) -> Result<(), Refused> {
         match control {
             Control::RollBack => self.roll_back(actor, slot).await?,
             control if self.rollouts.is_replicated() => {
@@ -110,7 +105,7 @@ impl RolloutController {
     }
 
     /// Begins to restore former values. A rollout that has ended becomes active by it.
-    async fn roll_back(self: &Arc<Self>, actor: &Actor, slot: &Arc<Slot>) -> Result<(), Refused> {
+    async fn roll_back(&self, actor: &Actor, slot: &Arc<Slot>) -> Result<(), Refused> {
         let mut comparison = None;
         while !self.begin_to_roll_back(actor, slot, comparison.as_ref()).await? {
             let comparison = match &mut comparison {
@@ -126,7 +121,7 @@ impl RolloutController {
     /// Begins to restore the former values of `slot` on behalf of `actor`. Returns false if it has ended and is still to be compared
     /// with others, or was given another command.
     async fn begin_to_roll_back(
-        self: &Arc<Self>,
+        &self,
         actor: &Actor,
         slot: &Arc<Slot>,
         comparison: Option<&Comparison>,
@@ -148,7 +143,7 @@ impl RolloutController {
     /// Has the devices `found` join the last wave of a rollout, except those that its creator may not change, and those whose paths
     /// another rollout changes. In a cluster, the `driver` reports them.
     pub(super) async fn join(
-        self: &Arc<Self>,
+        &self,
         actor: &Actor,
         slot: &Arc<Slot>,
         found: Vec<DeviceId>,
@@ -181,6 +176,12 @@ impl RolloutController {
                 return Ok(());
             }
         }
+    }
+
+    /// Sends the rows of a rollout that its creation may not have sent: its client may have gone away.
+    pub(crate) async fn write_again(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<(), Refused> {
+        let (controller, slot) = (self.clone(), slot.clone());
+        blocking(move || slot.write(&controller)).await
     }
 
     /// Removes a rollout that has ended.

@@ -28,7 +28,7 @@ use crate::{
         RolloutController, check,
         duty::{self, Change, Duty},
         event::Event as LogEvent,
-        log::PendingAnswer,
+        log::{CLOCK_INTERVAL, PendingAnswer},
         reporting, rows,
         slot::{NO_MEMORY, Revoked, Slot},
         write,
@@ -42,8 +42,6 @@ const UNDER_WAY_MAX: usize = 64;
 const BATCH: usize = 256;
 /// Most shadows that may change while the driver is busy; after more, it checks all devices that are awaited.
 const CHANGED_MAX: usize = 100_000;
-/// The time between two writes of the running time, of which a crash forgets no more than that.
-pub(super) const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest rest. Logins are asked by then.
 const REST_MAX: Duration = Duration::from_secs(1);
 
@@ -214,7 +212,7 @@ impl Driver {
 
     /// Begins the work of all rollouts, and leaves those that have ended. Returns the time at which to do so again.
     fn attend(&mut self) -> Instant {
-        let (now, mut rest) = (self.controller.rollouts.moment(self.controller.service()), Instant::now() + REST_MAX);
+        let (now, mut rest) = (self.controller.moment(), Instant::now() + REST_MAX);
         if self.duty.is_some() {
             rest = rest.min(Instant::now() + duty::INTERVAL);
         }
@@ -339,7 +337,7 @@ impl Driver {
                 return;
             }
         };
-        let now = self.controller.rollouts.moment(self.controller.service());
+        let now = self.controller.moment();
         let is_revoked = outcome.is_err();
         slot.update(&self.controller, |rollout| {
             match (work, outcome.ok()) {
@@ -422,7 +420,7 @@ impl Driver {
 
     fn write_clock(&mut self) {
         self.clock_due = Instant::now() + CLOCK_INTERVAL;
-        let now = self.controller.rollouts.moment(self.controller.service());
+        let now = self.controller.moment();
         match &self.duty {
             None => self.controller.service().write_rows(vec![rows::put_clock(now.running_ms)], None),
             // One that is lost is as if this node had ended before. One at a time, so that none collect while the log is away.
@@ -450,7 +448,7 @@ fn done_of(ended: Result<Done, JoinError>) -> Option<Done> {
 
 /// Does `work`; in a cluster as the `driver`.
 async fn perform(
-    controller: &Arc<RolloutController>,
+    controller: &RolloutController,
     slot: &Arc<Slot>,
     work: &Work,
     driver: u64,

@@ -20,7 +20,6 @@ use crate::{
     rollouts::{
         NewRollout, Refused, RolloutController, Rollouts, Slot,
         actor::Actor,
-        driver::CLOCK_INTERVAL,
         event::{self, Event, Message},
         overlap::Compared,
         restoring::forbidden,
@@ -34,6 +33,8 @@ use crate::{
 const RANDOM_BITS: u32 = 22;
 /// Parts of a rollout that is being created that wait for the log at a time.
 const PARTS_UNDER_WAY: usize = 8;
+/// The time between two writes of the running time, of which a crash forgets no more than that.
+pub(super) const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest time without a record of it by which the time of the cluster goes on. Without the log it stands still, since no device can
 /// succeed then.
 const AHEAD_MAX: Duration = CLOCK_INTERVAL.saturating_mul(2);
@@ -176,7 +177,7 @@ impl RolloutController {
     }
 
     fn message(&self, number: u64, driver: u64, event: Event) -> Message {
-        Message { number, request: nonce(), driver, moment: self.rollouts.moment(self.service()), event }
+        Message { number, request: nonce(), driver, moment: self.moment(), event }
     }
 
     /// Sends an event of the driver, and waits for what it came to.

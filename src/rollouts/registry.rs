@@ -5,17 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-
 use crate::{
-    admission::{Charge, Quotas},
     fleet::rollout::NotPossible,
     rollouts::{
         Refused, Slot,
         overlap::Compared,
-        rows::{self, StagedRow},
+        rows::{Staged, StagedRow},
     },
-    shadow::DeviceId,
     store::RowEdit,
 };
 
@@ -28,8 +24,6 @@ const ACTIVE_BY_ONE_MAX: usize = 16;
 /// Most rollouts that are being created in a cluster at a time, and the longest time for it.
 const STAGED_MAX: usize = 100;
 const STAGED_MS_MAX: u64 = 600_000;
-/// The approximate memory of a device of one, beside its id.
-const STAGED_ID_BYTES: usize = 32;
 
 #[derive(Default)]
 pub(super) struct Registry {
@@ -42,38 +36,6 @@ pub(super) struct Registry {
     pub(super) driver: u64,
     /// The time for which a cluster has run, as its log has it.
     pub(super) clock_ms: u64,
-}
-
-/// The devices of a rollout that is being created in a cluster, as their rows have them.
-#[derive(Debug, Default)]
-pub(super) struct Staged {
-    pub(super) row: Option<StagedRow>,
-    pub(super) ids: Vec<DeviceId>,
-    pub(super) records: Vec<(usize, Bytes)>,
-    pub(super) id_rows: Vec<usize>,
-    /// The charge for their memory, to the creator.
-    pub(super) charge: Option<Charge>,
-}
-
-impl Staged {
-    /// Returns the removals of its rows.
-    pub(super) fn removals(&self, number: u64) -> Vec<RowEdit> {
-        let mut edits = rows::remove_parts(number, self.records.iter().map(|(index, _)| *index), &self.id_rows);
-        edits.extend(self.row.as_ref().map(|_| rows::remove_head(number)));
-        edits
-    }
-
-    /// Charges the memory of its devices from the first `from` on to the creator.
-    pub(super) fn charge(&mut self, from: usize, quotas: &Quotas) {
-        let Some(row) = &self.row else { return };
-        let added = self.ids.iter().skip(from).map(|id| STAGED_ID_BYTES + id.as_str().len()).sum::<usize>();
-        let charge = self.charge.get_or_insert_with(|| Charge::new(quotas.of_absent(&row.staged_by), 0));
-        charge.resize(charge.bytes() + added);
-    }
-
-    fn is_of(&self, name: &Arc<str>) -> bool {
-        self.row.as_ref().is_some_and(|row| row.staged_by == *name)
-    }
 }
 
 impl Registry {

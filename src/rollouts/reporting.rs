@@ -22,7 +22,7 @@ const LOGIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reports the outcome of `work`, which began after `rollbacks`, and waits until this node has applied it.
 pub(super) async fn report(
-    controller: &Arc<RolloutController>,
+    controller: &RolloutController,
     slot: &Arc<Slot>,
     (driver, rollbacks): (u64, u64),
     work: &Work,
@@ -58,7 +58,7 @@ pub(super) async fn report(
 
 /// Ends a rollout for `reason`, unless it was rolled back after `rollbacks`.
 pub(super) async fn stop(
-    controller: &Arc<RolloutController>,
+    controller: &RolloutController,
     slot: &Arc<Slot>,
     (driver, rollbacks): (u64, u64),
     reason: &str,

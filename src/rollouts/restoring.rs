@@ -18,8 +18,7 @@ use crate::{
     rollouts::{
         FORBIDDEN, NewRollout, RolloutController, Slot,
         actor::Actor,
-        registry::Staged,
-        rows::HeadRow,
+        rows::{HeadRow, Staged},
         slot::{Login, NewSlot},
     },
     shadow::{DeviceId, DocumentLimits, Timestamp},
@@ -38,7 +37,7 @@ pub(super) fn new_slot(
     let NewRollout { id, is_bulk, description, spec, devices } = new;
     let forbidden = forbidden(&devices, permitted);
     let mut rollout = Rollout::new(spec, devices);
-    rollout.skip(forbidden, &FORBIDDEN.into(), controller.rollouts.moment(controller.service()));
+    rollout.skip(forbidden, &FORBIDDEN.into(), controller.moment());
     Slot::new(NewSlot {
         number,
         id,

@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
+    admission::{Charge, Quotas},
     auth::LoginRecord,
     fleet::rollout::{DeviceEntry, DeviceState, State},
-    rollouts::registry::Staged,
     shadow::DeviceId,
     store::{RowEdit, RowKey},
 };
@@ -35,6 +35,8 @@ const CLOCK: u8 = b'u';
 
 /// Ids in a row.
 pub(super) const IDS_PER_ROW: usize = 500;
+/// The approximate memory of a device of a rollout that is being created, beside its id.
+const STAGED_ID_BYTES: usize = 32;
 
 /// The row of a rollout. Fields of newer versions are ignored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,6 +74,39 @@ pub(super) struct StagedRow {
     pub(super) staged_by: Arc<str>,
     /// The time for which the cluster had run when it began.
     pub(super) begun_ms: u64,
+}
+
+/// The devices of a rollout that is being created in a cluster, as their rows have them.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    pub(super) row: Option<StagedRow>,
+    pub(super) ids: Vec<DeviceId>,
+    pub(super) records: Vec<(usize, Bytes)>,
+    pub(super) id_rows: Vec<usize>,
+    /// The charge for their memory, to the creator.
+    pub(super) charge: Option<Charge>,
+}
+
+impl Staged {
+    /// Returns the removals of its rows.
+    pub(super) fn removals(&self, number: u64) -> Vec<RowEdit> {
+        let mut edits = remove_parts(number, self.records.iter().map(|(index, _)| *index), &self.id_rows);
+        edits.extend(self.row.as_ref().map(|_| remove_head(number)));
+        edits
+    }
+
+    /// Charges the memory of its devices from the first `from` on to the creator.
+    pub(super) fn charge(&mut self, from: usize, quotas: &Quotas) {
+        let Some(row) = &self.row else { return };
+        let added = self.ids.iter().skip(from).map(|id| STAGED_ID_BYTES + id.as_str().len()).sum::<usize>();
+        let charge = self.charge.get_or_insert_with(|| Charge::new(quotas.of_absent(&row.staged_by), 0));
+        charge.resize(charge.bytes() + added);
+    }
+
+    /// Returns true if the principal `name` creates it.
+    pub(super) fn is_of(&self, name: &Arc<str>) -> bool {
+        self.row.as_ref().is_some_and(|row| row.staged_by == *name)
+    }
 }
 
 /// The rows of rollouts at the start of the server.

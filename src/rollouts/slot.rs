@@ -192,7 +192,7 @@ impl Slot {
     }
 
     /// Sends the edits of its rows that were not sent yet.
-    pub(crate) fn write(&self, controller: &RolloutController) {
+    pub(super) fn write(&self, controller: &RolloutController) {
         self.update(controller, |_| ());
     }
 

@@ -12,15 +12,12 @@
 //! outcome that is unknown is that of an update which the rollout still wants, or has. A write that was not accepted is made anew, with a
 //! deadline of then: the log may have been away for long.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::sleep};
 
 use crate::{
-    admission::{Admitted, work},
+    admission::Admitted,
     engine::{AcceptedCommand, Envelope, IncomingRequest, Requester, Taken},
     fleet::rollout::{
         DeviceEntry, RestoreOutcome, Rollout, UpdateOutcome,
@@ -30,7 +27,7 @@ use crate::{
     observability::request_id::RequestId,
     rollouts::{
         FORBIDDEN, RolloutController,
-        actor::Actor,
+        actor::{Actor, QUOTA_WAIT_MAX},
         check::sees_convergence,
         slot::{Revoked, Slot},
     },
@@ -46,8 +43,6 @@ use crate::{
 const ATTEMPTS_MAX: usize = 20;
 /// The wait after the service was unavailable.
 const UNAVAILABLE_WAIT: Duration = Duration::from_secs(1);
-/// The longest wait that is asked for after a refusal for a quota.
-pub(super) const QUOTA_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The reasons that a device is skipped, beside [`FORBIDDEN`].
 const NO_SHADOW: &str = "no shadow";
@@ -55,7 +50,7 @@ const UNCHANGED: &str = "nothing to change";
 
 /// A write to one device.
 struct Write<'a> {
-    controller: &'a Arc<RolloutController>,
+    controller: &'a RolloutController,
     slot: &'a Slot,
     index: usize,
     key: ShadowKey,
@@ -94,7 +89,7 @@ struct Written {
 
 /// Sends the update of a device.
 pub(super) async fn update(
-    controller: &Arc<RolloutController>,
+    controller: &RolloutController,
     slot: &Slot,
     index: usize,
 ) -> Result<UpdateOutcome, Revoked> {
@@ -117,7 +112,7 @@ pub(super) async fn update(
 
 /// Restores the former values of a device. Returns `None` if that is not wanted any more.
 pub(super) async fn restore(
-    controller: &Arc<RolloutController>,
+    controller: &RolloutController,
     slot: &Slot,
     index: usize,
 ) -> Result<Option<RestoreOutcome>, Revoked> {
@@ -142,7 +137,7 @@ pub(super) async fn restore(
 
 impl<'a> Write<'a> {
     fn new(
-        controller: &'a Arc<RolloutController>,
+        controller: &'a RolloutController,
         slot: &'a Slot,
         index: usize,
         is_wanted: fn(&Rollout, usize) -> bool,
@@ -173,7 +168,7 @@ impl<'a> Write<'a> {
             Decision::Unchanged => return skipped(UNCHANGED),
             Decision::Changed { changes, .. } => written(&changes),
         };
-        let now = self.controller.rollouts.moment(self.controller.service());
+        let now = self.controller.moment();
         let expected = Version(document.version.0 + 1);
         let entry = self.slot.read(|rollout, _| rollout.sent_entry(self.index, now, expected, paths));
         let Some(mut entry) = entry else { return Err(Stopped::Unwanted) };
@@ -209,7 +204,7 @@ impl<'a> Write<'a> {
             Ok(authorized) => authorized,
             Err(rejection) => return kept(reason(&rejection, &self.key)),
         };
-        let now = self.controller.rollouts.moment(self.controller.service());
+        let now = self.controller.moment();
         let expected = Version(document.version.0 + 1);
         let row = entry.as_ref().map(|entry| self.slot.row(self.index, &entry.restored(now.date, expected)));
         let Some(row) = row else { return Err(Stopped::Unwanted) };
@@ -226,9 +221,7 @@ impl<'a> Write<'a> {
             let is_wanted = |rollout: &Rollout| (self.is_wanted)(rollout, self.index);
             let Some(actor) = self.slot.actor_if(is_wanted, self.controller) else { return Err(Stopped::Unwanted) };
             let actor = actor.map_err(|Revoked| Stopped::Revoked)?;
-            if let Some(wait) = actor.quota(&self.controller.search).charge_work(work::COMMAND, Instant::now()) {
-                sleep(wait.min(QUOTA_WAIT_MAX)).await;
-            }
+            actor.pay_command(&self.controller.search).await;
             match actor.read(&self.key, &self.controller.search).await {
                 Ok(stored) => return Ok((actor, stored.document)),
                 Err(Rejection::Unavailable(_)) => sleep(UNAVAILABLE_WAIT).await,

@@ -13,11 +13,7 @@ const DURABLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Waits until what was done to a thing, such as "rollout", survives a restart. In a cluster the log has it already.
 pub(super) async fn confirmed(thing: &str, api: &Api) -> Result<(), Problem> {
-    if api.service.is_in_cluster() || are_rows_on_disk(api).await {
-        Ok(())
-    } else {
-        Err(unconfirmed("disk", thing, api))
-    }
+    if api.service.is_in_cluster() || wait_for_disk(api).await { Ok(()) } else { Err(unconfirmed("disk", thing, api)) }
 }
 
 /// Returns the problem for a change of a thing that the log of the cluster has not confirmed.
@@ -52,7 +48,7 @@ fn unconfirmed(by: &str, thing: &str, api: &Api) -> Problem {
 }
 
 /// Waits until all rows that were sent so far are on disk. Returns false if that takes too long, or the server ends.
-async fn are_rows_on_disk(api: &Api) -> bool {
+async fn wait_for_disk(api: &Api) -> bool {
     let (done, wait) = oneshot::channel();
     let on_disk = move || {
         let _ = done.send(());

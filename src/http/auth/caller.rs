@@ -140,7 +140,7 @@ impl Caller {
         Ok(caller)
     }
 
-    /// Returns the client as the actor of a rollout, which goes on without its connection.
+    /// Returns the client as the actor of a rollout, which goes on without its connection. Its rights are those of the last renewal.
     pub(in crate::http) fn actor(&self) -> Actor {
         Actor::new(self.access.clone(), self.auth_context.clone(), self.generation)
     }
@@ -169,8 +169,7 @@ impl Caller {
 
     /// Returns the quota of the principal.
     pub(in crate::http) fn quota(&self, api: &Api) -> Arc<PrincipalQuota> {
-        let principals = &api.service.quotas().principals;
-        principals.of(self.principal().name(), self.access.limits(), Instant::now())
+        api.search.quota(&self.access)
     }
 
     /// Charges the work of a request with these `extensions`, and the memory of its connection, to the principal.
@@ -232,7 +231,7 @@ impl Caller {
         self.access.projection(key, operation)
     }
 
-    /// Checks the rights for `command`. Every command passes here before it is submitted.
+    /// Checks the rights for `command`. Every command of a request passes here before it is submitted.
     pub(in crate::http) fn authorize(&self, key: &ShadowKey, command: &mut Command) -> Result<Sender, Rejection> {
         self.access.admit(key, command)
     }

@@ -44,7 +44,7 @@ use crate::{
         problem::{Problem, status},
         state::Api,
     },
-    rollouts::{NewRollout, Refused, Slot, blocking, description_weight, find, permitted},
+    rollouts::{NewRollout, Refused, Slot, description_weight, find, permitted},
     shadow::{
         Command, Decision, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, SizeLimit, Timestamp, Update,
         decide, selection,
@@ -226,8 +226,7 @@ impl ParsedRequest {
             return Ok(Ensured::Other);
         };
         // The former request may not have waited for the disk, and not even sent the rows.
-        let (of, written) = (api.rollouts.clone(), slot.clone());
-        blocking(move || written.write(&of)).await.map_err(|refused| refusal(&refused, api))?;
+        api.rollouts.write_again(&slot).await.map_err(|refused| refusal(&refused, api))?;
         confirmed(THING, api).await?;
         Ok(Ensured::Repeated(slot))
     }

@@ -200,8 +200,9 @@ impl Generator {
     }
 
     /// Connects the devices and has each update from its subscription on; ends `time` after the first CONNECT, however
-    /// many are connected then. Returns the accepted updates and the subscribed devices.
-    pub(crate) fn ramp_up(load: Load, time: Duration) -> anyhow::Result<(u64, usize)> {
+    /// many are connected then. A connection that fails while it is made is tried again. Returns the accepted updates, the subscribed
+    /// devices, and the further tries.
+    pub(crate) fn ramp_up(load: Load, time: Duration) -> anyhow::Result<(u64, usize, usize)> {
         let mut generator = Self::new(load)?;
         let Self { polled, devices, .. } = &mut generator;
         let started = Instant::now();
@@ -209,12 +210,14 @@ impl Generator {
         devices.shared.keep_alive = u16::MAX;
         devices.shared.updating = true;
         devices.shared.update_when_subscribed = Some(started);
-        let until = started + time;
+        devices.failed = Some(Vec::new());
+        let (until, mut redials) = (started + time, 0);
         while Instant::now() < until {
             devices.dial_more(polled.registry())?;
+            redials += devices.redial(polled.registry(), devices.shared.subscribed)?;
             polled.turn(devices)?;
         }
-        Ok((generator.devices.shared.finished, generator.devices.shared.subscribed))
+        Ok((devices.shared.finished, devices.shared.subscribed, redials))
     }
 
     /// Ends all connections and connects all devices again; each sends an update, conditional on the last

@@ -212,7 +212,10 @@ impl Servers {
                 PeerName::Nats => ("NATS", of(&self.nats, "--version")),
                 PeerName::Rumqttd => ("rumqttd", Some("0.20.0".to_owned())),
             };
-            versions.push((name.to_owned(), version.unwrap_or_default()));
+            let version = (name.to_owned(), version.unwrap_or_default());
+            if !versions.contains(&version) {
+                versions.push(version);
+            }
         }
         versions
     }

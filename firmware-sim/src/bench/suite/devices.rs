@@ -74,9 +74,13 @@ pub(super) fn ramp_up(suite: &mut Suite<'_>) -> anyhow::Result<()> {
         }
         for (name, peer) in servers {
             let load = suite.load(&peer, RAMP_UP_DEVICES)?;
-            let (updates, subscribed) = Generator::ramp_up(load, time).with_context(|| failed(&peer, name))?;
+            let (updates, subscribed, redials) = Generator::ramp_up(load, time).with_context(|| failed(&peer, name))?;
             let rate = updates as f64 / time.as_secs_f64();
-            let round = Round::from([(Metric::UpdatesPerSecond, rate), (Metric::Clients, subscribed as f64)]);
+            let round = Round::from([
+                (Metric::UpdatesPerSecond, rate),
+                (Metric::Clients, subscribed as f64),
+                (Metric::Redials, redials as f64),
+            ]);
             suite.record(RAMP_UP, name, "", round);
         }
     }

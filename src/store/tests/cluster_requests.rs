@@ -3,16 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::{
     cluster_node::{CLOSE, OPEN},
     clusters::{Cluster, NODES},
     count, delete, key,
+    sim_disk::{Repaired, Stop},
 };
 use crate::{
     shadow::{Rejection, SizeLimit},
     store::{
-        LogEvent, RowEdit, Seq,
+        LogEvent, RowEdit, Seq, State,
         codec::put_u64,
         frame,
         replication::{
@@ -50,6 +52,36 @@ fn a_node_that_has_left_goes_on_where_it_was_after_a_start() {
     cluster.nodes[left].restart(left, image);
     cluster.finish("after the start");
     cluster.compare("after the start");
+}
+
+/// A node whose disk takes no writes read on, until it no longer kept the records that it had to apply again.
+#[test]
+fn the_memory_of_the_reader_is_held_until_records_are_in_the_file() {
+    let mut cluster = Cluster::open(1);
+    let decider = cluster.decider();
+    let node = (decider + 1) % NODES;
+    cluster.read_records(node);
+    // Its rows are synced when it is applied.
+    cluster.opened_session(0, decider, Some(node));
+    let (_, writes) = cluster.nodes[node].disk.operations();
+    cluster.nodes[node].disk.repair(Repaired::Pending, Stop::AtWrite(writes + 1));
+    let room = Arc::new(Semaphore::new(10));
+    let last = cluster.log.log.lock().last();
+    for number in cluster.nodes[node].next_record..=last {
+        let record = cluster.log.log.lock().get(number).cloned().unwrap();
+        let permit = Some(Arc::clone(&room).try_acquire_owned().unwrap());
+        (cluster.nodes[node].events)(LogEvent::Record { number, record, permit });
+        cluster.nodes[node].next_record = number + 1;
+    }
+    cluster.run(node);
+    assert!(cluster.nodes[node].disk.has_stopped() && room.available_permits() < 10);
+    cluster.nodes[node].disk.repair(Repaired::Lost, Stop::Never);
+    while cluster.nodes[node].stepped.store.health().state != State::Writable {
+        cluster.read_at(node);
+    }
+    assert_eq!(room.available_permits(), 10);
+    cluster.finish("after the disk came back");
+    cluster.compare("after the disk came back");
 }
 
 /// A node's requests were withdrawn after its messages had been lost for some time. The decider waited for those requests, and took

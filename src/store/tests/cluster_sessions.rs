@@ -133,7 +133,7 @@ impl Cluster {
     }
 
     /// Opens a session of `client` at `node`, and waits for it; nothing happens at `quiet`.
-    fn opened_session(&mut self, client: usize, node: usize, quiet: Option<usize>) {
+    pub(super) fn opened_session(&mut self, client: usize, node: usize, quiet: Option<usize>) {
         self.open_session(client, node);
         while self.sessions.opening.contains_key(&client) {
             self.turn_without(quiet);

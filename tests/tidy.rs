@@ -52,7 +52,7 @@ const HTTP: &[&str] = &[
     "store",
     "wire",
 ];
-/// What both front ends may import: all of [`HTTP`] but the rollouts.
+/// The modules that both front ends may import: those of [`HTTP`] but the rollouts.
 const FRONT_END: &[&str] = HTTP.split_at(1).1;
 const ANY: &[&str] = &["*"];
 

@@ -231,6 +231,27 @@ fn a_creation_after_two_purges_begins_at_the_higher_floor() {
     }
 }
 
+/// A node that read a row and then a purge committed the row with both, the second time as a new one.
+#[test]
+fn a_row_is_committed_once_by_a_node_that_reads_a_purge_behind_it() {
+    let mut cluster = Cluster::open(2);
+    let decider = cluster.decider();
+    let (away, rest) = ((decider + 1) % NODES, [decider, (decider + 2) % NODES]);
+    let gone = [named("d2", "a")];
+    cluster.apply(&[0, 1, 2], decider, &gone[0], count(1));
+    cluster.apply(&[0, 1, 2], decider, &gone[0], delete());
+    cluster.wait_until_removable(&[0, 1, 2], decider, &gone, 1).unwrap();
+    cluster.read_records(away);
+    let rows = |cluster: &Cluster| cluster.nodes[away].stepped.writer.progress.rows.head.seq.0;
+    let before = rows(&cluster);
+    cluster.opened_session(0, decider, Some(away));
+    assert_eq!(cluster.purge(&rest, decider, &gone, false), Ok(PurgedTombstones { purged: 1, kept: 0 }));
+    cluster.read_records(away);
+    assert_eq!(rows(&cluster), before + 1);
+    cluster.finish("after the purge");
+    cluster.compare("after the purge");
+}
+
 /// A purge whose answer does not come is not refused as if nothing were removed.
 #[test]
 fn a_purge_without_an_answer_has_an_unknown_outcome() {

@@ -198,8 +198,7 @@ impl Quotas {
     /// of one that has are left as they are.
     #[must_use]
     pub fn of_absent(&self, principal: &Arc<str>) -> Arc<PrincipalQuota> {
-        let known = self.principals.known(principal);
-        known.unwrap_or_else(|| self.principals.of(principal, &RoleLimits::UNLIMITED, Instant::now()))
+        self.principals.known_or_new(principal, &RoleLimits::UNLIMITED, Instant::now())
     }
 
     /// Counts a refusal or throttling of `principal`, and logs a few lines a minute that name it.

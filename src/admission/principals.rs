@@ -113,10 +113,16 @@ impl Principals {
     /// Returns the usage of `principal`, whose limits are now `limits`.
     #[must_use]
     pub fn of(&self, principal: &Arc<str>, limits: &RoleLimits, now: Instant) -> Arc<PrincipalQuota> {
-        let new = || Arc::new(PrincipalQuota::new(principal, limits, self, now));
-        let quota = self.known.with(principal, now, Clone::clone, new, |known| known.clone());
+        let quota = self.known_or_new(principal, limits, now);
         quota.set_limits(limits);
         quota
+    }
+
+    /// Returns the usage of `principal`, whose limits are `limits` if it is not known.
+    #[must_use]
+    pub fn known_or_new(&self, principal: &Arc<str>, limits: &RoleLimits, now: Instant) -> Arc<PrincipalQuota> {
+        let new = || Arc::new(PrincipalQuota::new(principal, limits, self, now));
+        self.known.with(principal, now, Clone::clone, new, |known| known.clone())
     }
 
     /// Returns the quota of `principal`; `None` if it is not known.
@@ -488,6 +494,17 @@ mod tests {
         assert!(own.may_create_shadow(now + DAY / 2));
         own.set_limits(&RoleLimits::NONE);
         assert!(!own.may_create_shadow(now + DAY), "a role without new shadows");
+    }
+
+    #[test]
+    fn known_limits_are_kept_for_what_an_absent_principal_left() {
+        let (principals, now) = (principals(1_000), Instant::now());
+        let own = quota(&principals, "a", now);
+        let same = principals.known_or_new(&"a".into(), &RoleLimits::UNLIMITED, now);
+        assert!(Arc::ptr_eq(&own, &same));
+        assert_eq!(own.limits().filters, 3);
+        let other = principals.known_or_new(&"b".into(), &RoleLimits::UNLIMITED, now);
+        assert_eq!(other.limits(), RoleLimits::UNLIMITED);
     }
 
     #[test]

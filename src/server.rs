@@ -333,7 +333,7 @@ impl ServerParts {
                 let handler = HttpHandler::new(
                     routes,
                     sessions,
-                    mqtt,
+                    Some(mqtt),
                     listener_context.quotas.clone(),
                     options,
                     listener_context.closing.clone(),

@@ -98,7 +98,7 @@ pub struct HttpOptions {
 
 struct Server<D> {
     routes: Router,
-    sockets: D,
+    sockets: Option<D>,
     quotas: Arc<Quotas>,
     options: HttpOptions,
     closing: watch::Receiver<bool>,
@@ -129,20 +129,22 @@ impl HttpOptions {
 }
 
 impl<D: ConnectionHandler> HttpHandler<D> {
-    /// Creates a handler that serves `api` and WebSockets until `closing` turns true. `sockets` serves the
-    /// WebSockets, on which `sessions` are valid too.
+    /// Creates a handler that serves `api` until `closing` turns true. `sockets` serves WebSockets, on which `sessions`
+    /// are valid too; without it, `api` answers their requests as those of any path.
     #[must_use]
     pub fn new(
         api: Router,
         sessions: Arc<Sessions>,
-        sockets: D,
+        sockets: Option<D>,
         quotas: Arc<Quotas>,
         options: HttpOptions,
         closing: watch::Receiver<bool>,
     ) -> Self {
-        let routes = api
-            .route("/mqtt", get(websocket::upgrade))
-            .route("/mqtt/", get(websocket::upgrade))
+        let routes = match &sockets {
+            Some(_) => api.route("/mqtt", get(websocket::upgrade)).route("/mqtt/", get(websocket::upgrade)),
+            None => api,
+        };
+        let routes = routes
             .layer(middleware::from_fn(websocket::check_path))
             .layer(Extension(options.metrics))
             .layer(Extension(sessions))
@@ -163,7 +165,7 @@ impl<D: ConnectionHandler> ConnectionHandler for HttpHandler<D> {
         // All requests have ended, so no sender is left and this does not wait.
         let Some((upgrade, session)) = handed_over.recv().await else { return };
         let Ok(upgraded) = upgrade.await else { return };
-        let Server { sockets, quotas, options, .. } = &*self.0;
+        let Server { sockets: Some(sockets), quotas, options, .. } = &*self.0 else { return };
         let deadline = Instant::now() + options.timeout;
         if let Some(socket) = websocket::open::<S>(upgraded, options.message_bytes_max).await {
             let empty = EmptyFrames::new(options.empty_frames, quotas.clone());

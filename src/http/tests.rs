@@ -61,7 +61,7 @@ fn serve_over(
         signed_in: None,
         preauth_permit: quotas.stranger([192, 0, 2, 7].into(), Instant::now()),
     };
-    let handler = HttpHandler::new(routes, Arc::default(), NoWebSocket, quotas, options, closed);
+    let handler = HttpHandler::new(routes, Arc::default(), Some(NoWebSocket), quotas, options, closed);
     let served = tokio::spawn(handler.serve(server, peer, deadline));
     Fixture { client, served, closing }
 }

@@ -3,7 +3,7 @@
 //! While the node connects to its cluster and receives a store, its listeners of HTTP answer `/readyz` with how far it is, and `/healthz`; the others are not bound.
 //! A store that cannot go on from the log is replaced only if the operator has allowed it, and is kept under another name.
 
-use std::{collections::BTreeMap, fs, io::Write, net::SocketAddr, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, fs, io::Write, net::SocketAddr, sync::Arc};
 
 use tokio::{
     sync::{Semaphore, watch},
@@ -25,7 +25,8 @@ use crate::{
     config::{ClusterSettings, Config, ListenerKind},
     engine::Service,
     http::{self, HttpHandler, HttpOptions},
-    net::{ConnectionHandler, Listener, ListenerContext, Peer, Tls, handler::Stream, inherited::InheritedSockets},
+    mqtt::connection::handler::MqttHandler,
+    net::{Listener, ListenerContext, Tls, inherited::InheritedSockets},
     store::{NodeId, Pages, SeedOffer, Seq, State},
 };
 
@@ -122,7 +123,7 @@ impl EarlyListeners {
             let handler = HttpHandler::new(
                 http::starting(shown.clone(), Clock::system()),
                 Arc::default(),
-                NoSockets,
+                None::<MqttHandler>,
                 context.quotas.clone(),
                 HttpOptions::of(settings, http, limits),
                 context.closing.clone(),
@@ -156,14 +157,6 @@ impl EarlyListeners {
         }
         bound
     }
-}
-
-/// A handler that closes every WebSocket.
-#[derive(Clone)]
-struct NoSockets;
-
-impl ConnectionHandler for NoSockets {
-    async fn serve<S: Stream>(self, _stream: S, _peer: Peer, _deadline: Instant) {}
 }
 
 /// The store of this node, for others that have none.

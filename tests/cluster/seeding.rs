@@ -276,6 +276,9 @@ fn a_node_without_a_store_waits_for_others_and_one_that_is_too_old_is_replaced_i
     assert!(waits.contains("not-ready"), "{waits}");
     assert_eq!(get(address, "/healthz").status, 200);
     assert_eq!(get(address, "/v1/devices/lamp/shadow").status, 503);
+    let upgrade = "GET /mqtt HTTP/1.1\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Protocol: mqtt";
+    assert_eq!(Http::connect(address).send(upgrade, b"").status, 503, "a WebSocket, too");
     // Two at once, and a third that has a store.
     lose_disk(&cluster, 1);
     cluster.nodes[1].begin_restart(&[]);

@@ -36,9 +36,7 @@ impl<C> Writer<C> {
         requests: &mut impl ReplayedRequests,
     ) -> Result<(), StoreError> {
         self.check_open()?;
-        // It is counted again, should this node decide.
-        self.names = NameCounts::new(self.options.shadow_names_max);
-        let mut group = Replay::new(&self.progress, &self.options.indexed);
+        let mut group = self.begin_group();
         for (chain, record) in records {
             requests.begin(chain.position.number);
             match record {
@@ -52,7 +50,7 @@ impl<C> Writer<C> {
                     if !batch.purged.is_empty() || batch.removed > self.progress.checkpoint.seq {
                         self.apply_group(group, requests)?;
                         self.flush_up_to(batch.removed)?;
-                        group = Replay::new(&self.progress, &self.options.indexed);
+                        group = self.begin_group();
                     }
                     self.replay(*batch, &mut group, requests)?;
                 }
@@ -61,6 +59,12 @@ impl<C> Writer<C> {
             self.applied_position.get_or_insert_default().chain = chain;
         }
         self.apply_group(group, requests)
+    }
+
+    /// Begins a group. Names are counted anew, from what is committed; so they are, should this node decide.
+    fn begin_group(&mut self) -> Replay {
+        self.names = NameCounts::new(self.options.shadow_names_max);
+        Replay::new(&self.progress, &self.options.indexed)
     }
 
     fn replay(

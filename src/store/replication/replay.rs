@@ -106,6 +106,8 @@ impl Replay {
         let BatchRecord { now, path_tombstones_max, entries, no_ops, purged, rows, requests: decided, .. } = batch;
         self.changes.counts.purged(purged.values().map(|purge| purge.keys.len()).sum());
         for (device, mut purge) in purged {
+            let names = purge.keys.iter().filter(|key| key.name.is_some()).count();
+            context.names.replay(&device, -names.cast_signed());
             // That of an earlier purge may be higher. The records after this one in the group were decided at the higher one.
             purge.floor.raise(context.shared.floor(&device)?);
             self.changes.record.purged.insert(device, purge);
@@ -115,7 +117,7 @@ impl Replay {
         let missing = StoreError::entry(self.changes.head.seq, "a request of the record has no entry");
         for DecidedRequest { request, decision } in decided {
             match decision {
-                RequestDecision::Changed(sent) => match self.add_next(&mut rest, decided_at, context.shared)? {
+                RequestDecision::Changed(sent) => match self.add_next(&mut rest, decided_at, context)? {
                     Some(replayed) => requests.changed(request, *sent, replayed),
                     None => return Err(missing),
                 },
@@ -133,7 +135,7 @@ impl Replay {
                 RequestDecision::Stale => requests.stale(request),
             }
         }
-        while self.add_next(&mut rest, decided_at, context.shared)?.is_some() {}
+        while self.add_next(&mut rest, decided_at, context)?.is_some() {}
         rest.no_ops.try_for_each(|no_op| self.add_no_op(no_op, context.shared))?;
         rows.into_iter().try_for_each(|(seq, framed)| self.add_rows(seq, framed))
     }
@@ -143,13 +145,13 @@ impl Replay {
         &mut self,
         rest: &mut RestOfRecord,
         decided_at: (Timestamp, usize),
-        shared: &Shared,
+        context: &mut DecideContext<'_>,
     ) -> Result<Option<ReplayedChange>, StoreError> {
         let Some((seq, framed)) = rest.entries.next() else { return Ok(None) };
         while let Some(no_op) = rest.no_ops.next_if(|no_op| no_op.after < seq) {
-            self.add_no_op(no_op, shared)?;
+            self.add_no_op(no_op, context.shared)?;
         }
-        self.add_entry(seq, framed, decided_at, shared).map(Some)
+        self.add_entry(seq, framed, decided_at, context).map(Some)
     }
 
     fn add_entry(
@@ -157,15 +159,18 @@ impl Replay {
         seq: Seq,
         framed: Vec<u8>,
         (decided, path_tombstones_max): (Timestamp, usize),
-        shared: &Shared,
+        context: &mut DecideContext<'_>,
     ) -> Result<ReplayedChange, StoreError> {
         if seq.0 != self.changes.head.seq.0 + 1 {
             return Err(StoreError::entry(seq, format!("it follows {} in the log", self.changes.head.seq)));
         }
         let entry: JournalEntry = reader::entry(seq, &framed)?;
-        let touched = self.changes.touch(&entry.key, shared)?;
+        let touched = self.changes.touch(&entry.key, context.shared)?;
         let stored = &mut touched.stored;
         let was_deleted = stored.is_recorded().then_some(stored.document.deleted);
+        if was_deleted.is_none() && entry.key.name.is_some() {
+            context.names.replay(&entry.key.device, 1);
+        }
         // Not always the stored one: a purge of the record may have raised the floor after this creation.
         let before = unapplied::before(stored, &entry)?;
         let after = Arc::new(unapplied::next(&before, &entry, path_tombstones_max)?);
@@ -175,7 +180,7 @@ impl Replay {
         stored.last_entry = seq;
         touched.changed = true;
         let exists_changed = before.exists() != after.exists();
-        touched.is_stale |= shared.index.paths.are_concerned(&entry.key, &entry.changes, exists_changed);
+        touched.is_stale |= context.shared.index.paths.are_concerned(&entry.key, &entry.changes, exists_changed);
         self.changes.counts.written(was_deleted, entry.deleted);
         self.changes.head = self.changes.head.next(framed.len());
         self.changes.record.entries.push((seq, framed));

@@ -1,7 +1,8 @@
 //! Counts of named shadows per device, including deleted ones whose tombstone is stored.
 //!
 //! The first new name of a device since the start counts the names in the state table and the dirty set. Later names
-//! increment that count, and a purge decrements it.
+//! increment that count, and a purge decrements it. A node that applies records of a log decides some requests again, so it
+//! counts what the records before them add and purge.
 
 use std::collections::HashMap;
 
@@ -23,6 +24,9 @@ const DEVICES_MAX: usize = 4096;
 /// The known counts.
 pub(in crate::store) struct NameCounts {
     known: HashMap<DeviceId, DeviceNames>,
+    /// Names that records of a log have added to devices without a known count, less those that they purged. A count does not
+    /// see them until they are committed.
+    replayed: HashMap<DeviceId, isize>,
     names_max: usize,
 }
 
@@ -46,7 +50,7 @@ pub(in crate::store) enum Admission {
 
 impl NameCounts {
     pub(in crate::store) fn new(names_max: usize) -> Self {
-        Self { known: HashMap::new(), names_max }
+        Self { known: HashMap::new(), replayed: HashMap::new(), names_max }
     }
 
     /// Returns how many names a device may have.
@@ -76,7 +80,8 @@ impl NameCounts {
         let names = match self.known.get_mut(device) {
             Some(names) => names,
             None => {
-                let count = count(device, search.shared, search.dirty_set)?;
+                let replayed = self.replayed.remove(device).unwrap_or_default();
+                let count = count(device, search.shared, search.dirty_set)?.saturating_add_signed(replayed);
                 self.known.entry(device.clone()).or_insert(DeviceNames { count, next_search: None })
             }
         };
@@ -103,6 +108,14 @@ impl NameCounts {
             && key.name.is_some()
         {
             names.count = (names.count + 1).saturating_sub(purged);
+        }
+    }
+
+    /// Counts the shadows that a record of a log adds to `device`, less the tombstones that it purges.
+    pub(in crate::store) fn replay(&mut self, device: &DeviceId, added: isize) {
+        match self.known.get_mut(device) {
+            Some(names) => names.count = names.count.saturating_add_signed(added),
+            None => *self.replayed.entry(device.clone()).or_default() += added,
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::{
     cluster_node::{CLOSE, OPEN},
     clusters::{Cluster, NODES},
-    count, delete, key,
+    count, delete, key, named,
     sim_disk::{Repaired, Stop},
 };
 use crate::{
@@ -114,6 +114,32 @@ fn requests_are_decided_after_earlier_ones_were_lost() {
     let last = cluster.requests.values().next_back().unwrap();
     assert_ne!(last.answer, Some(Err(Rejection::OutcomeUnknown)));
     assert_eq!(cluster.decider(), decider, "no claim was necessary");
+}
+
+/// A node decides a refused request again, to see the reason. It did not count the names that the records before it had created,
+/// so it saw none.
+#[test]
+fn any_node_sees_that_a_device_has_too_many_names() {
+    let mut cluster = Cluster::open(1);
+    let decider = cluster.decider();
+    let node = (decider + 1) % NODES;
+    for name in ["a", "b", "c"] {
+        let id = cluster.requests.len() as u64;
+        let mut queued = cluster.request(id);
+        (queued.envelope.key, queued.envelope.command) = (named("d1", name), count(1));
+        cluster.submit_queued(node, queued);
+    }
+    cluster.pass_all(node);
+    cluster.pass_all(decider);
+    cluster.read_records(node);
+    while !cluster.nodes[node].waiting.is_empty() {
+        cluster.turn();
+    }
+    let answers: Vec<_> = cluster.requests.values().map(|request| &request.answer).collect();
+    assert!(
+        matches!(answers[..], [Some(Ok(_)), Some(Ok(_)), Some(Err(Rejection::TooManyRequests { .. }))]),
+        "{answers:?}"
+    );
 }
 
 /// While a node's requests find no answer, it refuses more of them instead of keeping ever more.

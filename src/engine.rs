@@ -309,12 +309,13 @@ impl Service {
 fn rejection(error: StoreError) -> Rejection {
     match error {
         StoreError::Closed => unavailable(),
-        StoreError::Reopening => {
-            Rejection::Unavailable("the store is being reopened after a failed write; try again in a moment".to_owned())
-        }
+        StoreError::Reopening => store::reopening(),
         error => {
             tracing::error!(request = %RequestId::current(), %error, "the store cannot be read");
-            Rejection::Internal
+            match error {
+                StoreError::Io { .. } => store::reopening(),
+                _ => Rejection::Internal,
+            }
         }
     }
 }

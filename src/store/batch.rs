@@ -17,7 +17,7 @@ use crate::{
     },
     store::{
         changes::Changes,
-        error::StoreError,
+        error::{self, StoreError},
         journal::entry::{NewJournalEntry, Seq},
         reader::Shared,
         replication::batch_record::KeyedNoOp,
@@ -263,7 +263,7 @@ impl Changes {
     }
 
     fn unchanged(&mut self, envelope: &Envelope, context: &mut DecideContext<'_>) -> Result<Applied, Rejection> {
-        let touched = self.touch(&envelope.key, context.shared).map_err(|error| internal(&error, envelope))?;
+        let touched = self.touch(&envelope.key, context.shared).map_err(|error| unreadable(&error, envelope))?;
         let document = Arc::clone(&touched.stored.document);
         Ok(Applied {
             seq: None,
@@ -361,7 +361,7 @@ fn evaluate(
     if envelope.author.login.is_revoked() {
         return Err(Rejection::Unauthorized);
     }
-    let touched = changes.touch(&envelope.key, context.shared).map_err(|error| internal(&error, envelope))?;
+    let touched = changes.touch(&envelope.key, context.shared).map_err(|error| unreadable(&error, envelope))?;
     let (mut before, is_recorded) = (Arc::clone(&touched.stored.document), touched.stored.is_recorded());
     if let Some(keyed) = envelope.command.keyed()
         && let Some(first) = touched.stored.remembered.find(&envelope.author.by, &keyed.key, context.now.running)
@@ -415,7 +415,7 @@ fn admission(changes: &Changes, envelope: &Envelope, context: &mut DecideContext
         removed: changes.record.removed,
         now: context.now.running,
     };
-    context.names.admission(&envelope.key, &search).map_err(|error| internal(&error, envelope))
+    context.names.admission(&envelope.key, &search).map_err(|error| unreadable(&error, envelope))
 }
 
 /// Checks that the author of the command may create its shadow, of a device that may have `names_max` names.
@@ -441,8 +441,12 @@ fn names_exhausted(key: &ShadowKey, max: usize) -> Rejection {
     Rejection::TooManyRequests { quota, retry_after_ms: None }
 }
 
-/// Logs a record that cannot be read. Its shadow is out of service; the others are not.
-fn internal(error: &StoreError, envelope: &Envelope) -> Rejection {
+/// Logs a record that cannot be read. Its shadow is out of service, and the others are not; after an error of the disk, all are until
+/// the store was reopened.
+fn unreadable(error: &StoreError, envelope: &Envelope) -> Rejection {
     tracing::error!(request = %envelope.id, key = %envelope.key, %error, "a command could not be decided");
-    Rejection::Internal
+    match error {
+        StoreError::Io { .. } | StoreError::Reopening => error::reopening(),
+        _ => Rejection::Internal,
+    }
 }

@@ -8,10 +8,11 @@
 //! is read nevertheless, redb may panic. Every call therefore goes through [`guarded`], which turns a panic into
 //! [`StoreError::Corrupt`]. The panic hook still logs the message.
 
+mod failure;
+
 use std::{
     fs, io,
     os::unix::fs::OpenOptionsExt,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -24,6 +25,8 @@ use redb::{
     backends::FileBackend,
 };
 
+pub(super) use self::failure::{AbortCause, CommitFailure, OnFailure};
+use self::failure::{DiskFailure, guarded};
 use crate::store::{
     error::StoreError,
     options::StoreOptions,
@@ -47,6 +50,7 @@ pub(super) struct Database {
     path: PathBuf,
     /// True once the store is to be opened again: long reads end.
     retired: AtomicBool,
+    failure: DiskFailure,
     /// The dictionaries of the records.
     pub(super) dictionaries: Arc<Dictionaries>,
 }
@@ -57,20 +61,6 @@ pub(super) struct SoundSpan {
     pub(super) after: Vec<u8>,
     /// The last key before a damaged page; `None` for the end of the table.
     pub(super) end: Option<Vec<u8>>,
-}
-
-/// A failed commit.
-pub(super) enum CommitFailure {
-    /// Failed before redb started the commit: nothing is on disk, now or later.
-    NotTried(StoreError),
-    /// Failed in the commit: it may be on disk whole, or not at all.
-    Unknown(StoreError),
-}
-
-/// An error inside a transaction, without the path of the file.
-pub(super) enum AbortCause {
-    Redb(Box<redb::Error>),
-    Store(StoreError),
 }
 
 impl Database {
@@ -139,12 +129,23 @@ impl Database {
             redb: Some(redb),
             path: options.path.clone(),
             retired: AtomicBool::new(false),
+            failure: DiskFailure::default(),
             dictionaries: Arc::default(),
         }
     }
 
     fn redb(&self) -> Result<&redb::Database, StoreError> {
         self.redb.as_ref().ok_or(StoreError::Closed)
+    }
+
+    /// Calls `on_failure` once redb does not use the file any more.
+    pub(super) fn notify(&self, on_failure: OnFailure) {
+        self.failure.notify(on_failure);
+    }
+
+    /// Returns the error after which redb does not use the file any more, if there was one.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.first()
     }
 
     /// Ends long reads, so that the file can be closed.
@@ -173,7 +174,7 @@ impl Database {
     }
 
     fn begin_check(&self) -> Result<PageCheck, StoreError> {
-        let snapshot = guarded(&self.path, || Ok(self.redb()?.begin_read()?))?;
+        let snapshot = self.failure.guarded(&self.path, || Ok(self.redb()?.begin_read()?))?;
         let pages = PageCheck::begin(&self.path, snapshot, self.progress()?.checkpoint.seq)?;
         pages.map_err(|detail| StoreError::Corrupt { path: self.path.clone(), detail: detail.to_owned() })
     }
@@ -390,7 +391,7 @@ impl Database {
         &self,
         body: impl FnOnce(&ReadTransaction) -> Result<T, AbortCause>,
     ) -> Result<T, StoreError> {
-        guarded(&self.path, || body(&self.redb()?.begin_read()?))
+        self.failure.guarded(&self.path, || body(&self.redb()?.begin_read()?))
     }
 
     /// Commits the writes of `fill`; on return they are on disk.
@@ -407,7 +408,7 @@ impl Database {
         durability: Durability,
         fill: impl FnOnce(&WriteTransaction) -> Result<T, AbortCause>,
     ) -> Result<T, CommitFailure> {
-        let filled = guarded(&self.path, || {
+        let filled = self.failure.guarded(&self.path, || {
             let mut transaction = self.redb()?.begin_write()?;
             transaction.set_durability(durability)?;
             transaction.set_two_phase_commit(true);
@@ -417,7 +418,7 @@ impl Database {
             Ok((transaction, value))
         });
         let (transaction, value) = filled.map_err(CommitFailure::NotTried)?;
-        guarded(&self.path, || Ok(transaction.commit()?)).map_err(CommitFailure::Unknown)?;
+        self.failure.guarded(&self.path, || Ok(transaction.commit()?)).map_err(CommitFailure::Unknown)?;
         Ok(value)
     }
 }
@@ -428,7 +429,7 @@ impl Drop for Database {
         self.pages.iter().for_each(|pages| pages.release());
         let redb = self.redb.take();
         // It writes the list of free pages, which does not fit a damaged file.
-        let closed = guarded(&self.path, || {
+        let closed = self.failure.guarded(&self.path, || {
             drop(redb);
             Ok(())
         });
@@ -451,15 +452,6 @@ impl Obstacle {
     }
 }
 
-impl CommitFailure {
-    /// Returns the error.
-    pub(super) fn into_error(self) -> StoreError {
-        match self {
-            Self::NotTried(error) | Self::Unknown(error) => error,
-        }
-    }
-}
-
 fn builder(options: &StoreOptions) -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(options.page_cache_bytes);
@@ -476,70 +468,3 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::File::open(directory)?.sync_all()
 }
-
-/// Runs `body`, which calls redb, and adds `path` to its errors.
-fn guarded<T>(path: &Path, body: impl FnOnce() -> Result<T, AbortCause>) -> Result<T, StoreError> {
-    // A panic can leave only parts of redb half done: its transaction, which is dropped, and its caches, which it marks
-    // as failed by poisoned locks.
-    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
-        let detail = format!("the storage engine stopped on it: {text}");
-        Err(AbortCause::Store(StoreError::Corrupt { path: path.to_owned(), detail }))
-    });
-    result.map_err(|failure| failure.into_error(path))
-}
-
-impl AbortCause {
-    /// Returns a text for a fault of what a table has, or this cause if it is one of the disk or of the file as a whole.
-    pub(super) fn fault_of_content(self) -> Result<String, Self> {
-        match self {
-            Self::Redb(error) => match *error {
-                redb::Error::Io(_) | redb::Error::PreviousIo | redb::Error::DatabaseClosed => Err(Self::Redb(error)),
-                fault => Ok(fault.to_string()),
-            },
-            Self::Store(error @ (StoreError::Io { .. } | StoreError::Reopening | StoreError::Closed)) => {
-                Err(Self::Store(error))
-            }
-            Self::Store(fault) => Ok(fault.to_string()),
-        }
-    }
-
-    fn into_error(self, path: &Path) -> StoreError {
-        let error = match self {
-            Self::Store(error) => return error,
-            Self::Redb(error) => *error,
-        };
-        let path = path.to_owned();
-        match error {
-            redb::Error::DatabaseAlreadyOpen => StoreError::Locked { path },
-            redb::Error::PreviousIo | redb::Error::DatabaseClosed => StoreError::Reopening,
-            // redb reports a missing header, or a file that ends inside a page, by these kinds.
-            redb::Error::Io(error)
-                if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
-            {
-                StoreError::Corrupt { path, detail: error.to_string() }
-            }
-            redb::Error::Io(error) => StoreError::Io { path, error },
-            error => StoreError::Corrupt { path, detail: error.to_string() },
-        }
-    }
-}
-
-impl From<StoreError> for AbortCause {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-macro_rules! failure_from_redb {
-    ($($error:ident),*) => {
-        $(impl From<redb::$error> for AbortCause {
-            fn from(error: redb::$error) -> Self {
-                Self::Redb(Box::new(error.into()))
-            }
-        })*
-    };
-}
-
-failure_from_redb!(CommitError, DatabaseError, SetDurabilityError, StorageError, TableError, TransactionError);

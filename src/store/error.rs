@@ -5,7 +5,10 @@
 
 use std::{io, path::PathBuf};
 
-use crate::store::{codec::DecodeError, journal::entry::Seq};
+use crate::{
+    shadow::Rejection,
+    store::{codec::DecodeError, journal::entry::Seq},
+};
 
 /// A reason why the store cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +67,8 @@ pub enum StoreError {
         /// The path of the file.
         path: PathBuf,
     },
-    /// A commit failed, and the file is not open again yet.
-    #[error("the store is being reopened after a failed write, and the data is not in memory")]
+    /// A commit or a read failed, and the file is not open again yet.
+    #[error("the store is being reopened after an error of its disk, and the data is not in memory")]
     Reopening,
     /// The store was closed.
     #[error("the store is closed")]
@@ -82,4 +85,9 @@ impl StoreError {
     pub(super) fn entry(seq: Seq, detail: impl Into<String>) -> Self {
         Self::Record { table: "journal", key: seq.to_string(), detail: detail.into() }
     }
+}
+
+/// Returns the rejection of requests that need the file while it is not open.
+pub(crate) fn reopening() -> Rejection {
+    Rejection::Unavailable("the store is being reopened after an error of its disk; try again in a moment".to_owned())
 }

@@ -462,6 +462,7 @@ impl<C> Permit<C> {
             Message::QueuedCommand(queued, _) => queued,
             Message::Purge(..)
             | Message::Rows
+            | Message::ReadFailed
             | Message::Log(_)
             | Message::PositionWanted
             | Message::Broadcast { .. }

@@ -181,6 +181,11 @@ fn store<C: Send + 'static>(
     queue_bytes_max: usize,
 ) -> (Store<C>, mpsc::UnboundedReceiver<Message<C>>) {
     let (sender, queue) = mpsc::unbounded_channel();
+    // Not one more sender, which would keep the queue open.
+    let notices = sender.downgrade();
+    shared.database.notify(Arc::new(move || {
+        let _a_writer_that_ended_reopens_nothing = notices.upgrade().map(|queue| queue.send(Message::ReadFailed));
+    }));
     let room_max = u32::try_from(queue_bytes_max).unwrap_or(u32::MAX);
     let inner = Inner {
         shared,

@@ -8,7 +8,7 @@ use std::{
     fs,
     io::Write,
     path::PathBuf,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -16,7 +16,7 @@ use redb::{Durability, ReadTransaction, WriteTransaction};
 
 use crate::store::{
     backup::copy::CopyError,
-    database::{AbortCause, CommitFailure, Database},
+    database::{AbortCause, CommitFailure, Database, OnFailure},
     error::StoreError,
     pages::check::{CheckedTable, PageCheck},
 };
@@ -27,12 +27,25 @@ pub(super) struct DatabaseSlot {
     current: RwLock<Option<Arc<Database>>>,
     /// The check of the pages of the file, also while it is not open.
     pages: Mutex<Option<Arc<PageCheck>>>,
+    on_failure: OnceLock<OnFailure>,
 }
 
 impl DatabaseSlot {
     pub(super) fn new(database: Database, path: PathBuf) -> Self {
         let pages = Mutex::new(database.pages().cloned());
-        Self { path, current: RwLock::new(Some(Arc::new(database))), pages }
+        Self { path, current: RwLock::new(Some(Arc::new(database))), pages, on_failure: OnceLock::new() }
+    }
+
+    /// Calls `on_failure` once the open file, or one that is opened later, must be opened again: a read or a write has failed.
+    pub(super) fn notify(&self, on_failure: OnFailure) {
+        self.current.read().iter().for_each(|database| database.notify(Arc::clone(&on_failure)));
+        let is_first = self.on_failure.set(on_failure).is_ok();
+        debug_assert!(is_first, "a store has one writer");
+    }
+
+    /// Returns the error for which the open file must be opened again, if there was one.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.current.read().as_ref()?.failure().map(str::to_owned)
     }
 
     /// Removes the file for new calls. It is closed once the result can no longer be upgraded.
@@ -45,6 +58,7 @@ impl DatabaseSlot {
     /// Opens the slot with the reopened file.
     pub(super) fn set(&self, database: Database) {
         *self.pages.lock() = database.pages().cloned();
+        self.on_failure.get().into_iter().for_each(|on_failure| database.notify(Arc::clone(on_failure)));
         *self.current.write() = Some(Arc::new(database));
     }
 

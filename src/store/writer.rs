@@ -29,6 +29,7 @@ use crate::{
     store::{
         batch::{Batch, DecideContext, Outcome, QueuedCommand},
         database::CommitFailure,
+        error,
         healing::{Healer, UnknownCommit},
         health::State,
         index::keeper::IndexKeeper,
@@ -58,6 +59,8 @@ pub(super) enum Message<C> {
     Purge(PurgeOrder, OwnedSemaphorePermit),
     /// A notice that edits of rows were sent.
     Rows,
+    /// A notice that a read has failed, so the file is to be opened again.
+    ReadFailed,
     /// An event for a member of a cluster.
     Log(Box<LogEvent>),
     /// A notice that another node may be seeded from the file, so the position in it shall be up to date.
@@ -164,12 +167,13 @@ impl<C> Writer<C> {
     }
 
     /// Decides one batch and commits it if necessary, or flushes documents if the queue is empty. Waits for commands
-    /// only if nothing is dirty. Reopens the store first if a commit failed. Breaks when the queue is closed and empty.
+    /// only if nothing is dirty. Reopens the store first if a commit or a read failed. Breaks when the queue is closed and empty.
     pub(super) fn step(&mut self) -> ControlFlow<()> {
         self.heal_if_due();
         let mut messages = Vec::new();
         self.take(&mut messages)?;
         self.take_rows();
+        self.notice_failed_read();
         if !messages.is_empty() {
             self.process(messages);
         } else if self.is_failed() {
@@ -263,7 +267,7 @@ impl<C> Writer<C> {
                     (None, Some(member)) => member.add_purge(order, permit),
                     (refusal, _) => order.answer(Err(refusal.unwrap_or(Rejection::Internal))),
                 },
-                Message::Rows => {} // taken before
+                Message::Rows | Message::ReadFailed => {} // taken before
                 Message::PositionWanted => self.applied_position.iter_mut().for_each(AppliedPosition::want),
                 Message::Log(event) => {
                     if let Some(member) = &mut self.member {
@@ -323,9 +327,7 @@ impl<C> Writer<C> {
     /// Returns the reason for refusing all commands at the moment.
     pub(super) fn refusal(&mut self) -> Option<Rejection> {
         if self.is_failed() {
-            return Some(Rejection::Unavailable(
-                "the store is being reopened after a failed write; try again in a moment".to_owned(),
-            ));
+            return Some(error::reopening());
         }
         if let Some(refusal) = self.member.as_ref().and_then(Member::refusal) {
             return Some(refusal);
@@ -412,11 +414,24 @@ impl<C> Writer<C> {
         let error = failure.into_error();
         self.shared.commits.failed.add(1);
         tracing::error!(%error, "a commit failed: no command is accepted until the store was reopened");
-        self.state = State::Failed(error.to_string());
+        self.stop(error.to_string());
+        rejection
+    }
+
+    /// Stops all further commits until the store was reopened, if a read has failed: redb does not use the file any more.
+    pub(super) fn notice_failed_read(&mut self) {
+        if let Some(error) = self.shared.database.failure().filter(|_| !self.is_failed()) {
+            tracing::error!(error, "a read failed: no command is accepted until the store was reopened");
+            self.stop(error);
+            self.report();
+        }
+    }
+
+    fn stop(&mut self, error: String) {
+        self.state = State::Failed(error);
         self.pending_rows.commit_failed();
         self.healer.commit_failed();
         self.clock.commit_failed();
-        rejection
     }
 
     /// Updates the health of the store.

@@ -76,7 +76,7 @@ impl Database {
                 Err(error) => Ok(Err(error)),
                 Ok(mut writer) => {
                     let copied = each(transaction, &self.dictionaries, |table, key, value| match self.is_retired() {
-                        true => Err(io::Error::other("the store is being reopened after a failed write")),
+                        true => Err(io::Error::other("the store is being reopened after an error of its disk")),
                         false => writer.record(table, key, value),
                     })?;
                     Ok(copied.and_then(|()| writer.finish()).map(drop))

@@ -26,7 +26,7 @@ impl Cluster {
         self.nodes[node].log_cut_until = self.step + self.below(160);
     }
 
-    /// Kills a node and starts it again, with what its disk has.
+    /// Kills a node and starts it again, with what its disk has, and sometimes with other limits.
     pub(super) fn restart(&mut self, node: usize) {
         if self.log.log.lock().last() < self.lost {
             // It may be the one that keeps what the log has lost, or go on without it.
@@ -37,6 +37,12 @@ impl Cluster {
             let disk = &self.nodes[node].disk;
             if self.random.chance(2) { disk.durable() } else { disk.torn(&mut self.random) }
         };
+        if self.random.chance(4) {
+            let (names, tombstones) = (self.random.below(3), self.random.below(8));
+            let options = &mut self.nodes[node].options;
+            options.shadow_names_max = 1 + usize::try_from(names).unwrap();
+            options.document.path_tombstones_max = 1 + usize::try_from(tombstones).unwrap();
+        }
         self.nodes[node].restart(node, image);
         self.check_index(node, &format!("node {node} after a start"));
     }
@@ -54,12 +60,13 @@ impl Cluster {
                 _ => Repaired::Torn(random.below(1000)),
             };
             disk.repair(content, Stop::Never);
-        } else if !*has_failed && random.chance(25) {
+        } else if !*has_failed && random.chance(15) {
             *has_failed = true;
             let (syncs, writes) = disk.operations();
-            let (fault, stop) = match random.below(3) {
+            let (fault, stop) = match random.below(5) {
                 0 => (Fault::SyncFailed, Stop::AtSync(syncs + 1 + random.below(3))),
                 1 => (Fault::SyncUnheard, Stop::AfterSync(syncs + 1 + random.below(3))),
+                2 | 3 => (Fault::ReadFailed, Stop::AtRead(disk.reads() + 1 + random.below(12))),
                 _ => (Fault::WriteFailed, Stop::AtWrite(writes + 1 + random.below(12))),
             };
             *failure = Some(fault);

@@ -138,7 +138,7 @@ fn nodes_agree_and_every_request_is_answered_once() {
 }
 
 /// The faults of histories. Each is there in every twentieth history at least, most of them in each.
-const FAULTS: [Fault; 19] = [
+const FAULTS: [Fault; 20] = [
     Fault::AppendRefused,
     Fault::AppendLost,
     Fault::AppendDelayed,
@@ -155,6 +155,7 @@ const FAULTS: [Fault; 19] = [
     Fault::SyncFailed,
     Fault::SyncUnheard,
     Fault::WriteFailed,
+    Fault::ReadFailed,
     Fault::SessionOpened,
     Fault::SessionMoved,
     Fault::RequestSuperseded,

@@ -89,7 +89,7 @@ impl Link for MemoryLink {
 pub(super) struct Node {
     pub(super) stepped: Stepped,
     pub(super) disk: SimDisk,
-    options: StoreOptions,
+    pub(super) options: StoreOptions,
     pub(super) record_bytes_max: usize,
     sent: Arc<Mutex<Vec<Sent>>>,
     pub(super) events: Box<dyn Fn(LogEvent) -> bool>,

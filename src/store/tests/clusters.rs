@@ -84,6 +84,8 @@ impl Cluster {
             document: DocumentLimits { path_tombstones_max: 2 + 3 * node, ..small_options().document },
             // In every fifth history, rows are soon written to their table.
             row_lag_bytes_max: if seed.is_multiple_of(5) { 100 } else { small_options().row_lag_bytes_max },
+            // In every other history, all pages are read from the disk, which may fail then.
+            page_cache_bytes: if seed % 2 == 1 { 0 } else { small_options().page_cache_bytes },
             // In every other history, old changes leave the journal, in some soon.
             journal_bytes_max: [300, 1 << 20, 3000, 1 << 20][usize::try_from(seed % 4).unwrap()],
             ..small_options()

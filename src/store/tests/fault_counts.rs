@@ -30,6 +30,7 @@ pub(super) enum Fault {
     /// A sync that fails after it has made everything durable.
     SyncUnheard,
     WriteFailed,
+    ReadFailed,
     SessionOpened,
     /// A client that has had a session at another node opens one.
     SessionMoved,

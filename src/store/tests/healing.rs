@@ -1,14 +1,15 @@
 //! Tests of a disk that stops and works again: the store is reopened in place, and has everything it reported.
 
 use super::{
-    Random,
+    Random, count,
     model::{Model, check_outcomes, random_batch, small_options, whole_journal},
+    queued,
     sim_disk::{Repaired, SimDisk, Stop},
     stepped::Stepped,
 };
 use crate::{
     shadow::{Rejection, ShadowKey, Version},
-    store::{Outcome, Seq, State},
+    store::{Outcome, Seq, State, StoreError, StoreOptions},
 };
 
 /// Batches before and after the stop, at most.
@@ -193,4 +194,39 @@ fn heals_after_failures_while_it_is_reopened() {
             check(seed, Stop::AtSync(sync), content, Some(again)).unwrap();
         }
     }
+}
+
+/// After one failed read, redb refuses all others. Nothing opened the file again until a commit failed, which an idle server never
+/// makes.
+#[test]
+fn a_failed_read_opens_the_file_again() {
+    let disk = SimDisk::new(Vec::new(), Stop::Never);
+    let options = StoreOptions { page_cache_bytes: 0, document_cache_bytes: 0, ..small_options() };
+    let mut stepped = Stepped::open(&disk, options).unwrap();
+    let key = super::key("d1");
+    stepped.apply([queued(&key, count(1), 0)]);
+    stepped.idle();
+    let others: Vec<_> = (0..200).map(|n| queued(&super::key(&format!("other-{n}")), count(1), 0)).collect();
+    stepped.apply(others);
+    stepped.idle();
+    disk.repair(Repaired::Pending, Stop::AtRead(disk.reads() + 1));
+    assert!(matches!(stepped.store.read(&key), Err(StoreError::Io { .. })));
+    disk.repair(Repaired::Pending, Stop::Never);
+    assert!(matches!(stepped.store.read(&key), Err(StoreError::Reopening)));
+    stepped.step();
+    assert!(matches!(stepped.store.health().state, State::Failed(_)));
+    assert!(stepped.heal().is_some());
+    assert_eq!(stepped.store.read(&key).unwrap().document.version, Version(1));
+    let outcomes = stepped.apply([queued(&key, count(2), 0)]);
+    assert!(outcomes[0].result.is_ok());
+
+    // A command that finds the failure first can be sent again.
+    stepped.idle();
+    disk.repair(Repaired::Pending, Stop::AtRead(disk.reads() + 1));
+    let outcomes = stepped.apply([queued(&super::key("other-7"), count(2), 0)]);
+    assert!(matches!(outcomes[0].result, Err(Rejection::Unavailable(_))), "{:?}", outcomes[0].result);
+    disk.repair(Repaired::Pending, Stop::Never);
+    stepped.step();
+    assert!(stepped.heal().is_some());
+    assert_eq!(stepped.store.read(&super::key("other-7")).unwrap().document.version, Version(1));
 }

@@ -26,6 +26,7 @@ pub(crate) enum Stop {
     /// The sync fails after making everything durable.
     AfterSync(u64),
     AtWrite(u64),
+    AtRead(u64),
 }
 
 /// The content of a disk that works again after a stop.
@@ -52,6 +53,7 @@ struct Shared {
     stop: Mutex<Stop>,
     syncs: AtomicU64,
     writes: AtomicU64,
+    reads: AtomicU64,
     stopped: AtomicU64,
     observer: Mutex<Option<Observer>>,
 }
@@ -89,6 +91,7 @@ impl SimDisk {
                 stop: Mutex::new(stop),
                 syncs: AtomicU64::new(0),
                 writes: AtomicU64::new(0),
+                reads: AtomicU64::new(0),
                 stopped: AtomicU64::new(0),
                 observer: Mutex::new(None),
             }),
@@ -98,6 +101,11 @@ impl SimDisk {
     /// Returns the number of syncs and writes so far.
     pub(crate) fn operations(&self) -> (u64, u64) {
         (self.shared.syncs.load(Ordering::SeqCst), self.shared.writes.load(Ordering::SeqCst))
+    }
+
+    /// Returns the number of reads so far.
+    pub(crate) fn reads(&self) -> u64 {
+        self.shared.reads.load(Ordering::SeqCst)
     }
 
     pub(crate) fn has_stopped(&self) -> bool {
@@ -198,6 +206,10 @@ impl redb::StorageBackend for SimDisk {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.check()?;
+        let read = self.shared.reads.fetch_add(1, Ordering::SeqCst) + 1;
+        if *self.shared.stop.lock() == Stop::AtRead(read) {
+            return Err(self.fail());
+        }
         let platters = self.shared.platters.lock();
         let start = usize::try_from(offset).unwrap();
         let bytes = platters.current.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use crate::{
     shadow::Rejection,
     store::{
-        database::CommitFailure,
         error::StoreError,
         health::Pages,
         replication::{
@@ -115,10 +114,13 @@ impl<C> Writer<C> {
         });
         match applied {
             Ok(()) => self.deliver_held(member),
-            // The file is opened again, and says how far it is.
-            Err(_) if self.is_failed() => {}
-            Err(error @ StoreError::Io { .. }) => _ = self.fail(CommitFailure::NotTried(error)),
-            Err(error) => member.latch(error.to_string()),
+            Err(error) => {
+                self.notice_failed_read();
+                // The file is opened again, and says how far it is.
+                if !self.is_failed() {
+                    member.latch(error.to_string());
+                }
+            }
         }
     }
 

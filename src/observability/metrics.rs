@@ -92,7 +92,7 @@ pub struct CommitMetrics {
     pub batches: Histogram,
     /// Commits that failed; after each the store is reopened.
     pub failed: Counter,
-    /// Times that the store was reopened after a failed commit.
+    /// Times that the store was reopened after a failed commit or read.
     pub reopened: Counter,
     /// Failed attempts to reopen it.
     pub reopens_failed: Counter,

@@ -276,7 +276,7 @@ impl Telemetry {
             commits.failed.get(),
         );
         let mut reopened =
-            page.counters("umbra_store_reopens_total", "Attempts to reopen the store after a failed commit.");
+            page.counters("umbra_store_reopens_total", "Attempts to reopen the store after a failed commit or read.");
         reopened.sample(&[("outcome", "open")], commits.reopened.get());
         reopened.sample(&[("outcome", "failed")], commits.reopens_failed.get());
         let writable = u8::from(health.state == State::Writable);

@@ -1,4 +1,4 @@
-//! Healing: after a failed commit the file is opened again in place, as by a restart.
+//! Healing: after a failed commit or read the file is opened again in place, as by a restart.
 //!
 //! The contents of the disk are unknown then, and redb does not use the file any more. So the writer
 //!
@@ -87,7 +87,7 @@ impl Healer {
         }
     }
 
-    /// Plans the first attempt after a failed commit.
+    /// Plans the first attempt after a failed commit or read.
     pub(super) fn commit_failed(&mut self) {
         let now = Instant::now();
         let is_stable = self.healed_at.is_none_or(|healed| now.duration_since(healed) >= STABLE_AFTER);
@@ -155,7 +155,7 @@ impl<C> Writer<C> {
         self.healer.next_attempt
     }
 
-    /// Opens the store again after a failed commit, if it is time to.
+    /// Opens the store again after a failed commit or read, if it is time to.
     pub(super) fn heal_if_due(&mut self) {
         if self.healer.next_attempt.is_none_or(|at| at > Instant::now()) {
             return;
@@ -170,7 +170,7 @@ impl<C> Writer<C> {
             Err(error) => {
                 self.healer.postpone();
                 let (attempts, pause) = (self.healer.attempts, self.healer.pause);
-                tracing::warn!(%error, attempts, next_pause = ?pause, "cannot reopen the store after a failed commit");
+                tracing::warn!(%error, attempts, next_pause = ?pause, "cannot reopen the store");
                 self.shared.commits.reopens_failed.add(1);
             }
         }

@@ -13,7 +13,7 @@
 //!
 //! *Invariant:* a shadow under a damaged page is neither absent nor written ([`pages`]).
 //!
-//! *Invariant:* after a failed commit nothing is committed until the file was opened again ([`healing`]).
+//! *Invariant:* after a failed commit or read nothing is committed until the file was opened again ([`healing`]).
 //!
 //! *Invariant:* callers can apply commands, read documents and history, and follow the journal. No other module knows
 //! that the store is one file or that it uses redb.

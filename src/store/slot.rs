@@ -1,4 +1,4 @@
-//! The place of the open file, which is empty while the store is reopened after a failed commit.
+//! The place of the open file, which is empty while the store is reopened after a failed commit or read.
 //!
 //! A file can be open only once. Each call holds the file it began with, so the old one is closed when the last of them
 //! ends ([`DatabaseSlot::release`]), and only then can the file be opened again. Calls in between fail with

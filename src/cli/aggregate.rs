@@ -6,7 +6,8 @@ use umbra_client::AggregateQuery;
 
 use super::{
     Exit,
-    connect_args::{CommandFailure, ContextArgs},
+    command_failure::CommandFailure,
+    connect_args::ContextArgs,
     list::http_client,
     output::{complain, printable, say},
 };

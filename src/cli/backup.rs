@@ -16,7 +16,8 @@ use umbra_client::Error;
 
 use super::{
     Exit,
-    connect_args::{CommandFailure, ContextArgs},
+    command_failure::CommandFailure,
+    connect_args::ContextArgs,
     free_space::{self, LeavesSpace},
     output::{absolute, complain, print},
     part::Part,

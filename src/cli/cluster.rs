@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::{
     Exit,
-    connect_args::{CommandFailure, ContextArgs},
+    command_failure::CommandFailure,
+    connect_args::ContextArgs,
     output::{complain, print},
     serve::Source,
 };

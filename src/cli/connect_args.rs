@@ -10,9 +10,9 @@ use std::{
 };
 
 use clap::Args;
-use umbra_client::{Client, ConnectOptions, ConnectOptionsError, Error, HttpClient, Message, Messages};
+use umbra_client::{Client, ConnectOptions, Error, HttpClient, Message, Messages};
 
-use super::{Exit, contexts::Contexts, output::complain};
+use super::{Exit, command_failure::CommandFailure, contexts::Contexts, output::complain};
 use crate::config;
 
 /// The broker, from flags or a stored context.
@@ -37,14 +37,6 @@ pub(super) struct BrokerArgs {
     /// Maximum time to wait for the connection and for the reply, such as 500ms or 10s.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, help_heading = CONNECTION)]
     timeout: Duration,
-}
-
-/// The cause of a failed command, and its exit code.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub(super) struct CommandFailure {
-    pub(super) message: String,
-    pub(super) exit: Exit,
 }
 
 /// An open connection.
@@ -136,31 +128,6 @@ impl Connection {
         }
         self.client.close().await;
         Ok(Exit::Done)
-    }
-}
-
-impl CommandFailure {
-    pub(super) fn usage(message: String) -> Self {
-        Self { message, exit: Exit::Usage }
-    }
-
-    pub(super) fn failed(message: String) -> Self {
-        Self { message, exit: Exit::Failed }
-    }
-}
-
-impl From<ConnectOptionsError> for CommandFailure {
-    fn from(error: ConnectOptionsError) -> Self {
-        let exit = if matches!(error, ConnectOptionsError::File { .. }) { Exit::Failed } else { Exit::Usage };
-        Self { message: format!("{:#}", anyhow::Error::from(error)), exit }
-    }
-}
-
-impl CommandFailure {
-    /// Returns the failure of a request over HTTP.
-    pub(super) fn http(error: &Error) -> Self {
-        let exit = if error.rejection().is_some() { Exit::Rejected } else { Exit::Failed };
-        Self { message: format!("{error:#}"), exit }
     }
 }
 

@@ -5,7 +5,7 @@ use umbra_client::ConnectOptions;
 
 use super::{
     Exit,
-    connect_args::CommandFailure,
+    command_failure::CommandFailure,
     contexts::Contexts,
     output::{complain, print, say},
 };

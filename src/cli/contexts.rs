@@ -14,7 +14,7 @@ use std::{
 
 use umbra_client::ConnectOptions;
 
-use super::connect_args::CommandFailure;
+use super::command_failure::CommandFailure;
 
 /// The directory with the stored connections.
 pub(super) struct Contexts {

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::{
     Exit,
-    connect_args::{BrokerArgs, CommandFailure},
+    command_failure::CommandFailure,
+    connect_args::BrokerArgs,
     output::{complain, print},
     request,
     shadow_args::ShadowArgs,

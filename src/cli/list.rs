@@ -6,7 +6,8 @@ use umbra_client::{DeviceId, DeviceQuery, HistoryQuery, HttpClient, InvalidName,
 
 use super::{
     Exit,
-    connect_args::{CommandFailure, ContextArgs},
+    command_failure::CommandFailure,
+    connect_args::ContextArgs,
     output::{complain, printable, say},
     shadow_args::ShadowArgs,
 };

@@ -16,6 +16,7 @@ mod auth;
 mod backup;
 mod cautions;
 mod cluster;
+mod command_failure;
 mod connect_args;
 mod context;
 mod contexts;

@@ -11,7 +11,8 @@ use umbra_client::{HttpClient, PurgeQuery};
 
 use super::{
     Exit,
-    connect_args::{CommandFailure, ContextArgs},
+    command_failure::CommandFailure,
+    connect_args::ContextArgs,
     output::{complain, print},
 };
 use crate::config;

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::{
     Exit,
-    connect_args::{CommandFailure, ContextArgs},
+    command_failure::CommandFailure,
+    connect_args::ContextArgs,
     list::{EntriesArgs, http_client},
     output::{complain, print, printable},
 };

@@ -5,7 +5,8 @@ use umbra_client::Rejection;
 
 use super::{
     Exit,
-    connect_args::{BrokerArgs, CommandFailure},
+    command_failure::CommandFailure,
+    connect_args::BrokerArgs,
     output::{complain, print},
 };
 

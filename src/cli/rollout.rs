@@ -13,7 +13,8 @@ use self::{
 };
 use super::{
     Exit,
-    connect_args::{CommandFailure, ContextArgs},
+    command_failure::CommandFailure,
+    connect_args::ContextArgs,
     list::{EntriesArgs, http_client},
     output::{complain, print},
 };

@@ -6,7 +6,8 @@ use umbra_client::SearchQuery;
 
 use super::{
     Exit,
-    connect_args::{CommandFailure, ContextArgs},
+    command_failure::CommandFailure,
+    connect_args::ContextArgs,
     list::{device_line, http_client, print_entries},
     output::{complain, say},
 };

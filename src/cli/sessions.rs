@@ -6,7 +6,8 @@ use umbra_client::SessionQuery;
 
 use super::{
     Exit,
-    connect_args::{CommandFailure, ContextArgs},
+    command_failure::CommandFailure,
+    connect_args::ContextArgs,
     list::{EntriesArgs, http_client},
     output::{complain, print},
 };

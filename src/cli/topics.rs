@@ -10,7 +10,8 @@ use umbra_client::{Error, Message, Qos};
 
 use super::{
     Exit,
-    connect_args::{BrokerArgs, CommandFailure, Connection},
+    command_failure::CommandFailure,
+    connect_args::{BrokerArgs, Connection},
     output::complain,
 };
 

@@ -12,7 +12,8 @@ use umbra_client::{Changes, DeviceDetail, DeviceId, Error, HttpClient, InvalidNa
 
 use super::{
     Exit,
-    connect_args::{CommandFailure, ContextArgs},
+    command_failure::CommandFailure,
+    connect_args::ContextArgs,
     list::change_line,
     output::{complain, printable},
 };

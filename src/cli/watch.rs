@@ -8,7 +8,8 @@ use umbra_client::{Message, Qos, Rejection};
 
 use super::{
     Exit,
-    connect_args::{BrokerArgs, CommandFailure},
+    command_failure::CommandFailure,
+    connect_args::BrokerArgs,
     output::{complain, printable},
 };
 use crate::shadow::name::{DeviceId, ShadowName};

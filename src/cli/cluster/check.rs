@@ -9,7 +9,8 @@ use umbra_client::{Error, HttpClient, InvalidAddress};
 
 use super::super::{
     Exit,
-    connect_args::{CommandFailure, ContextArgs},
+    command_failure::CommandFailure,
+    connect_args::ContextArgs,
     output::{print, printable, say},
 };
 

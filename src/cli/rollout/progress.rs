@@ -11,7 +11,7 @@ use umbra_client::{Error, HttpClient, Rollout};
 
 use crate::cli::{
     Exit,
-    connect_args::CommandFailure,
+    command_failure::CommandFailure,
     output::{complain, printable, say},
 };
 

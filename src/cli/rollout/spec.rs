@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use crate::{cli::connect_args::CommandFailure, config};
+use crate::{cli::command_failure::CommandFailure, config};
 
 /// The devices and the change.
 #[derive(Debug, Args)]

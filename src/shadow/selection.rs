@@ -97,6 +97,7 @@ mod tests {
             assert!(selection.section(section).is_nothing());
             selection.add(section, &[]);
             assert_eq!(selection.section(section), &SelectedPart::All);
+            assert!(!selection.section(section).is_nothing());
             assert_eq!(selection.is_everything(), is_everything);
         }
         assert_eq!(Selection::everything(), selection);

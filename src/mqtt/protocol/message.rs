@@ -44,8 +44,11 @@ pub struct Message {
     pub(in crate::mqtt) heads: Heads,
 }
 
-/// A row of the store. Dropping it removes the row.
-pub trait Row: fmt::Debug + Send + Sync {}
+/// A row of the store. Dropping it removes the row, unless that was done before.
+pub trait Row: fmt::Debug + Send + Sync {
+    /// Removes the row, whoever else has a handle to it.
+    fn remove(&self);
+}
 
 /// The row of the store that has a message. Dropping it removes the row.
 pub trait MessageRow: fmt::Debug + Send + Sync {

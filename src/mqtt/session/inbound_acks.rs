@@ -13,7 +13,7 @@
 //! identifier is free for a PUBLISH without DUP. At QoS 1 the DUP flag decides: a client that has lost its session
 //! reuses identifiers, and its new message must not be mistaken for the old one.
 //!
-//! In a session that outlives the server, a QoS 2 identifier has a row in the store, which is dropped at PUBREL. PUBCOMP
+//! In a session that outlives the server, a QoS 2 identifier has a row in the store, which is removed at PUBREL. PUBCOMP
 //! waits until that is on disk: the client may use the identifier for another message then, which a restart must not take
 //! for a resend.
 
@@ -204,9 +204,9 @@ impl InboundAcks {
     /// Handles PUBREL. If it removes a row, `ticket` has to be given to [`InboundAcks::saved`].
     pub(crate) fn release(&mut self, id: PacketId, ticket: Ticket) -> Result<Release, Violation> {
         if let Some(Unreleased { row, .. }) = self.take_unreleased(id) {
-            if row.is_none() {
-                return Ok(Release::Known);
-            }
+            let Some(row) = row else { return Ok(Release::Known) };
+            // Not by its drop: the request that came with it may not be disposed of yet.
+            row.remove();
             self.releasing.push(Releasing { ticket, id, is_awaited: true });
             return Ok(Release::Unsaved);
         }
@@ -307,3 +307,41 @@ const QOS_2_PENDING_MAX: usize = 1024;
 
 /// Capacity, in entries, that an empty list keeps, so that a burst does not stay allocated.
 const KEPT_CAPACITY: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct KnownRow {
+        is_removed: AtomicBool,
+    }
+
+    impl Row for KnownRow {
+        fn remove(&self) {
+            self.is_removed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A request had the row of its identifier until it was disposed of, which may be after the client released the identifier. PUBCOMP
+    /// did not wait for the removal of the row then: after a power cut, the next message with the identifier was taken for a resend and
+    /// lost.
+    #[test]
+    fn a_released_identifier_has_no_row_whoever_else_has_a_handle_to_it() {
+        let (mut acks, id) = (InboundAcks::default(), PacketId::new(1).unwrap());
+        let taken = acks.take(id, QoS::ExactlyOnce, false, Protocol::V5, 10);
+        let Ok(PublishOutcome::New(ack_id)) = taken else { panic!("{taken:?}") };
+        let row = Arc::new(KnownRow::default());
+        acks.keep(ack_id, row.clone());
+        acks.decide(ack_id, AckResult::SUCCESS);
+        assert!(acks.next(Protocol::V5).is_some());
+        assert!(!row.is_removed.load(Ordering::Relaxed));
+        assert_eq!(acks.release(id, Ticket(1)), Ok(Release::Unsaved));
+        assert!(row.is_removed.load(Ordering::Relaxed));
+        assert_eq!(acks.saved(Ticket(1)), Some(id));
+    }
+}

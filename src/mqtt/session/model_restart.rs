@@ -9,7 +9,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -109,7 +112,14 @@ impl Disk {
     }
 
     fn row(&self, key: Key, qos: QoS, id: Option<PacketId>) -> Arc<TestRow> {
-        Arc::new(TestRow { disk: self.clone(), start: self.0.lock().starts, key, qos, id: Mutex::new(id) })
+        Arc::new(TestRow {
+            disk: self.clone(),
+            start: self.0.lock().starts,
+            key,
+            qos,
+            id: Mutex::new(id),
+            is_removed: AtomicBool::new(false),
+        })
     }
 }
 
@@ -119,6 +129,7 @@ struct TestRow {
     key: Key,
     qos: QoS,
     id: Mutex<Option<PacketId>>,
+    is_removed: AtomicBool,
 }
 
 impl TestRow {
@@ -133,7 +144,13 @@ impl std::fmt::Debug for TestRow {
     }
 }
 
-impl Row for TestRow {}
+impl Row for TestRow {
+    fn remove(&self) {
+        if !self.is_removed.swap(true, Ordering::Relaxed) && self.disk.0.lock().starts == self.start {
+            self.disk.write(vec![(self.key, None)]);
+        }
+    }
+}
 
 impl DeliveryRow for TestRow {
     fn sent(&self, id: PacketId) {
@@ -153,9 +170,7 @@ impl DeliveryRow for TestRow {
 
 impl Drop for TestRow {
     fn drop(&mut self) {
-        if self.disk.0.lock().starts == self.start {
-            self.disk.write(vec![(self.key, None)]);
-        }
+        self.remove();
     }
 }
 

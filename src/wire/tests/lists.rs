@@ -130,6 +130,10 @@ fn operators_see_retained_messages_purges_and_limits() {
     let ended = EndedConnections { connections: 1, sessions: 2, streams: 3, sign_ins: 4 };
     let shown = json!({"connections": 1, "sessions": 2, "streams": 3, "signIns": 4});
     assert_eq!(json_of(&ended_connections(&ended)), shown);
+    let other = EndedConnections { connections: 10, sessions: 20, streams: 30, sign_ins: 40 };
+    let sum = ended.plus(other);
+    let sums = [sum.connections, sum.sessions, sum.streams, sum.sign_ins];
+    assert_eq!(sums, [ended.connections + 10, ended.sessions + 20, ended.streams + 30, ended.sign_ins + 40]);
 
     let step = PurgeStep { purged: 5, kept: 6, next: Some("c") };
     assert_eq!(json_of(&purge_step(&step)), json!({"purged": 5, "kept": 6, "next": "c"}));

@@ -3,7 +3,10 @@
 //! A row is written in one commit with the effect of its message, and removed at PUBREL. So a message that is sent again
 //! after a restart is known, and has no second effect.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::{Buf, Bytes};
 
@@ -21,11 +24,13 @@ use crate::{
 /// The first byte of the keys. The session's id follows (8 bytes, big-endian), then the packet identifier (2 bytes).
 pub(in crate::mqtt) const KIND: u8 = b'i';
 
-/// The row of an identifier; dropping it removes the row.
+/// The row of an identifier.
 #[derive(Debug)]
 struct ReceivedGuard {
     key: RowKey,
     recorder: Recorder,
+    /// Another message may have a row with this key then.
+    is_removed: AtomicBool,
 }
 
 /// An identifier from a row.
@@ -45,7 +50,7 @@ pub(in crate::mqtt) fn insert(
 ) -> (RowEdit, Arc<dyn Row>) {
     let key: RowKey = [&[KIND], session.0.to_be_bytes().as_slice(), &id.get().to_be_bytes()].concat().into();
     let edit = RowEdit::Insert(key.clone(), Bytes::copy_from_slice(&[reason.0]));
-    (edit, Arc::new(ReceivedGuard { key, recorder: recorder.clone() }))
+    (edit, ReceivedGuard::of(key, recorder))
 }
 
 /// Reads a row: the session and the identifier. `None` if it is damaged.
@@ -56,15 +61,27 @@ pub(in crate::mqtt) fn read(
 ) -> Option<(SessionId, RestoredIdentifier)> {
     let (session, id) = key.get(1..)?.split_first_chunk::<8>()?;
     let id = PacketId::new(u16::from_be_bytes(id.try_into().ok()?))?;
-    let row = Arc::new(ReceivedGuard { key: key.into(), recorder: recorder.clone() });
+    let row = ReceivedGuard::of(key.into(), recorder);
     let identifier = RestoredIdentifier { id, reason: Reason(value.try_get_u8().ok()?), row };
     Some((SessionId(u64::from_be_bytes(*session)), identifier))
 }
 
-impl Row for ReceivedGuard {}
+impl ReceivedGuard {
+    fn of(key: RowKey, recorder: &Recorder) -> Arc<dyn Row> {
+        Arc::new(Self { key, recorder: recorder.clone(), is_removed: AtomicBool::new(false) })
+    }
+}
+
+impl Row for ReceivedGuard {
+    fn remove(&self) {
+        if !self.is_removed.swap(true, Ordering::Relaxed) {
+            self.recorder.write(vec![RowEdit::Remove(self.key.clone())]);
+        }
+    }
+}
 
 impl Drop for ReceivedGuard {
     fn drop(&mut self) {
-        self.recorder.write(vec![RowEdit::Remove(self.key.clone())]);
+        self.remove();
     }
 }

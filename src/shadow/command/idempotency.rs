@@ -352,6 +352,7 @@ mod tests {
     /// A key is valid for 24 hours, the last second included, and only for the principal that sent it.
     #[test]
     fn a_key_is_found_until_it_expires() {
+        assert_eq!(REMEMBERED_SECONDS, 86_400, "a day, as docs/protocol.md says");
         let remembered = Remembered::of(vec![known("a", "k", 100), known("a", "l", 200)]);
         let [k, l] = ["k", "l"].map(|key| IdempotencyKey::new(key).unwrap());
         let last = 100 + REMEMBERED_SECONDS;

@@ -282,6 +282,14 @@ mod tests {
         assert!(members.is_empty());
     }
 
+    #[test]
+    fn leaves_are_equal_if_their_values_are() {
+        for (one, other) in [(json!(1), json!(2)), (json!([1]), json!([2])), (json!([]), json!([1]))] {
+            assert_eq!(LeafValue::from(one.clone()), LeafValue::from(one.clone()));
+            assert_ne!(LeafValue::from(one), LeafValue::from(other));
+        }
+    }
+
     /// The next version of a document costs what it changes. It changes none of those before.
     #[test]
     fn a_clone_shares_what_is_not_changed() {

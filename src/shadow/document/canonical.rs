@@ -119,3 +119,24 @@ fn write_number(out: &mut Vec<u8>, number: &Number) {
         serde_json_canonicalizer::to_writer(&double, out).expect("a JSON number is finite");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_escaped() {
+        for (text, expected) in [
+            ("plain", r#""plain""#),
+            ("\\", r#""\\""#),
+            ("\"", r#""\"""#),
+            ("a\nb", r#""a\nb""#),
+            ("\u{1f}\u{7f}", "\"\\u001f\u{7f}\""),
+            ("ä", "\"ä\""),
+        ] {
+            let mut out = Vec::new();
+            write_string(&mut out, text);
+            assert_eq!(String::from_utf8_lossy(&out), expected);
+        }
+    }
+}

@@ -103,3 +103,39 @@ impl PathTarget<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use serde_json::json;
+
+    use crate::shadow::tests::written;
+
+    #[test]
+    fn the_newest_change_is_at_a_path_below_it_or_right_above_it() {
+        let document = written(&[
+            json!({"reported": {"a": {"b": 1, "c": 1}, "list": [1, 2], "empty": {}}}),
+            json!({"reported": {"a": {"c": 2}}}),
+            json!({"reported": {"a": {"d": 3}}}),
+            json!({"reported": {"a": {"d": null}}}),
+        ]);
+        for (path, expected) in [
+            ("/reported", Some(4)),
+            ("/reported/a/b", Some(1)),
+            ("/reported/a/c", Some(2)),
+            ("/reported/a/d", Some(4)),
+            ("/reported/list/0", Some(1)),
+            ("/reported/empty", Some(1)),
+            ("/reported/empty/x", None),
+            ("/reported/other", None),
+            ("/desired", None),
+        ] {
+            let newest = document.newest_change(&path.parse().unwrap());
+            assert_eq!(newest.map(|stamp| stamp.version.0), expected, "{path}");
+        }
+        let without_removals = written(&[json!({"reported": {"a": {"b": 1}}}), json!({"reported": {"a": {"b": 2}}})]);
+        let newest = without_removals.newest_change(&"/reported/a".parse().unwrap());
+        assert_eq!(newest.map(|stamp| stamp.version.0), Some(2));
+    }
+}

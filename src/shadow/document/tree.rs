@@ -290,6 +290,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn elements_and_members_of_arrays_are_leaves() {
+        for (value, expected) in [
+            (json!(1), 1),
+            (json!([]), 1),
+            (json!([1, [2, 3]]), 3),
+            (json!([{"a": 1, "b": 2}]), 2),
+            (json!([{}, {"a": {}}]), 2),
+            (json!({"a": [1, 2], "b": {"c": {}}}), 3),
+        ] {
+            let stamp = Arc::new(Stamp::forgotten(Version(1)));
+            assert_eq!(leaves(&Members::from(vec![("k".into(), Node::new(&value, &stamp))])), expected, "{value}");
+        }
+    }
+
     /// The next version of a document costs what it changes. It changes none of those before.
     #[test]
     fn a_clone_shares_what_is_not_changed() {

@@ -339,6 +339,9 @@ mod tests {
     #[test]
     fn a_path_includes_all_below_it_and_nothing_above_or_beside() {
         let set = paths(&["/desired/a/b", "/reported", "/desired/x~1y"]);
+        let mut pointers: Vec<_> = set.pointers().iter().map(Pointer::to_string).collect();
+        pointers.sort();
+        assert_eq!(pointers, ["/desired/a/b", "/desired/x~1y", "/reported"]);
         for (path, expected) in [
             ("/desired/a/b", true),
             ("/desired/a/b/c/d", true),

@@ -145,6 +145,7 @@ proptest! {
             prop_assert_eq!(state(&undone), state(&document));
             prop_assert_eq!(undone.etag, document.etag);
             prop_assert_eq!(undone.leaves(), document.leaves());
+            prop_assert_eq!(undone.floor, document.version);
             made.push((document, changes));
             document = next;
         }

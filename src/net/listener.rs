@@ -27,7 +27,7 @@ use crate::{
         preauth_stream::PreAuthStream,
         proxy::{self, ProxyError},
         reserved_fd::ReservedFd,
-        tcp::{Tcp, probe_peers},
+        tcp::{Tcp, set_inherited_options},
         tls::Tls,
     },
 };
@@ -81,7 +81,7 @@ impl Listener {
     pub fn bind(config: ListenerConfig, tls: Option<Arc<Tls>>, inherited: &mut InheritedSockets) -> io::Result<Self> {
         let shared_name = config.name.as_str().into();
         if let Some(socket) = inherited.remove(config.bind) {
-            probe_peers(&socket)?;
+            set_inherited_options(&socket)?;
             socket.set_nonblocking(true)?;
             tracing::info!(listener = config.name, address = %config.bind, "listening on a socket of the service manager");
             return Ok(Self { socket: TcpListener::from_std(socket)?, config, shared_name, tls });
@@ -91,7 +91,7 @@ impl Listener {
             SocketAddr::V6(_) => TcpSocket::new_v6(),
         }?;
         socket.set_reuseaddr(true)?;
-        probe_peers(&socket)?;
+        set_inherited_options(&socket)?;
         socket.bind(config.bind)?;
         Ok(Self { socket: socket.listen(BACKLOG)?, config, shared_name, tls })
     }

@@ -47,14 +47,17 @@ impl Tcp {
     fn acknowledge(&self) {}
 }
 
-/// Makes the kernel probe the connections that `socket` will accept, which inherit this. Probes start after
-/// [`KEEP_ALIVE_IDLE`] of silence and repeat every [`KEEP_ALIVE_INTERVAL`]. After [`KEEP_ALIVE_PROBES`] without an
-/// answer a connection is lost.
+/// Sets the options of the connections that `socket` will accept, which inherit them.
+///
+/// The kernel probes them. Probes start after [`KEEP_ALIVE_IDLE`] of silence and repeat every [`KEEP_ALIVE_INTERVAL`]. After
+/// [`KEEP_ALIVE_PROBES`] without an answer a connection is lost. It keeps [`SEND_BUFFER_BYTES`] of each that its client does not read;
+/// by default, it would let a few hundred connections fill the memory that it has for all.
 ///
 /// # Errors
 ///
 /// Returns the errors of the operating system.
-pub(super) fn probe_peers(socket: &impl AsFd) -> io::Result<()> {
+pub(super) fn set_inherited_options(socket: &impl AsFd) -> io::Result<()> {
+    sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER_BYTES)?;
     sockopt::set_socket_keepalive(socket, true)?;
     sockopt::set_tcp_keepidle(socket, KEEP_ALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(socket, KEEP_ALIVE_INTERVAL)?;
@@ -113,6 +116,9 @@ const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(300);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_PROBES: u32 = 5;
 
+/// The send buffer of a connection; Linux counts twice as much.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
@@ -127,7 +133,7 @@ mod tests {
 
     async fn pair() -> (TcpStream, TcpStream) {
         let socket = TcpSocket::new_v4().unwrap();
-        probe_peers(&socket).unwrap();
+        set_inherited_options(&socket).unwrap();
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let listener = socket.listen(1).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -174,5 +180,6 @@ mod tests {
         assert_eq!(sockopt::tcp_keepidle(&served).unwrap(), KEEP_ALIVE_IDLE);
         assert_eq!(sockopt::tcp_keepintvl(&served).unwrap(), KEEP_ALIVE_INTERVAL);
         assert_eq!(sockopt::tcp_keepcnt(&served).unwrap(), KEEP_ALIVE_PROBES);
+        assert!(sockopt::socket_send_buffer_size(&served).unwrap() <= 2 * SEND_BUFFER_BYTES);
     }
 }

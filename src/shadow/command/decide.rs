@@ -86,6 +86,7 @@ fn decide_update(
         return Err(Rejection::Forbidden { what: path.to_string() });
     }
     update.preconditions.check(current, &scope.reads, |since| conflicts::is_clean(update, current, since))?;
+    limits.check_update(current, update)?;
     let mut changes = Vec::new();
     for name in SectionName::ALL {
         let members = &current.section(name).members;

@@ -3,14 +3,19 @@
 //! A document may exceed a limit that was lowered after it was written. It stays writable as long as no write increases
 //! the excess. A limit refuses a document only if it exceeds the limit *and* the previous size.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::shadow::{
-    command::rejection::{Rejection, SizeLimit},
+    command::{
+        SectionPatch, Update,
+        rejection::{Rejection, SizeLimit},
+    },
     document::{
         Document, DocumentLimits,
         change::{Change, Effect},
+        tree,
     },
+    pointer::SectionName,
 };
 
 impl DocumentLimits {
@@ -38,6 +43,20 @@ impl DocumentLimits {
         Ok(())
     }
 
+    /// Checks that `update` alone has not more leaves than any document after it may have: a merge of very many would take long.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::TooManyLeaves`].
+    pub(crate) fn check_update(&self, current: &Document, update: &Update) -> Result<(), Rejection> {
+        let of_section = |name| match update.section(name) {
+            SectionPatch::Merge(patch) => leaves_of_members(patch),
+            SectionPatch::Keep | SectionPatch::Clear => 0,
+        };
+        let (count, max) = (SectionName::ALL.into_iter().map(of_section).sum(), self.leaves_max);
+        if count > max && count > current.leaves() { Err(Rejection::TooManyLeaves { count, max }) } else { Ok(()) }
+    }
+
     fn too_deep(&self, change: &Change) -> bool {
         let Effect::Set(value) = &change.effect else { return false };
         // Neither the section itself nor the last key counts as a level.
@@ -55,5 +74,18 @@ fn depth(value: &Value) -> usize {
         Value::Array(elements) => 1 + elements.iter().map(depth).max().unwrap_or(0),
         Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
         _ => 0,
+    }
+}
+
+/// Returns the fewest leaves that a merge of a patch leaves in its place: nulls leave none, and an object one at least.
+fn leaves_of_members(patch: &Map<String, Value>) -> usize {
+    patch.values().map(merged_leaves).sum()
+}
+
+fn merged_leaves(value: &Value) -> usize {
+    match value {
+        Value::Null => 0,
+        Value::Object(members) => leaves_of_members(members).max(1),
+        array => tree::leaves_of_value(array),
     }
 }

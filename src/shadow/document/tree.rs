@@ -234,7 +234,7 @@ pub fn leaves(members: &Members) -> usize {
 }
 
 /// Counts an empty array or object as one leaf, any other one as the sum of its parts.
-fn leaves_of_value(value: &Value) -> usize {
+pub(crate) fn leaves_of_value(value: &Value) -> usize {
     match value {
         Value::Array(elements) if !elements.is_empty() => elements.iter().map(leaves_of_value).sum(),
         Value::Object(members) if !members.is_empty() => members.values().map(leaves_of_value).sum(),

@@ -318,6 +318,8 @@ fn limits_apply_to_the_result() {
         (small(), json!({"desired": {"s": "x".repeat(27), "a": 2}}), size(41, 40)),
         (json!({}), json!({"desired": {"a": [1, [2, 3], []], "b": {}, "c": 1}}), Ok(())),
         (json!({}), json!({"desired": {"a": [1, [2, 3], []], "b": {}}, "reported": {"c": 1, "d": 1}}), leaves(7)),
+        (json!({}), json!({"tags": (0..7).map(|n| (n.to_string(), json!({"x": null}))).collect::<Value>()}), leaves(7)),
+        (json!({}), json!({"desired": (0..7).map(|n| (n.to_string(), Value::Null)).collect::<Value>()}), Ok(())),
         (json!({}), json!({"desired": {"a": {"b": {"c": 1}}}}), Ok(())),
         (json!({}), json!({"desired": {"a": {"b": {"c": []}}}}), deep.clone()),
         (json!({}), json!({"desired": {"a": {"b": {"c": {}}}}}), deep.clone()),

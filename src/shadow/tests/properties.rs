@@ -137,6 +137,10 @@ proptest! {
             check_changes(&document, &changes);
 
             let stamp = Arc::new(Stamp { version: next.version, timestamp: next.timestamp, by: "tester".into() });
+            if let Command::Update(update) = &command {
+                let exact = DocumentLimits { leaves_max: next.leaves(), ..DocumentLimits::default() };
+                prop_assert_eq!(exact.check_update(&document, update), Ok(()));
+            }
             let again = document.apply(&changes, &stamp, matches!(command, Command::Delete(_)), 256);
             prop_assert_eq!(&again, &next);
 

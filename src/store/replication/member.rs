@@ -39,6 +39,7 @@ use crate::{
             chain::{Chain, ReadRecord},
             openings::{Openings, SessionClient, superseded},
             record::{Claim, NodeId},
+            record_ages::RecordAges,
             replica::{Action, Appended, KeptRecords, Reaction, Replica},
             requests::{
                 BusMessage, OwnBroadcast, OwnRequest, OwnRequests, ReceivedRequests, RequestNumber, RequestToDecide,
@@ -173,6 +174,7 @@ pub(in crate::store) struct Member<C> {
     behind_at: Option<u64>,
     now: Duration,
     last_record: Duration,
+    ages: RecordAges,
     last_append: Duration,
     last_comparison: Duration,
     claim_after: Duration,
@@ -249,6 +251,7 @@ impl<C> Member<C> {
             behind_at: None,
             now: Duration::ZERO,
             last_record: Duration::ZERO,
+            ages: RecordAges::default(),
             last_append: Duration::ZERO,
             last_comparison: Duration::ZERO,
             claim_after: claim_after(origin, 0),
@@ -366,6 +369,7 @@ impl<C> Member<C> {
             }
             (LogEvent::Tick(now), _) => {
                 self.now = now;
+                self.ages.note(now, self.replica.chain().position.number, ANSWER_WITHIN);
                 return;
             }
             // The answer to an action that is not awaited any more.

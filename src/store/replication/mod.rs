@@ -24,6 +24,7 @@ pub(super) mod log_place;
 pub(super) mod member;
 pub(super) mod openings;
 pub(super) mod record;
+pub(super) mod record_ages;
 pub(super) mod replay;
 pub(super) mod replica;
 pub(super) mod requests;

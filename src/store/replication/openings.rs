@@ -170,11 +170,15 @@ pub(in crate::store) fn superseded() -> Rejection {
     Rejection::Unavailable("the client has opened a session at another node of the cluster since".to_owned())
 }
 
-/// Returns the refusal of a request that came too late: its client is elsewhere, or its row is not permitted any more.
+/// Returns the refusal of a request that came too late: its client is elsewhere, its row is not permitted any more, or its node had not
+/// followed the log for too long.
 pub(in crate::store) fn too_late(envelope: &Envelope) -> Rejection {
     match envelope.is_of_session {
         true => superseded(),
-        false => Rejection::Unavailable("the rollout does not permit the update any more".to_owned()),
+        false => Rejection::Unavailable(
+            "the rollout does not permit the update any more, or the node that passed it on was far behind the log"
+                .to_owned(),
+        ),
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::{
-    cluster_node::{CLOSE, OPEN},
+    cluster_node::{CLOSE, OPEN, Sent},
     clusters::{Cluster, NODES},
     count, delete, key, named,
     sim_disk::{Repaired, Stop},
@@ -114,6 +114,43 @@ fn requests_are_decided_after_earlier_ones_were_lost() {
     let last = cluster.requests.values().next_back().unwrap();
     assert_ne!(last.answer, Some(Err(Rejection::OutcomeUnknown)));
     assert_eq!(cluster.decider(), decider, "no claim was necessary");
+}
+
+/// A message of a node that was cut off waited on the way. Its request was applied minutes after the client had received an unknown
+/// outcome, over changes that came later.
+#[test]
+fn a_request_that_waited_on_the_way_is_not_applied_when_its_client_waits_no_more() {
+    for (seconds, is_applied) in [(20, true), (40, false)] {
+        let mut cluster = Cluster::open(1);
+        cluster.has_faults = false;
+        let decider = cluster.decider();
+        let node = (decider + 1) % NODES;
+        (0..20).for_each(|_| cluster.turn());
+        let id = cluster.requests.len() as u64;
+        let mut queued = cluster.request(id);
+        (queued.envelope.key, queued.envelope.command) = (key("d1"), count(1));
+        cluster.submit_queued(node, queued);
+        let mut waiting = Vec::new();
+        while let Some(sent) = cluster.nodes[node].take_sent(true) {
+            waiting.extend(match sent {
+                Sent::Message(to, message) if to.0 as usize == decider => Some(message),
+                _ => None,
+            });
+        }
+        let until = cluster.now + Duration::from_secs(seconds);
+        while cluster.now < until {
+            // The node reads and sends nothing.
+            let others = (0..NODES).filter(|other| *other != node);
+            others.clone().for_each(|other| cluster.pass_all(other));
+            others.for_each(|other| cluster.read_at(other));
+        }
+        for message in waiting {
+            cluster.event(decider, LogEvent::Received(message, None));
+        }
+        cluster.pass_all(decider);
+        (0..20).for_each(|_| cluster.turn());
+        assert_eq!(cluster.requests[&id].made.is_some(), is_applied, "after {seconds} s");
+    }
 }
 
 /// A node decides a refused request again, to see the reason. It did not count the names that the records before it had created,

@@ -284,7 +284,7 @@ impl Cluster {
         self.event(node, LogEvent::Tick(now));
     }
 
-    fn event(&mut self, node: usize, event: LogEvent) {
+    pub(super) fn event(&mut self, node: usize, event: LogEvent) {
         (self.nodes[node].events)(event);
         self.run(node);
     }

@@ -7,7 +7,9 @@ use crate::store::{
     changes::Changes,
     replication::{
         batch_record::{DecidedRequest, RequestDecision, SentCommand},
-        member::{CLAIM_AFTER, DecidedBatch, HEARTBEAT, Member, RECORD_BYTES, RESEND_AFTER, answers::Answered},
+        member::{
+            ANSWER_WITHIN, CLAIM_AFTER, DecidedBatch, HEARTBEAT, Member, RECORD_BYTES, RESEND_AFTER, answers::Answered,
+        },
         openings::too_late,
         record::{Claim, RecordContent},
         replica::Action,
@@ -109,7 +111,9 @@ impl<C> Writer<C> {
                 Ok(RequestContent::Command(envelope)) => {
                     let queued = QueuedCommand { envelope: *envelope, context: request };
                     let is_late = member.openings.supersede(&queued.envelope, request.origin, applied, &opened);
-                    if is_late || !member.permits(&queued.envelope, &broadcasts) {
+                    // Its node has withdrawn it, but was cut off: the message waited on the way.
+                    let is_old = member.ages.is_older(applied, member.now, ANSWER_WITHIN);
+                    if is_late || is_old || !member.permits(&queued.envelope, &broadcasts) {
                         batch.refuse_stale(queued)
                     } else {
                         batch.decide_request(queued, &mut context)

@@ -105,7 +105,7 @@ impl MemberHealth {
         if let (Some(tail), applied) = (self.short_log, self.applied) {
             return Some(format!(
                 "The log ends at record {tail}, and this node has applied {applied}: it waits for a node that keeps the records \
-                 between. If none does, restore the log"
+                 between. If none does, the log has lost them and is to be restored; or this is the store of another cluster, to be replaced"
             ));
         }
         if self.decider.is_none() {

@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::time::ClockId;
+
 use crate::{
     auth::DeviceRange,
     engine::{Service, reads::during},
@@ -47,6 +49,8 @@ pub struct Scanned<T> {
     pub next: Option<ShadowKey>,
     /// The time that the piece took.
     pub took: Duration,
+    /// The processor time of the thread that read it.
+    pub worked: Duration,
 }
 
 /// The rests of a scan, which leave the processors to writers.
@@ -90,10 +94,17 @@ impl Service {
         let ScanPiece { ranges, after, limit } = piece;
         self.blocking(move |store| {
             during(turn, || {
-                let started = Instant::now();
+                let (started, before) = (Instant::now(), thread_time());
                 let shadows = store.scan(&spans(ranges), after.as_ref(), limit)?;
                 let (read, next) = (shadows.len(), shadows.next().cloned());
-                Ok(Scanned { visited: visit(&shadows), read, next, took: started.elapsed() })
+                let visited = visit(&shadows);
+                Ok(Scanned {
+                    visited,
+                    read,
+                    next,
+                    took: started.elapsed(),
+                    worked: thread_time().saturating_sub(before),
+                })
             })
         })
         .await
@@ -186,6 +197,12 @@ impl Courtesy {
             thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX)
         }
     }
+}
+
+/// Returns the processor time that this thread has used.
+fn thread_time() -> Duration {
+    let used = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap_or_default())
 }
 
 fn spans(ranges: Option<Vec<DeviceRange>>) -> Vec<DeviceSpan> {

@@ -24,7 +24,7 @@ use crate::{
     fleet::{Device, Needs, Query},
     search::{
         FleetSearch, Reader,
-        visible::{add_shadow, scan_work},
+        visible::{add_shadow, charged_work, scan_work},
     },
     shadow::{DeviceId, Document, Rejection, ShadowKey, ShadowName, index::IndexLookup},
     store::{PartDecoder, Proposed, ScannedShadows},
@@ -147,7 +147,8 @@ pub(crate) async fn scan<V: DeviceVisitor>(
         let of_piece = access.clone();
         let scanned = search.service.scan(piece, turn, move |shadows| joined.with(&of_piece, shadows)).await;
         let scanned = scanned.map_err(ScanFailure::Rejected)?;
-        let work = scan_work(query, scanned.read) + batch.as_ref().map_or(0, |batch| batch.work);
+        let expected = scan_work(query, scanned.read) + batch.as_ref().map_or(0, |batch| batch.work);
+        let work = charged_work(expected, scanned.worked);
         let wait = quota.charge_work(work, Instant::now()).unwrap_or_default();
         joined = scanned.visited;
         let next = match (batch, scanned.next) {

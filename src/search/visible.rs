@@ -1,6 +1,6 @@
 //! The part of a device that a reader may see, for queries.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use crate::{
     admission::work,
@@ -16,6 +16,16 @@ pub(crate) fn scan_work(query: Option<&Query>, shadows: usize) -> u64 {
     let predicates = work::times(query.map_or(0, Query::predicates), 1);
     work::times(shadows, work::SCANNED_SHADOW + predicates / work::PREDICATES_PER_UNIT)
 }
+
+/// Returns the work to charge for what was expected to be `expected` and took `worked` of a processor: that time, if it is far above,
+/// since texts and arrays may be long.
+pub(crate) fn charged_work(expected: u64, worked: Duration) -> u64 {
+    let measured = u64::try_from(worked.as_micros()).unwrap_or(u64::MAX);
+    if measured / UNEXPECTED > expected { measured } else { expected }
+}
+
+/// The processor time, as a multiple of the expected one, from which on it counts.
+const UNEXPECTED: u64 = 4;
 
 /// Adds a shadow that exists to `device`, as far as `reader` may see it and as far as it is needed. `document` has the needed
 /// parts at least.
@@ -77,4 +87,17 @@ pub(crate) fn is_match(
         set_presence(device, reader, presence);
     }
     query.matches(device, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_time_counts_if_it_is_far_above_what_was_expected() {
+        for (expected, micros, charged) in [(100, 0, 100), (100, 400, 100), (100, 403, 100), (100, 404, 404), (0, 3, 0)]
+        {
+            assert_eq!(charged_work(expected, Duration::from_micros(micros)), charged, "{expected} {micros}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::shadow::{
         rejection::{Rejection, SizeLimit},
     },
     document::{
-        Document, DocumentLimits,
+        Document, DocumentLimits, canonical,
         change::{Change, Effect},
         tree,
     },
@@ -28,14 +28,7 @@ impl DocumentLimits {
         if changes.iter().any(|change| self.too_deep(change)) {
             return Err(Rejection::TooDeep { max: self.depth_max });
         }
-        for (what, size, before, max) in [
-            (SizeLimit::State, next.state_bytes(), current.state_bytes(), self.document_bytes_max),
-            (SizeLimit::Tags, next.tags.canonical_bytes, current.tags.canonical_bytes, self.tags_bytes_max),
-        ] {
-            if size > max && size > before {
-                return Err(Rejection::TooLarge { what, size, max });
-            }
-        }
+        self.check_sizes(current, next.state_bytes(), next.tags.canonical_bytes)?;
         let (count, max) = (next.leaves(), self.leaves_max);
         if count > max && count > current.leaves() {
             return Err(Rejection::TooManyLeaves { count, max });
@@ -44,17 +37,37 @@ impl DocumentLimits {
     }
 
     /// Checks that `update` alone has not more leaves than any document after it may have: a merge of very many would take long.
+    /// What it alone exceeds is refused as in [`Self::check`].
     ///
     /// # Errors
     ///
-    /// [`Rejection::TooManyLeaves`].
+    /// [`Rejection::TooLarge`], [`Rejection::TooManyLeaves`].
     pub(crate) fn check_update(&self, current: &Document, update: &Update) -> Result<(), Rejection> {
-        let of_section = |name| match update.section(name) {
-            SectionPatch::Merge(patch) => leaves_of_members(patch),
-            SectionPatch::Keep | SectionPatch::Clear => 0,
+        let patch = |name| match update.section(name) {
+            SectionPatch::Merge(patch) => Some(patch),
+            SectionPatch::Keep | SectionPatch::Clear => None,
         };
-        let (count, max) = (SectionName::ALL.into_iter().map(of_section).sum(), self.leaves_max);
-        if count > max && count > current.leaves() { Err(Rejection::TooManyLeaves { count, max }) } else { Ok(()) }
+        let (count, max) = (SectionName::ALL.into_iter().filter_map(patch).map(merged_leaves).sum(), self.leaves_max);
+        if count <= max || count <= current.leaves() {
+            return Ok(());
+        }
+        let bytes = |name| patch(name).map_or(0, canonical_bytes);
+        let state = bytes(SectionName::Desired) + bytes(SectionName::Reported);
+        self.check_sizes(current, state, bytes(SectionName::Tags))?;
+        Err(Rejection::TooManyLeaves { count, max })
+    }
+
+    /// Checks the bytes of the document after `current`.
+    fn check_sizes(&self, current: &Document, state: usize, tags: usize) -> Result<(), Rejection> {
+        for (what, size, before, max) in [
+            (SizeLimit::State, state, current.state_bytes(), self.document_bytes_max),
+            (SizeLimit::Tags, tags, current.tags.canonical_bytes, self.tags_bytes_max),
+        ] {
+            if size > max && size > before {
+                return Err(Rejection::TooLarge { what, size, max });
+            }
+        }
+        Ok(())
     }
 
     fn too_deep(&self, change: &Change) -> bool {
@@ -77,15 +90,18 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// Returns the fewest leaves that a merge of a patch leaves in its place: nulls leave none, and an object one at least.
-fn leaves_of_members(patch: &Map<String, Value>) -> usize {
-    patch.values().map(merged_leaves).sum()
+/// Returns the fewest leaves that a merge of `patch` leaves in its place: nulls leave none, and an object one at least.
+fn merged_leaves(patch: &Map<String, Value>) -> usize {
+    let of = |value: &Value| match value {
+        Value::Null => 0,
+        Value::Object(members) => merged_leaves(members).max(1),
+        other => tree::leaves_of_value(other),
+    };
+    patch.values().map(of).sum()
 }
 
-fn merged_leaves(value: &Value) -> usize {
-    match value {
-        Value::Null => 0,
-        Value::Object(members) => leaves_of_members(members).max(1),
-        array => tree::leaves_of_value(array),
-    }
+fn canonical_bytes(patch: &Map<String, Value>) -> usize {
+    let mut out = Vec::new();
+    canonical::write_object_value(&mut out, patch);
+    out.len()
 }

@@ -318,8 +318,6 @@ fn limits_apply_to_the_result() {
         (small(), json!({"desired": {"s": "x".repeat(27), "a": 2}}), size(41, 40)),
         (json!({}), json!({"desired": {"a": [1, [2, 3], []], "b": {}, "c": 1}}), Ok(())),
         (json!({}), json!({"desired": {"a": [1, [2, 3], []], "b": {}}, "reported": {"c": 1, "d": 1}}), leaves(7)),
-        (json!({}), json!({"tags": (0..7).map(|n| (n.to_string(), json!({"x": null}))).collect::<Value>()}), leaves(7)),
-        (json!({}), json!({"desired": (0..7).map(|n| (n.to_string(), Value::Null)).collect::<Value>()}), Ok(())),
         (json!({}), json!({"desired": {"a": {"b": {"c": 1}}}}), Ok(())),
         (json!({}), json!({"desired": {"a": {"b": {"c": []}}}}), deep.clone()),
         (json!({}), json!({"desired": {"a": {"b": {"c": {}}}}}), deep.clone()),
@@ -327,6 +325,28 @@ fn limits_apply_to_the_result() {
     ] {
         let result = decided(&written(&[before]), &command(&sent, false), &limits).map(drop);
         assert_eq!(result, expected, "{sent}");
+    }
+}
+
+/// An update with very many leaves took the writer tenths of a second before it was refused.
+#[test]
+fn an_update_is_refused_before_it_is_merged_if_its_leaves_are_too_many() {
+    let limits = DocumentLimits { leaves_max: 6, ..DocumentLimits::default() };
+    let members = |count, value: Value| (0..count).map(|n: u32| (n.to_string(), value.clone())).collect::<Value>();
+    for (sent, expected) in [
+        (json!({"tags": members(7, json!({"x": null}))}), Err(Rejection::TooManyLeaves { count: 7, max: 6 })),
+        (json!({"tags": members(3, json!([1, {"x": null}, {}]))}), Err(Rejection::TooManyLeaves { count: 9, max: 6 })),
+        (json!({"desired": members(4, json!(1)), "reported": members(2, json!({"a": {"b": null}}))}), Ok(())),
+        (json!({"desired": members(100, Value::Null)}), Ok(())),
+        (
+            json!({"desired": members(2_000, json!(1))}),
+            Err(Rejection::TooLarge { what: SizeLimit::State, size: 16_891, max: 8192 }),
+        ),
+    ] {
+        let document = Document::absent();
+        let Command::Update(update) = command(&sent, false) else { panic!("an update") };
+        assert_eq!(limits.check_update(&document, &update), expected);
+        assert_eq!(decided(&document, &command(&sent, false), &limits).map(drop), expected);
     }
 }
 

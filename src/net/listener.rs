@@ -7,6 +7,7 @@
 use std::{
     io,
     net::SocketAddr,
+    os::fd::AsFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,14 +21,14 @@ use tokio::{
 use crate::{
     admission::{AddressPermit, Quotas},
     auth::authn::certificate::PeerCertificate,
-    config::ListenerConfig,
+    config::{ListenerConfig, ListenerKind},
     net::{
         ConnectionHandler, ListenerCounters, Peer,
         inherited::InheritedSockets,
         preauth_stream::PreAuthStream,
         proxy::{self, ProxyError},
         reserved_fd::ReservedFd,
-        tcp::{Tcp, set_inherited_options},
+        tcp::{Tcp, bound_send_buffers, probe_peers},
         tls::Tls,
     },
 };
@@ -81,7 +82,7 @@ impl Listener {
     pub fn bind(config: ListenerConfig, tls: Option<Arc<Tls>>, inherited: &mut InheritedSockets) -> io::Result<Self> {
         let shared_name = config.name.as_str().into();
         if let Some(socket) = inherited.remove(config.bind) {
-            set_inherited_options(&socket)?;
+            prepare(&socket, &config)?;
             socket.set_nonblocking(true)?;
             tracing::info!(listener = config.name, address = %config.bind, "listening on a socket of the service manager");
             return Ok(Self { socket: TcpListener::from_std(socket)?, config, shared_name, tls });
@@ -91,7 +92,7 @@ impl Listener {
             SocketAddr::V6(_) => TcpSocket::new_v6(),
         }?;
         socket.set_reuseaddr(true)?;
-        set_inherited_options(&socket)?;
+        prepare(&socket, &config)?;
         socket.bind(config.bind)?;
         Ok(Self { socket: socket.listen(BACKLOG)?, config, shared_name, tls })
     }
@@ -289,6 +290,15 @@ impl PendingConnection {
         };
         self.counters.tls_handshakes_failed.add(tls.log_failure(&peer, &error));
         self.quotas.addresses.handshake_failed(peer.address.ip(), Instant::now());
+    }
+}
+
+/// Sets the options of the connections that `socket` will accept.
+fn prepare(socket: &impl AsFd, config: &ListenerConfig) -> io::Result<()> {
+    probe_peers(socket)?;
+    match config.kind {
+        ListenerKind::Http(_) => bound_send_buffers(socket),
+        ListenerKind::Mqtt => Ok(()),
     }
 }
 

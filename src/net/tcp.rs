@@ -47,21 +47,29 @@ impl Tcp {
     fn acknowledge(&self) {}
 }
 
-/// Sets the options of the connections that `socket` will accept, which inherit them.
-///
-/// The kernel probes them. Probes start after [`KEEP_ALIVE_IDLE`] of silence and repeat every [`KEEP_ALIVE_INTERVAL`]. After
-/// [`KEEP_ALIVE_PROBES`] without an answer a connection is lost. It keeps [`SEND_BUFFER_BYTES`] of each that its client does not read;
-/// by default, it would let a few hundred connections fill the memory that it has for all.
+/// Makes the kernel probe the connections that `socket` will accept, which inherit this. Probes start after
+/// [`KEEP_ALIVE_IDLE`] of silence and repeat every [`KEEP_ALIVE_INTERVAL`]. After [`KEEP_ALIVE_PROBES`] without an
+/// answer a connection is lost.
 ///
 /// # Errors
 ///
 /// Returns the errors of the operating system.
-pub(super) fn set_inherited_options(socket: &impl AsFd) -> io::Result<()> {
-    sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER_BYTES)?;
+pub(super) fn probe_peers(socket: &impl AsFd) -> io::Result<()> {
     sockopt::set_socket_keepalive(socket, true)?;
     sockopt::set_tcp_keepidle(socket, KEEP_ALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(socket, KEEP_ALIVE_INTERVAL)?;
     Ok(sockopt::set_tcp_keepcnt(socket, KEEP_ALIVE_PROBES)?)
+}
+
+/// Makes the kernel keep at most [`SEND_BUFFER_BYTES`] of what the clients of connections that `socket` will accept do not read. By
+/// default, it lets a few hundred connections fill the memory that it has for all. For HTTP, which answers those who have no login:
+/// MQTT limits the replies that a client does not read, and counts on the kernel for a moment's.
+///
+/// # Errors
+///
+/// Returns the errors of the operating system.
+pub(super) fn bound_send_buffers(socket: &impl AsFd) -> io::Result<()> {
+    Ok(sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER_BYTES)?)
 }
 
 impl AsyncRead for Tcp {
@@ -133,7 +141,8 @@ mod tests {
 
     async fn pair() -> (TcpStream, TcpStream) {
         let socket = TcpSocket::new_v4().unwrap();
-        set_inherited_options(&socket).unwrap();
+        probe_peers(&socket).unwrap();
+        bound_send_buffers(&socket).unwrap();
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let listener = socket.listen(1).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

@@ -309,13 +309,10 @@ impl Service {
 fn rejection(error: StoreError) -> Rejection {
     match error {
         StoreError::Closed => unavailable(),
-        StoreError::Reopening => store::reopening(),
+        StoreError::Reopening => error.rejection(),
         error => {
             tracing::error!(request = %RequestId::current(), %error, "the store cannot be read");
-            match error {
-                StoreError::Io { .. } => store::reopening(),
-                _ => Rejection::Internal,
-            }
+            error.rejection()
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     },
     store::{
         changes::Changes,
-        error::{self, StoreError},
+        error::StoreError,
         journal::entry::{NewJournalEntry, Seq},
         reader::Shared,
         replication::batch_record::KeyedNoOp,
@@ -445,8 +445,5 @@ fn names_exhausted(key: &ShadowKey, max: usize) -> Rejection {
 /// the store was reopened.
 fn unreadable(error: &StoreError, envelope: &Envelope) -> Rejection {
     tracing::error!(request = %envelope.id, key = %envelope.key, %error, "a command could not be decided");
-    match error {
-        StoreError::Io { .. } | StoreError::Reopening => error::reopening(),
-        _ => Rejection::Internal,
-    }
+    error.rejection()
 }

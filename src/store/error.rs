@@ -85,9 +85,17 @@ impl StoreError {
     pub(super) fn entry(seq: Seq, detail: impl Into<String>) -> Self {
         Self::Record { table: "journal", key: seq.to_string(), detail: detail.into() }
     }
+
+    /// Returns the rejection of a request that met this error: after one of the disk, the store is opened again.
+    pub(crate) fn rejection(&self) -> Rejection {
+        match self {
+            Self::Io { .. } | Self::Reopening => reopening(),
+            _ => Rejection::Internal,
+        }
+    }
 }
 
 /// Returns the rejection of requests that need the file while it is not open.
-pub(crate) fn reopening() -> Rejection {
+pub(super) fn reopening() -> Rejection {
     Rejection::Unavailable("the store is being reopened after an error of its disk; try again in a moment".to_owned())
 }

@@ -69,7 +69,6 @@ pub use crate::store::state::record::StoredShadow;
 pub use batch::{Applied, Envelope, Outcome, QueuedCommand};
 pub use disk::DiskLow;
 pub use error::StoreError;
-pub(crate) use error::reopening;
 pub use handle::{BROADCAST_BYTES_MAX, BroadcastPermit, Permit, Store, broadcast_memory};
 pub use health::{Health, IndexHealth, IndexReadiness, Pages, State};
 pub use index::lookup::{DeviceLookup, IndexedDevices, Proposed, ValueGroup};

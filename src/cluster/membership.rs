@@ -128,10 +128,14 @@ impl Membership {
     /// # Errors
     ///
     /// As [`NatsLog::connect`].
-    pub(crate) async fn join(settings: &ClusterSettings, applied: u64) -> Result<Self, ClusterError> {
-        let log = NatsLog::connect(settings, applied).await?;
-        let messages = NatsLog::connect_bus(settings, "messages").await?;
-        let seeds = NatsSeeds { log: log.clone(), seeds: NatsLog::connect_bus(settings, "seeds").await? };
+    pub(crate) async fn join(
+        settings: &ClusterSettings,
+        applied: u64,
+        state: &watch::Sender<String>,
+    ) -> Result<Self, ClusterError> {
+        let log = NatsLog::connect(settings, applied, state).await?;
+        let messages = NatsLog::connect_bus(settings, "messages", state).await?;
+        let seeds = NatsSeeds { log: log.clone(), seeds: NatsLog::connect_bus(settings, "seeds", state).await? };
         let (actions, actions_of_member) = mpsc::unbounded_channel();
         let (outbox, messages_of_member) = Outbox::new();
         let (broker, broker_messages) = Outbox::new();

@@ -73,7 +73,7 @@ async fn join(
     // A link whose target is away is a store that cannot be opened, and not none.
     let (has_store, place) = (fs::symlink_metadata(&config.store.path).is_ok(), log_place(config)?);
     let applied = place.map_or(0, |place| place.number());
-    let joined = Membership::join(settings, applied).await;
+    let joined = Membership::join(settings, applied, &state).await;
     let membership = joined.map_err(|error| ServeError::Cluster(error.to_string()))?;
     let log_kept = place.map(|_| membership.keep_log(applied + 1));
     let is_wanted = match place {

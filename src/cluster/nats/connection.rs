@@ -4,7 +4,7 @@
 //! answer by pings.
 
 use std::{
-    fs, mem,
+    fs,
     path::Path,
     sync::{
         Arc,
@@ -14,9 +14,8 @@ use std::{
 };
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ReconnectToServer};
-use tokio::time::{Instant, sleep};
 
-use super::RETRY_PAUSE;
+use super::{RETRY_PAUSE, patience::Patience};
 use crate::{cluster::ClusterError, config::ClusterSettings, private_file};
 
 /// The interval of pings; a connection ends after two without an answer.
@@ -31,17 +30,12 @@ const COMMANDS_MAX: usize = 256;
 const MESSAGES_MAX: usize = 1 << 17;
 
 /// Connects to one of the servers.
-pub(super) async fn connect(
-    settings: &ClusterSettings,
-    deadline: Instant,
-    unreachable: impl Fn(String) -> ClusterError,
-) -> Result<Client, ClusterError> {
+pub(super) async fn connect(settings: &ClusterSettings, patience: &mut Patience<'_>) -> Result<Client, ClusterError> {
     let turn = Arc::new(AtomicUsize::new(0));
     // Nodes with the same list begin at different servers.
     let mut servers = settings.servers.clone();
     let first = usize::try_from(settings.node).ok().and_then(|node| node.checked_rem(servers.len()));
     servers.rotate_left(first.unwrap_or_default());
-    let mut is_logged = false;
     loop {
         // Read again at each try: the options are consumed, and the file may be replaced meanwhile.
         let options = options(settings, Arc::clone(&turn))?;
@@ -53,11 +47,8 @@ pub(super) async fn connect(
             ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
                 return Err(ClusterError::Refused { servers: settings.servers.join(", ") });
             }
-            _ if Instant::now() >= deadline => return Err(unreachable(error.to_string())),
-            _ if !mem::replace(&mut is_logged, true) => tracing::warn!(%error, "no connection to NATS yet"),
-            _ => tracing::debug!(%error, "no connection to NATS"),
+            _ => patience.wait("no NATS server can be used", error.to_string()).await?,
         }
-        sleep(RETRY_PAUSE).await;
     }
 }
 

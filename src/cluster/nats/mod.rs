@@ -5,6 +5,7 @@
 //! stores the message.
 //!
 //! - `connection`: connects, and changes the server.
+//! - `patience`: how long a start waits for the servers, and the reason that it gives meanwhile.
 //! - `api`: requests of JetStream's API.
 //! - `stream`: creates the stream, and checks one that is there.
 //! - `servers`: checks the servers' versions and settings.
@@ -23,6 +24,7 @@ pub(crate) mod connection;
 mod echo;
 pub(crate) mod follow;
 mod inquiry;
+mod patience;
 mod servers;
 mod stream;
 
@@ -30,7 +32,6 @@ mod stream;
 mod tests;
 
 use std::{
-    mem,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -42,7 +43,10 @@ use async_nats::{Client, HeaderMap, Message, Request};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout},
+};
 
 use crate::{
     cluster::{ClusterError, LogUnavailable, seeding::LogExtent},
@@ -50,6 +54,7 @@ use crate::{
     store::{Appended, NodeId},
 };
 use api::{ErrorReply, StreamState};
+use patience::Patience;
 
 /// The longest wait for an answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -112,23 +117,29 @@ struct AppendReply {
 }
 
 impl NatsLog {
-    /// Connects, checks the servers, and creates the stream if there is none and this node has `applied` nothing of one.
+    /// Connects, checks the servers, and creates the stream if there is none and this node has `applied` nothing of one. Sends the reason
+    /// for which it waits to `state`.
     ///
     /// # Errors
     ///
     /// - [`ClusterError::Unreachable`]: no server can be used, after some time in which servers may start.
     /// - the others, at once: the servers are not as they have to be.
-    pub(crate) async fn connect(settings: &ClusterSettings, applied: u64) -> Result<Self, ClusterError> {
-        Self::connect_within(settings, applied, START_TIMEOUT).await
+    pub(crate) async fn connect(
+        settings: &ClusterSettings,
+        applied: u64,
+        state: &watch::Sender<String>,
+    ) -> Result<Self, ClusterError> {
+        Self::connect_within(settings, applied, Patience::new(settings, START_TIMEOUT, state)).await
     }
 
-    async fn connect_within(settings: &ClusterSettings, applied: u64, limit: Duration) -> Result<Self, ClusterError> {
-        let deadline = Instant::now() + limit;
-        let unreachable = |problem: String| ClusterError::unreachable(settings, limit, problem);
-        let client = connection::connect(settings, deadline, &unreachable).await?;
+    async fn connect_within(
+        settings: &ClusterSettings,
+        applied: u64,
+        mut patience: Patience<'_>,
+    ) -> Result<Self, ClusterError> {
+        let client = connection::connect(settings, &mut patience).await?;
         let log = Self::of(client, settings, Names::of(&settings.name));
         let is_clustered = servers::check_connected(&log.shared.client.server_info(), settings)?;
-        let mut is_logged = false;
         loop {
             let error = match stream::ensure(&log, settings, is_clustered, applied).await? {
                 Ok(stream) if settings.allow_unsafe_sync => {
@@ -145,13 +156,8 @@ impl NatsLog {
                 },
                 Err(error) => error,
             };
-            if Instant::now() >= deadline {
-                return Err(unreachable(error.to_string()));
-            }
-            if !mem::replace(&mut is_logged, true) {
-                tracing::warn!(%error, "the log is not ready yet");
-            }
-            sleep(RETRY_PAUSE).await;
+            let missing = servers::missing(&log, settings.servers.len()).await;
+            patience.wait("the log is not ready", missing.unwrap_or_else(|| error.to_string())).await?;
         }
     }
 
@@ -161,12 +167,15 @@ impl NatsLog {
     ///
     /// As [`NatsLog::connect`]; [`ClusterError::LogExists`]: there is a stream with records.
     pub(crate) async fn restore(settings: &ClusterSettings, applied: u64) -> Result<(), ClusterError> {
-        let deadline = Instant::now() + START_TIMEOUT;
-        let unreachable = |problem: String| ClusterError::unreachable(settings, START_TIMEOUT, problem);
-        let client = connection::connect(settings, deadline, &unreachable).await?;
+        let nobody = watch::Sender::default();
+        let mut patience = Patience::new(settings, START_TIMEOUT, &nobody);
+        let client = connection::connect(settings, &mut patience).await?;
         let log = Self::of(client, settings, Names::of(&settings.name));
         let is_clustered = servers::check_connected(&log.shared.client.server_info(), settings)?;
-        stream::restore(&log, settings, is_clustered, applied).await?.map_err(|error| unreachable(error.to_string()))
+        while let Err(error) = stream::restore(&log, settings, is_clustered, applied).await? {
+            patience.wait("the log is not ready", error.to_string()).await?;
+        }
+        Ok(())
     }
 
     /// Returns a bus for `kind` on a connection of its own, for messages of which there may be more than a node can take: the server
@@ -175,9 +184,12 @@ impl NatsLog {
     /// # Errors
     ///
     /// As [`NatsLog::connect`].
-    pub(crate) async fn connect_bus(settings: &ClusterSettings, kind: &str) -> Result<Self, ClusterError> {
-        let unreachable = |problem: String| ClusterError::unreachable(settings, START_TIMEOUT, problem);
-        let client = connection::connect(settings, Instant::now() + START_TIMEOUT, &unreachable).await?;
+    pub(crate) async fn connect_bus(
+        settings: &ClusterSettings,
+        kind: &str,
+        state: &watch::Sender<String>,
+    ) -> Result<Self, ClusterError> {
+        let client = connection::connect(settings, &mut Patience::new(settings, START_TIMEOUT, state)).await?;
         let mut names = Names::of(&settings.name);
         names.bus = format!("umbra.{}.{kind}", settings.name);
         Ok(Self::of(client, settings, names))

@@ -22,6 +22,8 @@ use crate::{
 const SETTINGS_SUBJECT: &str = "$SYS.REQ.SERVER.PING.VARZ";
 /// The first version that has the semantics of conditional appends which this was written for.
 const VERSION: (u64, u64) = (2, 15);
+/// The time in which servers answer that are reached.
+const ROLL_CALL: Duration = Duration::from_millis(500);
 /// The number of tries to hear from every server.
 const TRIES: usize = 3;
 
@@ -116,6 +118,31 @@ pub(super) async fn ask(
     found: &mut BTreeMap<String, ServerSettings>,
     deadline: Instant,
 ) {
+    collect(log, found, deadline, |found| names.iter().all(|name| found.contains_key(*name))).await;
+    // Another server in the same system may have no part in the log, and any settings.
+    found.retain(|name, _| names.contains(&name.as_str()));
+}
+
+/// Returns a sentence about servers that are missing, if no more than half of `configured` answer.
+pub(super) async fn missing(log: &NatsLog, configured: usize) -> Option<String> {
+    let mut found = BTreeMap::new();
+    collect(log, &mut found, Instant::now() + ROLL_CALL, |found| found.len() >= configured).await;
+    let names: Vec<_> = found.into_keys().collect();
+    // None: the service that they answer with is not exported.
+    let is_too_few = !names.is_empty() && 2 * names.len() <= configured;
+    is_too_few.then(|| {
+        let names = names.join(", ");
+        format!("of {configured} NATS servers only {names} can be reached, but most must run and reach each other")
+    })
+}
+
+/// Asks all servers about themselves, and adds their answers to `found` until that `is_enough`, or `deadline`.
+async fn collect(
+    log: &NatsLog,
+    found: &mut BTreeMap<String, ServerSettings>,
+    deadline: Instant,
+    is_enough: impl Fn(&BTreeMap<String, ServerSettings>) -> bool,
+) {
     let client = &log.shared.client;
     let inbox = client.new_inbox();
     let Ok(mut answers) = client.subscribe(inbox.clone()).await else { return };
@@ -127,14 +154,10 @@ pub(super) async fn ask(
             return;
         }
         match serde_json::from_slice::<ServerReply>(&answer.payload) {
-            // Another server in the same system may have no part in the log, and any settings.
-            Ok(ServerReply { data }) if names.contains(&data.server_name.as_str()) => {
-                found.insert(data.server_name.clone(), data);
-            }
-            Ok(_) => {}
+            Ok(ServerReply { data }) => _ = found.insert(data.server_name.clone(), data),
             Err(error) => tracing::debug!(%error, "an answer about a NATS server cannot be read"),
         }
-        if names.iter().all(|name| found.contains_key(*name)) {
+        if is_enough(found) {
             return;
         }
     }

@@ -31,6 +31,7 @@ fn body(member: &MemberHealth, log: &Result<LogStatus, String>) -> Value {
         lag: member.lag,
         is_alive: true,
         has_left: member.latched.is_some(),
+        clock_ahead: 0,
         profile: Arc::clone(&member.profile),
     };
     let mut nodes: Vec<_> = member.others.iter().chain([&this]).collect();

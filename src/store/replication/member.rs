@@ -173,6 +173,7 @@ pub(in crate::store) struct Member<C> {
     /// Set after a failed commit, to the last record that had been applied before: the others are to be read again.
     behind_at: Option<u64>,
     now: Duration,
+    date: Timestamp,
     last_record: Duration,
     ages: RecordAges,
     last_append: Duration,
@@ -250,6 +251,7 @@ impl<C> Member<C> {
             answered: (0, 0),
             behind_at: None,
             now: Duration::ZERO,
+            date: started,
             last_record: Duration::ZERO,
             ages: RecordAges::default(),
             last_append: Duration::ZERO,

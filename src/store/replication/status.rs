@@ -39,6 +39,8 @@ pub(in crate::store) struct Status {
     /// True if it takes no part any more.
     pub(in crate::store) has_left: bool,
     pub(in crate::store) profile: Arc<NodeProfile>,
+    /// The date when it was sent; `None` from a node of an earlier version.
+    pub(in crate::store) date: Option<Timestamp>,
 }
 
 /// The status of a node whose store is made of a backup that another node streams, or that has to apply the log.
@@ -76,7 +78,7 @@ impl SeedingStatus {
 
 impl Status {
     pub(in crate::store) fn put(&self, out: &mut Vec<u8>) {
-        let Self { origin, started, applied, has_left, profile } = self;
+        let Self { origin, started, applied, has_left, profile, date } = self;
         for number in [origin.node.0, origin.incarnation, started.0, *applied, u64::from(*has_left)] {
             put_u64(out, number);
         }
@@ -86,6 +88,7 @@ impl Status {
             put_str(out, name);
             out.extend_from_slice(digest);
         }
+        date.iter().for_each(|date| put_u64(out, date.0));
     }
 
     pub(in crate::store) fn decode(payload: &mut Decoder<'_>) -> Result<Self, DecodeError> {
@@ -94,7 +97,9 @@ impl Status {
         let version = payload.str()?.to_owned();
         let digests = (0..payload.count()?).map(|_| Ok((payload.str()?.to_owned(), payload.array()?)));
         let digests = digests.collect::<Result<_, DecodeError>>()?;
-        Ok(Self { origin, started, applied, has_left, profile: Arc::new(NodeProfile { version, digests }) })
+        let date = (!payload.is_empty()).then(|| payload.u64().map(Timestamp)).transpose()?;
+        let profile = Arc::new(NodeProfile { version, digests });
+        Ok(Self { origin, started, applied, has_left, profile, date })
     }
 
     /// Returns true if `self` started before `other`, which has the same number. Both agree on it.
@@ -119,6 +124,7 @@ mod tests {
             applied: 1 << 40,
             has_left: true,
             profile: Arc::new(NodeProfile { version: "1.2.3".to_owned(), digests }),
+            date: Some(Timestamp(1 << 33)),
         }
     }
 
@@ -126,6 +132,8 @@ mod tests {
     fn a_status_comes_back_and_may_have_more() {
         let sent = BusMessage::Status(status(5, u64::MAX));
         assert_eq!(BusMessage::decode(&sent.encode()), Ok(sent));
+        let earlier = BusMessage::Status(Status { date: None, ..status(5, 1) });
+        assert_eq!(BusMessage::decode(&earlier.encode()), Ok(earlier));
         // A later version says more.
         let mut later = Vec::new();
         frame::begin(&mut later);

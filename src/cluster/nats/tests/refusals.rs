@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
+    sync::watch,
 };
 
 use super::{
@@ -12,10 +13,16 @@ use super::{
     servers::{SOUND, Servers, Variation, free_port, write_private},
     within,
 };
-use crate::config::ClusterSettings;
+use crate::{cluster::nats::patience::Patience, config::ClusterSettings};
 
 async fn error_of(settings: &ClusterSettings) -> String {
-    let connected = within("a refusal", NatsLog::connect_within(settings, 0, Duration::from_secs(20))).await;
+    error_within(settings, Duration::from_secs(20), &watch::Sender::default()).await
+}
+
+/// Returns the error of a start that waits for `limit`, and sends its reasons to `state`.
+async fn error_within(settings: &ClusterSettings, limit: Duration, state: &watch::Sender<String>) -> String {
+    let patience = Patience::new(settings, limit, state);
+    let connected = within("an error", NatsLog::connect_within(settings, 0, patience)).await;
     connected.err().map_or_else(|| "connected".to_owned(), |error| error.to_string())
 }
 
@@ -101,8 +108,22 @@ async fn nobody_there_is_an_error_after_some_time() {
     let servers = Servers::start(Variation { count: 1, ..SOUND }).await;
     let server = format!("nats://127.0.0.1:{}", free_port());
     let settings = ClusterSettings { servers: vec![server.clone()], ..servers.settings(1) };
-    let connected = within("an error", NatsLog::connect_within(&settings, 0, Duration::from_secs(1))).await;
-    assert_has(&connected.err().unwrap().to_string(), &[&server, "within 1 s", "Connection refused"]);
+    let state = watch::Sender::default();
+    let error = error_within(&settings, Duration::from_secs(1), &state).await;
+    assert_has(&error, &[&server, "within 1 s", "Connection refused"]);
+    assert_has(&state.borrow(), &["no NATS server can be used yet", "Connection refused"]);
+}
+
+/// It was "NATS did not answer in time" alone.
+#[tokio::test]
+async fn a_start_without_a_majority_names_the_servers_that_answer() {
+    let mut servers = Servers::start(SOUND).await;
+    [1, 2].into_iter().for_each(|number| servers.kill(number));
+    let (settings, state) = (servers.settings(1), watch::Sender::default());
+    let error = error_within(&settings, Duration::from_secs(5), &state).await;
+    let reason = "of 3 NATS servers only n0 can be reached, but most must run and reach each other";
+    assert_has(&error, &[reason, "within 5 s"]);
+    assert_has(&state.borrow(), &["the log is not ready yet", reason]);
 }
 
 /// A server of an earlier version, as its greeting shows.
@@ -148,6 +169,6 @@ async fn certificates_of_servers_are_verified() {
     };
     append_all(&servers.try_connect(&settings).await.unwrap(), 0, 3).await;
     let settings = ClusterSettings { ca_file: Some(file("other.pem", other.cert.pem())), ..settings };
-    let connected = within("an error", NatsLog::connect_within(&settings, 0, Duration::from_secs(2))).await;
-    assert_has(&connected.err().unwrap().to_string(), &["invalid peer certificate"]);
+    let error = error_within(&settings, Duration::from_secs(2), &watch::Sender::default()).await;
+    assert_has(&error, &["invalid peer certificate"]);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 #[path = "../../../../tests/harness/nats.rs"]
 #[allow(dead_code, unreachable_pub, clippy::indexing_slicing, reason = "shared with the tests of the program")]
@@ -71,7 +71,7 @@ impl Servers {
     }
 
     pub(super) async fn try_connect(&self, settings: &ClusterSettings) -> Result<NatsLog, ClusterError> {
-        within("a connection", NatsLog::connect(settings, 0)).await
+        within("a connection", NatsLog::connect(settings, 0, &watch::Sender::default())).await
     }
 }
 

@@ -8,6 +8,8 @@ use crate::store::{LogServer, LogStatus, MemberHealth, OtherNode, SeedingStatus}
 const SILENCE_MIN: Duration = Duration::from_secs(3);
 /// The records by which a node may be behind others that apply hundreds each second.
 const LAG_MAX: u64 = 5_000;
+/// The seconds by which the clocks of two nodes may differ. A status may wait for some seconds before it is read.
+const CLOCK_DIFFERENCE_MAX: u64 = 5;
 /// The servers that must have the log, so that one may be lost.
 const SERVERS_MIN: usize = 3;
 
@@ -63,13 +65,18 @@ pub(super) fn of(member: &MemberHealth, log: &Result<LogStatus, String>) -> Vec<
 }
 
 fn of_node(other: &OtherNode) -> Option<String> {
-    let OtherNode { node, lag, .. } = other;
+    let OtherNode { node, lag, clock_ahead, .. } = other;
     if !other.is_alive {
         Some(format!("Node {node} is not heard of: it does not run, or is cut off from NATS"))
     } else if other.has_left {
         Some(format!("Node {node} has left the cluster; its /readyz and its log give the reason"))
+    } else if *lag > LAG_MAX {
+        Some(format!("Node {node} is {lag} records behind"))
     } else {
-        (*lag > LAG_MAX).then(|| format!("Node {node} is {lag} records behind"))
+        let (seconds, direction) = (clock_ahead.unsigned_abs(), if *clock_ahead > 0 { "ahead of" } else { "behind" });
+        (seconds > CLOCK_DIFFERENCE_MAX).then(|| {
+            format!("The clock of node {node} is {seconds} seconds {direction} that of this node: synchronize both")
+        })
     }
 }
 
@@ -127,8 +134,10 @@ mod tests {
     }
 
     fn sound() -> (MemberHealth, LogStatus) {
-        let other =
-            |node| OtherNode { node, applied: 9, lag: 0, is_alive: true, has_left: false, profile: Arc::default() };
+        let other = |node| {
+            let (has_left, profile) = (false, Arc::default());
+            OtherNode { node, applied: 9, lag: 0, is_alive: true, has_left, clock_ahead: 5, profile }
+        };
         let member = MemberHealth { node: 1, decider: Some(2), others: vec![other(2), other(3)], ..Default::default() };
         let servers = ["n1", "n2", "n3"].map(server).into();
         (member, LogStatus { servers, payload_bytes_min: 2 << 20, ..Default::default() })
@@ -137,7 +146,7 @@ mod tests {
     #[test]
     fn each_fault_has_a_sentence() {
         type Change = fn(&mut MemberHealth, &mut LogStatus);
-        let table: [(Change, &[&str]); 14] = [
+        let table: [(Change, &[&str]); 16] = [
             (|_, _| {}, &[]),
             (|member, _| member.decider = None, &["error: No node of the cluster decides yet"]),
             (|member, _| member.latched = Some("fork".into()), &["error: This node has left its cluster: fork"]),
@@ -158,6 +167,14 @@ mod tests {
                     member.seedings = vec![SeedingStatus { node, source, needed: 5, bytes: 70 }];
                 },
                 &["warning: Node 3 receives the store of node 1, 70 bytes so far"],
+            ),
+            (
+                |member, _| member.others[0].clock_ahead = 6,
+                &["warning: The clock of node 2 is 6 seconds ahead of that of this node"],
+            ),
+            (
+                |member, _| member.others[1].clock_ahead = -70,
+                &["warning: The clock of node 3 is 70 seconds behind that of this node"],
             ),
             (|member, _| member.others[0].has_left = true, &["warning: Node 2 has left the cluster"]),
             (

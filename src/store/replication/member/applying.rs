@@ -69,7 +69,7 @@ impl<C> Writer<C> {
         }
         self.end_superseded(&mut member);
         self.expire(&mut member);
-        member.send_status();
+        member.send_status(self.clock.now().date);
         if !self.is_failed() && member.latched.is_none() && member.records.is_empty() {
             self.claim_or_decide(&mut member);
         }

@@ -62,6 +62,8 @@ pub struct OtherNode {
     pub is_alive: bool,
     /// True if it has left the cluster because of an error.
     pub has_left: bool,
+    /// The seconds by which its clock was ahead of that of this node when it was heard of.
+    pub clock_ahead: i64,
     /// Its version and files.
     pub profile: Arc<NodeProfile>,
 }

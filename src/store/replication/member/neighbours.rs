@@ -6,14 +6,17 @@ use std::{
     time::Duration,
 };
 
-use crate::store::replication::{
-    member::{
-        GONE_AFTER, Member, STATUS_EVERY,
-        health::{Difference, OtherNode},
+use crate::{
+    shadow::Timestamp,
+    store::replication::{
+        member::{
+            GONE_AFTER, Member, STATUS_EVERY,
+            health::{Difference, OtherNode},
+        },
+        record::{Claim, NodeId},
+        requests::BusMessage,
+        status::{NodeProfile, SeedingStatus, Status},
     },
-    record::{Claim, NodeId},
-    requests::BusMessage,
-    status::{NodeProfile, SeedingStatus, Status},
 };
 
 /// The time after which a difference between nodes is reported: a change takes some seconds to reach all of them.
@@ -42,6 +45,8 @@ struct Neighbour {
     status: Status,
     /// The records by which it was ahead of this node when it was heard of.
     ahead: i64,
+    /// The seconds by which its clock was ahead of that of this node.
+    clock_ahead: i64,
     at: Duration,
 }
 
@@ -52,10 +57,12 @@ struct ObservedDifference {
 }
 
 impl Neighbours {
-    /// Takes the status of another node at `now`. This one has `applied` the log so far.
-    fn hear(&mut self, status: Status, applied: u64, now: Duration) {
-        let ahead = i64::try_from(status.applied).unwrap_or(i64::MAX) - i64::try_from(applied).unwrap_or(i64::MAX);
-        self.nodes.insert(status.origin.node, Neighbour { status, ahead, at: now });
+    /// Takes the status of another node at `now`, by the date `date`. This one has `applied` the log so far.
+    fn hear(&mut self, status: Status, applied: u64, (now, date): (Duration, Timestamp)) {
+        let difference = |other: u64, own: u64| other.cast_signed().saturating_sub(own.cast_signed());
+        let ahead = difference(status.applied, applied);
+        let clock_ahead = status.date.map_or(0, |other| difference(other.0, date.0));
+        self.nodes.insert(status.origin.node, Neighbour { status, ahead, clock_ahead, at: now });
     }
 
     /// Takes the status of a node that has no store yet, or has to apply the log, at `now`.
@@ -86,7 +93,7 @@ impl Neighbours {
     pub(super) fn others(&self, applied: u64, now: Duration) -> Vec<OtherNode> {
         let own_lag = self.own_lag(now);
         let other = |neighbour: &Neighbour| {
-            let Neighbour { status, ahead, .. } = neighbour;
+            let Neighbour { status, ahead, clock_ahead, .. } = neighbour;
             let is_alive = neighbour.is_alive(now);
             let lag = match is_alive {
                 true => u64::try_from(i64::try_from(own_lag).unwrap_or(i64::MAX).saturating_sub(*ahead)).unwrap_or(0),
@@ -98,6 +105,7 @@ impl Neighbours {
                 lag,
                 is_alive,
                 has_left: status.has_left,
+                clock_ahead: *clock_ahead,
                 profile: Arc::clone(&status.profile),
             }
         };
@@ -176,8 +184,9 @@ fn differing(nodes: &[(NodeId, &NodeProfile)]) -> BTreeMap<String, Vec<Vec<u64>>
 }
 
 impl<C> Member<C> {
-    /// Sends the status of this node if it is time to, and compares it with those of the others.
-    pub(super) fn send_status(&mut self) {
+    /// Sends the status of this node if it is time to, and compares it with those of the others. It is `date`.
+    pub(super) fn send_status(&mut self, date: Timestamp) {
+        self.date = date;
         if self.neighbours.last_sent.is_some_and(|at| self.now.saturating_sub(at) < STATUS_EVERY) {
             return;
         }
@@ -196,6 +205,7 @@ impl<C> Member<C> {
             applied: self.applied(),
             has_left: self.latched.is_some(),
             profile: Arc::clone(&self.profile),
+            date: Some(self.date),
         }
     }
 
@@ -203,7 +213,7 @@ impl<C> Member<C> {
     pub(super) fn hear(&mut self, status: Status) {
         let origin = status.origin;
         if origin.node != self.origin.node {
-            self.neighbours.hear(status, self.applied(), self.now);
+            self.neighbours.hear(status, self.applied(), (self.now, self.date));
         } else if origin != self.origin && self.status().is_older_than(&status) {
             if self.neighbours.namesake.replace(origin) != Some(origin) {
                 let node = origin.node.0;
@@ -236,9 +246,12 @@ mod tests {
         NodeProfile { version: version.to_owned(), digests }
     }
 
+    const DATE: Timestamp = Timestamp(1_000);
+
     fn status(node: u64, applied: u64, profile: &NodeProfile) -> Status {
         let origin = Claim { node: NodeId(node), incarnation: 1 };
-        Status { origin, started: Default::default(), applied, has_left: false, profile: Arc::new(profile.clone()) }
+        let (started, date, profile) = (Timestamp(0), Some(Timestamp(1_000)), Arc::new(profile.clone()));
+        Status { origin, started, applied, has_left: false, profile, date }
     }
 
     fn found(nodes: &[NodeProfile]) -> Vec<String> {
@@ -275,13 +288,13 @@ mod tests {
         for now in 1..=30 {
             // For some seconds nothing is heard of the other.
             if !(14..20).contains(&now) {
-                neighbours.hear(status(2, 5, &other), 5, second(now));
+                neighbours.hear(status(2, 5, &other), 5, (second(now), DATE));
             }
             neighbours.compare((NodeId(1), &own), second(now));
             let lasts = (11..=18).contains(&now) || now == 30;
             assert_eq!(neighbours.differences(second(now)).len(), usize::from(lasts), "{now}");
         }
-        neighbours.hear(status(2, 5, &own), 5, second(31));
+        neighbours.hear(status(2, 5, &own), 5, (second(31), DATE));
         neighbours.compare((NodeId(1), &own), second(31));
         assert_eq!(neighbours.differences(second(31)), []);
     }
@@ -306,16 +319,29 @@ mod tests {
     }
 
     #[test]
+    fn clocks_are_compared() {
+        let (mut neighbours, same, now) = (Neighbours::default(), profile("1", &[]), Duration::from_secs(1));
+        for (date, expected) in
+            [(Some(1_000), 0), (Some(940), -60), (Some(u64::MAX), -1_001), (Some(1_007), 7), (None, 0)]
+        {
+            let status = Status { date: date.map(Timestamp), ..status(2, 5, &same) };
+            neighbours.hear(status, 5, (now, DATE));
+            let found: Vec<_> = neighbours.others(5, now).iter().map(|other| other.clock_ahead).collect();
+            assert_eq!(found, [expected], "{date:?}");
+        }
+    }
+
+    #[test]
     fn lag_is_counted_from_the_most_advanced_node() {
         let (mut neighbours, same, now) = (Neighbours::default(), profile("1", &[]), Duration::from_secs(1));
         assert_eq!(neighbours.own_lag(now), 0, "nobody else is known");
-        neighbours.hear(status(2, 90, &same), 100, now);
+        neighbours.hear(status(2, 90, &same), 100, (now, DATE));
         let lags = |neighbours: &Neighbours, applied, now| {
             let others: Vec<_> = neighbours.others(applied, now).iter().map(|other| other.lag).collect();
             (neighbours.own_lag(now), others)
         };
         assert_eq!(lags(&neighbours, 100, now), (0, vec![10]));
-        neighbours.hear(status(3, 130, &same), 100, now);
+        neighbours.hear(status(3, 130, &same), 100, (now, DATE));
         assert_eq!(lags(&neighbours, 100, now), (30, vec![40, 0]));
         // Nodes that are gone lag behind this one.
         assert_eq!(lags(&neighbours, 200, now + GONE_AFTER + STATUS_EVERY), (0, vec![110, 70]));

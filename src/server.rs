@@ -259,7 +259,7 @@ impl ServerParts {
         let rows = replicated.clone();
         let rows = rows.map(|sessions| ClusterRows::new(sessions, shared_rollouts.clone(), queries.clone()));
         let member =
-            cluster.as_mut().zip(rows).and_then(|(cluster, rows)| cluster.member(Box::new(rows), peers::opens));
+            cluster.as_mut().zip(rows).and_then(|(cluster, rows)| cluster.member(Box::new(rows), peers::kind_of));
         let (service, decided) = open(config, member)?;
         let service = Arc::new(service);
         let router = Arc::new(Router::new(Recorder::new(service.clone())));

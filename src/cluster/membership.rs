@@ -30,8 +30,8 @@ use crate::{
     },
     config::ClusterSettings,
     store::{
-        BroadcastRows, Link, LogAction, LogEvent, LogInquiry, LogPlace, MemberHealth, MemberOptions, NodeId,
-        SessionClient, StoreError, StoreOptions,
+        BroadcastKind, BroadcastRows, Link, LogAction, LogEvent, LogInquiry, LogPlace, MemberHealth, MemberOptions,
+        NodeId, StoreError, StoreOptions,
     },
 };
 
@@ -175,7 +175,7 @@ impl Membership {
     pub(crate) fn member(
         &mut self,
         rows: Box<dyn BroadcastRows>,
-        opens: fn(&Bytes) -> Option<SessionClient>,
+        kind_of: fn(&Bytes) -> BroadcastKind,
     ) -> Option<MemberOptions> {
         let link = Box::new(self.link.take()?);
         // A process that starts again must not be taken for the former one.
@@ -185,7 +185,7 @@ impl Membership {
             incarnation,
             record_bytes_max: self.record_bytes_max(),
             rows,
-            opens,
+            kind_of,
             link,
         })
     }

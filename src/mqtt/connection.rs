@@ -420,7 +420,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.client.session.disconnect(reason, text, self.transport.output());
         }
         if let Some(ack_id) = self.awaiting_permit.take().and_then(|waiting| waiting.request().request.ack_id()) {
-            self.client.session.abandon(ack_id); // it was never sent to the engine: a resend is a new request
+            self.client.session.withdraw(ack_id); // it was never sent to the engine: a resend is a new request
         }
         // The session first: a client that sees the stream end finds it free, and a peer that does not read delays
         // nobody.

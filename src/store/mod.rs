@@ -80,7 +80,9 @@ pub use reader::{History, HistoryEnd, HistoryReader, JournalPage, Listed};
 pub use replication::{
     applied_position::AppliedRecord,
     log_place::{LogPlace, UnappliedStore},
-    member::{Broadcast, BroadcastRows, Difference, Link, LogEvent, MemberHealth, MemberOptions, OtherNode},
+    member::{
+        Broadcast, BroadcastKind, BroadcastRows, Difference, Link, LogEvent, MemberHealth, MemberOptions, OtherNode,
+    },
     openings::SessionClient,
     record::{NodeId, begins_empty},
     replica::{Action as LogAction, Appended},

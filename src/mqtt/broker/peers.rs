@@ -54,7 +54,9 @@ use crate::{
             packet::{PacketId, QoS, Reason},
         },
     },
-    store::{BROADCAST_BYTES_MAX, Broadcast, BroadcastPermit, OnDurable, SessionClient, broadcast_memory},
+    store::{
+        BROADCAST_BYTES_MAX, Broadcast, BroadcastKind, BroadcastPermit, OnDurable, SessionClient, broadcast_memory,
+    },
 };
 
 /// The time without a record of the log after which this node may not know of all sessions.
@@ -368,10 +370,15 @@ impl Broker {
     }
 }
 
-/// Returns the client whose session a broadcast of `bytes` opens.
-pub fn opens(bytes: &Bytes) -> Option<SessionClient> {
-    let key = message::key_of_opened(bytes)?;
-    Some(SessionClient { principal: key.principal.name().clone(), client_id: key.client_id })
+/// Returns the kind of a broadcast of `bytes`.
+pub fn kind_of(bytes: &Bytes) -> BroadcastKind {
+    match message::key_of_opened(bytes) {
+        Some(SessionKey { principal, client_id }) => {
+            BroadcastKind::Opening(SessionClient { principal: principal.name().clone(), client_id })
+        }
+        None if message::takes_over(bytes) => BroadcastKind::Takeover,
+        None => BroadcastKind::Other,
+    }
 }
 
 /// Receives the broadcasts of a cluster, in their order.

@@ -48,6 +48,9 @@ pub struct Message {
 pub trait Row: fmt::Debug + Send + Sync {
     /// Removes the row, whoever else has a handle to it.
     fn remove(&self);
+
+    /// Notes that the row was never written, and will not be: there is none to remove. A removal could meet that of a later message.
+    fn forget(&self);
 }
 
 /// The row of the store that has a message. Dropping it removes the row.

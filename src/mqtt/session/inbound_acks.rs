@@ -165,6 +165,14 @@ impl InboundAcks {
         self.waiting.len() < waiting
     }
 
+    /// Removes a request that was not decided and will not be, so that a resend is a new request.
+    pub(crate) fn withdraw(&mut self, ack_id: AckId) {
+        let acks = self.waiting.iter().chain(&self.earlier);
+        let rows = acks.filter(|ack| ack.ack_id == ack_id).filter_map(|ack| ack.row.as_ref());
+        rows.for_each(|row| row.forget());
+        self.abandon(ack_id);
+    }
+
     /// Takes the next acknowledgement to write, if the oldest request has a result.
     pub(crate) fn next(&mut self, protocol: Protocol) -> Option<(PacketId, QoS, AckResult)> {
         self.waiting.front()?.result.as_ref()?;
@@ -175,6 +183,8 @@ impl InboundAcks {
         }
         if qos == QoS::ExactlyOnce {
             if ends_the_exchange(protocol, result.reason) {
+                // Of a refused request there is no row, and the client may use the identifier at once.
+                row.iter().for_each(|row| if result.unknown { row.remove() } else { row.forget() });
                 self.refuse(id, result.clone());
             } else {
                 self.unreleased.push(Unreleased { id, reason: result.reason, row });
@@ -249,7 +259,8 @@ impl InboundAcks {
             // The client may have used 3.1.1 before, where it had to send PUBREL; in MQTT 5 this PUBREC ends the
             // exchange.
             if ends_the_exchange(protocol, result.reason) {
-                self.take_unreleased(id);
+                let refused = self.take_unreleased(id);
+                refused.and_then(|refused| refused.row).iter().for_each(|row| row.forget());
                 self.refuse(id, result.clone());
             }
             return Some(result);
@@ -319,11 +330,16 @@ mod tests {
     #[derive(Debug, Default)]
     struct KnownRow {
         is_removed: AtomicBool,
+        is_forgotten: AtomicBool,
     }
 
     impl Row for KnownRow {
         fn remove(&self) {
             self.is_removed.store(true, Ordering::Relaxed);
+        }
+
+        fn forget(&self) {
+            self.is_forgotten.store(true, Ordering::Relaxed);
         }
     }
 
@@ -343,5 +359,34 @@ mod tests {
         assert_eq!(acks.release(id, Ticket(1)), Ok(Release::Unsaved));
         assert!(row.is_removed.load(Ordering::Relaxed));
         assert_eq!(acks.saved(Ticket(1)), Some(id));
+    }
+
+    /// A refused request had a row that was never written, whose removal was written when the last handle to it was dropped: in a cluster
+    /// after the row of the next message with the identifier, which was decided twice then if the client resent it at another node.
+    #[test]
+    fn a_request_that_was_not_accepted_has_no_row_to_remove() {
+        let refusal = AckResult { reason: Reason::NOT_AUTHORIZED, ..AckResult::SUCCESS };
+        let unknown = AckResult { unknown: true, ..refusal.clone() };
+        for (protocol, result, expected) in [
+            (Protocol::V5, Some(AckResult::SUCCESS), (false, false)),
+            (Protocol::V5, Some(refusal.clone()), (false, true)),
+            (Protocol::V5, Some(unknown), (true, false)),
+            // PUBREL follows, and the identifier is in use until then.
+            (Protocol::V4, Some(refusal), (false, false)),
+            (Protocol::V4, None, (false, true)),
+        ] {
+            let (mut acks, id) = (InboundAcks::default(), PacketId::new(1).unwrap());
+            let taken = acks.take(id, QoS::ExactlyOnce, false, protocol, 10);
+            let Ok(PublishOutcome::New(ack_id)) = taken else { panic!("{taken:?}") };
+            let row = Arc::new(KnownRow::default());
+            acks.keep(ack_id, row.clone());
+            match &result {
+                Some(result) => acks.decide(ack_id, result.clone()),
+                None => acks.withdraw(ack_id),
+            }
+            assert_eq!(acks.next(protocol).is_some(), result.is_some());
+            let found = (row.is_removed.load(Ordering::Relaxed), row.is_forgotten.load(Ordering::Relaxed));
+            assert_eq!(found, expected, "{protocol:?} {result:?}");
+        }
     }
 }

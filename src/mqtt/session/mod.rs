@@ -355,6 +355,11 @@ impl Session {
         self.inbound_acks.abandon(ack_id)
     }
 
+    /// Removes a request that was not decided and will not be, so that a resend is a new request.
+    pub fn withdraw(&mut self, ack_id: AckId) {
+        self.inbound_acks.withdraw(ack_id);
+    }
+
     /// Answers a SUBSCRIBE with one reason per filter.
     pub fn subscribed(&mut self, id: PacketId, reasons: Vec<Reason>, out: &mut Vec<u8>) {
         self.send(&ServerPacket::SubAck(id, reasons), out);

@@ -150,6 +150,10 @@ impl Row for TestRow {
             self.disk.write(vec![(self.key, None)]);
         }
     }
+
+    fn forget(&self) {
+        self.is_removed.store(true, Ordering::Relaxed);
+    }
 }
 
 impl DeliveryRow for TestRow {

@@ -25,7 +25,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-pub use self::broadcasts::{Broadcast, BroadcastRows};
+pub use self::broadcasts::{Broadcast, BroadcastKind, BroadcastRows};
 pub use self::health::{Difference, MemberHealth, OtherNode};
 use self::{answers::Answered, deciding::claim_after, neighbours::Neighbours};
 use crate::{
@@ -60,6 +60,9 @@ const CLAIM_AFTER: Duration = Duration::from_secs(2);
 const RESEND_AFTER: Duration = Duration::from_secs(1);
 /// The time after which a request without an answer ends with an unknown outcome.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// The time in which an opening of a session is passed on, if its client has opened one elsewhere meanwhile. The connection that waits for
+/// it is refused before.
+const OPENING_WITHIN: Duration = Duration::from_secs(6);
 /// The time without a record, or without an answer of the node that decides, after which new commands are refused.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The interval at which a node sends its status to the others.
@@ -139,8 +142,8 @@ pub struct MemberOptions {
     pub record_bytes_max: usize,
     /// The rows that broadcasts change.
     pub rows: Box<dyn BroadcastRows>,
-    /// Returns the client whose session a broadcast of these bytes opens at the node that sends it.
-    pub opens: fn(&Bytes) -> Option<SessionClient>,
+    /// Returns the kind of a broadcast of these bytes.
+    pub kind_of: fn(&Bytes) -> BroadcastKind,
     /// The connection to the log and the other nodes.
     pub link: Box<dyn Link>,
 }
@@ -156,7 +159,7 @@ pub(in crate::store) struct Member<C> {
     rows: Box<dyn BroadcastRows>,
     /// The number of the last broadcast.
     last_broadcast: u64,
-    opens: fn(&Bytes) -> Option<SessionClient>,
+    kind_of: fn(&Bytes) -> BroadcastKind,
     openings: Openings,
     own: OwnRequests<C>,
     received: ReceivedRequests,
@@ -226,7 +229,7 @@ impl<C> Member<C> {
         started: Timestamp,
         began_empty: bool,
     ) -> Self {
-        let MemberOptions { node, incarnation, record_bytes_max, rows, opens, mut link } = options;
+        let MemberOptions { node, incarnation, record_bytes_max, rows, kind_of, mut link } = options;
         let origin = Claim { node, incarnation };
         let chain = position.map(|position| position.chain).unwrap_or_default();
         let mut replica = Replica::new(origin, chain, KeptRecords::default());
@@ -240,7 +243,7 @@ impl<C> Member<C> {
             began_empty,
             rows,
             last_broadcast: 0,
-            opens,
+            kind_of,
             openings: Openings::after(origin, chain.position.number),
             own: OwnRequests::new(),
             received: ReceivedRequests::default(),
@@ -318,7 +321,7 @@ impl<C> Member<C> {
         may_expire: bool,
         permit: OwnedSemaphorePermit,
     ) {
-        let opens = (self.opens)(&bytes);
+        let opens = (self.kind_of)(&bytes).opens();
         self.openings.waits_here(opens.as_ref());
         let broadcast = OwnBroadcast { bytes, opens, on_applied, may_expire, _permit: permit };
         self.own.add(OwnRequest::Broadcast(broadcast), self.now);
@@ -506,36 +509,5 @@ impl<C> Member<C> {
     fn restart_requests(&mut self) {
         self.own.restart(self.now);
         self.received.restart();
-    }
-
-    /// Takes the client of a command of this node, if it is not answered. A purge that is no command is refused.
-    fn client(&mut self, request: RequestNumber) -> Option<(QueuedCommand<C>, OwnedSemaphorePermit)> {
-        match self.own_request(request)? {
-            OwnRequest::Command(queued, permit) => Some((*queued, permit)),
-            OwnRequest::Purge(order, _) => {
-                order.answer(Err(purges::refused()));
-                None
-            }
-            OwnRequest::Broadcast(_) | OwnRequest::Withdrawn => None,
-        }
-    }
-
-    fn own_request(&mut self, request: RequestNumber) -> Option<OwnRequest<C>> {
-        if request.origin == self.origin { self.own.answered(request.number, self.now) } else { None }
-    }
-
-    /// Holds the outcome of a request that this node decided, if a client waits for it or others follow it.
-    fn hold_outcome(&mut self, record: u64, outcome: Outcome<RequestNumber>) {
-        let Outcome { envelope, context, result, against } = outcome;
-        let client = context.and_then(|request| self.client(request));
-        let is_change = result.as_ref().is_ok_and(|applied| applied.seq.is_some());
-        if client.is_some() || is_change {
-            let is_accepted = result.is_ok();
-            let context = client.map(|(QueuedCommand { mut envelope, context }, permit)| {
-                self.held.add(&mut envelope, permit, is_accepted.then_some(record));
-                context
-            });
-            self.held.outcomes.push(Outcome { envelope, context, result, against });
-        }
     }
 }

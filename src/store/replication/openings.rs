@@ -148,8 +148,13 @@ impl Openings {
         if let Some(opened_at) = undecided.get(&client) {
             return *opened_at != origin;
         }
+        self.has_newer(&client, origin, applied)
+    }
+
+    /// Returns true if `client` has opened a session at another node than `origin` since that had `applied` the log.
+    pub(in crate::store) fn has_newer(&self, client: &SessionClient, origin: Claim, applied: u64) -> bool {
         let is_newer = |opening: &Opening| opening.record > applied && opening.origin != origin;
-        !self.are_known_after(applied) || self.newest.get(&client).is_some_and(is_newer)
+        !self.are_known_after(applied) || self.newest.get(client).is_some_and(is_newer)
     }
 
     /// Returns true if a session of `client` at this node is to end, since there is a newer one at another node.

@@ -23,9 +23,10 @@ impl RecordAges {
         }
     }
 
-    /// Returns true if another record had been applied for longer than `max` at `now` when `applied` was still the last.
+    /// Returns true if another record had been applied for longer than `max`, which is not above that of the marks, at `now` when `applied` was still the last.
     pub(in crate::store) fn is_older(&self, applied: u64, now: Duration, max: Duration) -> bool {
-        self.marks.front().is_some_and(|(at, then)| now.saturating_sub(*at) > max && applied < *then)
+        let before = self.marks.partition_point(|(at, _)| now.saturating_sub(*at) > max);
+        before.checked_sub(1).and_then(|newest| self.marks.get(newest)).is_some_and(|(_, then)| applied < *then)
     }
 }
 
@@ -45,6 +46,10 @@ mod tests {
         let now = second(99) + second(1) / 2;
         for (applied, is_older) in [(0, true), (137, true), (138, false), (198, false)] {
             assert_eq!(ages.is_older(applied, now, max), is_older, "{applied}");
+        }
+        // A shorter time.
+        for (applied, is_older) in [(137, true), (187, true), (188, false)] {
+            assert_eq!(ages.is_older(applied, now, second(5)), is_older, "{applied}");
         }
         assert!(!RecordAges::default().is_older(0, now, max), "nothing is known");
     }

@@ -305,25 +305,29 @@ impl<C> OwnRequests<C> {
     }
 
     /// Withdraws the commands of clients in `moved`, whose newest session is at another node, and returns them. What follows the opening
-    /// of another session here is newer, and stays.
+    /// of another session here is newer, and stays, unless that opening waits since before `before`: it is withdrawn, too.
     pub(in crate::store) fn withdraw(
         &mut self,
         moved: &HashSet<SessionClient>,
-    ) -> Vec<(QueuedCommand<C>, OwnedSemaphorePermit)> {
+        before: Duration,
+    ) -> Vec<OwnRequest<C>> {
         let (mut is_back, mut withdrawn) = (HashSet::new(), Vec::new());
-        for (request, _) in &mut self.waiting {
+        for (request, since) in &mut self.waiting {
             let client = match request {
-                OwnRequest::Broadcast(broadcast) => {
-                    is_back.extend(broadcast.opens.clone());
+                OwnRequest::Broadcast(OwnBroadcast { opens: Some(client), .. }) if moved.contains(client) => {
+                    if *since < before {
+                        withdrawn.push(mem::replace(request, OwnRequest::Withdrawn));
+                    } else {
+                        is_back.insert(client.clone());
+                    }
                     continue;
                 }
+                OwnRequest::Broadcast(_) => continue,
                 OwnRequest::Command(queued, _) => SessionClient::of(&queued.envelope),
                 OwnRequest::Purge(..) | OwnRequest::Withdrawn => None,
             };
-            if client.is_some_and(|client| moved.contains(&client) && !is_back.contains(&client))
-                && let OwnRequest::Command(queued, permit) = mem::replace(request, OwnRequest::Withdrawn)
-            {
-                withdrawn.push((*queued, permit));
+            if client.is_some_and(|client| moved.contains(&client) && !is_back.contains(&client)) {
+                withdrawn.push(mem::replace(request, OwnRequest::Withdrawn));
             }
         }
         self.forget_withdrawn();

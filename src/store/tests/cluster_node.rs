@@ -123,8 +123,15 @@ impl Node {
         let sent = Arc::<Mutex<Vec<Sent>>>::default();
         let link = Box::new(MemoryLink { sent: Arc::clone(&sent), node: number });
         let node = NodeId(number as u64);
-        let opens = cluster_sessions::opens;
-        stepped.join(MemberOptions { node, incarnation, record_bytes_max, rows: Box::<Gate>::default(), opens, link });
+        let kind_of = cluster_sessions::kind_of;
+        stepped.join(MemberOptions {
+            node,
+            incarnation,
+            record_bytes_max,
+            rows: Box::<Gate>::default(),
+            kind_of,
+            link,
+        });
         let events = Box::new(stepped.store.log_events());
         let applied = stepped.writer.applied_position.as_ref().map_or(0, |applied| applied.chain.position.number);
         let published = stepped.store.head();

@@ -1,11 +1,19 @@
 //! Clients with sessions that move between the nodes of the cluster in memory of [`super::clusters`].
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
+    cluster_node::Sent,
     clusters::{Cluster, NODES},
     count,
     fault_counts::Fault,
@@ -13,16 +21,23 @@ use super::{
 };
 use crate::{
     shadow::Rejection,
-    store::{QueuedCommand, Seq, SessionClient},
+    store::{BroadcastKind, LogEvent, QueuedCommand, Seq, SessionClient},
 };
 
 const CLIENTS: usize = 3;
 const PRINCIPAL: &str = "app-1";
+const TAKEOVER: &str = "takeover";
 
-/// Returns the client whose session `bytes` open.
-pub(super) fn opens(bytes: &Bytes) -> Option<SessionClient> {
-    let client_id = std::str::from_utf8(bytes).ok()?;
-    Some(SessionClient { principal: PRINCIPAL.into(), client_id: client_id.into() })
+/// Returns the kind of a broadcast: its text is the client whose session it opens, or [`TAKEOVER`].
+pub(super) fn kind_of(bytes: &Bytes) -> BroadcastKind {
+    match std::str::from_utf8(bytes) {
+        Ok(TAKEOVER) => BroadcastKind::Takeover,
+        Ok(client_id) => {
+            let (principal, client_id) = (PRINCIPAL.into(), client_id.into());
+            BroadcastKind::Opening(SessionClient { principal, client_id })
+        }
+        Err(_) => BroadcastKind::Other,
+    }
 }
 
 /// The sessions of all clients.
@@ -238,4 +253,66 @@ fn a_node_gives_up_requests_of_clients_that_have_left() {
     cluster.opened_session(0, cut_off, None);
     let again = cluster.update_of(0, cut_off);
     assert!(matches!(cluster.answer_of(again, None), Ok(Some(_))));
+}
+
+/// A node that was cut off passed on an opening for which nobody waited any more: the session left the node at which its client was by
+/// then, and one without clean start was lost.
+#[test]
+fn an_opening_that_waited_for_long_does_not_follow_the_next_one() {
+    for (seconds, reads, is_applied) in [(2, true, true), (2, false, true), (10, true, false), (10, false, false)] {
+        let mut cluster = Cluster::open(1);
+        let decider = cluster.decider();
+        let (cut_off, other) = ((decider + 1) % NODES, (decider + 2) % NODES);
+        (0..20).for_each(|_| cluster.turn());
+        cluster.open_session(0, cut_off);
+        // Its messages arrive late. It may read the log meanwhile.
+        let mut waiting = Vec::new();
+        while let Some(sent) = cluster.nodes[cut_off].take_sent(true) {
+            waiting.extend(match sent {
+                Sent::Message(to, message) if to.0 as usize == decider => Some(message),
+                _ => None,
+            });
+        }
+        cluster.cut = Some(cut_off);
+        let until = cluster.now + Duration::from_secs(seconds);
+        while cluster.now < until {
+            cluster.turn_without(Some(cut_off));
+        }
+        cluster.opened_session(0, other, Some(cut_off));
+        if reads {
+            cluster.turn();
+        } else {
+            for message in waiting {
+                cluster.event(decider, LogEvent::Received(message, None));
+            }
+        }
+        cluster.cut = None;
+        (0..100).for_each(|_| cluster.turn());
+        cluster.note_opened();
+        let expected = if is_applied { cut_off } else { other };
+        assert_eq!(cluster.sessions.last[&0], expected, "after {seconds} s, reads: {reads}");
+        // The client comes back.
+        cluster.opened_session(0, cut_off, None);
+        let id = cluster.update_of(0, cut_off);
+        assert!(matches!(cluster.answer_of(id, None), Ok(Some(_))));
+    }
+}
+
+/// A node that decided and was cut off took the others for gone, and took over their sessions when it was back.
+#[test]
+fn only_the_node_that_decides_takes_over() {
+    let mut cluster = Cluster::open(1);
+    let decider = cluster.decider();
+    for node in 0..NODES {
+        let is_applied = Arc::new(AtomicBool::new(false));
+        let on_applied = Arc::clone(&is_applied);
+        let store = &cluster.nodes[node].stepped.store;
+        let permit = store.reserve_broadcast(TAKEOVER.len()).unwrap();
+        let on_applied = move || on_applied.store(true, Ordering::Relaxed);
+        store.broadcast(Bytes::from_static(TAKEOVER.as_bytes()), Some(Box::new(on_applied)), permit);
+        cluster.run(node);
+        (0..20).for_each(|_| cluster.turn());
+        assert_eq!(is_applied.load(Ordering::Relaxed), node == decider, "{node}");
+        assert_eq!(Arc::strong_count(&is_applied), 1, "nobody waits for it");
+    }
 }

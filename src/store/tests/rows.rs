@@ -18,7 +18,7 @@ use super::{
     stepped::Stepped,
 };
 use crate::store::{
-    Link, LogAction, MemberOptions, NodeId, RowEdit, RowKey, State, Store, StoreOptions, backup::copy,
+    BroadcastKind, Link, LogAction, MemberOptions, NodeId, RowEdit, RowKey, State, Store, StoreOptions, backup::copy,
     rows::sent::WAITING_BYTES_MAX,
 };
 
@@ -324,7 +324,7 @@ fn unsynced_rows_of_a_node_outlive_a_failed_commit() {
         incarnation: 1,
         record_bytes_max: 1 << 20,
         rows: Box::<super::cluster_node::Gate>::default(),
-        opens: |_| None,
+        kind_of: |_| BroadcastKind::Other,
         link: Box::new(NoLink),
     });
     let put = |n: u64, bytes: usize| vec![RowEdit::Put(number(n), Bytes::from(vec![b'x'; bytes]))];

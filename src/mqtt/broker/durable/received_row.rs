@@ -29,7 +29,7 @@ pub(in crate::mqtt) const KIND: u8 = b'i';
 struct ReceivedGuard {
     key: RowKey,
     recorder: Recorder,
-    /// Another message may have a row with this key then.
+    /// True once it is removed, or will not be written: another message may have a row with this key then.
     is_removed: AtomicBool,
 }
 
@@ -77,6 +77,10 @@ impl Row for ReceivedGuard {
         if !self.is_removed.swap(true, Ordering::Relaxed) {
             self.recorder.write(vec![RowEdit::Remove(self.key.clone())]);
         }
+    }
+
+    fn forget(&self) {
+        self.is_removed.store(true, Ordering::Relaxed);
     }
 }
 

@@ -12,20 +12,25 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::mqtt::{
-    broker::{
-        Broker,
-        outbox::SessionId,
-        peers::{Peers, SILENCE_MAX, message},
-        replicated::Snapshot,
+use crate::{
+    mqtt::{
+        broker::{
+            Broker,
+            outbox::SessionId,
+            peers::{Peers, SILENCE_MAX, message},
+            replicated::Snapshot,
+        },
+        protocol::packet::Reason,
     },
-    protocol::packet::Reason,
+    store::MemberHealth,
 };
 
 /// The pause between two looks at the other nodes.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The time after which the sessions of a node that is not alive are taken over.
 const GONE_AFTER: Duration = Duration::from_secs(5);
+/// The time without a record after which this node may be cut off: the node that decides appends one at least every half second.
+const HEARD_WITHIN: Duration = Duration::from_millis(1_500);
 /// Most sessions that are taken over at one time.
 const AT_ONCE: usize = 1024;
 /// The time after which the devices of a node of which nothing is heard are disconnected again.
@@ -60,6 +65,37 @@ struct Asked {
     session: SessionId,
 }
 
+impl Watch {
+    fn new(begun: Instant) -> Self {
+        Self {
+            begun,
+            alive: HashMap::new(),
+            disconnected: HashMap::new(),
+            asked: Arc::default(),
+            missing: HashMap::new(),
+            last: None,
+        }
+    }
+
+    /// Notes which nodes are alive at `now`.
+    fn look(&mut self, health: &MemberHealth, now: Instant) {
+        for other in health.others.iter().filter(|other| other.takes_part()) {
+            self.alive.insert(other.node, now);
+            self.disconnected.remove(&other.node);
+        }
+        if health.silence > HEARD_WITHIN {
+            // This node may be the one that is cut off. Whether it still decides, it does not know either.
+            self.alive.clear();
+            self.begun = now;
+        }
+    }
+
+    /// Returns true if nothing was heard of another node for some time, in which this node has heard of the log.
+    fn is_gone(&self, node: u64, now: Instant) -> bool {
+        now.duration_since(self.alive.get(&node).copied().unwrap_or(self.begun)) > GONE_AFTER
+    }
+}
+
 impl Drop for Asked {
     fn drop(&mut self) {
         self.all.lock().remove(&self.session);
@@ -71,14 +107,7 @@ impl Broker {
     /// broker closes.
     pub async fn watch_nodes(self: Arc<Self>) {
         let Some(peers) = self.peers.get() else { return self.closed().await };
-        let mut watch = Watch {
-            begun: Instant::now(),
-            alive: HashMap::new(),
-            disconnected: HashMap::new(),
-            asked: Arc::default(),
-            missing: HashMap::new(),
-            last: None,
-        };
+        let mut watch = Watch::new(Instant::now());
         loop {
             self.announce_start();
             self.take_over(peers, &mut watch);
@@ -176,11 +205,7 @@ impl Broker {
     /// Returns the nodes whose sessions this node has to take over.
     fn gone_nodes(&self, peers: &Peers, watch: &mut Watch) -> Vec<u64> {
         let (now, health) = (Instant::now(), self.service.health().member.unwrap_or_default());
-        let alive = health.others.iter().filter(|other| other.takes_part());
-        for other in alive {
-            watch.alive.insert(other.node, now);
-            watch.disconnected.remove(&other.node);
-        }
+        watch.look(&health, now);
         let is_cut_off = health.silence > SILENCE_MAX || health.latched.is_some();
         peers.is_cut_off.store(is_cut_off, Ordering::Relaxed);
         if health.latched.is_some() {
@@ -190,10 +215,7 @@ impl Broker {
         if !health.is_deciding || health.latched.is_some() {
             return Vec::new();
         }
-        let is_gone = |node: &u64| {
-            let alive = watch.alive.get(node).copied().unwrap_or(watch.begun);
-            *node == NO_NODE || (*node != peers.node && now.duration_since(alive) > GONE_AFTER)
-        };
+        let is_gone = |node: &u64| *node == NO_NODE || (*node != peers.node && watch.is_gone(*node, now));
         peers.replicated.nodes().into_iter().filter(is_gone).collect()
     }
 
@@ -215,6 +237,40 @@ impl Broker {
                 peers.adopted.lock().insert(snapshot.id);
                 self.restore_moved(snapshot);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::OtherNode;
+
+    /// A node that decided and was cut off, or all nodes without NATS for ten seconds, took the others for gone: their connected clients
+    /// were disconnected, and their wills published.
+    #[test]
+    fn nobody_is_gone_while_nothing_is_heard_of_the_log() {
+        let second = Duration::from_secs;
+        // When the other node is heard of last, the time in which nothing is heard of the log, and when the other is taken for gone first.
+        for (heard_until, cut, expected) in [
+            (60, 60..60, None),
+            (10, 60..60, Some(15)),
+            (10, 10..30, None),
+            (10, 10..12, Some(17)),
+            (10, 11..14, Some(19)),
+        ] {
+            let begun = Instant::now();
+            let (mut watch, mut gone) = (Watch::new(begun), None);
+            for now in 0..30_u64 {
+                let silence = if cut.contains(&now) { second(now + 1 - cut.start) } else { Duration::ZERO };
+                // What is known of another node is believed for five seconds.
+                let is_alive = now < heard_until || (cut.contains(&now) && now < heard_until + 5);
+                let (has_left, profile) = (false, Arc::default());
+                let other = OtherNode { node: 2, applied: 1, lag: 0, is_alive, has_left, clock_ahead: 0, profile };
+                watch.look(&MemberHealth { silence, others: vec![other], ..Default::default() }, begun + second(now));
+                gone = gone.or(watch.is_gone(2, begun + second(now)).then_some(now));
+            }
+            assert_eq!(gone, expected, "heard until {heard_until}, cut {cut:?}");
         }
     }
 }

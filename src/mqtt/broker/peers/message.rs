@@ -19,6 +19,7 @@ use crate::{
             outbox::SessionId,
             peers::questions::AnswerPart,
             presence::Presence,
+            replicated::numbers,
             sessions::SessionKey,
         },
         protocol::{
@@ -306,6 +307,15 @@ pub(in crate::mqtt::broker) fn gone(node: u64, gone: u64) -> Bytes {
     let mut bytes = head(GONE, node);
     bytes.put_u64(gone);
     bytes.into()
+}
+
+/// Returns true for a message by which a node takes over what another one had: its sessions, or the presence of its devices.
+pub(in crate::mqtt::broker) fn takes_over(bytes: &Bytes) -> bool {
+    let mut rest = bytes.clone();
+    match (rest.try_get_u8(), rest.try_get_u64(), rest.try_get_u64()) {
+        (Ok(ADOPTED), Ok(node), Ok(former)) => numbers::node_of(SessionId(former)) != node,
+        (kind, ..) => kind == Ok(GONE),
+    }
 }
 
 /// Returns the encoded question `number` of `node`.

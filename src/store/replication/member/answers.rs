@@ -12,10 +12,10 @@ use crate::{
         purging::PurgedTombstones,
         replication::{
             batch_record::SentCommand,
-            member::{Broadcast, Member},
+            member::{Broadcast, Member, purges},
             openings::too_late,
             replay::{ReplayedChange, ReplayedRequests},
-            requests::RequestNumber,
+            requests::{OwnRequest, RequestNumber},
         },
         rows::{edit::RowEdit, sent::OnDurable},
     },
@@ -139,6 +139,43 @@ impl<C> ReplayedRequests for Answers<'_, C> {
 
     fn committed(&mut self, up_to: u64) {
         self.member.held.committed(up_to);
+    }
+}
+
+impl<C> Member<C> {
+    /// Takes the client of a command of this node, if it is not answered. A purge that is no command is refused.
+    pub(super) fn client(&mut self, request: RequestNumber) -> Option<(QueuedCommand<C>, OwnedSemaphorePermit)> {
+        match self.own_request(request)? {
+            OwnRequest::Command(queued, permit) => Some((*queued, permit)),
+            OwnRequest::Purge(order, _) => {
+                order.answer(Err(purges::refused()));
+                None
+            }
+            OwnRequest::Broadcast(_) | OwnRequest::Withdrawn => None,
+        }
+    }
+
+    pub(super) fn own_request(&mut self, request: RequestNumber) -> Option<OwnRequest<C>> {
+        let taken = if request.origin == self.origin { self.own.answered(request.number, self.now) } else { None };
+        if let Some(OwnRequest::Broadcast(broadcast)) = &taken {
+            self.openings.waits_no_more(broadcast.opens.as_ref());
+        }
+        taken
+    }
+
+    /// Holds the outcome of a request that this node decided, if a client waits for it or others follow it.
+    pub(super) fn hold_outcome(&mut self, record: u64, outcome: Outcome<RequestNumber>) {
+        let Outcome { envelope, context, result, against } = outcome;
+        let client = context.and_then(|request| self.client(request));
+        let is_change = result.as_ref().is_ok_and(|applied| applied.seq.is_some());
+        if client.is_some() || is_change {
+            let is_accepted = result.is_ok();
+            let context = client.map(|(QueuedCommand { mut envelope, context }, permit)| {
+                self.held.add(&mut envelope, permit, is_accepted.then_some(record));
+                context
+            });
+            self.held.outcomes.push(Outcome { envelope, context, result, against });
+        }
     }
 }
 

@@ -14,11 +14,11 @@ use crate::{
             batch_record::{DecidedRequest, RequestDecision},
             chain::ReadRecord,
             member::{
-                ANSWER_WITHIN, DecidedBatch, Member, MemberOptions, ReceivedRecord,
+                ANSWER_WITHIN, DecidedBatch, Member, MemberOptions, OPENING_WITHIN, ReceivedRecord,
                 answers::{Answered, Answers},
             },
             openings::superseded,
-            requests::BusMessage,
+            requests::{BusMessage, OwnRequest},
         },
         rows::tables,
         writer::{QueueReservation, Writer},
@@ -202,15 +202,19 @@ impl<C> Writer<C> {
         self.deliver(outcomes, QueueReservation::of(permit));
     }
 
-    /// Refuses requests of sessions whose clients have opened one at another node since. No node decides them any more.
+    /// Refuses requests of sessions whose clients have opened one at another node since, and withdraws openings that came to nothing before. No node decides them any more.
     fn end_superseded(&mut self, member: &mut Member<C>) {
         let moved = member.openings.take_moved();
         if moved.is_empty() {
             return;
         }
         let mut ended = Answered::default();
-        for (queued, permit) in member.own.withdraw(&moved) {
-            ended.add_refused(queued, permit, superseded());
+        for request in member.own.withdraw(&moved, member.now.saturating_sub(OPENING_WITHIN)) {
+            match request {
+                OwnRequest::Command(queued, permit) => ended.add_refused(*queued, permit, superseded()),
+                OwnRequest::Broadcast(opening) => member.openings.waits_no_more(opening.opens.as_ref()),
+                OwnRequest::Purge(..) | OwnRequest::Withdrawn => {}
+            }
         }
         self.deliver(ended.outcomes, QueueReservation::of(ended.permit));
     }

@@ -5,7 +5,9 @@ use bytes::Bytes;
 use crate::store::{
     batch::Envelope,
     replication::{
-        member::Member,
+        member::{Member, OPENING_WITHIN},
+        openings::SessionClient,
+        record::Claim,
         requests::{OwnBroadcast, OwnRequest, RequestNumber},
     },
     rows::edit::RowEdit,
@@ -39,7 +41,41 @@ pub struct Broadcast {
     pub bytes: Bytes,
 }
 
+/// The kinds of broadcasts that may come too late.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BroadcastKind {
+    /// It opens a session of this client at its node. It is too late if its node has not followed the log for some seconds, and the
+    /// client has opened another one elsewhere since.
+    Opening(SessionClient),
+    /// Its node takes over what another node had. Only the node that decides may do that.
+    Takeover,
+    /// It never is.
+    Other,
+}
+
+impl BroadcastKind {
+    /// Returns the client of an opening.
+    pub(super) fn opens(self) -> Option<SessionClient> {
+        match self {
+            Self::Opening(client) => Some(client),
+            Self::Takeover | Self::Other => None,
+        }
+    }
+}
+
 impl<C> Member<C> {
+    /// Returns true if a broadcast of a node that had `applied` the log came too late to be passed on.
+    pub(super) fn is_outdated(&self, kind: &BroadcastKind, origin: Claim, applied: u64) -> bool {
+        match kind {
+            BroadcastKind::Opening(client) => {
+                self.ages.is_older(applied, self.now, OPENING_WITHIN)
+                    && self.openings.has_newer(client, origin, applied)
+            }
+            BroadcastKind::Takeover => origin != self.origin,
+            BroadcastKind::Other => false,
+        }
+    }
+
     /// Holds the edits of a row that an accepted command of `record` makes.
     pub(super) fn hold_row(&mut self, record: u64, row: Option<RowEdit>) {
         if let Some(edit) = row {
@@ -57,11 +93,10 @@ impl<C> Member<C> {
         let number = (self.last_broadcast + 1).max(record << BROADCAST_BITS);
         self.last_broadcast = number;
         let is_own = request.origin == self.origin;
-        if let Some(OwnRequest::Broadcast(OwnBroadcast { opens, on_applied, .. })) = self.own_request(request) {
-            self.openings.waits_no_more(opens.as_ref());
+        if let Some(OwnRequest::Broadcast(OwnBroadcast { on_applied, .. })) = self.own_request(request) {
             self.held.calls.extend(on_applied);
         }
-        if let Some(client) = (self.opens)(&bytes) {
+        if let Some(client) = (self.kind_of)(&bytes).opens() {
             self.openings.add(client, request.origin, record, self.now);
         }
         let edits = self.rows.apply(number, &bytes);

@@ -119,8 +119,14 @@ impl<C> Writer<C> {
                         batch.decide_request(queued, &mut context)
                     }
                 }
+                Ok(RequestContent::Broadcast(bytes))
+                    if member.is_outdated(&(member.kind_of)(&bytes), request.origin, applied) =>
+                {
+                    tracing::debug!(node = request.origin.node.0, applied, "a broadcast of a node came too late");
+                    RequestDecision::Stale
+                }
                 Ok(RequestContent::Broadcast(bytes)) => {
-                    opened.extend((member.opens)(&bytes).map(|client| (client, request.origin)));
+                    opened.extend((member.kind_of)(&bytes).opens().map(|client| (client, request.origin)));
                     broadcasts.push(bytes.clone());
                     RequestDecision::Broadcast(bytes)
                 }

@@ -29,6 +29,8 @@ pub const MESSAGE: u64 = 3;
 /// Cost of a delivery: of queueing it, charged to the publisher of an ordinary message, and of sending it, charged to
 /// the receiver.
 pub const DELIVERY: u64 = 1;
+/// Cost of writing a retained message to the disk that is sent to a session which outlives its connection.
+pub const KEPT_DELIVERY: u64 = 10;
 /// Cost of a command on a shadow, or of reading one.
 pub const COMMAND: u64 = 30;
 /// Cost of each version that a conflict is looked up back.

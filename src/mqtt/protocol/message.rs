@@ -126,6 +126,15 @@ impl Message {
         Self { topic, payload, qos, retain, properties, expires_at, row, heads }
     }
 
+    /// Returns a copy, which has no row.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let Self { topic, payload, qos, retain, properties, expires_at, row: _, heads: _ } = self;
+        let (topic, payload, properties) = (topic.clone(), payload.clone(), properties.clone());
+        let (qos, retain, expires_at, row, heads) = (*qos, *retain, *expires_at, OnceLock::new(), Heads::default());
+        Self { topic, payload, qos, retain, properties, expires_at, row, heads }
+    }
+
     /// Returns true if its message expiry interval has passed.
     #[must_use]
     pub fn is_expired(&self, now: Instant) -> bool {

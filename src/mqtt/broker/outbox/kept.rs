@@ -1,11 +1,13 @@
 //! The queue of a session that outlives its connection: its messages have rows in the store, from which a start restores it.
 
+use std::sync::Arc;
+
 use crate::mqtt::{
     broker::{
         durable::Recorder,
         outbox::{Closed, DeliveryClass, FanOutPosition, Idle, Outbox, QueuedDelivery},
     },
-    protocol::message::Delivery,
+    protocol::{message::Delivery, packet::QoS},
     session::Ticket,
 };
 
@@ -25,6 +27,18 @@ impl Outbox {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.inner.lock().is_kept
+    }
+
+    /// Gives a delivery that is sent without being queued its rows, if the session outlives its connection. Its message is a copy then:
+    /// another delivery of the same message to this session would have the same row. Without room on the disk it has none, and a
+    /// restart loses it.
+    #[must_use]
+    pub fn keep(&self, mut delivery: Delivery) -> Delivery {
+        if delivery.qos != QoS::AtMostOnce && self.is_kept() && self.recorder.check().is_ok() {
+            delivery.message = Arc::new(delivery.message.copy());
+            delivery.row = self.recorder.insert(&delivery, self.id);
+        }
+        delivery
     }
 
     /// Marks the session as connected. The client's window allows `window` messages.

@@ -154,7 +154,11 @@ impl ResyncStep {
                     return Err(Skip::Void);
                 }
                 reader.wait_for_window(pending.qos(&message))?;
-                Ok(pending.deliver(message))
+                let delivery = outbox.keep(pending.deliver(message));
+                if delivery.row.is_some() {
+                    let _pauses_its_connection = outbox.quota().charge_work(work::KEPT_DELIVERY, Instant::now());
+                }
+                Ok(delivery)
             }
         }
     }

@@ -18,7 +18,7 @@
 //! when a device has become connected or disconnected by all that is known, whoever knows it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     net::IpAddr,
     ops::Bound,
@@ -87,6 +87,8 @@ struct PresenceEntries {
     /// The numbers in `changes` of disconnected devices.
     disconnected: BTreeSet<u64>,
     newest: u64,
+    /// The devices of openings that are announced and not open yet, each with their number.
+    opening: HashMap<DeviceId, usize>,
     /// The number of writes of devices to the log.
     writes: u64,
     /// The number of devices with a connection to this node.
@@ -181,11 +183,12 @@ impl PresenceTable {
         protocol: Protocol,
     ) -> Option<Announced> {
         let device = device_of(access)?;
-        let (now, table) = (broker.service.now(), broker.presence.table.lock());
+        let (now, mut table) = (broker.service.now(), broker.presence.table.lock());
         let here = table.devices.get(&device).and_then(|known| known.here).filter(|here| here.connected);
         let presence =
             Presence { connected: true, last_seen: here.map_or(now, |here| here.last_seen), address, protocol };
         let as_of = table.last_write_of(&device);
+        *table.opening.entry(device.clone()).or_default() += 1;
         drop(table);
         Some(Announced { broker: Arc::clone(broker), device, presence, as_of, is_sent: false, is_open: false })
     }
@@ -206,6 +209,7 @@ impl PresenceTable {
         let is_logged = announced.as_deref().is_some_and(is_current);
         if let Some(announced) = announced {
             announced.is_open = true;
+            table.is_open(device);
         }
         let presence = Presence { connected: true, last_seen: now, address, protocol };
         if let Some(known) = table.devices.get_mut(device).filter(|known| known.connections > 0) {
@@ -252,10 +256,11 @@ impl PresenceTable {
                 table.forget(&device);
                 continue;
             }
+            let is_opening = table.opening.contains_key(&device);
             self.change(table, &device, |known| {
                 known.elsewhere = elsewhere;
                 if known.connections == 0 {
-                    known.take_logged(here);
+                    known.take_logged(here, is_opening);
                 }
             });
         }
@@ -362,6 +367,16 @@ impl PresenceEntries {
         Some((self.newest, presence))
     }
 
+    /// Notes that an opening connection of a device is open, or will not be.
+    fn is_open(&mut self, device: &DeviceId) {
+        if let Some(opening) = self.opening.get_mut(device) {
+            *opening -= 1;
+            if *opening == 0 {
+                self.opening.remove(device);
+            }
+        }
+    }
+
     /// Returns the number of the last write of a device; of one that is not in the table, of all.
     fn last_write_of(&self, device: &DeviceId) -> u64 {
         self.devices.get(device).map_or(self.writes, |known| known.written)
@@ -396,11 +411,14 @@ impl Device {
         newest(self.here.into_iter().chain(self.elsewhere))
     }
 
-    /// Takes what the log has of this node, which has no connection of the device: it may have been written before the start, or the
-    /// device may be at another node since.
-    fn take_logged(&mut self, logged: Option<Presence>) {
+    /// Takes what the log has of this node, which has no open connection of the device: it may have been written before the start, or the
+    /// device may be at another node since, or `is_opening` one here.
+    fn take_logged(&mut self, logged: Option<Presence>, is_opening: bool) {
         let is_newer = |logged: &Presence| self.here.is_none_or(|here| here.last_seen < logged.last_seen);
-        if self.elsewhere.is_some_and(|elsewhere| elsewhere.connected) {
+        if is_opening && logged.is_some_and(|logged| logged.connected) {
+            // The log has its opening. Its former node may say first that its connection there has ended.
+            self.here = logged;
+        } else if self.elsewhere.is_some_and(|elsewhere| elsewhere.connected) {
             self.here = None;
         } else if let Some(logged) = logged.filter(|logged| !logged.connected).filter(is_newer) {
             self.here = Some(logged);
@@ -432,7 +450,14 @@ impl Drop for Announced {
     fn drop(&mut self) {
         if !self.is_open {
             let presence = &self.broker.presence;
-            presence.write(&mut presence.table.lock(), &self.device);
+            let mut table = presence.table.lock();
+            table.is_open(&self.device);
+            if table.devices.get(&self.device).is_some_and(|known| known.connections == 0) {
+                let end =
+                    |known: &mut Device| known.here = known.here.map(|here| Presence { connected: false, ..here });
+                presence.change(&mut table, &self.device, end);
+            }
+            presence.write(&mut table, &self.device);
         }
     }
 }

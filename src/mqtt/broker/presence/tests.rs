@@ -40,6 +40,31 @@ fn a_device_is_connected_while_any_connection_is_open() {
     assert_eq!(table.of(&device("b")), None);
 }
 
+/// Its former node said that its connection there had ended after the opening here was in the log, and before the connection was open:
+/// the device was gone for a moment.
+#[test]
+fn a_device_that_comes_from_another_node_is_never_gone() {
+    let (table, a) = (table(10), device("a"));
+    let connected = |at| {
+        let last_seen = Timestamp(at);
+        Some(Presence { connected: true, last_seen, address: ADDRESS, protocol: Protocol::V5 })
+    };
+    let receive = |here, elsewhere| table.receive(vec![LoggedPresence { device: a.clone(), here, elsewhere }]);
+    receive(None, connected(100));
+    table.table.lock().opening.insert(a.clone(), 1);
+    receive(connected(101), connected(100));
+    receive(connected(101), None);
+    assert_eq!(table.of(&a), connected(101));
+    table.table.lock().is_open(&a);
+    table.opened(&a, ADDRESS, Protocol::V5, Timestamp(101), None);
+    assert_eq!(changes(&table), [(1, "a".to_owned(), true)]);
+    // What the log has of an earlier run of this node is no opening.
+    receive(connected(101), connected(102));
+    table.closed(&a, Timestamp(103));
+    receive(connected(101), None);
+    assert_eq!(changes(&table), [(2, "a".to_owned(), false)]);
+}
+
 #[test]
 fn devices_that_disconnected_first_are_evicted_first() {
     let table = table(3);

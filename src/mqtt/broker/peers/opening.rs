@@ -156,7 +156,7 @@ impl Opening {
         match session {
             Ok(Ok(Some(session))) => broker.exchange(arrival, attached, *session),
             Ok(Ok(None)) => {}
-            // It was refused.
+            // It was refused. If the client has opened its session elsewhere since, its connection here ends by that.
             Ok(Err(_)) => attached.announced.iter_mut().for_each(|announced| announced.is_sent = false),
             Err(_) => return clean_start || !outlives,
         }

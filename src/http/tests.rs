@@ -151,6 +151,25 @@ async fn closes_connections_whose_client_does_not_read() {
     tokio::time::timeout(PATIENCE, fixture.served).await.unwrap().unwrap();
 }
 
+/// A login that waits for a hash of its password leaves the queue when its client has gone.
+#[tokio::test]
+async fn the_request_of_a_client_that_has_gone_ends() {
+    let called = Arc::new(Notify::new());
+    let handler = {
+        let called = called.clone();
+        async move |_: Bytes| {
+            called.notify_one();
+            std::future::pending::<Bytes>().await
+        }
+    };
+    let mut fixture = serve(Router::new().route("/", post(handler)), PATIENCE);
+    fixture.post(5, b"hello").await;
+    called.notified().await;
+    let Fixture { client, served, closing: _closing } = fixture;
+    drop(client);
+    tokio::time::timeout(PATIENCE, served).await.unwrap().unwrap();
+}
+
 /// A request in flight at shutdown is answered. An incomplete one is not waited for.
 #[tokio::test]
 async fn shutdown_answers_requests_in_flight() {

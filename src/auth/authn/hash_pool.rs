@@ -1,29 +1,27 @@
 //! The hashing threads for passwords: few, at the lowest priority, behind a bounded queue.
 //!
 //! A hash takes tens of milliseconds and as many MiB. So it must not run on the threads that serve connections, and a
-//! flood of logins must not slow connected clients. Equal checks from one address share one job and its verdict. A job
-//! whose clients have all gone is skipped.
+//! flood of logins must not slow connected clients. Networks take turns in the queue ([`FairQueue`]), so a login waits for
+//! about one hash of each network that guesses. Equal checks from one network share one place and its verdict. A check
+//! leaves the queue when its last client has gone.
 
 use std::{
     collections::HashMap,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::admission::Network;
 use crate::auth::{
     PasswordHash, Principal,
-    authn::{password::Memory, password_cache::CacheTag},
+    authn::{fair_queue::FairQueue, password::Memory, password_cache::CacheTag},
 };
 
 /// A password to verify.
@@ -51,29 +49,40 @@ pub(in crate::auth) enum PasswordVerdict {
     TooMany(Duration),
 }
 
-/// An error: the queue is full, or the check panicked.
+/// An error: the queue has no place for the check, or the check panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::auth) struct HashQueueError;
 
 /// The hashing threads and their queue. The threads end when this is dropped.
 pub(in crate::auth) struct PasswordHashPool {
-    /// The queue; `None` only during the drop.
-    queue: Option<SyncSender<HashJob>>,
-    pending: Pending,
+    queue: Arc<HashQueue>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// The checks without a verdict, with the channels for it.
-type Pending = Arc<Mutex<HashMap<Key, Arc<PasswordVerdicts>>>>;
+/// The checks without a verdict.
+struct HashQueue {
+    checks: Mutex<Checks>,
+    /// Notified when a check is queued, and at the end.
+    changed: Condvar,
+}
+
+struct Checks {
+    /// The channels for the verdicts of all checks that wait or run.
+    pending: HashMap<Key, PasswordVerdicts>,
+    waiting: FairQueue<Network, PasswordCheck>,
+    is_closed: bool,
+}
+
 type PasswordVerdicts = watch::Sender<Option<PasswordVerdict>>;
 /// The identity of a check.
 type Key = (Network, CacheTag);
 
-/// A check that is queued or running. Dropping it removes it from the pending checks.
-struct HashJob {
-    check: PasswordCheck,
-    verdicts: Arc<PasswordVerdicts>,
-    pending: Pending,
+/// The verdict for one client. Dropping it abandons the check, if no other client waits for it.
+struct PendingVerdict<'a> {
+    queue: &'a HashQueue,
+    key: Key,
+    /// The end of the channel; `None` only during the drop.
+    reply: Option<watch::Receiver<Option<PasswordVerdict>>>,
 }
 
 impl PasswordHashPool {
@@ -82,94 +91,115 @@ impl PasswordHashPool {
     where
         E: Fn(&PasswordCheck, &mut Memory) -> PasswordVerdict + Clone + Send + 'static,
     {
-        let (sender, receiver) = sync_channel(waiting_max);
-        let receiver = Arc::new(Mutex::new(receiver));
-        let mut checks = Self { queue: Some(sender), pending: Pending::default(), threads: Vec::new() };
+        let checks = Checks { pending: HashMap::new(), waiting: FairQueue::new(waiting_max), is_closed: false };
+        let queue = Arc::new(HashQueue { checks: Mutex::new(checks), changed: Condvar::new() });
+        let mut pool = Self { queue, threads: Vec::new() };
         for _ in 0..threads {
-            let (receiver, examine) = (receiver.clone(), examine.clone());
+            let (queue, examine) = (pool.queue.clone(), examine.clone());
             let thread = thread::Builder::new().name("passwords".to_owned());
-            checks.threads.push(thread.spawn(move || work(&receiver, &examine))?);
+            pool.threads.push(thread.spawn(move || work(&queue, &examine))?);
         }
-        Ok(checks)
+        Ok(pool)
     }
 
-    /// Runs `check` and returns its verdict, unless the queue is full.
+    /// Runs `check` and returns its verdict, unless the queue has no place for it. Dropping the future abandons the check.
     pub(in crate::auth) async fn verdict(&self, check: PasswordCheck) -> Result<PasswordVerdict, HashQueueError> {
-        let mut reply = self.submit(check)?;
-        // The channel closes without a verdict only after a panic.
-        let verdict = reply.wait_for(Option::is_some).await.map_err(|_| HashQueueError)?;
-        verdict.ok_or(HashQueueError)
-    }
-
-    fn submit(&self, check: PasswordCheck) -> Result<watch::Receiver<Option<PasswordVerdict>>, HashQueueError> {
-        let key = (check.from, check.tag);
-        let mut pending = self.pending.lock();
-        if let Some(verdicts) = pending.get(&key) {
-            return Ok(verdicts.subscribe());
-        }
-        let (verdicts, reply) = watch::channel(None);
-        let verdicts = Arc::new(verdicts);
-        let job = HashJob { check, verdicts: verdicts.clone(), pending: self.pending.clone() };
-        pending.insert(key, verdicts);
-        drop(pending); // dropping a refused job takes this lock
-        self.queue.as_ref().ok_or(HashQueueError)?.try_send(job).map_err(|_| HashQueueError)?;
-        Ok(reply)
+        self.queue.submit(check)?.wait().await
     }
 }
 
 impl Drop for PasswordHashPool {
     fn drop(&mut self) {
-        self.queue = None;
         // The remaining checks are skipped, since nobody waits for them.
+        self.queue.checks.lock().is_closed = true;
+        self.queue.changed.notify_all();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
 }
 
-impl HashJob {
-    /// Returns true if a client waits for the verdict. If not, removes the check, so that no client can join it.
-    fn is_wanted(&self) -> bool {
-        let mut pending = self.pending.lock();
-        let wanted = self.verdicts.receiver_count() > 0;
-        if !wanted {
-            self.forget(&mut pending);
-        }
-        wanted
+impl HashQueue {
+    fn submit(&self, check: PasswordCheck) -> Result<PendingVerdict<'_>, HashQueueError> {
+        let key = check.key();
+        let mut checks = self.checks.lock();
+        let reply = match checks.pending.get(&key) {
+            Some(verdicts) => verdicts.subscribe(),
+            None => {
+                let (verdicts, reply) = watch::channel(None);
+                checks.pending.insert(key, verdicts);
+                if let Some(displaced) = checks.waiting.push(&key.0, check) {
+                    checks.pending.remove(&displaced.key()); // its clients receive an error
+                    if displaced.key() == key {
+                        return Err(HashQueueError);
+                    }
+                }
+                self.changed.notify_one();
+                reply
+            }
+        };
+        Ok(PendingVerdict { queue: self, key, reply: Some(reply) })
     }
 
-    fn forget(&self, pending: &mut HashMap<Key, Arc<PasswordVerdicts>>) {
-        let key = (self.check.from, self.check.tag);
-        if pending.get(&key).is_some_and(|verdicts| Arc::ptr_eq(verdicts, &self.verdicts)) {
-            pending.remove(&key);
+    /// Waits for the next check. Returns `None` at the end.
+    fn next(&self) -> Option<PasswordCheck> {
+        let mut checks = self.checks.lock();
+        while !checks.is_closed {
+            match checks.waiting.pop() {
+                Some(check) => return Some(check),
+                None => self.changed.wait(&mut checks),
+            }
         }
+        None
+    }
+
+    /// Removes the check of `key`, so that later logins start a new one. Returns the channel for its verdict.
+    fn complete(&self, key: &Key) -> Option<PasswordVerdicts> {
+        self.checks.lock().pending.remove(key)
     }
 }
 
-impl Drop for HashJob {
+impl PasswordCheck {
+    fn key(&self) -> Key {
+        (self.from, self.tag)
+    }
+}
+
+impl PendingVerdict<'_> {
+    async fn wait(&mut self) -> Result<PasswordVerdict, HashQueueError> {
+        let reply = self.reply.as_mut().ok_or(HashQueueError)?;
+        // The channel closes without a verdict if another check took the place of this one, and after a panic.
+        let verdict = reply.wait_for(Option::is_some).await.map_err(|_| HashQueueError)?;
+        verdict.ok_or(HashQueueError)
+    }
+}
+
+impl Drop for PendingVerdict<'_> {
     fn drop(&mut self) {
-        self.forget(&mut self.pending.lock());
+        let checks = &mut *self.queue.checks.lock();
+        self.reply = None;
+        let is_wanted = checks.pending.get(&self.key).is_none_or(|verdicts| verdicts.receiver_count() > 0);
+        // A check that runs is not queued any more, and a later client may still join it.
+        if !is_wanted && checks.waiting.remove(&self.key.0, |check| check.tag == self.key.1).is_some() {
+            checks.pending.remove(&self.key);
+        }
     }
 }
 
 /// Runs checks until the queue is closed.
-fn work(queue: &Mutex<Receiver<HashJob>>, examine: &impl Fn(&PasswordCheck, &mut Memory) -> PasswordVerdict) {
+fn work(queue: &HashQueue, examine: &impl Fn(&PasswordCheck, &mut Memory) -> PasswordVerdict) {
     lower_priority();
     let mut memory = Memory::default();
-    loop {
-        let next = queue.lock().recv();
-        let Ok(job) = next else { return };
-        if !job.is_wanted() {
-            continue;
+    while let Some(check) = queue.next() {
+        let verdict = catch_unwind(AssertUnwindSafe(|| examine(&check, &mut memory)));
+        let verdicts = queue.complete(&check.key());
+        match (verdict, verdicts) {
+            (Ok(verdict), verdicts) => drop(verdicts.map(|verdicts| verdicts.send_replace(Some(verdict)))),
+            (Err(_), _) => {
+                tracing::error!("a password check panicked; its login is refused");
+                memory = Memory::default(); // its state is unknown
+            }
         }
-        let Ok(verdict) = catch_unwind(AssertUnwindSafe(|| examine(&job.check, &mut memory))) else {
-            tracing::error!("a password check panicked; its login is refused");
-            memory = Memory::default(); // its state is unknown
-            continue;
-        };
-        // Removed before the verdict is sent, so that later logins start a new check.
-        job.forget(&mut job.pending.lock());
-        job.verdicts.send_replace(Some(verdict));
     }
 }
 
@@ -190,16 +220,20 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
 
     use std::{
-        net::{IpAddr, Ipv4Addr},
-        sync::mpsc::{Sender, channel},
+        net::IpAddr,
+        sync::mpsc::{Receiver, Sender, channel},
     };
 
     use super::*;
     use crate::auth::authn::password::tests::cheap;
 
     fn check(password: u8) -> PasswordCheck {
+        check_from(1, password)
+    }
+
+    fn check_from(network: u8, password: u8) -> PasswordCheck {
         PasswordCheck {
-            from: IpAddr::from(Ipv4Addr::LOCALHOST).into(),
+            from: IpAddr::from([192, 0, 2, network]).into(),
             user: Principal::named("lamp").unwrap(),
             password: Zeroizing::new(vec![password]),
             hash: Arc::new(cheap("x")),
@@ -220,57 +254,103 @@ mod tests {
         (PasswordHashPool::start(1, waiting_max, examine).unwrap(), hand, seen)
     }
 
-    async fn verdict(reply: &mut watch::Receiver<Option<PasswordVerdict>>) -> Option<PasswordVerdict> {
-        reply.wait_for(Option::is_some).await.ok().and_then(|verdict| *verdict)
+    fn pending(pool: &PasswordHashPool) -> usize {
+        pool.queue.checks.lock().pending.len()
     }
 
     #[tokio::test]
     async fn equal_checks_run_once() {
-        let (checks, hand, seen) = by_hand(2);
-        let mut all = (0..10_000).map(|_| checks.submit(check(1)).unwrap()).collect::<Vec<_>>();
-        let mut other = checks.submit(check(2)).unwrap();
+        let (pool, hand, seen) = by_hand(4);
+        let mut all = (0..10_000).map(|_| pool.queue.submit(check(1)).unwrap()).collect::<Vec<_>>();
+        let mut other = pool.queue.submit(check(2)).unwrap();
         hand.send(PasswordVerdict::Right).unwrap();
         hand.send(PasswordVerdict::Wrong).unwrap();
         for reply in &mut all {
-            assert_eq!(verdict(reply).await, Some(PasswordVerdict::Right));
+            assert_eq!(reply.wait().await, Ok(PasswordVerdict::Right));
         }
-        assert_eq!(verdict(&mut other).await, Some(PasswordVerdict::Wrong));
-        drop(checks);
+        assert_eq!(other.wait().await, Ok(PasswordVerdict::Wrong));
+        drop((all, other));
+        drop(pool);
         assert_eq!(seen.iter().collect::<Vec<_>>(), [1, 2]);
     }
 
     #[tokio::test]
     async fn a_full_queue_refuses_checks() {
-        let (checks, hand, seen) = by_hand(2);
-        let mut first = checks.submit(check(1)).unwrap();
+        let (pool, hand, seen) = by_hand(4);
+        let mut first = pool.queue.submit(check(1)).unwrap();
         assert_eq!(seen.recv(), Ok(1), "in the hands of the thread");
-        let waiting = [checks.submit(check(2)).unwrap(), checks.submit(check(3)).unwrap()];
-        assert!(checks.submit(check(4)).is_err() && checks.submit(check(4)).is_err());
-        assert_eq!(checks.pending.lock().len(), 3, "what is refused leaves nothing");
+        let waiting = [pool.queue.submit(check(2)).unwrap(), pool.queue.submit(check(3)).unwrap()];
+        assert!(pool.queue.submit(check(4)).is_err() && pool.queue.submit(check(4)).is_err());
+        assert_eq!(pending(&pool), 3, "what is refused leaves nothing");
         for _ in 0..3 {
             hand.send(PasswordVerdict::Wrong).unwrap();
         }
-        assert_eq!(verdict(&mut first).await, Some(PasswordVerdict::Wrong));
+        assert_eq!(first.wait().await, Ok(PasswordVerdict::Wrong));
         for mut reply in waiting {
-            assert_eq!(verdict(&mut reply).await, Some(PasswordVerdict::Wrong));
+            assert_eq!(reply.wait().await, Ok(PasswordVerdict::Wrong));
         }
-        assert!(checks.pending.lock().is_empty());
+        assert_eq!(pending(&pool), 0);
         hand.send(PasswordVerdict::Right).unwrap();
-        assert_eq!(checks.verdict(check(4)).await, Ok(PasswordVerdict::Right));
+        assert_eq!(pool.verdict(check(4)).await, Ok(PasswordVerdict::Right));
+    }
+
+    /// Guesses from many networks kept out a login whose password was not cached: it waited for all of them, or the queue
+    /// was full.
+    #[tokio::test]
+    async fn a_login_waits_for_one_check_of_each_other_network() {
+        let (pool, hand, seen) = by_hand(8);
+        let mut first = pool.queue.submit(check_from(1, 10)).unwrap();
+        assert_eq!(seen.recv(), Ok(10));
+        let guesses = [(1, 11), (1, 12), (1, 13), (1, 14), (2, 21), (2, 22), (2, 23), (2, 24)];
+        let guesses = guesses.map(|(network, n)| pool.queue.submit(check_from(network, n)).unwrap());
+        let mut login = pool.queue.submit(check_from(3, 31)).expect("there is a place in the full queue");
+        for _ in 0..9 {
+            hand.send(PasswordVerdict::Wrong).unwrap();
+        }
+        assert_eq!(first.wait().await, Ok(PasswordVerdict::Wrong));
+        assert_eq!(login.wait().await, Ok(PasswordVerdict::Wrong));
+        let mut displaced = 0;
+        for mut guess in guesses {
+            displaced += usize::from(guess.wait().await.is_err());
+        }
+        assert_eq!(displaced, 1);
+        assert_eq!([(); 3].map(|()| seen.recv().unwrap()), [11, 21, 31]);
+    }
+
+    /// Checks of clients that had gone kept their places, and were hashed.
+    #[tokio::test]
+    async fn an_abandoned_check_leaves_the_queue() {
+        let (pool, hand, seen) = by_hand(4);
+        let mut first = pool.queue.submit(check(1)).unwrap();
+        assert_eq!(seen.recv(), Ok(1));
+        let abandoned = [(); 2].map(|()| pool.queue.submit(check(2)).unwrap());
+        let mut last = pool.queue.submit(check(3)).unwrap();
+        assert!(pool.queue.submit(check(4)).is_err(), "the queue is full");
+        let [one, other] = abandoned;
+        drop(one);
+        assert!(pool.queue.submit(check(4)).is_err(), "a client still waits");
+        drop(other);
+        assert_eq!(pending(&pool), 2);
+        let mut next = pool.queue.submit(check(4)).unwrap();
+        for _ in 0..3 {
+            hand.send(PasswordVerdict::Right).unwrap();
+        }
+        for reply in [&mut first, &mut last, &mut next] {
+            assert_eq!(reply.wait().await, Ok(PasswordVerdict::Right));
+        }
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), [3, 4]);
     }
 
     #[tokio::test]
-    async fn an_abandoned_check_is_skipped() {
-        let (checks, hand, seen) = by_hand(8);
-        let mut first = checks.submit(check(1)).unwrap();
+    async fn a_check_that_runs_can_be_joined_after_its_client_has_gone() {
+        let (pool, hand, seen) = by_hand(4);
+        let first = pool.queue.submit(check(1)).unwrap();
         assert_eq!(seen.recv(), Ok(1));
-        drop(checks.submit(check(2)).unwrap());
-        let mut last = checks.submit(check(3)).unwrap();
+        drop(first);
+        let mut again = pool.queue.submit(check(1)).unwrap();
         hand.send(PasswordVerdict::Right).unwrap();
-        hand.send(PasswordVerdict::Right).unwrap();
-        verdict(&mut first).await;
-        assert_eq!(verdict(&mut last).await, Some(PasswordVerdict::Right));
-        assert_eq!(seen.try_iter().collect::<Vec<_>>(), [3]);
+        assert_eq!(again.wait().await, Ok(PasswordVerdict::Right));
+        assert_eq!(seen.try_iter().count(), 0, "it runs once");
     }
 
     /// The thread was gone then, and after the last of them every login was refused as long as the server ran.
@@ -280,10 +360,10 @@ mod tests {
             assert_ne!(*check.password, [1], "for the test");
             PasswordVerdict::Right
         };
-        let checks = PasswordHashPool::start(1, 8, examine).unwrap();
-        assert_eq!(checks.verdict(check(1)).await, Err(HashQueueError));
-        assert!(checks.pending.lock().is_empty());
-        assert_eq!(checks.verdict(check(2)).await, Ok(PasswordVerdict::Right));
+        let pool = PasswordHashPool::start(1, 8, examine).unwrap();
+        assert_eq!(pool.verdict(check(1)).await, Err(HashQueueError));
+        assert_eq!(pending(&pool), 0);
+        assert_eq!(pool.verdict(check(2)).await, Ok(PasswordVerdict::Right));
     }
 
     #[cfg(target_os = "linux")]
@@ -296,8 +376,8 @@ mod tests {
             report.lock().send(rustix::process::getpriority_process(None).unwrap()).unwrap();
             PasswordVerdict::Right
         };
-        let checks = PasswordHashPool::start(1, 1, examine).unwrap();
-        checks.verdict(check(1)).await.unwrap();
+        let pool = PasswordHashPool::start(1, 2, examine).unwrap();
+        pool.verdict(check(1)).await.unwrap();
         assert_eq!(nice.recv(), Ok(19));
         assert_eq!(rustix::process::getpriority_process(None).unwrap(), before, "this thread's is as it was");
     }

@@ -5,6 +5,7 @@
 
 pub mod access_keys;
 pub mod certificate;
+pub(super) mod fair_queue;
 pub(super) mod hash_pool;
 pub(super) mod identity;
 pub mod login;

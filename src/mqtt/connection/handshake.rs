@@ -139,7 +139,7 @@ where
     let assigned = connect.client_id.is_empty().then(|| broker.unique_client_id());
     let client_id = assigned.as_deref().unwrap_or(&connect.client_id).into();
     let client = match check_size(&connect, assigned.as_deref(), &broker) {
-        Ok(()) => admit(&peer, &connect, client_id, &broker).await,
+        Ok(()) => admit(&mut transport, &peer, &connect, client_id, &broker).await,
         Err(refused) => Err(refused),
     };
     match client {
@@ -154,16 +154,24 @@ where
 }
 
 /// Authenticates the client, and finds or creates its session.
-async fn admit(
+async fn admit<S>(
+    transport: &mut Transport<S>,
     peer: &Peer,
     connect: &Connect,
     client_id: Arc<str>,
     broker: &Arc<Broker>,
-) -> Result<AcceptedClient, ConnectRefused> {
+) -> Result<AcceptedClient, ConnectRefused>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     check_options(connect).inspect_err(|_| {
         broker.service.quotas().addresses.handshake_failed(peer.address.ip(), Instant::now());
     })?;
-    let (auth_context, access) = authenticate(peer, connect, &client_id, broker).await?;
+    let (auth_context, access) = tokio::select! {
+        biased;
+        authenticated = authenticate(peer, connect, &client_id, broker) => authenticated?,
+        () = closed(transport) => return Err(ConnectRefused(Reason::UNSPECIFIED, "the client has closed its side".into())),
+    };
     peer.preauth_permit.settle();
     let quota = broker.quota(&access);
     wait_for_work(&quota, broker).await?;
@@ -200,6 +208,17 @@ async fn admit(
     let closed = broker.sessions.release(&key, attached.client, 0, None, &broker.authority);
     broker.dispose(closed);
     Err(ConnectRefused(Reason::SERVER_UNAVAILABLE, refusal.into()))
+}
+
+/// Waits until the client closes its side without having sent anything after its CONNECT, as it may.
+async fn closed<S>(transport: &mut Transport<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if transport.input.is_empty() && !matches!(transport.turn(true).await, Ok(TransportEvent::Input)) {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Authenticates the client and checks its right to leave its will.

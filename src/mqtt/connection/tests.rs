@@ -402,6 +402,35 @@ async fn refuses_a_login_that_expires_before_its_connack() {
     }
 }
 
+/// The login of a client that had gone went on: its password was hashed, and its connection stayed until it was refused.
+#[tokio::test]
+async fn the_login_of_a_client_that_has_gone_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.auth.failure_delay = FAR;
+    let broker = broker_with(directory.path(), config);
+    // Packets before the CONNACK, and true if the connection ends with its client.
+    for (early, ends) in [(&b""[..], true), (b"\xc0\x00", false)] {
+        let (mut near, far) = tokio::io::duplex(4096);
+        let peer = Peer { listener: "without anonymous clients".into(), ..peer(PeerCertificate::None, &broker) };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut served = tokio::spawn(handshake::serve(far, peer, broker.clone(), deadline));
+        let connect = [&b"\x10\x13\x00\x04MQTT\x04\xc2\x00\x00\x00\x01c\x00\x01u\x00\x01p"[..], early].concat();
+        near.write_all(&connect).await.unwrap();
+        drop(near);
+        if ends {
+            tokio::time::timeout(Duration::from_secs(60), served).await.expect("it ends").unwrap();
+        } else {
+            // What it sent may be for others: it is handled if the login succeeds.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            assert!((&mut served).now_or_never().is_none());
+            served.abort();
+        }
+    }
+}
+
 /// Disposes of a closed session with a will.
 pub(in crate::mqtt) fn dispose_will(broker: &Arc<Broker>, topic: &str, payload: &'static [u8]) {
     let topic = TopicName::new(topic).unwrap();

@@ -58,6 +58,18 @@ const SMALL_WEIGHT: usize = 16 << 10;
 /// Bytes of memory of a parsed payload per unit.
 const PARSED_BYTES_PER_UNIT: u64 = 512;
 
+/// Returns the cost of a journal entry of `bytes`: what one principal writes removes the oldest entries of all. That of
+/// small ones is in [`COMMAND`].
+#[must_use]
+pub fn journaled(bytes: usize) -> u64 {
+    u64::try_from(bytes.saturating_sub(SMALL_ENTRY_BYTES)).unwrap_or(u64::MAX).div_ceil(JOURNAL_BYTES_PER_UNIT)
+}
+
+/// Bytes of a journal entry whose cost is in [`COMMAND`].
+const SMALL_ENTRY_BYTES: usize = 512;
+/// Bytes of a journal entry per unit beyond that: by 50,000 units a second, 0.8 MB.
+const JOURNAL_BYTES_PER_UNIT: u64 = 16;
+
 /// Returns the cost of received bytes.
 #[must_use]
 pub fn bytes(received: usize) -> u64 {
@@ -161,6 +173,7 @@ mod tests {
     #[test]
     fn costs_of_bytes_round_up() {
         assert_eq!([0, 1, 128, 129].map(bytes), [0, 1, 1, 2]);
+        assert_eq!([0, 512, 513, 528, 529].map(journaled), [0, 0, 1, 1, 2]);
         assert_eq!(times(64, FILTER), 1_280);
     }
 }

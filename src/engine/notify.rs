@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    admission::work,
     clock::Clock,
     engine::{
         conflict_base::{ConflictBaseLookup, PendingRefusal},
@@ -90,6 +91,9 @@ impl Outcomes {
                     notifier.notify(Outcome { envelope: &envelope, result: result.as_ref() }, &*requester);
                     match (result, against) {
                         (Ok(applied), _) => {
+                            if let units @ 1.. = work::journaled(applied.journal_bytes) {
+                                let _throttles_its_connection = principal.quota().charge_work(units, Instant::now());
+                            }
                             if applied.disposition == Disposition::Applied && applied.is_created() {
                                 principal.quota().count_new_shadow(Instant::now());
                             }

@@ -23,8 +23,8 @@ use crate::{
     config::{Limits, RoleLimits},
     observability::request_id::RequestId,
     shadow::{
-        Command, Delete, DeviceId, Disposition, Document, Revocable, Sender, SenderLogin, Update, Version,
-        tests::sender,
+        Command, Delete, DeviceId, Disposition, Document, Revocable, SectionPatch, Sender, SenderLogin, Update,
+        Version, tests::sender,
     },
     store::{Applied, CommitReport, QueueReservation},
 };
@@ -135,6 +135,36 @@ fn a_principal_has_a_share_of_the_queue() {
     assert!(greedy.try_queue(1).is_some());
 }
 
+/// One principal with large updates, or ones that replaced large values, removed the history of all others within minutes at the
+/// price of small ones.
+#[test]
+fn the_bytes_of_journal_entries_are_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = StoreOptions { free_disk_min: 0, ..StoreOptions::new(directory.path().join("store")) };
+    let quotas = Arc::new(Quotas::new(&Limits::default()));
+    let (service, decided) = Service::open(options, quotas.clone(), Clock::system()).unwrap();
+    let limits = RoleLimits { work: 1, ..RoleLimits::UNLIMITED }; // ten units at once, then one a second
+    let (sender, _outcomes) = mpsc::channel();
+    // the principal, the bytes of its value, units
+    let updates = [("small", 100, 0), ("large", 7_000, 7_000 / 16), ("replacing", 10, 7_000 / 16), ("idle", 10, 0)];
+    let charged = updates.map(|(name, bytes, units)| {
+        let quota = quotas.principals.of(&name.into(), &limits, Instant::now());
+        let value = serde_json::json!({"value": "x".repeat(bytes)});
+        let reported = SectionPatch::Merge(value.as_object().unwrap().clone());
+        let command = Command::Update(Update { reported, ..Update::default() });
+        let permit = service.try_reserve(&quota, 0).expect("there is space");
+        permit.send(Envelope { command, ..deletion() }, requester(&sender));
+        (quota, units)
+    });
+    service.close();
+    decided.notify(IgnoringNotifier);
+    for (quota, units) in charged {
+        let wait = quota.usage(Instant::now()).throttled_for.as_secs();
+        // Up to 512 bytes of each entry are free, and some minutes may have passed.
+        assert!((units.max(200) - 200..=units).contains(&wait), "{}: {wait} s for {units}", quota.name());
+    }
+}
+
 /// A change whose outcome was reported as unknown, and that is on the disk after all, once reached
 /// nobody until a restart.
 #[test]
@@ -148,6 +178,7 @@ fn a_change_without_requester_is_published() {
     let (sender, batches) = mpsc::channel();
     let applied = Applied {
         seq: Some(Seq(1)),
+        journal_bytes: 0,
         before: Arc::new(Document::absent()),
         after: Arc::new(Document::absent_at(Version(1))),
         changes: Vec::new(),

@@ -109,6 +109,8 @@ pub struct Outcome<C> {
 pub struct Applied {
     /// The journal entry of the command; `None` if it changed nothing.
     pub seq: Option<Seq>,
+    /// The bytes of that entry in the journal.
+    pub journal_bytes: usize,
     /// The document it was decided against.
     pub before: Arc<Document>,
     /// The resulting document; equal to `before` if nothing changed.
@@ -225,7 +227,8 @@ impl<C> Batch<C> {
             remembered: remembered.as_ref(),
         };
         let framed = entry.encode();
-        *head = head.next(framed.len());
+        let journal_bytes = framed.len();
+        *head = head.next(journal_bytes);
         record.entries.push((seq, framed));
         let before = touched.stored.is_recorded().then_some(touched.stored.document.deleted);
         counts.written(before, applied.after.deleted);
@@ -234,7 +237,7 @@ impl<C> Batch<C> {
         touched.changed = true;
         let exists_changed = applied.before.exists() != applied.after.exists();
         touched.is_stale |= indexed.are_concerned(&envelope.key, &applied.changes, exists_changed);
-        Applied { seq: Some(seq), ..applied }
+        Applied { seq: Some(seq), journal_bytes, ..applied }
     }
 }
 
@@ -267,6 +270,7 @@ impl Changes {
         let document = Arc::clone(&touched.stored.document);
         Ok(Applied {
             seq: None,
+            journal_bytes: 0,
             before: Arc::clone(&document),
             after: document,
             changes: Vec::new(),
@@ -293,6 +297,7 @@ impl Applied {
     fn again(current: Arc<Document>, first: FirstOutcome) -> Self {
         Self {
             seq: None,
+            journal_bytes: 0,
             after: Arc::clone(&current),
             before: current,
             changes: Vec::new(),
@@ -391,7 +396,8 @@ fn evaluate(
     };
     let rebased_from = envelope.command.rebased_from(&before);
     let disposition = if envelope.command.is_dry_run() { Disposition::DryRun } else { Disposition::Applied };
-    let applied = Applied { seq: None, before, after, changes: new_changes, rebased_from, disposition };
+    let applied =
+        Applied { seq: None, journal_bytes: 0, before, after, changes: new_changes, rebased_from, disposition };
     let remembered = match (envelope.command.keyed(), changes.touched.get(&envelope.key)) {
         (Some(keyed), Some(touched)) => {
             Some(applied.remember(&touched.stored, &envelope.author, keyed, context.now.running)?)

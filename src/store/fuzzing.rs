@@ -81,6 +81,7 @@ pub fn encode_change(document: &Document, changes: &[Change]) -> Vec<u8> {
         client: "".into(),
         changes: changes.to_vec(),
         previous: Seq(0),
+        bytes: 0,
         remembered: None,
     })
 }

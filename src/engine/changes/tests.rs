@@ -17,6 +17,7 @@ fn notify(changes: &Arc<Changes>, device: &str, seq: Seq, after: &Arc<Document>)
     let envelope = Envelope::new(key, command, sender("p"), RequestId::next(), "c".into());
     let applied = Applied {
         seq: Some(seq),
+        journal_bytes: 0,
         before: Arc::new(Document::absent()),
         after: after.clone(),
         changes: Vec::new(),

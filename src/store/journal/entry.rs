@@ -63,6 +63,8 @@ pub struct JournalEntry {
     pub changes: Vec<Change>,
     /// The previous entry of the same shadow; 0 for its first.
     pub previous: Seq,
+    /// The bytes of the entry in the journal.
+    pub bytes: usize,
     /// The idempotency key of the command.
     pub(in crate::store) remembered: Option<EntryKey>,
 }
@@ -167,6 +169,7 @@ impl JournalEntry {
             principal: head.principal.into(),
             client: head.client.into(),
             previous: head.previous,
+            bytes: framed.len(),
             changes: (0..payload.count()?).map(|_| change(&mut payload)).collect::<Result<_, _>>()?,
             remembered: None,
         };

@@ -72,6 +72,7 @@ impl<C> ReplayedRequests for Answers<'_, C> {
         let rebased_from = command.rebased_from(&before);
         let applied = Applied {
             seq: Some(entry.seq),
+            journal_bytes: entry.bytes,
             before,
             after,
             changes: entry.changes,

@@ -49,6 +49,8 @@ causes! {
     AddressConnects, "address_connects", "new connections a second from one address";
     /// Refused: a connection from an address with too many failed handshakes.
     AddressFailedHandshakes, "address_failed_handshakes", "failed handshakes a minute from one address";
+    /// Throttled: HTTP requests without a login from an address, or from all, that cause too much work.
+    AddressWork, "address_work", "units of work a second without a login";
     /// Refused: a CONNECT of a principal with the maximum of sessions.
     PrincipalSessions, "principal_sessions", "sessions of one principal";
     /// Refused: a CONNECT while the server has the maximum of sessions.

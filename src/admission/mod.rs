@@ -10,6 +10,7 @@
 //! - `requests` counts requests per principal and shadow.
 //! - `principals` counts the usage of a principal over all its connections.
 //! - `addresses` counts connections per source network.
+//! - `unauthenticated` charges the work of HTTP requests without a login to source networks.
 //! - `preauth_budget` limits the memory of input that is not handled yet.
 //!
 //! All of them store their usage in a bounded `rate_table` and count with `rate` and `counter`. A `cause` names each quota,
@@ -28,6 +29,7 @@ mod preauth_budget;
 mod principals;
 mod rate_table;
 mod requests;
+mod unauthenticated;
 pub mod work;
 
 use std::{
@@ -50,6 +52,7 @@ pub use crate::{
         preauth_budget::PreAuthPermit,
         principals::{PrincipalPermit, PrincipalQuota, PrincipalUsage, Principals, Streaming},
         requests::Admitted,
+        unauthenticated::{RequestClass, UnauthenticatedWork},
     },
     rate::{Gcra, Rate},
 };
@@ -68,6 +71,8 @@ pub struct Quotas {
     pub principals: Principals,
     /// The memory budget shared by all unauthenticated clients, beyond the free bytes of each.
     preauth_budget: Budget,
+    /// The work of HTTP requests without a login.
+    pub unauthenticated: UnauthenticatedWork,
     requests: Requests,
     counters: QuotaCounters,
     lines: LineLimit,
@@ -97,6 +102,7 @@ impl Quotas {
                 quotas.memory,
             ),
             preauth_budget: Budget::new(STRANGERS_BYTES),
+            unauthenticated: UnauthenticatedWork::new(limits.connections_max + ENTRIES_SPARE),
             requests: Requests::new(limits.requests, limits.requests_in_flight_max, entries_max),
             counters: QuotaCounters::default(),
             lines: LineLimit::default(),

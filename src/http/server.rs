@@ -17,6 +17,7 @@ pub(super) mod write_timeout;
 
 use std::{
     future,
+    net::IpAddr,
     pin::pin,
     sync::{
         Arc,
@@ -27,7 +28,7 @@ use std::{
 
 use axum::{
     Extension, Router,
-    body::Body,
+    body::{Body, HttpBody},
     extract::DefaultBodyLimit,
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware,
@@ -51,11 +52,11 @@ use tokio::{
 };
 
 use crate::{
-    admission::{Gcra, QuotaKind, Quotas, Rate},
+    admission::{Gcra, QuotaKind, Quotas, Rate, RequestClass, work},
     auth::Authority,
     config::{HttpConfig, Limits, ListenerConfig},
     http::{
-        api::operating::MetricsForAll,
+        api::operating::{self, ExtraWork, MetricsForAll},
         auth::{
             caller::LastCaller,
             guard::{self, Guard},
@@ -186,8 +187,9 @@ impl<D: ConnectionHandler> Server<D> {
             let (peer, in_flight, has_request) = (peer.clone(), in_flight.clone(), has_request.clone());
             let caller = LastCaller::default();
             let (routes, timeout) = (TowerToHyperService::new(self.routes.clone()), self.options.timeout);
-            let refusals = Arc::new(Refusals::new(self.options.refusals, self.quotas.clone()));
+            let quotas = Arc::new(self.connection_quotas(&peer, &caller));
             move |request: Request<Incoming>| {
+                let class = operating::class_of(request.uri().path());
                 has_request.store(true, Ordering::Relaxed);
                 let preauth_permit = peer.preauth_permit.clone();
                 let mut request = request.map(|body| Body::new(TimedBody::new(body, timeout, preauth_permit.clone())));
@@ -195,10 +197,11 @@ impl<D: ConnectionHandler> Server<D> {
                 request.extensions_mut().insert(caller.clone());
                 request.extensions_mut().insert(handover.clone());
                 request.extensions_mut().insert(refusal.clone());
-                let (response, in_flight, refusals) = (routes.call(request), in_flight.clone(), refusals.clone());
+                let (response, in_flight, quotas) = (routes.call(request), in_flight.clone(), quotas.clone());
                 async move {
-                    let response = response.await.map(|response| refusals.count(response));
+                    let response = response.await.map(|response| quotas.count_refusal(response));
                     preauth_permit.release();
+                    quotas.charge(class, response.as_ref().map_or(0, work_of)).await;
                     drop(in_flight);
                     response
                 }
@@ -242,32 +245,58 @@ impl<D: ConnectionHandler> Server<D> {
             }
         }
     }
-}
 
-/// The rate of 429 responses on one connection.
-struct Refusals {
-    rate: Rate,
-    state: Mutex<Gcra>,
-    quotas: Arc<Quotas>,
-}
-
-impl Refusals {
-    fn new(rate: Rate, quotas: Arc<Quotas>) -> Self {
-        Self { rate, state: Mutex::new(Gcra::new(Instant::now())), quotas }
+    fn connection_quotas(&self, peer: &Peer, caller: &LastCaller) -> ConnectionQuotas {
+        ConnectionQuotas {
+            peer: peer.address.ip(),
+            caller: caller.clone(),
+            refusals: (self.options.refusals, Mutex::new(Gcra::new(Instant::now()))),
+            quotas: self.quotas.clone(),
+            closing: self.closing.clone(),
+        }
     }
+}
 
+/// The quotas of one connection.
+struct ConnectionQuotas {
+    peer: IpAddr,
+    caller: LastCaller,
+    /// The rate of 429 responses.
+    refusals: (Rate, Mutex<Gcra>),
+    quotas: Arc<Quotas>,
+    closing: watch::Receiver<bool>,
+}
+
+impl ConnectionQuotas {
     /// Counts `response` if it is a 429. Above the rate, closes the connection after it, as over MQTT: the client
     /// ignores refusals.
-    fn count(&self, mut response: Response) -> Response {
+    fn count_refusal(&self, mut response: Response) -> Response {
         let is_refusal = response.status() == StatusCode::TOO_MANY_REQUESTS;
+        let (rate, state) = &self.refusals;
         if is_refusal
             && response.extensions().get::<RefusedByEngine>().is_none()
-            && self.state.lock().charge(self.rate, 1, Instant::now()).is_some()
+            && state.lock().charge(*rate, 1, Instant::now()).is_some()
         {
             self.quotas.count(QuotaKind::Refusals);
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Charges the work of a request that no principal has paid for to the network of the client. Above its rate, waits before the
+    /// response is sent and the next request is read, but not at shutdown.
+    async fn charge(&self, class: RequestClass, units: u64) {
+        if self.caller.take_paid() {
+            return;
+        }
+        let mut closing = self.closing.clone();
+        let waited = tokio::select! {
+            waited = self.quotas.unauthenticated.pay(self.peer, class, units) => waited,
+            _ = closing.wait_for(|closing| *closing) => false,
+        };
+        if waited {
+            self.quotas.count(QuotaKind::AddressWork);
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Over HTTP: what one principal may ask for, and how many streams it may have, so that others find places too.
 
+use std::time::Instant;
+
 use serde_json::json;
 
 use crate::{
-    assert_met,
+    allowance, assert_met,
     harness::{
         eventually,
         http::{Http, Reply},
@@ -116,4 +118,49 @@ fn requests_are_work() {
     }
     assert_eq!(ask(&server, "other", "/v1/devices").1.status, 200, "another principal has its own");
     assert_met(&mut server, &["principal_work"]);
+}
+
+/// Connections that asked for the files of the dashboard, again and again, delayed the updates of all others, and nobody
+/// paid for it.
+#[test]
+fn requests_without_a_login_are_work_of_their_address() {
+    const FILE: &str = "/assets/app.js";
+    let mut server = web("");
+    let mut http = Http::connect(server.address_of("web"));
+    let start = Instant::now();
+    let file = http.send(&format!("GET {FILE} HTTP/1.1"), b"");
+    let bytes = file.body.len();
+    let count = 800_000 / (50 + bytes / 512);
+    for _ in 0..count {
+        http.write(&format!("GET {FILE} HTTP/1.1"), b"");
+        assert_eq!(http.reply(false).body.len(), bytes);
+    }
+    let units = count * (50 + bytes / 512);
+    let allowed = allowance(start, 50_000 + 500, 500_000 + 6_000 + 12_500);
+    assert!(units <= allowed, "{units} of {allowed} units");
+    assert_met(&mut server, &["address_work"]);
+}
+
+/// Whole loads of the dashboard, and probes, meet no limit.
+#[test]
+fn pages_and_probes_do_not_wait() {
+    let mut server = Server::with(Setup {
+        listener: "[[listener]]\nname = \"web\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\nanonymous = false\n\
+                   metrics = true\nconnect_timeout = \"5m\"",
+        ..Setup::default()
+    });
+    let mut http = Http::connect(server.address_of("web"));
+    for _ in 0..4 {
+        for path in ["/", "/assets/app.js", "/assets/app.css", "/assets/icon.svg"] {
+            assert_eq!(http.send(&format!("GET {path} HTTP/1.1"), b"").status, 200, "{path}");
+        }
+        for path in ["/session", "/v1/devices"] {
+            assert_eq!(http.send(&format!("GET {path} HTTP/1.1"), b"").status, 401, "{path}");
+        }
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(http.send(&format!("GET {path} HTTP/1.1"), b"").status, 200, "{path}");
+        }
+    }
+    assert_eq!(http.send("GET /metrics HTTP/1.1", b"").status, 200);
+    assert_met(&mut server, &[]);
 }

@@ -1,7 +1,7 @@
 //! Health, readiness, metrics and backup, for operators' tools. They are not in the table of [`crate::http::operation`], which
 //! has the operations on shadows.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Instant};
 
 use axum::{
     Extension, Router,
@@ -12,6 +12,7 @@ use axum::{
 };
 
 use crate::{
+    admission::RequestClass,
     http::{
         api::{backup, cluster},
         auth::caller::Caller,
@@ -24,6 +25,15 @@ use crate::{
 /// The listener's `metrics` key: true if all its clients may read the metrics.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct MetricsForAll(pub(in crate::http) bool);
+
+/// The work of a response beyond that of any request, in its extensions. For requests that no principal pays for.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct ExtraWork(pub(in crate::http) u64);
+
+/// Returns the class of the requests to `path`, for the quotas of those that no principal pays for.
+pub(in crate::http) fn class_of(path: &str) -> RequestClass {
+    if matches!(path, "/healthz" | "/readyz" | "/metrics") { RequestClass::Probe } else { RequestClass::Other }
+}
 
 /// The media type of the page. <https://prometheus.io/docs/instrumenting/exposition_formats/>
 const TEXT_FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -109,12 +119,16 @@ async fn metrics(
     }
     let now = api.now();
     // The page counts every session, which may take some milliseconds.
-    let page = tokio::task::spawn_blocking(move || api.metrics.page() + &api.rollouts.metrics()).await;
-    let page = page.map_err(|error| {
+    let page = tokio::task::spawn_blocking(move || {
+        let begun = Instant::now();
+        let page = api.metrics.page() + &api.rollouts.metrics();
+        (page, ExtraWork(begun.elapsed().as_micros().try_into().unwrap_or(u64::MAX)))
+    });
+    let (page, work) = page.await.map_err(|error| {
         tracing::error!(%error, "cannot render the metrics");
         Problem::internal(now)
     })?;
-    Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], page).into_response())
+    Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], Extension(work), page).into_response())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! Waits, event streams and writes whose body took time renew their rights before each response: [`Caller::renew`].
 
 use std::{
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -68,6 +69,8 @@ struct Last {
     caller: Option<(Option<HeaderValue>, Caller)>,
     /// The memory of the connection, charged to the principal of the last request.
     charge: Option<Charge>,
+    /// True if the work of the present request was charged to a principal.
+    is_paid: bool,
 }
 
 /// The header with the client's name for histories, which also distinguishes anonymous clients. It proves nothing.
@@ -174,10 +177,15 @@ impl Caller {
 
     /// Charges the work of a request with these `extensions`, and the memory of its connection, to the principal.
     pub(in crate::http) fn admit_request(&self, extensions: &Extensions, api: &Api) -> Result<(), Rejection> {
-        if let Some(last) = extensions.get::<LastCaller>() {
+        let last = extensions.get::<LastCaller>();
+        if let Some(last) = last {
             last.charge(&self.quota(api), api)?;
         }
-        self.charge(work::HTTP_REQUEST, api)
+        self.charge(work::HTTP_REQUEST, api)?;
+        if let Some(last) = last {
+            last.0.lock().is_paid = true;
+        }
+        Ok(())
     }
 
     /// Charges `units` of work to the principal. The error is the response if it is above its rate.
@@ -361,6 +369,11 @@ impl LastCaller {
         let (last_authorization, caller) = last.caller.as_mut()?;
         let same = last_authorization.as_ref() == authorization && *caller.client == *client;
         (same && caller.renew(api)).then(|| caller.clone())
+    }
+
+    /// Returns true if the work of the request was charged to a principal. Call it once, when the request is answered.
+    pub(in crate::http) fn take_paid(&self) -> bool {
+        mem::take(&mut self.0.lock().is_paid)
     }
 
     fn keep(&self, authorization: Option<HeaderValue>, caller: &Caller) {

@@ -33,8 +33,8 @@ pub const DELIVERY: u64 = 1;
 pub const KEPT_DELIVERY: u64 = 10;
 /// Cost of a command on a shadow, or of reading one.
 pub const COMMAND: u64 = 30;
-/// Cost of each version that a conflict is looked up back.
-pub const CONFLICT_STEP: u64 = 5;
+/// Cost of each version that is looked up back: for a conflict, a former version, or a page of history.
+pub const VERSION_BACK: u64 = 5;
 /// Cost of an HTTP request, without the command in it.
 pub const HTTP_REQUEST: u64 = 50;
 /// Cost of a page of a list, of history or of a resync.
@@ -69,6 +69,15 @@ pub fn journaled(bytes: usize) -> u64 {
 const SMALL_ENTRY_BYTES: usize = 512;
 /// Bytes of a journal entry per unit beyond that: by 50,000 units a second, 0.8 MB.
 const JOURNAL_BYTES_PER_UNIT: u64 = 16;
+
+/// Returns the cost of reading `bytes` of the journal, beyond that of a page or of a version.
+#[must_use]
+pub fn journal_read(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX) / JOURNAL_BYTES_READ_PER_UNIT
+}
+
+/// Bytes of the journal that are read and decoded per unit.
+const JOURNAL_BYTES_READ_PER_UNIT: u64 = 512;
 
 /// Returns the cost of received bytes.
 #[must_use]

@@ -27,7 +27,7 @@ use crate::{
     clock::Clock,
     engine::Requester,
     shadow::{Command, Rejection, ShadowKey, Timestamp, Version, collisions},
-    store::{HistoryReader, StoredShadow},
+    store::{HistoryReader, JournalEntry, StoredShadow},
 };
 
 /// Most versions that are walked back.
@@ -76,7 +76,7 @@ impl<'s> ConflictBaseLookup<'s> {
     /// Completes the refusal of `command` and reports it, now or later.
     pub(super) fn complete(&self, mut refusal: PendingRefusal, command: &Command, now: Timestamp) {
         let steps = refusal.find_conflicts(command);
-        let units = steps.min(STEPS_MAX) * work::CONFLICT_STEP;
+        let units = steps.min(STEPS_MAX) * work::VERSION_BACK;
         let _throttles_its_connection = refusal.quota.charge_work(units, Instant::now());
         if (1..=STEPS_AT_ONCE).contains(&steps) {
             refusal.find_base(self.past);
@@ -114,8 +114,16 @@ impl PendingRefusal {
             return;
         };
         let mut rewind = found.rewind();
-        let limit = STEPS_MAX.try_into().unwrap_or(usize::MAX);
-        match past.walk(&self.key, &self.against, *expected, limit, |entry| rewind.undo(&entry.changes)) {
+        let (limit, mut bytes) = (STEPS_MAX.try_into().unwrap_or(usize::MAX), 0);
+        let undo = |entry: &JournalEntry| {
+            bytes += entry.bytes;
+            rewind.undo(&entry.changes);
+        };
+        let walked = past.walk(&self.key, &self.against, *expected, limit, undo);
+        if let units @ 1.. = work::journal_read(bytes) {
+            let _throttles_its_connection = self.quota.charge_work(units, Instant::now());
+        }
+        match walked {
             Ok(true) => rewind.arrive(),
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the base values of a conflict cannot be read"),

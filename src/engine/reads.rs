@@ -10,7 +10,7 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use crate::{
-    admission::PrincipalQuota,
+    admission::{PrincipalQuota, work},
     auth::DeviceRange,
     engine::{Service, rejection, submission::PendingReply},
     observability::request_id::RequestId,
@@ -242,7 +242,7 @@ impl Service {
         self.blocking(move |store| store.entries_at(&positions)).await
     }
 
-    /// Returns `key` at `version`, which is at least 1.
+    /// Returns `key` at `version`, which is at least 1, and the work of looking it up.
     ///
     /// # Errors
     ///
@@ -252,7 +252,7 @@ impl Service {
         key: &ShadowKey,
         version: Version,
         turn: impl Send + 'static,
-    ) -> Result<AtVersion, Rejection> {
+    ) -> Result<(AtVersion, u64), Rejection> {
         let key = key.clone();
         self.blocking(move |store| during(turn, || at(&store.past(), &key, &store.read(&key)?, version))).await
     }
@@ -348,32 +348,37 @@ pub const ENTRIES_PER_LOOKUP: u64 = 4;
 /// Most shadows of a device whose changes are looked up. Once so many were read, no further device is.
 const SHADOWS_MAX: usize = 128;
 
-/// Walks back from `stored` to `version`, which is at least 1.
+/// Walks back from `stored` to `version`, which is at least 1. Returns also the work of the walk.
 pub(super) fn at(
     past: &HistoryReader,
     key: &ShadowKey,
     stored: &StoredShadow,
     version: Version,
-) -> Result<AtVersion, StoreError> {
+) -> Result<(AtVersion, u64), StoreError> {
     let current = &stored.document;
     match version {
-        _ if version > current.version => return Ok(AtVersion::Later(current.version)),
-        _ if version == current.version => return Ok(AtVersion::Found(current.clone())),
+        _ if version > current.version => return Ok((AtVersion::Later(current.version), 0)),
+        _ if version == current.version => return Ok((AtVersion::Found(current.clone()), 0)),
         _ => {}
     }
     let (mut undoing, mut former) = (current.undoing(), None);
     // The entry of the version itself has its timestamp.
     let above = Version(version.0.saturating_sub(1));
-    let arrived = past.walk(key, stored, above, STEPS_MAX, |entry| match entry {
-        JournalEntry { version: newer, changes, .. } if *newer > version => undoing.undo(changes),
-        JournalEntry { version, timestamp, deleted, .. } => {
-            former = Some(PreviousVersion { version: *version, timestamp: *timestamp, deleted: *deleted });
+    let (mut steps, mut bytes) = (0, 0);
+    let arrived = past.walk(key, stored, above, STEPS_MAX, |entry| {
+        (steps, bytes) = (steps + 1, bytes + entry.bytes);
+        match entry {
+            JournalEntry { version: newer, changes, .. } if *newer > version => undoing.undo(changes),
+            JournalEntry { version, timestamp, deleted, .. } => {
+                former = Some(PreviousVersion { version: *version, timestamp: *timestamp, deleted: *deleted });
+            }
         }
     })?;
-    match former.filter(|former| arrived && former.version == version) {
-        Some(former) => Ok(AtVersion::Found(Arc::new(undoing.arrive(former)))),
-        None => Ok(AtVersion::Gone),
-    }
+    let found = match former.filter(|former| arrived && former.version == version) {
+        Some(former) => AtVersion::Found(Arc::new(undoing.arrive(former))),
+        None => AtVersion::Gone,
+    };
+    Ok((found, work::times(steps, work::VERSION_BACK) + work::journal_read(bytes)))
 }
 
 /// Runs `walk` and drops `turn` after it.

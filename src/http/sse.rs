@@ -21,7 +21,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use tokio::time::timeout_at;
+use tokio::time::{sleep_until, timeout_at};
 
 use crate::{
     admission::work,
@@ -40,7 +40,7 @@ use crate::{
     },
     search::StreamPermit,
     shadow::{DeviceId, Rejection, ShadowName},
-    store::{DeviceChanges, JournalPage, Seq},
+    store::{DeviceChanges, JournalEntry, JournalPage, Seq},
     wire,
 };
 
@@ -72,6 +72,8 @@ struct EventStream {
     begun: bool,
     /// The time of the next heartbeat.
     heartbeat_at: Instant,
+    /// The time at which the caller is within its rate of work again.
+    throttled_until: Instant,
     _permit: StreamPermit,
 }
 
@@ -101,7 +103,8 @@ pub(super) async fn follow(
         None => (following.since, None),
         Some(last) => (last, begin(&api, &caller, &filter, last, following.since).await?),
     };
-    let heartbeat_at = Instant::now() + HEARTBEAT;
+    let now = Instant::now();
+    let (heartbeat_at, throttled_until) = (now + HEARTBEAT, now);
     let ready = VecDeque::new();
     let events = EventStream {
         api,
@@ -114,6 +117,7 @@ pub(super) async fn follow(
         backlog,
         begun: false,
         heartbeat_at,
+        throttled_until,
         _permit: permit,
     };
     let body = stream::unfold(events, |mut events| async move {
@@ -220,10 +224,13 @@ impl EventStream {
             self.follow_visible();
             if let Some(change) = self.ready.pop_front() {
                 if let Some(event) = self.event(&change) {
+                    self.charge(work::DELIVERY + work::rendered(event.len() as u64));
                     return Some(event);
                 }
             } else if Instant::now() >= self.heartbeat_at {
                 return self.heartbeat();
+            } else if Instant::now() < self.throttled_until {
+                self.rest().await;
             } else if self.backlog.is_some() {
                 self.read_backlog().await?;
             } else if self.position < self.following.since {
@@ -276,6 +283,21 @@ impl EventStream {
         (!self.api.service.has_left()).then(|| format!(":\nid: {}\n\n", event_id(self.position)).into())
     }
 
+    /// Charges work to the caller, also for changes that it may not see. The next ones wait while it is above its rate.
+    fn charge(&mut self, units: u64) {
+        let now = Instant::now();
+        let wait = self.caller.quota(&self.api).charge_work(units, now).unwrap_or_default();
+        self.throttled_until = now + wait;
+    }
+
+    /// Waits while the caller is above its rate of work.
+    async fn rest(&self) {
+        tokio::select! {
+            () = self.caller.rights_may_change(&self.api) => {}
+            () = sleep_until(self.throttled_until.min(self.heartbeat_at).into()) => {}
+        }
+    }
+
     /// Reads the next journal entries, up to the beginning of the feed. Returns `None` if the stream must end.
     async fn read_journal(&mut self) -> Option<()> {
         let _permit = self.caller.read_turn(&self.api).await;
@@ -284,6 +306,7 @@ impl EventStream {
         if page.gone || page.entries.is_empty() {
             return None;
         }
+        self.charge(work::PAGE + read_work(&page.entries));
         for entry in page.entries {
             if entry.seq > self.following.since {
                 break;
@@ -303,6 +326,7 @@ impl EventStream {
         let _permit = self.caller.read_turn(&self.api).await;
         // As in `read_journal`.
         let entries = self.api.service.entries_at(page).await.ok()??;
+        self.charge(work::PAGE + read_work(&entries));
         let backlog = self.backlog.as_mut()?;
         backlog.positions.drain(..entries.len());
         let through = backlog.positions.is_empty().then_some(backlog.through);
@@ -328,6 +352,11 @@ impl EventStream {
             event.into()
         }))
     }
+}
+
+/// Returns the work of reading `entries` beyond that of a page.
+fn read_work(entries: &[JournalEntry]) -> u64 {
+    work::journal_read(entries.iter().map(|entry| entry.bytes).sum())
 }
 
 fn parse_filter(uri: &Uri) -> Result<FeedFilter, BadParameter> {

@@ -135,6 +135,10 @@ pub struct History {
     pub entries: Vec<JournalEntry>,
     /// The reason for the end of the page.
     pub end: HistoryEnd,
+    /// The entries that were read and are not in the page.
+    pub skipped: usize,
+    /// The bytes of all entries that were read.
+    pub bytes: usize,
 }
 
 /// The reason for the end of a history page.
@@ -344,12 +348,15 @@ impl Shared {
                 return Ok(None);
             }
             let mut entries = Vec::new();
-            for _ in 0..HISTORY_STEPS_MAX {
+            let (mut read, mut bytes) = (0, 0);
+            while read < HISTORY_STEPS_MAX && bytes <= PAGE_BYTES_MAX {
                 if next <= removed || entries.len() >= limit.min(PAGE_MAX) {
                     break;
                 }
                 let found = entry_of(&table, next, key)?;
                 next = found.previous;
+                read += 1;
+                bytes += found.bytes;
                 former = Version(found.version.0.saturating_sub(1));
                 if before.is_none_or(|before| found.version < before) {
                     entries.push(found);
@@ -360,7 +367,8 @@ impl Shared {
                 next if next <= removed => HistoryEnd::Gone,
                 next => HistoryEnd::More(next),
             };
-            Ok(Some(History { entries, end }))
+            let skipped = read - entries.len();
+            Ok(Some(History { entries, end, skipped, bytes }))
         })
     }
 }

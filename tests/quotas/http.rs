@@ -141,6 +141,41 @@ fn requests_without_a_login_are_work_of_their_address() {
     assert_met(&mut server, &["address_work"]);
 }
 
+/// A stream that came back to an old position, a page of history before an old version, and an old version cost as little
+/// as new ones, also if nothing of what was read was for the client.
+#[test]
+fn reading_far_back_is_work() {
+    const VERSIONS: usize = 1_600;
+    const PATH: &str = "/v1/devices/lamp/shadow";
+    let mut server = web("requests_rate = \"1000/s burst 10000\"\n[[role]]\nrole = \"admin\"\nwork = 100");
+    let mut http = Http::connect(server.address_of("web"));
+    for number in 0..VERSIONS {
+        // Each client has a thousand units, which are ten updates.
+        let client = number / 10;
+        let head =
+            format!("PUT {PATH}?upsert=true HTTP/1.1\nUmbra-Client: writer-{client}\nContent-Type: application/json");
+        let written = http.send(&head, json!({"desired": {"n": number}}).to_string().as_bytes());
+        assert!(matches!(written.status, 200 | 201), "{written:?}");
+    }
+    for (client, path) in [("historian", "/history?before=2&limit=1"), ("archivist", "?version=900")] {
+        let replies = [(); 2].map(|()| ask(&server, client, &format!("{PATH}{path}")).1);
+        assert_eq!(replies.each_ref().map(|reply| reply.status), [200, 429], "{path}: {replies:?}");
+    }
+    let mut follower = Http::connect(server.address_of("web"));
+    follower.write("GET /v1/events?path=/tags/none HTTP/1.1\nUmbra-Client: follower\nLast-Event-ID: j0", b"");
+    assert_eq!(follower.head().status, 200);
+    let mut operators = 0..;
+    eventually("the stream to be throttled", || {
+        let operator = format!("operator-{}", operators.next()?);
+        let metrics = ask(&server, &operator, "/metrics").1.text();
+        let of_follower =
+            |line: &&str| line.starts_with("umbra_principal_throttled_total") && line.contains("follower");
+        metrics.lines().find(of_follower).map(|_| ())
+    });
+    drop((http, follower));
+    assert_met(&mut server, &["principal_work"]);
+}
+
 /// Whole loads of the dashboard, and probes, meet no limit.
 #[test]
 fn pages_and_probes_do_not_wait() {

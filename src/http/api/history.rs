@@ -1,6 +1,6 @@
 //! The history of a shadow: its accepted changes and its latest refusals.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     extract::State,
@@ -59,6 +59,8 @@ pub(in crate::http) async fn get(
         HistoryEnd::More(next) => (wire::HistoryEnd::More, Some(cursor(next, before))),
         HistoryEnd::Gone => (wire::HistoryEnd::Gone, None),
     };
+    let units = work::times(history.skipped, work::VERSION_BACK) + work::journal_read(history.bytes);
+    let _delays_the_next = caller.quota(&api).charge_work(units, Instant::now());
     let mut response = no_store(wire::history(history.entries.iter().map(entry), end, next.as_deref(), &projection));
     caller.charge_rendered(&response, &api);
     if let Some(next) = next {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use axum::{
@@ -150,7 +150,9 @@ async fn read_version(
     let projection = if version < current { caller.history_projection(key, api)? } else { read_projection };
     let permit = caller.read_turn(api).await;
     let now = api.now();
-    match api.service.at_version(key, version, permit).await.map_err(refused)? {
+    let (found, units) = api.service.at_version(key, version, permit).await.map_err(refused)?;
+    let _delays_the_next = caller.quota(api).charge_work(units, Instant::now());
+    match found {
         AtVersion::Found(document) if document.exists() => Ok((document, projection)),
         AtVersion::Found(document) => {
             let message = format!("Version {} is a deletion", document.version.0);

@@ -88,6 +88,8 @@ impl MissedChanges {
             self.resent = Some(None);
             return Ok(());
         };
+        let bytes = page.entries.iter().map(|entry| entry.bytes).sum();
+        let _pauses_its_connection = outbox.quota().charge_work(work::journal_read(bytes), Instant::now());
         self.walked = Some(page.entries.last().map_or(walked, |last| last.seq));
         let unsent = outbox.unsent();
         let entries = page.entries.into_iter().filter(|entry| is_visible(reader, &entry.key)).map(Arc::new);

@@ -26,7 +26,7 @@ mod tests;
 
 use std::{
     io,
-    sync::{Arc, mpsc},
+    sync::{Arc, LazyLock, mpsc},
     time::{Duration, Instant},
 };
 
@@ -52,6 +52,7 @@ use crate::{
     auth::Principal,
     clock::Clock,
     observability::{
+        logging::{LineLimit, limited},
         metrics::{CommitMetrics, OutcomeCounters},
         request_id::RequestId,
     },
@@ -311,11 +312,14 @@ fn rejection(error: StoreError) -> Rejection {
         StoreError::Closed => unavailable(),
         StoreError::Reopening => error.rejection(),
         error => {
-            tracing::error!(request = %RequestId::current(), %error, "the store cannot be read");
+            limited!(error, UNREADABLE_LINES, request = %RequestId::current(), %error, "the store cannot be read");
             error.rejection()
         }
     }
 }
+
+/// The limit of lines about what cannot be read, which a client can cause as often as it asks for it.
+static UNREADABLE_LINES: LazyLock<LineLimit> = LazyLock::new(LineLimit::default);
 
 fn unavailable() -> Rejection {
     Rejection::Unavailable("the service is ending; try again when it is back".to_owned())

@@ -58,7 +58,7 @@ pub use crate::{
 };
 use crate::{
     config::{Limits, RoleLimits},
-    observability::logging::{LineLimit, Shortened, limited_info},
+    observability::logging::{LineLimit, Shortened, limited},
     shadow::{Rejection, ShadowKey},
 };
 
@@ -210,7 +210,7 @@ impl Quotas {
     /// Counts a refusal or throttling of `principal`, and logs a few lines a minute that name it.
     pub fn count_for(&self, cause: QuotaKind, principal: &str) {
         self.counters.add(cause);
-        limited_info!(self.lines, principal = %Shortened(principal), quota = cause.name(), "a principal exceeds a quota");
+        limited!(info, self.lines, principal = %Shortened(principal), quota = cause.name(), "a principal exceeds a quota");
     }
 
     /// Counts a refusal or throttling; logs the first of each kind.

@@ -25,6 +25,7 @@ use crate::{
         work::WorkMeter,
     },
     config::RoleLimits,
+    observability::logging::LineLimit,
     rate::{Gcra, Rate},
 };
 
@@ -60,6 +61,8 @@ pub struct PrincipalQuota {
     queue: Arc<Semaphore>,
     /// Refusals that wait for a lookup of their conflicts.
     lookups: Counter,
+    lines: LineLimit,
+    connection_lines: LineLimit,
     /// The budget of the principal and that of all principals.
     input: Budgets,
 }
@@ -220,6 +223,8 @@ impl PrincipalQuota {
             reads: Arc::new(Semaphore::new(READS_MAX)),
             queue: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
             lookups: Counter::default(),
+            lines: LineLimit::default(),
+            connection_lines: LineLimit::new(Rate::new(CONNECTION_LINES_PER_SECOND, CONNECTION_LINES_BURST)),
             input: [Budget::new(of.input_bytes_max), of.input.clone()].into(),
         }
     }
@@ -360,6 +365,18 @@ impl PrincipalQuota {
         (self.lookups.count() < LOOKUPS_MAX).then(|| self.lookups.take())
     }
 
+    /// Returns the limit of the lines about what the principal does, such as storing named queries.
+    #[must_use]
+    pub fn lines(&self) -> &LineLimit {
+        &self.lines
+    }
+
+    /// Returns the limit of the lines about the beginning and end of its connections.
+    #[must_use]
+    pub fn connection_lines(&self) -> &LineLimit {
+        &self.connection_lines
+    }
+
     /// Reserves queue bytes for a command; `None` if the principal has too few left.
     #[must_use]
     pub fn try_queue(self: &Arc<Self>, bytes: usize) -> Option<PrincipalPermit> {
@@ -428,6 +445,11 @@ const READS_MAX: usize = 4;
 
 /// Most refusals of one principal that wait for a lookup of their conflicts, a quarter of all.
 const LOOKUPS_MAX: usize = 64;
+
+/// Lines a second about the connections of one principal.
+const CONNECTION_LINES_PER_SECOND: u32 = 10;
+/// Lines at once: of a fleet with one login that comes back.
+const CONNECTION_LINES_BURST: u32 = 20_000;
 
 /// Most queue bytes of the commands of one principal, a quarter of the engine queue. A larger command takes all of
 /// them.

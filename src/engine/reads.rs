@@ -12,8 +12,8 @@ use std::{num::NonZeroUsize, sync::Arc};
 use crate::{
     admission::{PrincipalQuota, work},
     auth::DeviceRange,
-    engine::{Service, rejection, submission::PendingReply},
-    observability::request_id::RequestId,
+    engine::{Service, UNREADABLE_LINES, rejection, submission::PendingReply},
+    observability::{logging::limited, request_id::RequestId},
     shadow::{DeviceId, Document, PreviousVersion, Rejection, ShadowKey, ShadowName, Version},
     store::{
         DeviceChanges, History, HistoryReader, JournalEntry, JournalPage, Listed, Seq, Store, StoreError, StoredShadow,
@@ -392,7 +392,7 @@ pub(super) fn during<T>(turn: impl Send, walk: impl FnOnce() -> T) -> T {
 fn unless_damaged<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match read {
         Err(error @ StoreError::Record { .. }) => {
-            tracing::error!(request = %RequestId::current(), %error, "a damaged record is skipped");
+            limited!(error, UNREADABLE_LINES, request = %RequestId::current(), %error, "a damaged record is skipped");
             Ok(None)
         }
         read => read.map(Some),

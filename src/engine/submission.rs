@@ -7,7 +7,12 @@
 //! 3. The payload and the rights of its author, which the front end parses and checks ([`IncomingRequest::parse`]).
 //! 4. The document in memory: it is read here if necessary, since all commands wait for the writer.
 
-use std::{any::Any, pin::Pin, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    pin::Pin,
+    sync::{Arc, LazyLock},
+    time::Instant,
+};
 
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
@@ -18,7 +23,10 @@ use crate::{
     admission::{Admitted, PrincipalPermit, PrincipalQuota, work},
     clock::Clock,
     engine::{Service, rejection, unavailable},
-    observability::request_id::RequestId,
+    observability::{
+        logging::{LineLimit, limited},
+        request_id::RequestId,
+    },
     shadow::{Command, Rejection, ShadowKey, Timestamp},
     store::{self, Applied, COMMAND_OVERHEAD_BYTES, Envelope, QueuedCommand},
     wire::Via,
@@ -259,11 +267,16 @@ fn refuse(envelope: &Envelope, requester: Box<dyn Requester>, rejection: &Reject
     requester.on_outcome(Err(rejection), now);
 }
 
+/// The limit of lines about requests that failed: all do that wait for a commit that fails.
+static FAILURE_LINES: LazyLock<LineLimit> = LazyLock::new(LineLimit::default);
+
 /// Logs a refusal: at debug if it is the client's fault, at error if it is ours.
 pub(crate) fn log_refusal(id: RequestId, key: &ShadowKey, by: &str, client: &str, rejection: &Rejection) {
     match rejection {
         Rejection::Internal | Rejection::OutcomeUnknown => {
-            tracing::error!(request = %id, %key, by, client, error = rejection.error(), "a request failed");
+            limited!(
+                error, FAILURE_LINES, request = %id, %key, by, client, error = rejection.error(), "a request failed"
+            );
         }
         rejection => {
             tracing::debug!(request = %id, %key, by, client, error = rejection.error(), "a request is refused")

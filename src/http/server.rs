@@ -20,7 +20,7 @@ use std::{
     net::IpAddr,
     pin::pin,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -72,7 +72,10 @@ use crate::{
         },
     },
     net::{ConnectionHandler, Peer, handler::Stream},
-    observability::request_id::RequestId,
+    observability::{
+        logging::{LineLimit, limited},
+        request_id::RequestId,
+    },
 };
 
 /// The protocols offered by ALPN.
@@ -300,6 +303,18 @@ impl ConnectionQuotas {
     }
 }
 
+/// Returns the work of a request with this response; 0 for an upgrade, of which a connection has one.
+fn work_of(response: &Response) -> u64 {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return 0;
+    }
+    let extra = response.extensions().get::<ExtraWork>().map_or(0, |extra| extra.0);
+    work::HTTP_REQUEST + extra + work::rendered(response.body().size_hint().lower())
+}
+
+/// The limit of lines about requests that failed.
+static FAILURE_LINES: LazyLock<LineLimit> = LazyLock::new(LineLimit::default);
+
 /// Assigns a request id, logs the request with it, and adds it to the response.
 async fn with_request_id(request: axum::extract::Request, next: middleware::Next) -> Response {
     let id = RequestId::next();
@@ -307,7 +322,7 @@ async fn with_request_id(request: axum::extract::Request, next: middleware::Next
     let mut response = id.scope(next.run(request)).await;
     match response.status().as_u16() {
         status @ 500.. if status != 501 && status != 503 => {
-            tracing::error!(request = %id, %method, path = uri.path(), status, "a request failed")
+            limited!(error, FAILURE_LINES, request = %id, %method, path = uri.path(), status, "a request failed");
         }
         status => tracing::debug!(request = %id, %method, path = uri.path(), status, "answered"),
     }

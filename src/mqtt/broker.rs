@@ -59,7 +59,7 @@ use crate::{
         },
     },
     observability::{
-        logging::{LineLimit, Shortened, limited_info},
+        logging::{LineLimit, Shortened, limited},
         metrics::{Counters, DropCounters},
     },
     search::FleetSearch,
@@ -378,7 +378,7 @@ impl Broker {
     }
 
     fn log_ended(&self, ended: &ClosedSession, reason: &str) {
-        limited_info!(
+        limited!(info,
             self.refusals, principal = %Shortened(ended.key.principal.name()), client = %Shortened(&ended.key.client_id),
             reason, "a disconnected session ended before its expiry"
         );

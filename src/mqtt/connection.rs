@@ -55,6 +55,7 @@ use crate::{
         session::{Delivered, Ticket, Unsaved, Violation},
         shadow::resync::Next,
     },
+    observability::logging::limited,
     shadow::{DeviceId, Timestamp},
 };
 
@@ -410,7 +411,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 (Some((Reason::QUOTA_EXCEEDED, Some(format!("too many {}", cause.what())))), true)
             }
         };
-        tracing::info!(
+        limited!(
+            info, self.client.filters.quota().connection_lines(),
             target: CONNECTIONS_TARGET, principal = %self.key.principal, client = %self.key.client_id,
             address = %self.address, listener = &*self.listener, protocol = self.protocol.name(), reason = %end, "disconnected"
         );

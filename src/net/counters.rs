@@ -1,6 +1,9 @@
 //! Counters of the listeners.
 
-use crate::{net::HandshakeFailure, observability::metrics::Counter};
+use crate::{
+    net::HandshakeFailure,
+    observability::{logging::LineLimit, metrics::Counter},
+};
 
 /// The counters of all listeners together.
 #[derive(Debug, Default)]
@@ -13,6 +16,8 @@ pub struct ListenerCounters {
     pub connections_refused: Counter,
     /// Failed TLS handshakes by cause.
     pub tls_handshakes_failed: HandshakeCounters,
+    /// The limit of lines about connections without a PROXY header.
+    pub proxy_lines: LineLimit,
 }
 
 /// One counter per cause of a failed TLS handshake.

@@ -31,6 +31,7 @@ use crate::{
         tcp::{Tcp, bound_send_buffers, probe_peers},
         tls::Tls,
     },
+    observability::logging::limited,
 };
 
 /// A bound socket.
@@ -266,8 +267,10 @@ impl PendingConnection {
                 return self.address_permit.is_some();
             }
             Ok(Err(ProxyError::Stream(error))) => tracing::debug!(peer = %balancer, %error, "no PROXY header"),
-            Ok(Err(error)) => tracing::warn!(peer = %balancer, %error, "invalid PROXY header"),
-            Err(_) => tracing::warn!(peer = %balancer, "no PROXY header in time"),
+            Ok(Err(error)) => {
+                limited!(warn, self.counters.proxy_lines, peer = %balancer, %error, "invalid PROXY header");
+            }
+            Err(_) => limited!(warn, self.counters.proxy_lines, peer = %balancer, "no PROXY header in time"),
         }
         false
     }

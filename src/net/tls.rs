@@ -31,7 +31,7 @@ use crate::{
     auth::authn::certificate::{CertificateTrust, PeerCertificate},
     config::{ClientTlsConfig, TlsConfig},
     net::{HandshakeFailure, Peer, pem, revalidating::RevalidatingTlsStream},
-    observability::logging::{LineLimit, Shortened, limited_info},
+    observability::logging::{LineLimit, Shortened, limited},
 };
 
 /// Days before the expiry of a server certificate from which on the log warns of it.
@@ -121,7 +121,7 @@ impl Tls {
         if failure == HandshakeFailure::Closed {
             tracing::debug!(%address, listener, cause, %error, "a TLS handshake failed");
         } else {
-            limited_info!(self.failures, %address, listener, cause, %error, "a TLS handshake failed");
+            limited!(info, self.failures, %address, listener, cause, %error, "a TLS handshake failed");
         }
         failure
     }

@@ -3,7 +3,7 @@
 //! Standard output is for results. The filter of [`LogConfig`] alone selects the lines. There is no `RUST_LOG`, so that
 //! the configuration shows what a log contains.
 //!
-//! Lines that anybody can cause are limited to a few a minute ([`LineLimit`]). Warnings of libraries about
+//! Lines that a client can cause as often as it likes are limited to a few a minute ([`LineLimit`]). Warnings of libraries about
 //! unauthenticated clients are filtered out ([`crate::config`]).
 //!
 //! Lines contain client ids and other texts of clients. Characters that end a line, move the cursor or change the
@@ -34,12 +34,15 @@ use crate::{
     shadow::excerpt,
 };
 
-/// Lines of one kind a minute that unauthenticated clients can cause.
+/// Lines of one kind a minute that clients can cause.
 const LINES_PER_MINUTE: u64 = 10;
 
-/// A limit on the lines of one kind that unauthenticated clients can cause, so that they do not fill the log.
+/// A limit on the lines of one kind that clients can cause, so that they do not fill the log.
 #[derive(Debug)]
-pub struct LineLimit(Mutex<LinesWritten>);
+pub struct LineLimit {
+    rate: Rate,
+    written: Mutex<LinesWritten>,
+}
 
 #[derive(Debug)]
 struct LinesWritten {
@@ -49,16 +52,22 @@ struct LinesWritten {
 
 impl Default for LineLimit {
     fn default() -> Self {
-        Self(Mutex::new(LinesWritten { rate: Gcra::new(Instant::now()), left_out: 0 }))
+        Self::new(Rate::per_minute(LINES_PER_MINUTE))
     }
 }
 
 impl LineLimit {
+    /// Returns a limit at this rate.
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
+        Self { rate, written: Mutex::new(LinesWritten { rate: Gcra::new(Instant::now()), left_out: 0 }) }
+    }
+
     /// Counts a line. Returns the number of lines dropped since the last written one, or `None` if this one is dropped
     /// too.
     pub fn take(&self) -> Option<u64> {
-        let mut written = self.0.lock();
-        match written.rate.take(Rate::per_minute(LINES_PER_MINUTE), Instant::now()) {
+        let mut written = self.written.lock();
+        match written.rate.take(self.rate, Instant::now()) {
             Ok(()) => Some(std::mem::take(&mut written.left_out)),
             Err(_) => {
                 written.left_out += 1;
@@ -68,20 +77,29 @@ impl LineLimit {
     }
 }
 
-/// Logs a line at the level `info` if a [`LineLimit`] admits it, else at `debug`. `left_out` is the number of lines
-/// before it that were not admitted.
-macro_rules! limited_info {
-    ($limit:expr, $($line:tt)*) => {
+/// Logs a line at a level if a [`LineLimit`] admits it, else at `debug`. `left_out` is the number of lines before it that
+/// were not admitted.
+macro_rules! limited {
+    ($level:ident, $limit:expr, target: $target:expr, $($line:tt)*) => {
         match $limit.take() {
             Some(left_out) => {
                 let left_out = (left_out > 0).then_some(left_out);
-                tracing::info!(left_out, $($line)*)
+                tracing::$level!(target: $target, left_out, $($line)*)
+            }
+            None => tracing::debug!(target: $target, $($line)*),
+        }
+    };
+    ($level:ident, $limit:expr, $($line:tt)*) => {
+        match $limit.take() {
+            Some(left_out) => {
+                let left_out = (left_out > 0).then_some(left_out);
+                tracing::$level!(left_out, $($line)*)
             }
             None => tracing::debug!($($line)*),
         }
     };
 }
-pub(crate) use limited_info;
+pub(crate) use limited;
 
 /// Text of a client, cut to 128 characters for the log.
 pub struct Shortened<'a>(pub &'a str);
@@ -241,7 +259,7 @@ mod tests {
         let limit = LineLimit::default();
         let admitted = (0..LINES_PER_MINUTE + 7).filter_map(|_| limit.take()).collect::<Vec<_>>();
         assert_eq!(admitted, vec![0; LINES_PER_MINUTE as usize]);
-        limit.0.lock().rate = Gcra::new(Instant::now());
+        limit.written.lock().rate = Gcra::new(Instant::now());
         assert_eq!([limit.take(), limit.take()], [Some(7), Some(0)]);
     }
 

@@ -7,10 +7,13 @@
 //! A patch is resolved to an update here, and its outcome holds that update. Exceptions are a patch that was refused
 //! before that, and a replayed one.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::{
-    observability::request_id::RequestId,
+    observability::{
+        logging::{LineLimit, limited},
+        request_id::RequestId,
+    },
     shadow::{
         self, Change, ClientToken, Command, Decision, Disposition, Document, DocumentLimits, FirstOutcome, Keyed,
         Rejection, Remembered, RememberedKey, Sender, ShadowKey, Timestamp, Version,
@@ -450,6 +453,9 @@ fn names_exhausted(key: &ShadowKey, max: usize) -> Rejection {
 /// Logs a record that cannot be read. Its shadow is out of service, and the others are not; after an error of the disk, all are until
 /// the store was reopened.
 fn unreadable(error: &StoreError, envelope: &Envelope) -> Rejection {
-    tracing::error!(request = %envelope.id, key = %envelope.key, %error, "a command could not be decided");
+    limited!(error, UNREADABLE_LINES, request = %envelope.id, key = %envelope.key, %error, "a command could not be decided");
     error.rejection()
 }
+
+/// The limit of these lines, of which a client can cause any number once its shadow is damaged.
+static UNREADABLE_LINES: LazyLock<LineLimit> = LazyLock::new(LineLimit::default);

@@ -176,6 +176,22 @@ fn reading_far_back_is_work() {
     assert_met(&mut server, &["principal_work"]);
 }
 
+/// A client that stored named queries again and again filled the log.
+#[test]
+fn lines_of_one_client_are_limited() {
+    let mut server = web("");
+    let start = Instant::now();
+    for number in 0..40 {
+        let head = format!("PUT /v1/queries/q{} HTTP/1.1\nContent-Type: application/json", number % 2);
+        let stored = Http::connect(server.address_of("web")).send(&head, br#"{"q": "drift:true"}"#);
+        assert!(matches!(stored.status, 200 | 201), "{stored:?}");
+    }
+    let most = 10 + usize::try_from(start.elapsed().as_secs() / 6).unwrap() + 1;
+    let log = server.stop().log;
+    let lines = log.lines().filter(|line| line.contains("named query stored")).count();
+    assert!((10..=most).contains(&lines), "{lines} of at most {most}");
+}
+
 /// Whole loads of the dashboard, and probes, meet no limit.
 #[test]
 fn pages_and_probes_do_not_wait() {

@@ -30,7 +30,7 @@ use crate::{
     clock::Clock,
     config::AuthConfig,
     observability::{
-        logging::{LineLimit, limited_info},
+        logging::{LineLimit, limited},
         metrics::LoginCounters,
     },
 };
@@ -149,7 +149,7 @@ impl Login {
     pub(in crate::auth) fn note(&self, address: IpAddr, denied: AuthenticationError, principal: Option<&Principal>) {
         self.counters.of(denied).add(1);
         let principal = principal.map(tracing::field::display);
-        limited_info!(self.lines, %address, principal, %denied, "a login was refused");
+        limited!(info, self.lines, %address, principal, %denied, "a login was refused");
     }
 
     /// Returns true unless the credentials of the login were revoked: the user has the same password, the key of the

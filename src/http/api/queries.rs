@@ -29,6 +29,7 @@ use crate::{
         problem::Problem,
         state::Api,
     },
+    observability::logging::limited,
     search::named::{NamedQuery, NotStored, QueryDefinition, QueryName, QueryOrigin, QueryRights, may_store},
     shadow::excerpt,
 };
@@ -112,7 +113,7 @@ pub(in crate::http) async fn put(
     let stored = api.search.queries.store(&api.service, caller.access(), named, is_new_only).await;
     let (query, is_new) = stored.map_err(|refused| refusal(&refused, &name, &api))?;
     confirmed(THING, &api).await?;
-    tracing::info!(query = %name, by = %caller.principal(), is_new, "named query stored");
+    limited!(info, caller.quota(&api).lines(), query = %name, by = %caller.principal(), is_new, "named query stored");
     Ok(answer(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &query, &caller, &api))
 }
 
@@ -129,7 +130,7 @@ pub(in crate::http) async fn delete(
     let deleted = api.search.queries.delete(&api.service, caller.access(), &name).await;
     deleted.map_err(|refused| refusal(&refused, &name, &api))?;
     confirmed(THING, &api).await?;
-    tracing::info!(query = %name, by = %caller.principal(), "named query deleted");
+    limited!(info, caller.quota(&api).lines(), query = %name, by = %caller.principal(), "named query deleted");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -34,6 +34,7 @@ use crate::{
         problem::Problem,
         state::Api,
     },
+    observability::logging::limited,
     rollouts::{Refused, Slot, blocking},
     shadow::excerpt,
 };
@@ -151,7 +152,7 @@ async fn control(api: Arc<Api>, caller: Caller, id: &str, uri: &Uri, control: Co
     let done = api.rollouts.control(&caller.actor(), &slot, control).await;
     done.map_err(|refused| refusal(&refused, &api))?;
     let by = caller.principal();
-    tracing::info!(rollout = %slot.id, %by, ?control, "rollout commanded");
+    limited!(info, caller.quota(&api).lines(), rollout = %slot.id, %by, ?control, "rollout commanded");
     confirmed(THING, &api).await?;
     answer(StatusCode::OK, &slot, &caller, &api).await
 }

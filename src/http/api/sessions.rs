@@ -27,6 +27,7 @@ use crate::{
         problem::Problem,
         state::Api,
     },
+    observability::logging::limited,
     wire::{self, GrantedFilter, RetainedEntry, SessionDetail, SessionEntry},
 };
 
@@ -73,7 +74,7 @@ pub(in crate::http) async fn end(
     match ended {
         true => {
             let by = caller.principal();
-            tracing::info!(principal, client, %by, "session ended by an operator");
+            limited!(info, caller.quota(&api).lines(), principal, client, %by, "session ended by an operator");
             Ok(StatusCode::NO_CONTENT.into_response())
         }
         false => {

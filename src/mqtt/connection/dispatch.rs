@@ -28,7 +28,7 @@ use crate::{
             topics::{Destination, RequestKind},
         },
     },
-    observability::logging::{Shortened, limited_info},
+    observability::logging::{Shortened, limited},
     search::named::QueryName,
     shadow::{Rejection, ShadowKey, Timestamp},
     store::RowEdit,
@@ -267,7 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.protocol == Protocol::V5 {
             return;
         }
-        limited_info!(
+        limited!(info,
             self.broker.refusals, principal = %Shortened(self.key.principal.name()),
             client = %Shortened(&self.key.client_id), address = %self.address,
             topic = %Shortened(topic), reason = %Shortened(reason), "{what}"

@@ -37,7 +37,7 @@ use crate::{
         },
     },
     net::Peer,
-    observability::logging::{Shortened, limited_info},
+    observability::logging::{Shortened, limited},
 };
 
 /// A client that is authenticated and has its session.
@@ -241,7 +241,7 @@ async fn authenticate(
         Ok(()) => Ok((auth_context, access)),
         Err((reason, text)) => {
             let principal = auth_context.identity.principal.name();
-            limited_info!(
+            limited!(info,
                 broker.refusals, address = %peer.address, %principal, client = %Shortened(client_id), reason = %Shortened(&text),
                 "will refused"
             );
@@ -347,7 +347,8 @@ where
         broker.presence.opened(device, address, connect.protocol, now, attached.announced.as_mut());
     }
     drop(attached.announced.take());
-    tracing::info!(
+    limited!(
+        info, attached.client.filters.quota().connection_lines(),
         target: CONNECTIONS_TARGET, principal = %key.principal, client = %key.client_id,
         address = %peer.address.ip(), listener = &*peer.listener, protocol = connect.protocol.name(),
         resumed = attached.present, "connected"

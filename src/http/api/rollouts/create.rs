@@ -44,6 +44,7 @@ use crate::{
         problem::{Problem, status},
         state::Api,
     },
+    observability::logging::limited,
     rollouts::{NewRollout, Refused, Slot, description_weight, find, permitted},
     shadow::{
         Command, Decision, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, SizeLimit, Timestamp, Update,
@@ -250,7 +251,7 @@ impl ParsedRequest {
         let created = api.rollouts.create(&caller.actor(), new, charge).await;
         if created.is_ok() {
             let by = caller.principal();
-            tracing::info!(rollout = id, %by, devices = count, "rollout created");
+            limited!(info, caller.quota(api).lines(), rollout = id, %by, devices = count, "rollout created");
         }
         Ok(created)
     }

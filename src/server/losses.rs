@@ -4,10 +4,15 @@ use crate::{admission::QuotaKind, mqtt::broker::Broker, net::ListenerCounters};
 
 /// Lists counts of refused and dropped items as `name=count`, without those that are zero.
 pub(super) fn losses(listeners: &ListenerCounters, broker: &Broker) -> String {
-    let (counters, drops) = (&broker.counters, &broker.drops);
+    let (counters, drops, logins) = (&broker.counters, &broker.drops, broker.authority.counters());
     let counts = [
         ("accepts-failed", &listeners.accepts_failed),
         ("connections-refused", &listeners.connections_refused),
+        ("logins-refused", &logins.refused),
+        ("logins-without-role", &logins.without_role),
+        ("logins-banned", &logins.banned),
+        ("logins-limited", &logins.limited),
+        ("logins-too-busy", &logins.busy),
         ("protocol-violations", &counters.violations),
         ("publishes-refused", &counters.publishes_refused),
         ("too-large-for-client", &counters.deliveries_too_large),

@@ -14,7 +14,7 @@ use crate::{
         client::Client,
         http::Http,
         server::Server,
-        wire::{BOTH, Connect, Protocol, V4, V5},
+        wire::{BOTH, Connect, Protocol, V4, V5, prop},
     },
     http::basic,
     site::{AWS_SECRET, TOKEN_SECRET, client, connect, site, site_with},
@@ -185,6 +185,32 @@ fn the_log_samples_refused_logins() {
     }
     let logged = server.log().matches("a login was refused").count();
     assert!((1..200).contains(&logged), "{logged} of 200");
+}
+
+/// A token that is too long to be read was refused as any wrong one, and its client tried new ones for ever.
+#[test]
+fn a_token_that_is_too_long_is_refused_with_its_length() {
+    let server = site();
+    let long = format!("ey{}.x.y", "x".repeat(8_190));
+    let detail = format!("the token has {} bytes, and at most 8192 are read", long.len());
+    let head = format!("GET /v1/devices HTTP/1.1\nAuthorization: Bearer {long}");
+    let reply = Http::connect(server.address_of("web")).send(&head, b"");
+    assert_eq!((reply.status, &reply.json()["message"]), (401, &json!(format!("Unauthorized: {detail}"))));
+    assert!(reply.header("www-authenticate").is_some(), "{reply:?}");
+    let mut client = Client::open(&server, V5);
+    client.send(with_token(V5, &long).encode());
+    let connack = client.connack();
+    assert_eq!((connack.code, connack.properties.text(prop::REASON_STRING)), (0x86, Some(&*detail)));
+}
+
+/// The last line of the log had no refusals in it, however many logins were refused.
+#[test]
+fn the_last_line_of_the_log_counts_refused_logins() {
+    let mut server = site();
+    login(&server, &Connect::new(V5, "x").user("lamp-1", "a-guess"));
+    login(&server, &connect("ghost", "ghost", V5));
+    let log = server.stop().log;
+    assert!(log.contains("refused_and_dropped=\"logins-refused=1 logins-without-role=1\""), "{log}");
 }
 
 /// Credentials appear in no log, however much is logged.

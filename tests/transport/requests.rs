@@ -78,7 +78,7 @@ fn oversized_and_malformed_requests() {
     for (what, bytes, statuses) in [
         ("a head of 20 KB", get("/healthz", &format!("X: {}\r\n", "x".repeat(20_000))).into_bytes(), &[431][..]),
         ("a head without end", [b"GET /healthz HTTP/1.1\r\nX: ", &[b'x'; 1 << 20][..]].concat(), &[431]),
-        ("a target of 20 KB", get(&format!("/{}", "x".repeat(20_000)), "").into_bytes(), &[414, 431]),
+        ("a target of 20 KB", get(&format!("/{}", "x".repeat(20_000)), "").into_bytes(), &[431]),
         ("100 fields", get("/healthz", &fields(100)).into_bytes(), &[431]),
         ("no HTTP", b"\x10\x0c\0\x04MQTT\x04\x02\0\0\0\0\r\n\r\n".to_vec(), &[400]),
         ("a TLS hello", [&[0x16, 3, 1, 0, 5][..], b"\r\n\r\n\r\n"].concat(), &[400]),
@@ -104,6 +104,15 @@ fn oversized_and_malformed_requests() {
         let found = ask(address, &bytes).map(|answer| answer.status);
         assert!(found.map_or(statuses.is_empty(), |status| statuses.contains(&status)), "{what}: {found:?}");
         bystander.check_connection(&mut server);
+    }
+    for (head, detail) in [
+        (get("/healthz", &format!("X: {}\r\n", "x".repeat(20_000))), "exceed 16384 bytes"),
+        (get("/healthz", &fields(100)), "more than 64 header fields"),
+    ] {
+        let answer = ask(address, head.as_bytes()).unwrap();
+        assert_eq!((answer.status, answer.field("connection")), (431, Some("close")), "{answer:?}");
+        assert_eq!(answer.field("content-type"), Some("application/problem+json"), "{answer:?}");
+        assert!(answer.body.contains("head-too-large") && answer.body.contains(detail), "{answer:?}");
     }
     // 60 fields are not too many.
     assert_eq!(ask(address, get("/healthz", &fields(60))).unwrap().status, 200);

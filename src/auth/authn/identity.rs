@@ -4,7 +4,12 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::auth::{
     PasswordHash, Principal,
-    authn::{access_keys::AccessKey, certificate::VerifiedCertificate, token_keys::TokenKey, tokens::Expiry},
+    authn::{
+        access_keys::AccessKey,
+        certificate::VerifiedCertificate,
+        token_keys::TokenKey,
+        tokens::{Expiry, TOKEN_BYTES_MAX},
+    },
 };
 use crate::clock::Clock;
 
@@ -83,6 +88,12 @@ pub enum AuthenticationError {
     /// Wrong user name, password or token. The client does not learn which.
     #[error("user name, password or token is wrong")]
     Bad,
+    /// A token that is too long to be read.
+    #[error("the token has {bytes} bytes, and at most {TOKEN_BYTES_MAX} are read")]
+    LongToken {
+        /// Its length.
+        bytes: usize,
+    },
     /// Too many failed logins.
     #[error("too many logins have failed")]
     TooMany {

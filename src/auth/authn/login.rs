@@ -44,7 +44,7 @@ use crate::{
             identity::CredentialOrigin,
             passwords::{Passwords, PasswordsError, VerifiedUser},
             token_keys::TokenKey,
-            tokens::{Token, Tokens, is_like_token},
+            tokens::{Token, TokenFault, Tokens, is_like_token},
         },
     },
 };
@@ -263,7 +263,10 @@ impl Login {
                 tracing::debug!(%fault, "a token was refused");
                 self.failures.check_address(from, now)?;
                 self.failures.count(from, &own, now);
-                Err(AuthenticationError::Bad)
+                match fault {
+                    TokenFault::Long => Err(AuthenticationError::LongToken { bytes: token.len() }),
+                    _ => Err(AuthenticationError::Bad),
+                }
             }
         }
     }
@@ -272,7 +275,9 @@ impl Login {
 impl LoginCounters {
     fn of(&self, denied: AuthenticationError) -> &crate::observability::metrics::Counter {
         match denied {
-            AuthenticationError::Bad | AuthenticationError::Missing => &self.refused,
+            AuthenticationError::Bad | AuthenticationError::LongToken { .. } | AuthenticationError::Missing => {
+                &self.refused
+            }
             AuthenticationError::NoRole => &self.without_role,
             AuthenticationError::Banned => &self.banned,
             AuthenticationError::TooMany { .. } => &self.limited,

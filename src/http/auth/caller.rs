@@ -469,7 +469,11 @@ fn basic(text: &str) -> Option<AuthorizationHeader> {
 
 /// Returns the problem for a request with `headers` that has no valid login.
 pub(in crate::http) fn unauthorized(headers: &HeaderMap, api: &Api) -> Problem {
-    let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", api.now());
+    unauthorized_for("Unauthorized", headers, api)
+}
+
+fn unauthorized_for(message: &str, headers: &HeaderMap, api: &Api) -> Problem {
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message, api.now());
     // At a Basic challenge the browser would show its own password dialog over the page's sign-in form.
     let is_page = headers.get(CLIENT_HEADER).is_some_and(|client| client.as_bytes().starts_with(DASHBOARD));
     let challenge = if is_page { PAGE_CHALLENGE } else { CHALLENGE };
@@ -481,6 +485,9 @@ pub(in crate::http) fn login_problem(login_error: AuthenticationError, headers: 
     let later = |status, error, wait| Problem::later(status, error, &login_error.to_string(), wait, api.now());
     match login_error {
         AuthenticationError::Bad | AuthenticationError::Missing => unauthorized(headers, api),
+        AuthenticationError::LongToken { .. } => {
+            unauthorized_for(&format!("Unauthorized: {login_error}"), headers, api)
+        }
         AuthenticationError::NoRole | AuthenticationError::Banned => {
             Problem::forbidden(&login_error.to_string(), api.now())
         }

@@ -7,8 +7,9 @@
 //!
 //! 1. `head` reads the framing of each request's head with the parser that hyper uses.
 //! 2. `tracker` follows the connection from message to message; `chunked` checks a chunked body byte by byte.
-//! 3. A refused head reaches hyper with its framing fields renamed, so without a body. [`check`] finds the names and
-//!    answers 400 or 501. Nothing after that head is read as a request.
+//! 3. A refused head reaches hyper with its framing fields renamed, so without a body; in place of one that is too large,
+//!    hyper receives a small one. [`check`] finds the names and answers 400, 431 or 501. Nothing after that head is read as
+//!    a request.
 //! 4. A fault in a chunked body fails the read at that byte, as [`ChunkFault`]. `payload` answers 400.
 //!
 //! Bodies are not copied. A head that arrives in pieces is: hyper receives it when it is complete or exceeds hyper's

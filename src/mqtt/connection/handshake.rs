@@ -413,7 +413,7 @@ fn check_size(connect: &Connect, assigned: Option<&str>, broker: &Broker) -> Res
 /// Returns the reason code of a failed authentication.
 fn reason_of(denied: AuthenticationError) -> Reason {
     match denied {
-        AuthenticationError::Bad => Reason::BAD_USER_NAME_OR_PASSWORD,
+        AuthenticationError::Bad | AuthenticationError::LongToken { .. } => Reason::BAD_USER_NAME_OR_PASSWORD,
         AuthenticationError::Banned => Reason::BANNED,
         AuthenticationError::Missing | AuthenticationError::NoRole => Reason::NOT_AUTHORIZED,
         AuthenticationError::TooMany { .. } => Reason::QUOTA_EXCEEDED,

@@ -15,6 +15,8 @@ pub(super) enum Head {
     Partial,
     /// hyper refuses it too.
     Invalid,
+    /// It is too large; hyper refuses it too, without a body.
+    TooLarge(HeadFault),
     Complete {
         bytes: usize,
         framing: Result<Framing, HeadFault>,
@@ -39,6 +41,10 @@ pub(super) enum HeadFault {
     RepeatedLength,
     /// A Content-Length other than digits of a number below 2^64. With the field's value.
     InvalidLength(String),
+    /// A head of more than [`HEAD_BYTES_MAX`] bytes.
+    TooLong,
+    /// A head with more than [`HEADERS_MAX`] fields.
+    TooManyFields,
 }
 
 impl Head {
@@ -47,13 +53,14 @@ impl Head {
         let mut headers = [const { MaybeUninit::<Header<'_>>::uninit() }; HEADERS_MAX];
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut headers) {
-            Ok(Status::Complete(length)) if length > HEAD_BYTES_MAX => Self::Invalid,
+            Ok(Status::Complete(length)) if length > HEAD_BYTES_MAX => Self::TooLarge(HeadFault::TooLong),
             Ok(Status::Complete(length)) => match framing(request.version, request.headers) {
                 Some(framing) => Self::Complete { bytes: length, framing },
                 None => Self::Invalid,
             },
-            Ok(Status::Partial) if bytes.len() >= HEAD_BYTES_MAX => Self::Invalid,
+            Ok(Status::Partial) if bytes.len() >= HEAD_BYTES_MAX => Self::TooLarge(HeadFault::TooLong),
             Ok(Status::Partial) => Self::Partial,
+            Err(httparse::Error::TooManyHeaders) => Self::TooLarge(HeadFault::TooManyFields),
             Err(_) => Self::Invalid,
         }
     }
@@ -101,9 +108,17 @@ pub(super) fn rename(head: &mut [u8]) {
     }
 }
 
+/// Writes a head in place of one that is too large. Returns its length, or 0 if `bytes` has too little room for it.
+pub(super) fn replace(bytes: &mut [u8]) -> usize {
+    let Some(begin) = bytes.get_mut(..REPLACEMENT.len()) else { return 0 };
+    begin.copy_from_slice(REPLACEMENT.as_bytes());
+    REPLACEMENT.len()
+}
+
 impl HeadFault {
     pub(super) fn status(&self) -> StatusCode {
         match self {
+            Self::TooLong | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UnknownCoding(_) => StatusCode::NOT_IMPLEMENTED,
             Self::LengthBesideCoding | Self::RepeatedLength | Self::InvalidLength(_) => StatusCode::BAD_REQUEST,
         }
@@ -112,6 +127,7 @@ impl HeadFault {
     /// Returns the code of the problem.
     pub(super) fn error(&self) -> &'static str {
         match self {
+            Self::TooLong | Self::TooManyFields => "head-too-large",
             Self::UnknownCoding(_) => "unsupported-transfer-encoding",
             Self::LengthBesideCoding | Self::RepeatedLength | Self::InvalidLength(_) => "invalid-framing",
         }
@@ -131,6 +147,10 @@ impl fmt::Display for HeadFault {
             Self::InvalidLength(value) => {
                 write!(formatter, "Invalid Content-Length '{value}'; it is a decimal number below 2^64")
             }
+            Self::TooLong => {
+                write!(formatter, "The request line and the header fields exceed {HEAD_BYTES_MAX} bytes together")
+            }
+            Self::TooManyFields => write!(formatter, "The request has more than {HEADERS_MAX} header fields"),
         }
     }
 }
@@ -141,5 +161,8 @@ const LENGTH: &str = "content-length";
 /// The names of the framing fields in a refused head.
 pub(super) const RENAMED_CODING: &str = "x-refused-codings";
 pub(super) const RENAMED_LENGTH: &str = "x-extra-length";
+
+/// The head that reaches hyper in place of one that is too large.
+const REPLACEMENT: &str = "GET / HTTP/1.1\r\nx-refused-codings:\r\n\r\n";
 
 const _: () = assert!(CODING.len() == RENAMED_CODING.len() && LENGTH.len() == RENAMED_LENGTH.len());

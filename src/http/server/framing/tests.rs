@@ -155,7 +155,6 @@ fn fails_at_the_fault_of_a_chunked_body() {
 /// A refused head passes with its framing fields renamed. Nothing after it passes.
 #[test]
 fn checks_heads() {
-    let long = format!("{HEAD}X: {}\r\nContent-Length: +1\r\n\r\n", "x".repeat(16 * 1024));
     // head, head as it passes if changed, part of the refusal
     for (head, renamed, refusal) in [
         ("Content-Length: 0", None, ""),
@@ -215,10 +214,25 @@ fn checks_heads() {
     }
     for head in [
         "POST /x HTTP/1.0\r\nTransfer-Encoding: gzip\r\n\r\n", // RFC 9112 section 6.1: hyper answers 400
-        &long,
         "\x02\x05hello Transfer-Encoding: gzip\r\n\r\n",
     ] {
         assert_eq!(whole(head.as_bytes()), (head.as_bytes().to_vec(), End::Eof, None), "{head:?}");
+    }
+}
+
+/// hyper answered these without a body, so that a client could not see what was wrong.
+#[test]
+fn a_head_that_is_too_large_is_replaced() {
+    let long = format!("{HEAD}X: {}\r\nContent-Length: +1\r\n\r\n", "x".repeat(16 * 1024));
+    for (head, refusal) in [
+        (long.clone(), "exceed 16384 bytes"),
+        (long.replace("\r\n\r\n", ""), "exceed 16384 bytes"),
+        (format!("{HEAD}{}\r\n", "X: x\r\n".repeat(100)), "more than 64 header fields"),
+    ] {
+        let (passed, end, refused) = whole(head.as_bytes());
+        let replacement = "GET / HTTP/1.1\r\nx-refused-codings:\r\n\r\n";
+        assert_eq!((std::str::from_utf8(&passed).unwrap(), end), (replacement, End::Pending), "{refusal}");
+        assert!(refused.as_deref().is_some_and(|found| found.contains(refusal)), "{refused:?}");
     }
 }
 

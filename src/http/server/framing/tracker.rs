@@ -4,7 +4,7 @@ use crate::http::server::HEAD_BYTES_MAX;
 use crate::http::server::framing::{
     ChunkFault, HeadRefusal,
     chunked::ChunkChecker,
-    head::{Framing, Head, rename},
+    head::{Framing, Head, rename, replace},
 };
 
 /// The position in the requests of one connection.
@@ -95,6 +95,11 @@ impl RequestTracker {
             Head::Invalid => {
                 self.state = State::Untracked;
                 bytes.len()
+            }
+            Head::TooLarge(fault) => {
+                let _ = self.refusal.0.set(fault); // no head is read after it
+                self.state = State::Refused;
+                replace(bytes)
             }
             Head::Complete { bytes: length, framing } => {
                 self.state = match framing {

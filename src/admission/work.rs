@@ -29,8 +29,10 @@ pub const MESSAGE: u64 = 3;
 /// Cost of a delivery: of queueing it, charged to the publisher of an ordinary message, and of sending it, charged to
 /// the receiver.
 pub const DELIVERY: u64 = 1;
-/// Cost of writing a retained message to the disk that is sent to a session which outlives its connection.
+/// Cost of writing a delivery to the disk, for a session that outlives its connection.
 pub const KEPT_DELIVERY: u64 = 10;
+/// The nodes of a cluster that write a message: usually all three of them, and each has rates of its own.
+const NODES: u64 = 3;
 /// Cost of a command on a shadow, or of reading one.
 pub const COMMAND: u64 = 30;
 /// Cost of each version that is looked up back: for a conflict, a former version, or a page of history.
@@ -69,6 +71,19 @@ pub fn journaled(bytes: usize) -> u64 {
 const SMALL_ENTRY_BYTES: usize = 512;
 /// Bytes of a journal entry per unit beyond that: by 50,000 units a second, 0.8 MB.
 const JOURNAL_BYTES_PER_UNIT: u64 = 16;
+
+/// Returns the cost of keeping a message of `bytes` for `sessions`, beyond that of a message that nobody keeps.
+#[must_use]
+pub fn kept(bytes: usize, sessions: usize) -> u64 {
+    times(sessions, KEPT_DELIVERY).saturating_add(journaled(bytes))
+}
+
+/// Returns the cost of keeping a message in the log of a cluster, as [`kept`] does: all nodes write it, and what others have sent
+/// waits for that.
+#[must_use]
+pub fn kept_in_log(bytes: usize, sessions: usize) -> u64 {
+    kept(bytes, sessions).saturating_mul(NODES)
+}
 
 /// Returns the cost of reading `bytes` of the journal, beyond that of a page or of a version.
 #[must_use]
@@ -184,5 +199,8 @@ mod tests {
         assert_eq!([0, 1, 128, 129].map(bytes), [0, 1, 1, 2]);
         assert_eq!([0, 512, 513, 528, 529].map(journaled), [0, 0, 1, 1, 2]);
         assert_eq!(times(64, FILTER), 1_280);
+        let costs = [(100, 0), (100, 500), (60 << 10, 0)].map(|(bytes, sessions)| kept(bytes, sessions));
+        assert_eq!(costs, [0, 5_000, 3_808]);
+        assert_eq!(kept_in_log(60 << 10, 500), 3 * 8_808);
     }
 }

@@ -236,7 +236,13 @@ impl Broker {
             None => self.publish_unlogged(&message, by, from),
             Some(shared) => shared.receivers,
         };
-        let units = work::MESSAGE + work::times(receivers, work::DELIVERY);
+        let kept = match (&shared, message.row.get()) {
+            (Some(shared), _) => work::kept_in_log(message.payload.len(), shared.receivers),
+            (None, Some(rows)) => work::kept(message.payload.len(), rows.deliveries()),
+            (None, None) if message.retain => work::kept(message.payload.len(), 0),
+            (None, None) => 0,
+        };
+        let units = work::MESSAGE + work::times(receivers, work::DELIVERY) + kept;
         let _throttles_its_connection = by.charge_work(units, Instant::now());
         let is_kept = is_acknowledged && (message.retain || shared.is_some() || message.row.get().is_some());
         Ok(Published { has_receivers: receivers > 0 || self.has_peers(), is_kept, shared })

@@ -57,6 +57,9 @@ pub trait Row: fmt::Debug + Send + Sync {
 pub trait MessageRow: fmt::Debug + Send + Sync {
     /// Adds a row for `delivery` of this message to the session with this number.
     fn insert(&self, delivery: &Delivery, session: u64) -> Arc<dyn DeliveryRow>;
+
+    /// Returns the number of the rows of deliveries that were added.
+    fn deliveries(&self) -> usize;
 }
 
 /// The row of the store that has a delivery. Dropping it removes the row.

@@ -60,6 +60,8 @@ pub(in crate::mqtt) struct MessageRows {
 struct RowsState {
     /// True if the row of the message was inserted.
     is_inserted: bool,
+    /// The number of deliveries that were inserted.
+    deliveries: u32,
     open: Option<Box<OpenRows>>,
 }
 
@@ -123,7 +125,7 @@ pub(in crate::mqtt) fn insert(
 
 /// Begins to collect the edits of `message`, until [`MessageRows::close`].
 pub(in crate::mqtt) fn open(message: &Message, recorder: &Recorder, number: u64) -> Arc<MessageRows> {
-    let state = RowsState { is_inserted: false, open: Some(Box::default()) };
+    let state = RowsState { open: Some(Box::default()), ..RowsState::default() };
     let rows = Arc::new(MessageRows::new(number, recorder, state));
     message.row.get_or_init(|| Box::new(MessageGuard(rows.clone())));
     rows
@@ -145,7 +147,7 @@ pub(in crate::mqtt) fn open_logged(
     logged: Vec<SessionId>,
 ) -> Arc<MessageRows> {
     let open = OpenRows { logged, ..OpenRows::default() };
-    let state = RowsState { is_inserted: true, open: Some(Box::new(open)) };
+    let state = RowsState { is_inserted: true, deliveries: 0, open: Some(Box::new(open)) };
     let rows = Arc::new(MessageRows::new(number, recorder, state));
     message.row.get_or_init(|| Box::new(MessageGuard(rows.clone())));
     rows
@@ -165,7 +167,7 @@ pub(in crate::mqtt) fn read_message(
 ) -> Option<RestoredQueueMessage> {
     let number = u64::from_be_bytes(key.get(1..)?.try_into().ok()?);
     let RestoredMessage { message, is_expired, .. } = message_row::read(value, now)?;
-    let rows = Arc::new(MessageRows::new(number, recorder, RowsState { is_inserted: true, open: None }));
+    let rows = Arc::new(MessageRows::new(number, recorder, RowsState { is_inserted: true, deliveries: 0, open: None }));
     message.row.get_or_init(|| Box::new(MessageGuard(rows.clone())));
     Some(RestoredQueueMessage { number, message: Arc::new(message), rows, is_expired })
 }
@@ -297,7 +299,11 @@ impl DeliveryGuard {
 impl MessageRow for MessageGuard {
     fn insert(&self, delivery: &Delivery, session: u64) -> Arc<dyn DeliveryRow> {
         let Self(rows) = self;
-        let is_new = !mem::replace(&mut rows.state.lock().is_inserted, true);
+        let is_new = {
+            let mut state = rows.state.lock();
+            state.deliveries = state.deliveries.saturating_add(1);
+            !mem::replace(&mut state.is_inserted, true)
+        };
         let guard = DeliveryGuard {
             session: SessionId(session),
             rows: rows.clone(),
@@ -315,6 +321,10 @@ impl MessageRow for MessageGuard {
             rows.write(edits);
         }
         Arc::new(guard)
+    }
+
+    fn deliveries(&self) -> usize {
+        self.0.state.lock().deliveries as usize
     }
 }
 

@@ -7,9 +7,11 @@ use serde_json::json;
 use crate::{
     allowance, assert_met,
     harness::{
+        client::Client,
         eventually,
         http::{Http, Reply},
         server::{Server, Setup},
+        wire::{Connect, V5},
     },
 };
 
@@ -27,6 +29,17 @@ fn ask(server: &Server, client: &str, path: &str) -> (Http, Reply) {
         head = http.body_of(head);
     }
     (http, head)
+}
+
+/// Waits until the work of the anonymous client `client` has been above its rate.
+fn wait_until_throttled(server: &Server, client: &str) {
+    let mut operators = 0..;
+    eventually(&format!("{client} to be throttled"), || {
+        let operator = format!("operator-{}", operators.next()?);
+        let metrics = ask(server, &operator, "/metrics").1.text();
+        let is_of_client = |line: &&str| line.starts_with("umbra_principal_throttled_total") && line.contains(client);
+        metrics.lines().find(is_of_client).map(|_| ())
+    });
 }
 
 /// One principal took all places for streams of events and for waits, and everybody else was refused.
@@ -164,16 +177,32 @@ fn reading_far_back_is_work() {
     let mut follower = Http::connect(server.address_of("web"));
     follower.write("GET /v1/events?path=/tags/none HTTP/1.1\nUmbra-Client: follower\nLast-Event-ID: j0", b"");
     assert_eq!(follower.head().status, 200);
-    let mut operators = 0..;
-    eventually("the stream to be throttled", || {
-        let operator = format!("operator-{}", operators.next()?);
-        let metrics = ask(&server, &operator, "/metrics").1.text();
-        let of_follower =
-            |line: &&str| line.starts_with("umbra_principal_throttled_total") && line.contains("follower");
-        metrics.lines().find(of_follower).map(|_| ())
-    });
+    wait_until_throttled(&server, "follower");
     drop((http, follower));
     assert_met(&mut server, &["principal_work"]);
+}
+
+/// A session that came back read large entries of the journal at the price of small ones.
+#[test]
+fn missed_changes_are_work_by_their_size() {
+    let mut server = web("[[role]]\nrole = \"admin\"\nwork = 100");
+    let session = Connect::persistent(V5, "sleeper");
+    let (mut sleeper, _) = Client::connect_as(&server, &session);
+    sleeper.subscribe(&[("shadow/+/update/accepted", 1)]);
+    sleeper.disconnect();
+    let document = json!({"desired": {"text": "x".repeat(7_000)}}).to_string();
+    let mut http = Http::connect(server.address_of("web"));
+    for number in 0..100 {
+        let head = format!(
+            "PUT /v1/devices/lamp-{number}/shadow?upsert=true HTTP/1.1\nUmbra-Client: writer-{number}\n\
+             Content-Type: application/json"
+        );
+        assert_eq!(http.send(&head, document.as_bytes()).status, 201);
+    }
+    // Connecting, two pages and a hundred messages are less than the thousand units that may come at once.
+    let _sleeper = Client::connect_as(&server, &session);
+    wait_until_throttled(&server, "sleeper");
+    server.stop();
 }
 
 /// A client that stored named queries again and again filled the log.

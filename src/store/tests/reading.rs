@@ -131,6 +131,31 @@ fn the_history_goes_as_far_back_as_the_journal() {
     }
 }
 
+/// A page of large changes took a gigabyte of memory.
+#[test]
+fn a_page_of_history_is_bounded_in_bytes() {
+    const CHANGES: usize = 700;
+    const PAGE_BYTES: usize = 4 << 20;
+    let (_, mut stepped) = opened();
+    let value = |n: usize| update(&json!({"reported": {"n": format!("{n:07000}")}}), None);
+    for first in (0..CHANGES).step_by(100) {
+        stepped.apply((first..first + 100).map(|n| queued(&key("d"), value(n), 0)));
+    }
+    let (mut from, mut entries, mut pages) = (None, 0, 0);
+    loop {
+        let page = stepped.store.history(&key("d"), from, None, 1000).unwrap().unwrap();
+        assert_eq!((page.bytes, page.skipped), (page.entries.iter().map(|entry| entry.bytes).sum(), 0));
+        entries += page.entries.len();
+        pages += 1;
+        let HistoryEnd::More(next) = page.end else { break };
+        assert!((PAGE_BYTES..PAGE_BYTES + 20_000).contains(&page.bytes), "{}", page.bytes);
+        from = Some(next);
+    }
+    assert_eq!((entries, pages), (CHANGES, 3));
+    let passed_over = stepped.store.history(&key("d"), None, Some(Version(1)), 1000).unwrap().unwrap();
+    assert!(passed_over.entries.is_empty() && passed_over.skipped > 200, "{passed_over:?}");
+}
+
 /// A reader of one device got the answer that events were gone when only those of others were, and read all others.
 #[test]
 fn finds_the_changes_of_a_device_unless_one_was_removed() {

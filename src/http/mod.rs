@@ -9,6 +9,7 @@
 //! - `operation` is the table of all operations. `router` builds the routes from it, `openapi` the description, and
 //!   `api::query` checks parameters against it. `parameter` and `problem` are what declarations and refusals are made of.
 //! - `state` is what all handlers share, `broker` the broker as they use it.
+//! - `unevaluated` refuses conditions that an operation would pass over, before its handler runs.
 //! - `api` has the handlers: `shadows` reads, `writes` changes, the others are named after their resource.
 //!   `api::conditional` is pure. Every refusal on the native paths is a `problem`.
 //! - `api::rollouts` creates and shows rollouts, which [`crate::rollouts`] carries out.
@@ -32,6 +33,7 @@ mod server;
 mod sse;
 mod starting;
 mod state;
+mod unevaluated;
 
 pub use crate::http::{
     auth::sessions::Sessions,

@@ -65,6 +65,13 @@ pub(super) struct Route {
     pub(super) operations: &'static [Operation],
 }
 
+impl Route {
+    /// Returns true if refusals are problems, and not those of AWS's data plane.
+    pub(super) fn is_native(&self) -> bool {
+        self.path.starts_with("/v1/") || self.path == "/openapi.json"
+    }
+}
+
 const SHADOW: &[Operation] =
     &[Operation::GetShadow, Operation::PutShadow, Operation::PatchShadow, Operation::DeleteShadow];
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Request, State},
     http::{HeaderValue, Method, StatusCode, Uri, header},
+    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get},
 };
@@ -22,24 +23,30 @@ use crate::{
         problem::Problem,
         sse,
         state::Api,
+        unevaluated,
     },
     shadow::excerpt,
 };
 
 /// Returns the router of all operations. Requests must carry a [`Peer`](crate::net::Peer) in their extensions.
 pub fn router(api: Arc<Api>) -> Router {
+    let checked = |route: Option<&'static Route>| {
+        let api = Arc::clone(&api);
+        from_fn(move |request: Request, next: Next| unevaluated::check(route, Arc::clone(&api), request, next))
+    };
     let mut router = Router::new();
     for route in ROUTES {
-        router = router.route(route.path, methods(route));
+        router = router.route(route.path, methods(route).layer(checked(Some(route))));
     }
     let session = get(sign_in::get).post(sign_in::begin).delete(sign_in::end);
-    router = dashboard::routes(router)
+    let others = dashboard::routes(Router::new())
         .route("/session", session)
         .merge(operating::router())
         .merge(principals::router())
         .merge(roles::router())
-        .merge(purge::router());
-    router.fallback(no_such_path).with_state(api)
+        .merge(purge::router())
+        .route_layer(checked(None));
+    router.merge(others).fallback(no_such_path).with_state(api)
 }
 
 fn methods(route: &'static Route) -> MethodRouter<Arc<Api>> {
@@ -126,7 +133,7 @@ fn options(route: &Route) -> Response {
 
 fn not_allowed(route: &Route, api: &Api, method: &Method) -> Response {
     let message = format!("{method} is not allowed for this path");
-    if route.path.starts_with("/v1/") || route.path == "/openapi.json" {
+    if route.is_native() {
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", &message, api.now());
         return problem.with(header::ALLOW, allow(route)).into_response();
     }

@@ -174,6 +174,45 @@ fn creation_and_deletion() {
     assert_eq!((again.status, again.json()["version"].clone()), (201, json!(3)), "versions go on");
 }
 
+/// A query was deleted, whatever its client had made a condition for it.
+#[test]
+fn a_condition_that_an_operation_does_not_evaluate_is_refused() {
+    let site = Site::open();
+    let tag = site.put(PATH, json!({"desired": {"mode": "eco"}})).etag();
+    let (query, rollout) = ("/v1/queries/all", "/v1/rollouts/r");
+    let stored = site.send(&format!("PUT {query} HTTP/1.1\nIf-None-Match: *"), r#"{"q": "drift:false"}"#);
+    assert_eq!(stored.status, 201, "{}", stored.text());
+    let description = json!({"devices": ["lamp"], "patch": {"desired": {"mode": "off"}}, "paused": true});
+    let created = site.send(&format!("PUT {rollout} HTTP/1.1\nIf-None-Match: *"), &description.to_string());
+    assert_eq!(created.status, 201, "{}", created.text());
+    for (target, field, body) in [
+        (format!("DELETE {query}"), "If-Match", ""),
+        (format!("DELETE {query}"), "If-None-Match", ""),
+        (format!("PUT {query}"), "If-Match", r#"{"q": "drift:true"}"#),
+        (format!("DELETE {rollout}"), "If-Match", ""),
+        (format!("POST {rollout}/cancel"), "If-Match", ""),
+        (format!("PUT {rollout}"), "If-Match", "{}"),
+        ("DELETE /v1/sessions/p/c".to_owned(), "If-Match", ""),
+        ("DELETE /v1/principals/p/connections".to_owned(), "If-Match", ""),
+        ("POST /v1/purge".to_owned(), "If-None-Match", ""),
+        ("DELETE /session".to_owned(), "If-Match", ""),
+        ("POST /things/lamp/shadow".to_owned(), "If-Match", r#"{"state": {"desired": {"mode": "off"}}}"#),
+        ("DELETE /things/lamp/shadow".to_owned(), "If-None-Match", ""),
+    ] {
+        let refused = site.send(&format!("{target} HTTP/1.1\n{field}: {tag}"), body);
+        assert_eq!(refused.status, 400, "{target} {field}: {}", refused.text());
+        let message = refused.json()["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(&format!("'{field}'")), "{target}: {message}");
+    }
+    assert_eq!(site.get(PATH).etag(), tag, "nothing was done");
+    assert_eq!(site.get(query).json()["q"], json!("drift:false"));
+    assert_eq!(site.get(rollout).json()["state"], json!("paused"));
+    let reads = site.send(&format!("GET {query} HTTP/1.1\nIf-Match: \"x\""), "");
+    assert_eq!(reads.status, 200, "a read changes nothing");
+    let wrong = site.send(&format!("POST {query} HTTP/1.1\nIf-Match: *"), "");
+    assert_eq!(wrong.status, 405, "it would be refused without the condition as well");
+}
+
 #[test]
 fn a_conflict_lists_paths_and_values() {
     let site = Site::open();

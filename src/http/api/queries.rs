@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     body::Body,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -95,10 +95,6 @@ pub(in crate::http) async fn put(
     caller.admit(work::PAGE + api.search.queries.work_of_change(), &api)?;
     Query::read(uri.query(), Operation::PutQuery.parameters()).map_err(|bad| api.invalid(&bad))?;
     Conditions::read(&headers).map_err(|bad| api.invalid(&bad))?;
-    // A condition that is not looked at would be a blind write.
-    if headers.contains_key(header::IF_MATCH) {
-        return Err(api.invalid(&bad("If-Match", "is not possible: a query has no ETag")));
-    }
     let name = read_name(&name).map_err(|bad| api.invalid(&bad))?;
     if !may_store(caller.access()) {
         return Err(Problem::forbidden("this needs the right to read more than single devices", api.now()));

@@ -1,15 +1,15 @@
-//! Conditions of a request at operations that do not evaluate them.
+//! Fields of a request that say on what it depends, or what it replaces, at operations that do not look at them.
 //!
 //! An operation evaluates the conditions among its parameters ([`super::operation`]); one outside the table evaluates none. Any other
 //! operation would do what the client wanted only under a condition, so it refuses the condition before anything is done. Safe
 //! methods change nothing and ignore conditions (RFC 9110 section 13.2.1), and so does every operation with dates, which guard
-//! no writes ([`super::api::conditional`]).
+//! no writes ([`super::api::conditional`]). A part of a representation is refused in every PUT (section 14.5).
 
 use std::sync::Arc;
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, Method, StatusCode},
+    http::{HeaderMap, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -42,6 +42,9 @@ pub(in crate::http) async fn check(
 fn unevaluated(route: Option<&Route>, method: &Method, headers: &HeaderMap) -> Option<BadParameter> {
     if method.is_safe() {
         return None;
+    }
+    if method == Method::PUT && headers.contains_key(header::CONTENT_RANGE) {
+        return Some(bad("Content-Range", "a PUT replaces the whole; send all of it, without this field"));
     }
     let evaluated = match route {
         None => &[],
@@ -97,5 +100,13 @@ mod tests {
         assert!(refused("/v1/purge", &Method::POST, "if-match"), "outside the table");
         assert!(!refused("/v1/queries/{query}", &Method::POST, "if-match"), "answered with 405");
         assert!(!refused("/v1/queries/{query}", &Method::DELETE, "if-unmodified-since"));
+    }
+
+    #[test]
+    fn a_part_is_refused_in_every_put_and_in_nothing_else() {
+        for (route, operation) in ROUTES.iter().flat_map(|route| route.operations.iter().map(move |it| (route, it))) {
+            let method = operation.method();
+            assert_eq!(refused(route.path, &method, "content-range"), method == Method::PUT, "{method} {}", route.path);
+        }
     }
 }

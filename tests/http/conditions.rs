@@ -174,7 +174,7 @@ fn creation_and_deletion() {
     assert_eq!((again.status, again.json()["version"].clone()), (201, json!(3)), "versions go on");
 }
 
-/// A query was deleted, whatever its client had made a condition for it.
+/// A query was deleted, whatever its client had made a condition for it, and a part replaced the whole.
 #[test]
 fn a_condition_that_an_operation_does_not_evaluate_is_refused() {
     let site = Site::open();
@@ -189,9 +189,11 @@ fn a_condition_that_an_operation_does_not_evaluate_is_refused() {
         (format!("DELETE {query}"), "If-Match", ""),
         (format!("DELETE {query}"), "If-None-Match", ""),
         (format!("PUT {query}"), "If-Match", r#"{"q": "drift:true"}"#),
+        (format!("PUT {query}"), "Content-Range", r#"{"q": "drift:true"}"#),
         (format!("DELETE {rollout}"), "If-Match", ""),
         (format!("POST {rollout}/cancel"), "If-Match", ""),
         (format!("PUT {rollout}"), "If-Match", "{}"),
+        (format!("PUT {PATH}"), "Content-Range", r#"{"desired": {"mode": "off"}}"#),
         ("DELETE /v1/sessions/p/c".to_owned(), "If-Match", ""),
         ("DELETE /v1/principals/p/connections".to_owned(), "If-Match", ""),
         ("POST /v1/purge".to_owned(), "If-None-Match", ""),
@@ -199,7 +201,8 @@ fn a_condition_that_an_operation_does_not_evaluate_is_refused() {
         ("POST /things/lamp/shadow".to_owned(), "If-Match", r#"{"state": {"desired": {"mode": "off"}}}"#),
         ("DELETE /things/lamp/shadow".to_owned(), "If-None-Match", ""),
     ] {
-        let refused = site.send(&format!("{target} HTTP/1.1\n{field}: {tag}"), body);
+        let value = if field == "Content-Range" { "bytes 0-1/2".to_owned() } else { tag.clone() };
+        let refused = site.send(&format!("{target} HTTP/1.1\n{field}: {value}"), body);
         assert_eq!(refused.status, 400, "{target} {field}: {}", refused.text());
         let message = refused.json()["message"].as_str().unwrap().to_owned();
         assert!(message.contains(&format!("'{field}'")), "{target}: {message}");

@@ -85,6 +85,12 @@ fn refusals_name_the_reason() {
         ("PUT /a\nIf-Match: *", r#"{"q": "a"}"#, 400, "Invalid parameter 'If-Match': is not evaluated"),
         ("DELETE /a\nIf-Match: *", "", 400, "Invalid parameter 'If-Match': is not evaluated"),
         ("DELETE /a\nIf-None-Match: *", "", 400, "Invalid parameter 'If-None-Match': is not evaluated"),
+        (
+            "PUT /a\nContent-Range: bytes 0-1/2",
+            r#"{"q": "a"}"#,
+            400,
+            "Invalid parameter 'Content-Range': a PUT replaces",
+        ),
         ("PUT /drifting", r#"{"q": "a"}"#, 409, "The query 'drifting' is in the configuration, and is changed there"),
         ("DELETE /drifting", "", 409, "The query 'drifting' is in the configuration, and is changed there"),
         ("GET /none", "", 404, "There is no query 'none'"),

@@ -16,7 +16,7 @@ pub(super) mod principals;
 pub(super) mod purge;
 pub(super) mod queries;
 pub(super) mod query;
-mod replicated;
+pub(super) mod replicated;
 pub(super) mod roles;
 pub(super) mod rollouts;
 pub(super) mod search;

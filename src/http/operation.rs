@@ -383,7 +383,7 @@ pub(super) static LIVE_EVENT_ID: Parameter = header(
 pub(super) static LAST_EVENT_ID: Parameter = header(
     "Last-Event-ID",
     Kind::Text("^(j[0-9a-f]{1,15}|[0-9]{1,15})$"),
-    "Resume after the event with this opaque id; 410 if the journal no longer has the events after it",
+    "Resume after the event with this opaque id; 410 if the journal does not have the events after it",
 );
 
 /// The parameters of a publication.

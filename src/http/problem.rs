@@ -73,6 +73,10 @@ impl Problem {
                 let (status, message) = (status(rejection), format!("Too many requests: {quota}"));
                 Self::later(status, rejection.error(), &message, Duration::from_millis(*retry_after_ms), now)
             }
+            Rejection::Unavailable(reason) => {
+                let message = format!("Unavailable: {reason}");
+                Self::new(status(rejection), rejection.error(), &message, now)
+            }
             _ => Self::new(status(rejection), rejection.error(), "The request cannot be answered", now),
         }
     }

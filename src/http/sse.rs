@@ -31,7 +31,7 @@ use crate::{
         changes::{ChangeEvent, FeedFilter, FollowHandle, Next, QueueContent},
     },
     http::{
-        api::query::Query,
+        api::{query::Query, replicated::reach_log_end},
         auth::caller::Caller,
         operation::{DEVICE, LAST_EVENT_ID, Operation, PATH, SHADOW_NAME},
         parameter::{BadParameter, bad},
@@ -96,6 +96,9 @@ pub(super) async fn follow(
     let filter = parse_filter(&uri).map_err(|bad| api.invalid(&bad))?;
     let last = last_event(&headers).map_err(|bad| api.invalid(&bad))?;
     let permit = caller.stream_permit(&api)?;
+    if let Some(last) = last {
+        reach(&api, last).await?;
+    }
     let following = subscribe(&api, &caller, &filter);
     let rights = caller.access().clone();
     // Checked before the response begins, so that a failure has a status.
@@ -158,6 +161,18 @@ fn subscribe(api: &Api, caller: &Caller, filter: &FeedFilter) -> FollowHandle {
     api.changes.follow(filter.clone(), visible, QueueContent::All { bytes_max: api.event_bytes_max })
 }
 
+/// Waits until this node has the event `last`, which another node of the cluster may have sent that has applied more.
+async fn reach(api: &Api, last: Seq) -> Result<(), Problem> {
+    if last > api.service.head() {
+        reach_log_end("the event Last-Event-ID is not at this node yet", api).await?;
+    }
+    if last > api.service.head() { Err(gone("There is no event Last-Event-ID", api)) } else { Ok(()) }
+}
+
+fn gone(why: &str, api: &Api) -> Problem {
+    Problem::new(StatusCode::GONE, "gone", &format!("{why}; read the documents again"), api.now())
+}
+
 /// Returns the backlog of a client with the last event `last`, if it follows few devices and the journal has many entries
 /// up to `through`, or has lost some. Returns `None` if the client can read the journal from `last`.
 async fn begin(
@@ -167,10 +182,10 @@ async fn begin(
     last: Seq,
     through: Seq,
 ) -> Result<Option<Backlog>, Problem> {
-    let gone = journal(api, last, 1).await?.gone;
+    let is_gone = journal(api, last, 1).await?.gone;
     let devices = few_devices(caller, filter).filter(|devices| {
         let lookups = devices.len() as u64 * ENTRIES_PER_LOOKUP;
-        gone || through.0.saturating_sub(last.0) > lookups.max(BATCH as u64)
+        is_gone || through.0.saturating_sub(last.0) > lookups.max(BATCH as u64)
     });
     if let Some(devices) = devices {
         let permit = caller.read_turn(api).await;
@@ -180,12 +195,12 @@ async fn begin(
         let _delays_the_next = caller.quota(api).charge_work(work, Instant::now());
         if let Some(positions) = positions {
             let positions = positions.into_iter().take_while(|position| *position <= through).collect();
-            return Ok(Some(Backlog { positions, through }));
+            // What the client has from a node that was ahead is not sent again.
+            return Ok(Some(Backlog { positions, through: through.max(last) }));
         }
     }
-    if gone {
-        let message = "The journal no longer has the events after Last-Event-ID; read the documents again";
-        return Err(Problem::new(StatusCode::GONE, "gone", message, api.now()));
+    if is_gone {
+        return Err(gone("The journal no longer has the events after Last-Event-ID", api));
     }
     Ok(None)
 }

@@ -9,6 +9,7 @@ mod harness;
 
 mod broker;
 mod configuration;
+mod events;
 mod faults;
 #[allow(dead_code, reason = "a part of it is for other tests")]
 #[path = "../rollouts/fleet.rs"]

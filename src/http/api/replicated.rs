@@ -36,7 +36,7 @@ pub(super) async fn find_applied<T>(
 }
 
 /// Waits until this node of a cluster has applied what any node has answered. `otherwise` says in a refusal what cannot be done.
-pub(super) async fn reach_log_end(otherwise: &str, api: &Api) -> Result<(), Problem> {
+pub(in crate::http) async fn reach_log_end(otherwise: &str, api: &Api) -> Result<(), Problem> {
     let reached = api.service.reach_log_end(otherwise).await;
     reached.map_err(|rejection| Problem::general(&rejection, api.now()))
 }

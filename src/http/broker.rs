@@ -88,12 +88,19 @@ pub trait Principals: Send + Sync {
     fn sessions_of(&self, principal: &str) -> (usize, usize);
 
     /// Ends the connections, streams and browser sessions of `principal` at all nodes, and its MQTT sessions unless `keep_sessions` is
-    /// set. Returns the numbers of these, and the nodes of the cluster that have not answered.
-    fn end_connections<'a>(
-        &'a self,
-        principal: &'a str,
-        keep_sessions: bool,
-    ) -> BoxFuture<'a, (EndedConnections, Vec<u64>)>;
+    /// set. Returns when that is on disk, or takes too long.
+    fn end_connections<'a>(&'a self, principal: &'a str, keep_sessions: bool) -> BoxFuture<'a, PrincipalEnded>;
+}
+
+/// The end of all connections of a principal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrincipalEnded {
+    /// The numbers of what ended.
+    pub ended: EndedConnections,
+    /// True if that survives a restart.
+    pub is_durable: bool,
+    /// The nodes of the cluster that have not answered.
+    pub unreachable: Vec<u64>,
 }
 
 /// The identity of an MQTT session.

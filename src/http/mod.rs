@@ -39,7 +39,8 @@ pub use crate::http::{
     auth::sessions::Sessions,
     broker::{
         FoundSessions, MessageBroker, Metrics, MqttConnection, MqttSession, MqttSessions, NoSession, NotPublished,
-        Principals, PublishedMessage, RetainedMessage, RetainedSummary, SessionName, SessionPage, SessionWithFilters,
+        PrincipalEnded, Principals, PublishedMessage, RetainedMessage, RetainedSummary, SessionName, SessionPage,
+        SessionWithFilters,
     },
     router::router,
     server::{HttpHandler, HttpOptions, PROTOCOLS},

@@ -27,7 +27,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
 
 use crate::{
     admission::{Charge, Memory, PrincipalQuota, QuotaKind, work},
@@ -43,7 +46,7 @@ use crate::{
             peers::{Peers, SharedMessage},
             presence::PresenceTable,
             router::Router,
-            sessions::{ClientSession, ClosedSession, EndedSession, SessionKey, Sessions},
+            sessions::{ClientSession, ClosedSession, EndedSessions, SessionKey, Sessions},
             time_slice::TimeSlice,
         },
         protocol::{
@@ -414,28 +417,23 @@ impl Broker {
         self.dispose_all(ended).await;
     }
 
-    /// Ends the connections of `principal`, and its sessions unless `keep_sessions` is set. Returns the numbers of both.
-    /// Wills are published as after any lost connection.
-    pub fn end_connections(self: &Arc<Self>, principal: &str, keep_sessions: bool) -> (usize, usize) {
-        let (connections, ended) = self.sessions.end_of(principal, keep_sessions);
-        let sessions = if keep_sessions { 0 } else { connections + ended.len() };
-        ended.into_iter().for_each(|ended| self.dispose(ended));
-        (connections, sessions)
-    }
-
     /// Ends the session of `key` and its connection, with its rows. Its will is published as after any lost connection. Returns
     /// when that is on disk, or false if it takes too long; `None` if there is no such session.
     pub async fn end_session(self: &Arc<Self>, key: &SessionKey) -> Option<bool> {
-        match self.sessions.end(key)? {
-            EndedSession::Disconnected(closed) => self.dispose(*closed),
-            EndedSession::Connected(disposed) => {
-                let disposed = tokio::time::timeout(END_TIMEOUT, disposed).await;
-                if disposed.is_err() {
-                    return Some(false);
-                }
+        let EndedSessions { connected, disconnected } = self.sessions.end(key)?;
+        disconnected.into_iter().for_each(|closed| self.dispose(closed));
+        Some(self.ended_durably(connected).await)
+    }
+
+    /// Waits until the connections that were requested to end have `disposed` of their sessions, and all that has ended before is
+    /// on disk. Returns false if it takes too long.
+    async fn ended_durably(&self, disposed: Vec<oneshot::Receiver<()>>) -> bool {
+        let all = async {
+            for disposed in disposed {
+                let _it_is_closed_without_a_value = disposed.await;
             }
-        }
-        Some(self.recorder.durable().await)
+        };
+        tokio::time::timeout(END_TIMEOUT, all).await.is_ok() && self.recorder.durable().await
     }
 
     /// Returns a receiver whose value turns true when the broker closes.
@@ -522,5 +520,5 @@ const RELIEF_PAUSE: Duration = Duration::from_millis(100);
 /// Principals whose disconnected sessions end while memory is short, at one time.
 const LARGEST: usize = 16;
 
-/// The longest time that an operator waits for the end of a connection.
+/// The longest time that an operator waits for the end of connections.
 const END_TIMEOUT: Duration = Duration::from_secs(10);

@@ -17,13 +17,13 @@ use crate::{
     auth::{Authority, Principal},
     engine::Service,
     http,
-    mqtt::broker::{Broker, presence::Presence, sessions::SessionCount},
+    mqtt::broker::{Broker, peers::EndedEverything, presence::Presence, sessions::SessionCount},
     net::{ListenerCounters, Tls},
     observability::{logging::Shortened, metrics::MetricsPage},
     search,
     shadow::DeviceId,
     store::{Health, IndexHealth, IndexReadiness, MemberHealth, Pages, State},
-    wire::{EndedConnections, Seen},
+    wire::Seen,
 };
 
 /// The sources of the metrics.
@@ -93,12 +93,12 @@ impl http::Principals for Telemetry {
         (sessions, connected)
     }
 
-    fn end_connections<'a>(
-        &'a self,
-        principal: &'a str,
-        keep_sessions: bool,
-    ) -> BoxFuture<'a, (EndedConnections, Vec<u64>)> {
-        Box::pin(self.broker.end_everything(principal, keep_sessions))
+    fn end_connections<'a>(&'a self, principal: &'a str, keep_sessions: bool) -> BoxFuture<'a, http::PrincipalEnded> {
+        Box::pin(async move {
+            let EndedEverything { ended, is_durable, silent } =
+                self.broker.end_everything(principal, keep_sessions).await;
+            http::PrincipalEnded { ended, is_durable, unreachable: silent }
+        })
     }
 }
 

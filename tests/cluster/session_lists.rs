@@ -100,7 +100,7 @@ fn operators_see_and_end_the_sessions_of_all_nodes_at_any_node() {
 fn everything_of_a_principal_ends_at_all_nodes() {
     let cluster = Cluster::start(UNLIMITED.limits);
     // The principal of an anonymous client has its name, over MQTT and HTTP.
-    let mut client = Client::connect(&cluster.nodes[0], V5, "lamp");
+    let (mut client, _) = Client::connect_as(&cluster.nodes[0], &Connect::persistent(V5, "lamp"));
     let mut streams: Vec<_> = [0, 2]
         .iter()
         .map(|node| {
@@ -117,6 +117,9 @@ fn everything_of_a_principal_ends_at_all_nodes() {
     for stream in &mut streams {
         while stream.chunk().is_some() {}
     }
+    // The log has that before the answer.
+    let (_, answer) = Client::connect_as(&cluster.nodes[2], &Connect::persistent(V5, "lamp"));
+    assert!(!answer.session_present);
 }
 
 #[test]

@@ -105,6 +105,39 @@ fn a_session_shows_who_waits_with_what() {
     assert_eq!(session(&server, "nobody").status, 404);
 }
 
+/// The answer came before the disk had the end of the sessions: a kill of the server brought them back.
+#[test]
+fn what_an_operator_has_ended_does_not_come_back_after_a_kill() {
+    let mut server = start();
+    let kick = |server: &Server, query: &str| {
+        let mut web = Http::connect(server.address_of("web"));
+        web.send(&format!("DELETE /v1/principals/anonymous%2Fs/connections{query} HTTP/1.1"), b"")
+    };
+    for (label, is_connected) in [("away", false), ("connected", true)] {
+        let (mut client, connack) = Client::connect_as(&server, &Connect::persistent(V5, "s"));
+        assert!(!connack.session_present, "{label}");
+        client.subscribe(&[("t", 1)]);
+        // One that is connected ends by this.
+        if !is_connected {
+            client.disconnect();
+        }
+        let reply = kick(&server, "");
+        server.kill();
+        server.restart();
+        assert_eq!(reply.status, 200, "{label}: {}", reply.text());
+        let ended = json!({"connections": usize::from(is_connected), "sessions": 1, "streams": 0, "signIns": 0});
+        assert_eq!(reply.json(), ended, "{label}");
+        assert_eq!(session(&server, "s").status, 404, "{label}");
+    }
+    let (mut client, _) = Client::connect_as(&server, &Connect::persistent(V5, "s"));
+    client.subscribe(&[("t", 1)]);
+    assert_eq!(kick(&server, "?keep_sessions=true").json()["sessions"], 0);
+    assert_eq!(session(&server, "s").json()["connected"], false, "the connection has ended with the answer");
+    server.kill();
+    server.restart();
+    assert_eq!(session(&server, "s").status, 200, "it is kept");
+}
+
 #[test]
 fn lists_come_in_pages_and_are_filtered() {
     let server = start();

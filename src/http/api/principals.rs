@@ -16,6 +16,7 @@ use crate::{
     http::{
         api::{history::no_store, query::Query, sessions::silent},
         auth::caller::Caller,
+        broker::PrincipalEnded,
         parameter::{Kind, Parameter, ParameterLocation},
         problem::Problem,
         state::Api,
@@ -72,16 +73,19 @@ async fn end_connections(
     let query = Query::read(uri.query(), &[&KEEP_SESSIONS]).map_err(|bad| api.invalid(&bad))?;
     let keep_sessions = query.flag(&KEEP_SESSIONS).map_err(|bad| api.invalid(&bad))?.unwrap_or(false);
     caller.require_all_rights("to end connections needs all rights", &api)?;
-    let (ended, unreachable) = api.principals.end_connections(&name, keep_sessions).await;
+    let PrincipalEnded { ended, is_durable, unreachable } = api.principals.end_connections(&name, keep_sessions).await;
     let (by, EndedConnections { connections, sessions, streams, sign_ins }) = (caller.principal(), ended);
     tracing::info!(principal = name, %by, connections, sessions, streams, sign_ins, "connections of a principal ended");
-    if unreachable.is_empty() {
-        return Ok(no_store(wire::ended_connections(&ended)));
-    }
-    let message = format!(
-        "Unavailable: {}; clients of the principal may be connected there still, and not to the other nodes; repeat the \
-         request",
-        silent(&unreachable)
-    );
+    let message = match (unreachable.as_slice(), is_durable) {
+        ([], true) => return Ok(no_store(wire::ended_connections(&ended))),
+        ([], false) => "Unavailable: the end of the connections was requested, and the disk has not confirmed it in time; repeat the \
+                        request"
+            .to_owned(),
+        (unreachable, _) => format!(
+            "Unavailable: {}; clients of the principal may be connected there still, and not to the other nodes; repeat the \
+             request",
+            silent(unreachable)
+        ),
+    };
     Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &message, api.now()))
 }

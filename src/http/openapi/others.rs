@@ -128,7 +128,8 @@ fn principal_name() -> Value {
 /// Returns the operation that ends the connections of a principal.
 fn connections() -> Value {
     let problem = |about: &str| answer(about, "application/problem+json", reference("Problem"));
-    let ended = answer("The numbers of what ended", "application/json", reference("EndedConnections"));
+    let ended =
+        answer("The numbers of what ended, which is on disk", "application/json", reference("EndedConnections"));
     json!({
         "parameters": [principal_name()],
         "delete": {
@@ -141,7 +142,7 @@ fn connections() -> Value {
                 "401": problem("Not authenticated"),
                 "403": problem("Not allowed"),
                 "429": problem("Too many requests"),
-                "503": problem("A node of the cluster has not answered"),
+                "503": problem("The disk, or a node of the cluster, has not confirmed it in time"),
             },
         },
     })

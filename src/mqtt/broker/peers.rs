@@ -32,7 +32,7 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
 };
 
-pub use self::operators::SessionPage;
+pub use self::operators::{EndedEverything, SessionPage};
 use self::{
     message::{GroupRoute, Opened, PeerMessage, Published},
     opening::PendingOpenings,

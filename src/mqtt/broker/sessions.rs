@@ -36,7 +36,7 @@ use self::{
     session_counts::SessionCounts,
 };
 pub use self::{
-    list::{EndedSession, ListedSession, SessionFilter},
+    list::{EndedSessions, ListedSession, SessionFilter},
     load::Load,
     session_counts::SessionCount,
 };

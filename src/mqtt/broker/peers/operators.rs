@@ -13,7 +13,7 @@ use crate::{
         durable::DURABLE_TIMEOUT,
         peers::{message, questions::Answers},
         session_summary::{SessionName, SessionSummary},
-        sessions::{SessionFilter, SessionKey},
+        sessions::{EndedSessions, SessionFilter, SessionKey},
     },
     wire::EndedConnections,
 };
@@ -45,8 +45,8 @@ pub(super) enum Answer {
     Session(Option<Box<SessionSummary>>),
     /// True if the session has ended for good; `None` if the node does not have it.
     Ended(Option<bool>),
-    /// The numbers of what ended.
-    EndedConnections(EndedConnections),
+    /// The numbers of what ended, and true if that survives a restart.
+    EndedConnections(EndedConnections, bool),
 }
 
 /// A page of the sessions of all nodes.
@@ -56,6 +56,17 @@ pub struct SessionPage {
     pub sessions: Vec<SessionSummary>,
     /// The session after which the next page begins, if there may be one.
     pub next: Option<SessionName>,
+    /// The nodes that have sessions and have not answered.
+    pub silent: Vec<u64>,
+}
+
+/// The end of everything of a principal.
+#[derive(Debug)]
+pub struct EndedEverything {
+    /// The numbers of what ended.
+    pub ended: EndedConnections,
+    /// True if that is on disk at the nodes that have answered, in a cluster in the log.
+    pub is_durable: bool,
     /// The nodes that have sessions and have not answered.
     pub silent: Vec<u64>,
 }
@@ -114,20 +125,19 @@ impl Broker {
         if self.is_in_log(&key) { Ok(false) } else { Err(silent) }
     }
 
-    /// Ends everything of a principal at all nodes, but its sessions if they are kept. Returns the numbers of what ended, and the nodes
-    /// that have not answered.
-    pub async fn end_everything(
-        self: &Arc<Self>,
-        principal: &str,
-        keep_sessions: bool,
-    ) -> (EndedConnections, Vec<u64>) {
+    /// Ends everything of a principal at all nodes, but its sessions if they are kept. Wills are published as after any lost
+    /// connection. Returns when that is on disk, or takes too long.
+    pub async fn end_everything(self: &Arc<Self>, principal: &str, keep_sessions: bool) -> EndedEverything {
         let question = Question::EndConnections { principal: principal.to_owned(), keep_sessions };
         let Answers { answers, silent } = self.ask(&question, END_WAIT, |_| false).await;
-        let ended = answers.into_iter().filter_map(|(_, answer)| match answer {
-            Answer::EndedConnections(ended) => Some(ended),
-            _ => None,
-        });
-        (ended.fold(EndedConnections::default(), |sum, ended| sum.plus(ended)), silent)
+        let mut all = EndedEverything { ended: EndedConnections::default(), is_durable: true, silent };
+        for (_, answer) in answers {
+            if let Answer::EndedConnections(ended, is_durable) = answer {
+                all.ended = all.ended.plus(ended);
+                all.is_durable &= is_durable;
+            }
+        }
+        all
     }
 
     /// Sets how the streams and browser sessions of a principal end at this node. Only the first call has an effect.
@@ -152,19 +162,30 @@ impl Broker {
             Question::EndConnections { principal, keep_sessions } => {
                 let broker = Arc::clone(self);
                 let ended = spawn_blocking(move || broker.end_everything_here(&principal, keep_sessions)).await;
-                Answer::EndedConnections(ended.unwrap_or_else(|error| {
-                    tracing::error!(%error, "cannot end connections");
-                    EndedConnections::default()
-                }))
+                match ended {
+                    Ok((ended, disposed)) => Answer::EndedConnections(ended, self.ended_durably(disposed).await),
+                    Err(error) => {
+                        tracing::error!(%error, "cannot end connections");
+                        Answer::EndedConnections(EndedConnections::default(), false)
+                    }
+                }
             }
         }
     }
 
-    fn end_everything_here(self: &Arc<Self>, principal: &str, keep_sessions: bool) -> EndedConnections {
+    /// Returns the numbers of what ended, and what there is to wait for.
+    fn end_everything_here(
+        self: &Arc<Self>,
+        principal: &str,
+        keep_sessions: bool,
+    ) -> (EndedConnections, Vec<oneshot::Receiver<()>>) {
         let disconnect = self.disconnect_streams.get();
         let (streams, sign_ins) = disconnect.map_or((0, 0), |disconnect| disconnect(principal));
-        let (connections, sessions) = self.end_connections(principal, keep_sessions);
-        EndedConnections { connections, sessions, streams, sign_ins }
+        let EndedSessions { connected, disconnected } = self.sessions.end_of(principal, keep_sessions);
+        let connections = connected.len();
+        let sessions = if keep_sessions { 0 } else { connections + disconnected.len() };
+        disconnected.into_iter().for_each(|ended| self.dispose(ended));
+        (EndedConnections { connections, sessions, streams, sign_ins }, connected)
     }
 
     fn is_in_log(&self, key: &SessionKey) -> bool {

@@ -1,4 +1,4 @@
-//! The list of sessions for operators, and the end of one.
+//! The list of sessions for operators, and the end of one or of all of a principal.
 //!
 //! A list is read page by page. The table is locked for a bounded number of sessions at a time, and what a session shows is
 //! read without that lock.
@@ -45,13 +45,13 @@ pub struct SessionFilter {
     pub connected: Option<bool>,
 }
 
-/// A session that an operator ends.
-#[derive(Debug)]
-pub enum EndedSession {
-    /// Its connection ends, and then the session. Resolves when it is disposed of.
-    Connected(oneshot::Receiver<()>),
-    /// It had no connection and has ended.
-    Disconnected(Box<ClosedSession>),
+/// Sessions that an operator ends, or whose connections.
+#[derive(Debug, Default)]
+pub struct EndedSessions {
+    /// One for each connection that ends, closed when it has released its session, and what has ended is disposed of.
+    pub connected: Vec<oneshot::Receiver<()>>,
+    /// Sessions that had no connection and have ended.
+    pub disconnected: Vec<ClosedSession>,
 }
 
 impl Sessions {
@@ -86,21 +86,43 @@ impl Sessions {
     }
 
     /// Ends the session of `key`, and its connection with [`Reason::ADMINISTRATIVE_ACTION`]. `None` if there is none.
-    pub(in crate::mqtt::broker) fn end(&self, key: &SessionKey) -> Option<EndedSession> {
-        let mut table = self.table.lock();
-        if let SessionSlot::Connected(connected) = table.entries.get_mut(key)? {
-            let (done, wait) = oneshot::channel();
-            connected.ends = true;
-            connected.disposed.push(done);
-            connected.disconnect(Reason::ADMINISTRATIVE_ACTION);
-            return Some(EndedSession::Connected(wait));
+    pub(in crate::mqtt::broker) fn end(&self, key: &SessionKey) -> Option<EndedSessions> {
+        let (mut table, mut ended) = (self.table.lock(), EndedSessions::default());
+        table.entries.contains_key(key).then(|| table.end(key, false, &mut ended))?;
+        Some(ended)
+    }
+
+    /// Ends the connections of `principal` with [`Reason::ADMINISTRATIVE_ACTION`], and its sessions unless `keep_sessions` is set.
+    #[must_use]
+    pub fn end_of(&self, principal: &str, keep_sessions: bool) -> EndedSessions {
+        let (mut table, mut ended) = (self.table.lock(), EndedSessions::default());
+        let of_principal = table.entries.keys().filter(|key| **key.principal.name() == *principal);
+        for key in of_principal.cloned().collect::<Vec<_>>() {
+            table.end(&key, keep_sessions, &mut ended);
         }
-        let disconnected = table.take_disconnected(key)?;
-        Some(EndedSession::Disconnected(Box::new(disconnected.into_closed(key.clone()))))
+        ended
     }
 }
 
 impl SessionTable {
+    /// Ends the connection of a session, and the session unless it is kept, and adds what is to wait for to `ended`.
+    fn end(&mut self, key: &SessionKey, is_kept: bool, ended: &mut EndedSessions) {
+        match self.entries.get_mut(key) {
+            Some(SessionSlot::Connected(connected)) => {
+                let (disposed, wait) = oneshot::channel();
+                connected.ends |= !is_kept;
+                connected.disposed.push(disposed);
+                connected.disconnect(Reason::ADMINISTRATIVE_ACTION);
+                ended.connected.push(wait);
+            }
+            Some(SessionSlot::Disconnected(_)) if !is_kept => {
+                let taken = self.take_disconnected(key);
+                ended.disconnected.extend(taken.map(|disconnected| disconnected.into_closed(key.clone())));
+            }
+            Some(SessionSlot::Disconnected(_)) | None => {}
+        }
+    }
+
     /// Adds sessions after `last` to `found`, at most `limit`, looks at no more than `slice`, and moves `last`. Returns the
     /// number that it looked at; `None` at the end.
     fn slice(

@@ -1,4 +1,4 @@
-//! The end of sessions whose login was revoked, of those that an operator ends, and of the connections of a node that leaves.
+//! The end of sessions whose login was revoked, and of the connections of a node that leaves.
 
 use crate::{
     auth::{Access, Authority},
@@ -30,29 +30,6 @@ impl Sessions {
     pub fn is_revoked(&self, key: &SessionKey, authority: &Authority) -> bool {
         let auth_context = self.table.lock().auth_context(key);
         auth_context.is_none_or(|auth_context| authority.review_absent(&auth_context).is_none())
-    }
-
-    /// Ends the connections of `principal` with [`Reason::ADMINISTRATIVE_ACTION`], and its sessions unless
-    /// `keep_sessions` is set. Returns the number of connections, and the disconnected sessions that ended. The others
-    /// end with their connections.
-    pub fn end_of(&self, principal: &str, keep_sessions: bool) -> (usize, Vec<ClosedSession>) {
-        let (mut connections, mut ended) = (0, Vec::new());
-        let mut table = self.table.lock();
-        let of_principal = table.entries.keys().filter(|key| **key.principal.name() == *principal);
-        for key in of_principal.cloned().collect::<Vec<_>>() {
-            match table.entries.get_mut(&key) {
-                Some(SessionSlot::Connected(connected)) => {
-                    connections += 1;
-                    connected.ends |= !keep_sessions;
-                    connected.disconnect(Reason::ADMINISTRATIVE_ACTION);
-                }
-                Some(SessionSlot::Disconnected(_)) if !keep_sessions => {
-                    ended.extend(table.take_disconnected(&key).map(|disconnected| disconnected.into_closed(key)));
-                }
-                Some(SessionSlot::Disconnected(_)) | None => {}
-            }
-        }
-        (connections, ended)
     }
 
     /// Ends all connections with `reason`. Their sessions wait for their clients.

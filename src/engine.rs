@@ -230,6 +230,11 @@ impl Service {
         let _ = self.store.write_rows(edits, on_durable);
     }
 
+    /// Writes `edits` of the broker's rows, as [`Store::write_rows_unhurried`] does. Does nothing once the service is closed.
+    pub fn write_rows_unhurried(&self, edits: Vec<RowEdit>, on_durable: OnDurable) {
+        let _ = self.store.write_rows_unhurried(edits, on_durable);
+    }
+
     /// Returns true if rows should be added now, as [`Store::may_add_rows`] does.
     #[must_use]
     pub fn may_add_rows(&self) -> bool {

@@ -40,7 +40,7 @@ use crate::{
     mqtt::{
         broker::{
             connection_limits::ConnectionLimits,
-            durable::Recorder,
+            durable::{Recorder, Removal},
             filters::Filters,
             outbox::{Outbox, SessionId},
             peers::{Peers, SharedMessage},
@@ -181,7 +181,7 @@ impl Broker {
         if !self.has_peers() {
             self.number_sessions_from(id.0 + 1);
         }
-        ClientSession { is_recorded: true, ..self.session_with(id, access) }
+        ClientSession { is_recorded: true, was_kept: true, ..self.session_with(id, access) }
     }
 
     fn session_with(&self, id: SessionId, access: &Access) -> ClientSession {
@@ -192,7 +192,7 @@ impl Broker {
         let charge = charge(&quota);
         let filters = Filters::new(quota);
         let (outbox, resync) = (Arc::new(outbox), Resync::default());
-        ClientSession { session, outbox, filters, resync, charge, is_recorded: false }
+        ClientSession { session, outbox, filters, resync, charge, is_recorded: false, was_kept: false }
     }
 
     /// Returns the quota of the principal of `access`.
@@ -280,8 +280,8 @@ impl Broker {
             self.publish_will(ended.key.clone(), ended.access, ended.from, will);
         }
         match &ended.client {
-            Some(client) if client.outbox.has_left() => {}
-            Some(client) => self.remove_rows(client),
+            Some(client) if client.outbox.has_left() => ended.removal.into_iter().for_each(Removal::done),
+            Some(client) => self.remove_rows(client, ended.removal),
             None if has_will => self.sessions.will_published(&ended.key),
             None => {}
         }
@@ -420,7 +420,10 @@ impl Broker {
     /// Ends the session of `key` and its connection, with its rows. Its will is published as after any lost connection. Returns
     /// when that is on disk, or false if it takes too long; `None` if there is no such session.
     pub async fn end_session(self: &Arc<Self>, key: &SessionKey) -> Option<bool> {
-        let EndedSessions { connected, disconnected } = self.sessions.end(key)?;
+        let Some(EndedSessions { connected, disconnected }) = self.sessions.end(key) else {
+            // It may have ended just before.
+            return (!self.recorder.removed(key).await).then_some(false);
+        };
         disconnected.into_iter().for_each(|closed| self.dispose(closed));
         Some(self.ended_durably(connected).await)
     }

@@ -242,10 +242,29 @@ impl<C: Send + 'static> Store<C> {
     ///
     /// [`StoreError::Closed`]; nothing is written then, nor `on_durable` called.
     pub fn write_rows(&self, edits: Vec<RowEdit>, on_durable: Option<OnDurable>) -> Result<(), StoreError> {
+        let is_awaited = on_durable.is_some();
+        self.send_rows(edits, on_durable, is_awaited)
+    }
+
+    /// Writes `edits` as [`Store::write_rows`] does if nobody waits, and calls `on_durable` among the results of their commit.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::write_rows`].
+    pub fn write_rows_unhurried(&self, edits: Vec<RowEdit>, on_durable: OnDurable) -> Result<(), StoreError> {
+        self.send_rows(edits, Some(on_durable), false)
+    }
+
+    fn send_rows(
+        &self,
+        edits: Vec<RowEdit>,
+        on_durable: Option<OnDurable>,
+        is_awaited: bool,
+    ) -> Result<(), StoreError> {
         let shared = &self.inner.shared;
         let bytes = edits.iter().map(RowEdit::bytes).sum();
         shared.row_backlog.fetch_add(bytes, Ordering::Relaxed);
-        let notify = shared.sent_rows.send(edits, bytes, on_durable)?;
+        let notify = shared.sent_rows.send(edits, bytes, on_durable, is_awaited)?;
         if notify {
             // A closed queue needs no notice: the writer takes the edits before it ends.
             let _ = self.inner.queue.send(Message::Rows);

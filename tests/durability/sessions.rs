@@ -3,9 +3,9 @@
 use std::{thread, time::Duration};
 
 use crate::harness::{
-    client::Client,
+    client::{Client, disconnect_with},
     server::Server,
-    wire::{BOTH, Connect, Protocol, Publish, V5, Value, prop},
+    wire::{BOTH, Connect, Properties, Protocol, Publish, V5, Value, prop},
 };
 
 /// Connects the client with its session of before.
@@ -59,11 +59,30 @@ fn a_session_with_its_subscriptions_survives() {
     }
 }
 
+/// A client ended its session, connected without one, and found the former one after a power cut, with its subscriptions.
+#[test]
+fn a_session_that_its_client_ended_just_before_a_connack_does_not_come_back() {
+    let mut server = Server::start();
+    for _ in 0..3 {
+        let (mut client, connack) = Client::connect_as(&server, &Connect::persistent(V5, "s"));
+        assert!(!connack.session_present);
+        client.subscribe(&[("t", 1)]);
+        let ends = Properties::none().with(prop::SESSION_EXPIRY, Value::Four(0));
+        client.send(disconnect_with(0, &ends));
+        assert_eq!(client.closed(), None);
+        // This one has no rows.
+        let (_client, connack) = Client::connect_as(&server, &Connect::new(V5, "s").clean(false));
+        assert!(!connack.session_present);
+        server.kill();
+        server.restart();
+    }
+}
+
 #[test]
 fn subscription_options_survive() {
     let mut server = Server::start();
     let (mut client, _) = Client::connect_as(&server, &Connect::persistent(V5, "s"));
-    let properties = crate::harness::wire::Properties::none().with(prop::SUBSCRIPTION_ID, Value::Variable(77));
+    let properties = Properties::none().with(prop::SUBSCRIPTION_ID, Value::Variable(77));
     // No Local and Retain As Published.
     client.subscribe_with(&[("t", 0x04 | 0x08 | 1)], &properties);
     server.kill();

@@ -12,6 +12,7 @@
 //! not published then.
 
 mod away;
+mod closed;
 mod eviction;
 mod list;
 mod load;
@@ -33,9 +34,11 @@ pub(in crate::mqtt::broker) use self::lost::LostConnection;
 pub use self::lost::PreviousLoss;
 use self::{
     away::{AwayNumber, AwaySessions},
+    closed::Released,
     session_counts::SessionCounts,
 };
 pub use self::{
+    closed::ClosedSession,
     list::{EndedSessions, ListedSession, SessionFilter},
     load::Load,
     session_counts::SessionCount,
@@ -44,13 +47,7 @@ use crate::{
     admission::{Charge, PrincipalQuota, QuotaKind},
     auth::{Access, AuthContext, Authority, Principal},
     mqtt::{
-        broker::{
-            durable::Recorder,
-            filters::Filters,
-            outbox::{Outbox, SessionId},
-            presence::Announced,
-            session_view::SessionView,
-        },
+        broker::{durable::Recorder, filters::Filters, outbox::Outbox, presence::Announced, session_view::SessionView},
         protocol::packet::{Reason, Will},
         session::Session,
         shadow::resync::Resync,
@@ -81,6 +78,8 @@ pub struct ClientSession {
     pub charge: Charge,
     /// True if rows of the store have the session, which must be removed when it ends.
     pub(in crate::mqtt) is_recorded: bool,
+    /// True if they may have it as one that outlives its connection.
+    pub(in crate::mqtt) was_kept: bool,
 }
 
 /// A new connection that asks for its session.
@@ -113,35 +112,6 @@ pub struct Attached {
     pub(in crate::mqtt) announced: Option<Announced>,
     /// The sessions that ended for it: the one that it replaces because of a clean start, and those that made place.
     pub ended: Vec<ClosedSession>,
-}
-
-/// The remains of a session that ended, or a will that is due.
-#[derive(Debug)]
-pub struct ClosedSession {
-    /// The identity of the session.
-    pub key: SessionKey,
-    /// The rights of its client.
-    pub access: Access,
-    /// The session that leaves the will: its No Local subscriptions do not get it.
-    pub from: SessionId,
-    /// The session, if it ended: its subscriptions have to be removed.
-    pub client: Option<ClientSession>,
-    /// The will to publish.
-    pub will: Option<Will>,
-    /// Has the connections that wait for the session go on when it is disposed of.
-    pub(in crate::mqtt) released: Option<Released>,
-    /// Closed when the remains are disposed of, for an operator who waits for it.
-    pub(in crate::mqtt) disposed: Vec<oneshot::Sender<()>>,
-}
-
-/// Notifies those who wait when it is dropped.
-#[derive(Debug, Default)]
-pub(in crate::mqtt) struct Released(Arc<Notify>);
-
-impl Drop for Released {
-    fn drop(&mut self) {
-        self.0.notify_waiters();
-    }
 }
 
 /// The table of sessions.
@@ -297,7 +267,7 @@ impl Sessions {
             will => (will, None),
         };
         let (access, from) = (client.outbox.access(), client.outbox.id());
-        client.is_recorded = true;
+        (client.is_recorded, client.was_kept) = (true, true);
         let lost = LostConnection {
             auth_context,
             client,
@@ -310,7 +280,7 @@ impl Sessions {
         table.park(key, lost);
         drop(table);
         self.timers_changed.notify_one();
-        ClosedSession { key: key.clone(), access, from, client: None, will: will_now, released, disposed }
+        ClosedSession { released, disposed, ..ClosedSession::will(key.clone(), access, from, will_now) }
     }
 
     /// Waits until a will is due or a session expires, and returns all that are.
@@ -503,7 +473,7 @@ impl SessionTable {
         if let Some(SessionSlot::Disconnected(disconnected)) = self.entries.get_mut(&key) {
             disconnected.timer = timer;
         }
-        Some(ClosedSession { key, access, from, client: None, will, released: None, disposed: Vec::new() })
+        Some(ClosedSession::will(key, access, from, will))
     }
 }
 
@@ -512,14 +482,6 @@ impl ClientSession {
     pub fn charge(&mut self, more: usize) {
         self.filters.view().set_inflight(self.session.inflight_count());
         self.charge.follow(SESSION_BYTES + self.filters.bytes() + self.session.inflight_bytes() + more);
-    }
-}
-
-impl ClosedSession {
-    /// Returns the remains of a session that ended.
-    pub(super) fn session(key: SessionKey, client: ClientSession, will: Option<Will>) -> Self {
-        let (access, from) = (client.outbox.access(), client.outbox.id());
-        Self { key, access, from, client: Some(client), will, released: None, disposed: Vec::new() }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
             presence::{self, PresenceTable},
             rights,
             session_view::LastConnection,
-            sessions::{Arrival, Attached, ClosedSession, NotAttached, Refusal, SessionKey},
+            sessions::{Arrival, Attached, NotAttached, Refusal, SessionKey},
         },
         connection::{
             Connection, GRACEFUL_CLOSE_TIMEOUT, Intake,
@@ -192,16 +192,13 @@ where
     let marks = work::times(attached.client.filters.count(), work::FILTER_MARK);
     let _delays_its_packets = quota.charge_work(marks, Instant::now());
     let ended = mem::take(&mut attached.ended);
-    if ended.is_empty() {
-        return Ok(AcceptedClient { auth_context, key, attached });
-    }
-    let replaces = |ended: &ClosedSession| ended.key == key && ended.client.as_ref().is_some_and(|it| it.is_recorded);
-    let replaces_recorded = ended.iter().any(replaces);
     // No connection owns the session yet, so it must be released here on a panic.
     let refusal = match catch_unwind(AssertUnwindSafe(|| broker.dispose_for(&key, ended))) {
-        // After the CONNACK, the former session must not come back, whatever happens to the server.
-        Ok(()) if replaces_recorded && !Box::pin(broker.recorder.durable()).await => "the disk is too slow",
-        Ok(()) => return Ok(AcceptedClient { auth_context, key, attached }),
+        // After the CONNACK, a former session must not come back, whatever happens to the server.
+        Ok(()) if attached.present || Box::pin(broker.recorder.removed(&key)).await => {
+            return Ok(AcceptedClient { auth_context, key, attached });
+        }
+        Ok(()) => "the disk is too slow",
         Err(_panic) => "internal error",
     };
     drop(attached.announced);

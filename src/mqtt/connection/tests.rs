@@ -40,6 +40,7 @@ use crate::{
     store::StoreOptions,
 };
 
+mod ended_sessions;
 mod power_cuts;
 
 pub(in crate::mqtt) const QUEUE_BYTES: usize = 4096;
@@ -438,15 +439,7 @@ pub(in crate::mqtt) fn dispose_will(broker: &Arc<Broker>, topic: &str, payload: 
     let will = Will { topic, payload, qos: QoS::AtLeastOnce, retain: true, delay: 0, properties: None };
     let principal = Principal::anonymous("c");
     let key = SessionKey { principal: principal.clone(), client_id: "c".into() };
-    broker.dispose(ClosedSession {
-        key,
-        access: Access::admin(principal),
-        from: SessionId(0),
-        client: None,
-        will: Some(will),
-        released: None,
-        disposed: Vec::new(),
-    });
+    broker.dispose(ClosedSession::will(key, Access::admin(principal), SessionId(0), Some(will)));
 }
 
 /// Wills were published one after another: a will that waited for the engine delayed all others.

@@ -32,6 +32,8 @@ pub(in crate::store) struct PendingRows {
     /// The edits of the accepted commands that the next commit has, behind the others.
     pub(in crate::store) commands: Vec<(RowKey, EditedRow)>,
     pub(in crate::store) calls: Vec<OnDurable>,
+    /// True if somebody waits for one of the calls.
+    is_awaited: bool,
     /// The approximate bytes of the edits as they were sent.
     pub(in crate::store) bytes: usize,
     /// The time at which the edits have to be committed.
@@ -41,12 +43,13 @@ pub(in crate::store) struct PendingRows {
 impl PendingRows {
     /// Adds edits behind those that wait.
     pub(in crate::store) fn add(&mut self, batch: RowBatch) {
-        let RowBatch { edits, calls, bytes } = batch;
+        let RowBatch { edits, calls, is_awaited, bytes } = batch;
         if !edits.is_empty() || !calls.is_empty() {
             self.due.get_or_insert_with(|| Instant::now() + WAIT_MAX);
         }
         edits.into_iter().for_each(|edit| edited_row::add(&mut self.rows, edit.into_row(), |_| None));
         self.calls.extend(calls);
+        self.is_awaited |= is_awaited;
         self.bytes += bytes;
     }
 
@@ -67,7 +70,7 @@ impl PendingRows {
 
     /// Returns true if the edits have to be committed now.
     pub(in crate::store) fn is_due(&self) -> bool {
-        let is_urgent = !self.calls.is_empty() || self.bytes >= WAITING_BYTES_MAX;
+        let is_urgent = self.is_awaited || self.bytes >= WAITING_BYTES_MAX;
         is_urgent || self.due.is_some_and(|due| due <= Instant::now())
     }
 

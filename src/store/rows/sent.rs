@@ -15,6 +15,8 @@ pub type OnDurable = Box<dyn FnOnce() + Send>;
 pub(in crate::store) struct RowBatch {
     pub(in crate::store) edits: Vec<RowEdit>,
     pub(in crate::store) calls: Vec<OnDurable>,
+    /// True if somebody waits for one of the calls.
+    pub(in crate::store) is_awaited: bool,
     /// The approximate bytes of the edits.
     pub(in crate::store) bytes: usize,
 }
@@ -35,7 +37,8 @@ impl SentRows {
         Self { batch: Mutex::new(Some(RowBatch::default())) }
     }
 
-    /// Adds edits of `bytes` behind those of earlier calls. Returns true if the writer has to be notified.
+    /// Adds edits of `bytes` behind those of earlier calls. If `on_durable` `is_awaited`, they are committed at once. Returns true if
+    /// the writer has to be notified.
     ///
     /// # Errors
     ///
@@ -45,16 +48,18 @@ impl SentRows {
         edits: Vec<RowEdit>,
         bytes: usize,
         on_durable: Option<OnDurable>,
+        is_awaited: bool,
     ) -> Result<bool, StoreError> {
         let mut batch = self.batch.lock();
         let batch = batch.as_mut().ok_or(StoreError::Closed)?;
         let is_first = batch.edits.is_empty() && batch.calls.is_empty();
-        let is_first_call = on_durable.is_some() && batch.calls.is_empty();
+        let is_first_awaited = is_awaited && !batch.is_awaited;
         let are_many = batch.bytes < WAITING_BYTES_MAX && batch.bytes + bytes >= WAITING_BYTES_MAX;
         batch.edits.extend(edits);
         batch.calls.extend(on_durable);
+        batch.is_awaited |= is_awaited;
         batch.bytes += bytes;
-        Ok(is_first || is_first_call || are_many)
+        Ok(is_first || is_first_awaited || are_many)
     }
 
     /// Removes and returns everything.
@@ -90,12 +95,25 @@ mod tests {
             ("at the limit", 1, None, true),
             ("above the limit", 1, None, false),
         ] {
-            assert_eq!(sent.send(put(), bytes, on_durable).unwrap(), notifies, "{label}");
+            let is_awaited = on_durable.is_some();
+            assert_eq!(sent.send(put(), bytes, on_durable, is_awaited).unwrap(), notifies, "{label}");
         }
         let batch = sent.take();
         assert_eq!((batch.edits.len(), batch.calls.len(), batch.bytes), (7, 2, WAITING_BYTES_MAX + 1));
-        assert!(sent.send(Vec::new(), 0, call()).unwrap(), "a call without edits");
+        assert!(sent.send(Vec::new(), 0, call(), true).unwrap(), "a call without edits");
         assert_eq!(sent.close().calls.len(), 1);
-        assert!(matches!(sent.send(put(), 10, None), Err(StoreError::Closed)));
+        assert!(matches!(sent.send(put(), 10, None, false), Err(StoreError::Closed)));
+    }
+
+    #[test]
+    fn a_call_for_which_nobody_waits_hurries_nothing() {
+        let sent = SentRows::new();
+        let call = || -> Option<OnDurable> { Some(Box::new(|| ())) };
+        assert!(sent.send(Vec::new(), 0, call(), false).unwrap(), "the first");
+        assert!(!sent.send(Vec::new(), 0, call(), false).unwrap());
+        assert!(!sent.take().is_awaited);
+        sent.send(Vec::new(), 0, call(), false).unwrap();
+        assert!(sent.send(Vec::new(), 0, call(), true).unwrap(), "the first that is awaited");
+        assert!(sent.take().is_awaited);
     }
 }

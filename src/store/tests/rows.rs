@@ -305,6 +305,30 @@ fn a_backup_has_the_rows() {
     assert_eq!(rows.len(), 200);
 }
 
+#[test]
+fn a_call_for_which_nobody_waits_comes_with_the_commit_that_has_its_edits() {
+    let disk = SimDisk::new(Vec::new(), Stop::Never);
+    let mut stepped = Stepped::open(&disk, options()).unwrap();
+    let called = Arc::new(AtomicUsize::new(0));
+    let call = |bit: usize| -> super::super::OnDurable {
+        let called = Arc::clone(&called);
+        Box::new(move || {
+            called.fetch_or(bit, Ordering::SeqCst);
+        })
+    };
+    let put = |n: u64| vec![RowEdit::Put(number(n), Bytes::new())];
+    disk.repair(Repaired::Pending, Stop::AtSync(disk.operations().0 + 1));
+    stepped.store.write_rows_unhurried(put(1), call(1)).unwrap();
+    stepped.store.write_rows(put(2), Some(call(2))).unwrap();
+    stepped.apply([]);
+    assert!(disk.has_stopped());
+    assert_eq!(called.load(Ordering::SeqCst), 0);
+    disk.repair(Repaired::Lost, Stop::Never);
+    stepped.heal().unwrap();
+    stepped.apply([]);
+    assert_eq!((stored(&stepped).len(), called.load(Ordering::SeqCst)), (2, 3));
+}
+
 /// A link to a log that never answers.
 struct NoLink;
 

@@ -14,7 +14,7 @@
 //!
 //! Rows follow the state in memory: whoever changes one sends the edit to the [`Recorder`] under the same lock, so the
 //! edits of a row are in the order of its changes. A publisher is answered when the edits of its message are on disk
-//! ([`Recorder::after_commit`]). In a cluster, the rows of sessions and presence go through the log instead, to all nodes ([`row_log`]).
+//! ([`Recorder::after_commit`]), a client without a session when the end of a former one is ([`removals`]). In a cluster, the rows of sessions and presence go through the log instead, to all nodes ([`row_log`]).
 
 pub(in crate::mqtt::broker) mod clock_row;
 pub(in crate::mqtt) mod group_row;
@@ -23,6 +23,7 @@ pub(in crate::mqtt) mod presence_row;
 pub(in crate::mqtt) mod queue_row;
 pub(in crate::mqtt) mod received_row;
 mod recorder;
+mod removals;
 pub(in crate::mqtt::broker) mod restore;
 pub(in crate::mqtt) mod retained_row;
 pub(in crate::mqtt::broker) mod row_log;
@@ -32,3 +33,4 @@ pub(in crate::mqtt) mod subscription_row;
 
 pub(in crate::mqtt) use self::recorder::DURABLE_TIMEOUT;
 pub use self::recorder::Recorder;
+pub(in crate::mqtt) use self::removals::Removal;

@@ -19,9 +19,11 @@ use crate::{
             durable::{
                 message_row::Now,
                 queue_row::{self, MessageRows},
+                removals::{PendingRemovals, Removal},
                 row_log::RowLog,
             },
             outbox::SessionId,
+            sessions::SessionKey,
         },
         protocol::message::{Delivery, DeliveryRow, Message},
     },
@@ -38,13 +40,15 @@ struct Inner {
     messages_made: AtomicU64,
     /// The log of a cluster, to which the rows of sessions go.
     log: OnceLock<Arc<RowLog>>,
+    removals: Arc<PendingRemovals>,
 }
 
 impl Recorder {
     /// Returns the handle to the store of `service`.
     #[must_use]
     pub fn new(service: Arc<Service>) -> Self {
-        Self(Some(Arc::new(Inner { service, messages_made: AtomicU64::new(0), log: OnceLock::new() })))
+        let (messages_made, log, removals) = (AtomicU64::new(0), OnceLock::new(), Arc::default());
+        Self(Some(Arc::new(Inner { service, messages_made, log, removals })))
     }
 
     /// Sends the rows of sessions to `log` from now on, and numbers messages from `first`.
@@ -99,15 +103,41 @@ impl Recorder {
     /// [`Recorder::after_commit`].
     pub fn write(&self, edits: Vec<RowEdit>) {
         if !edits.is_empty() {
-            self.send(edits, None);
+            self.send(edits, None, false);
         }
+    }
+
+    /// Notes that the session of `key` ends, whose rows are to be removed. `None` without a store.
+    pub(in crate::mqtt::broker) fn begin_removal(&self, key: &SessionKey) -> Option<Removal> {
+        Some(self.0.as_ref()?.removals.begin(key))
+    }
+
+    /// Sends the `edits` that remove a session, as [`Recorder::write`] does. When they are on disk, `removal` is done.
+    pub(in crate::mqtt::broker) fn remove(&self, edits: Vec<RowEdit>, removal: Removal) {
+        self.send(edits, Some(Box::new(move || removal.done())), false);
+    }
+
+    /// Waits until the end of every former session of `key` is on disk; while many others are not, until these are. Returns false
+    /// if that takes too long, or the server ends.
+    pub(in crate::mqtt) async fn removed(&self, key: &SessionKey) -> bool {
+        let Some(inner) = &self.0 else { return true };
+        let pending = inner.removals.find(key);
+        if pending.is_none() && !inner.removals.are_many() {
+            return true;
+        }
+        // It hurries the commit, for which they would wait.
+        self.durable().await
+            && match pending {
+                Some(pending) => matches!(tokio::time::timeout(DURABLE_TIMEOUT, pending).await, Ok(Ok(()))),
+                None => true,
+            }
     }
 
     /// Calls `then` when all edits sent before are on disk; without a store at once.
     pub fn after_commit(&self, then: impl FnOnce() + Send + 'static) {
         match &self.0 {
             None => then(),
-            Some(_) => self.send(Vec::new(), Some(Box::new(then))),
+            Some(_) => self.send(Vec::new(), Some(Box::new(then)), true),
         }
     }
 
@@ -153,9 +183,15 @@ impl Recorder {
         Now { date_ms: self.0.as_ref().map_or(0, |inner| inner.service.now_milliseconds()), instant: Instant::now() }
     }
 
-    fn send(&self, edits: Vec<RowEdit>, on_durable: Option<OnDurable>) {
+    /// Sends `edits`, and calls `on_durable` when they are on disk, for which the commit is hurried if somebody waits.
+    fn send(&self, edits: Vec<RowEdit>, on_durable: Option<OnDurable>, is_awaited: bool) {
         let Some(inner) = &self.0 else { return };
-        let Some(log) = inner.log.get() else { return inner.service.write_rows(edits, on_durable) };
+        let Some(log) = inner.log.get() else {
+            return match on_durable {
+                Some(then) if !is_awaited => inner.service.write_rows_unhurried(edits, then),
+                on_durable => inner.service.write_rows(edits, on_durable),
+            };
+        };
         let own = log.write(edits);
         if !own.is_empty() {
             inner.service.write_rows(own, None);

@@ -10,6 +10,7 @@ use crate::{
         broker::{
             Broker,
             durable::{
+                Removal,
                 clock_row::{self, Stop},
                 session_row::{self, SessionState},
                 subscription_row,
@@ -35,6 +36,7 @@ impl Broker {
     ) {
         client.outbox.set_kept(expiry > 0);
         client.is_recorded |= expiry > 0 || will.is_some();
+        client.was_kept |= expiry > 0;
         if !client.is_recorded {
             return;
         }
@@ -106,10 +108,14 @@ impl Broker {
         self.recorder.write(vec![clock_row::put(&stop)]);
     }
 
-    /// Removes the rows of a session that ends.
-    pub(in crate::mqtt::broker) fn remove_rows(&self, client: &ClientSession) {
+    /// Removes the rows of a session that ends. `removal` is done when that is on disk.
+    pub(in crate::mqtt::broker) fn remove_rows(&self, client: &ClientSession, removal: Option<Removal>) {
         if client.is_recorded {
-            self.remove_rows_of(client.outbox.id(), client.filters.iter());
+            let edits = removals_of(client.outbox.id(), client.filters.iter());
+            match removal {
+                Some(removal) => self.recorder.remove(edits, removal),
+                None => self.recorder.write(edits),
+            }
             // Its client may be opening the next one at another node.
             self.recorder.flush();
         }
@@ -117,7 +123,12 @@ impl Broker {
 
     /// Removes the row of a session, and those of its subscriptions.
     pub(super) fn remove_rows_of(&self, id: SessionId, filters: impl Iterator<Item = TopicFilter>) {
-        let filters = filters.map(|filter| subscription_row::remove(id, &filter));
-        self.recorder.write(filters.chain([session_row::remove(id)]).collect());
+        self.recorder.write(removals_of(id, filters));
     }
+}
+
+/// Returns the edits that remove the row of a session, and those of its subscriptions.
+fn removals_of(id: SessionId, filters: impl Iterator<Item = TopicFilter>) -> Vec<RowEdit> {
+    let filters = filters.map(|filter| subscription_row::remove(id, &filter));
+    filters.chain([session_row::remove(id)]).collect()
 }

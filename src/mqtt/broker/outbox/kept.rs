@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::mqtt::{
     broker::{
-        durable::Recorder,
+        durable::{Recorder, Removal},
         outbox::{Closed, DeliveryClass, FanOutPosition, Idle, Outbox, QueuedDelivery},
+        sessions::SessionKey,
     },
     protocol::{message::Delivery, packet::QoS},
     session::Ticket,
@@ -39,6 +40,11 @@ impl Outbox {
             delivery.row = self.recorder.insert(&delivery, self.id);
         }
         delivery
+    }
+
+    /// Notes that the session, which has `key`, ends, and its rows are to be removed.
+    pub(in crate::mqtt::broker) fn begin_removal(&self, key: &SessionKey) -> Option<Removal> {
+        self.recorder.begin_removal(key)
     }
 
     /// Marks the session as connected. The client's window allows `window` messages.

@@ -92,6 +92,6 @@ impl Sessions {
         table.park(key, lost);
         drop(table);
         self.timers_changed.notify_one();
-        ClosedSession { key: key.clone(), access, from, client: None, will: None, released, disposed }
+        ClosedSession { released, disposed, ..ClosedSession::will(key.clone(), access, from, None) }
     }
 }

@@ -73,10 +73,3 @@ impl SessionTable {
         }
     }
 }
-
-impl ClosedSession {
-    /// Drops the will, as it is that of a revoked login.
-    pub(super) fn without_will(self) -> Self {
-        Self { will: None, ..self }
-    }
-}

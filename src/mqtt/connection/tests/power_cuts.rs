@@ -78,7 +78,11 @@ struct Run {
 }
 
 fn open(disk: &SimDisk, directory: &std::path::Path) -> Arc<Broker> {
-    let config = Config::default();
+    open_as(disk, directory, &Config::default())
+}
+
+/// Returns a broker with the sessions that `disk` has.
+pub(super) fn open_as(disk: &SimDisk, directory: &std::path::Path, config: &Config) -> Arc<Broker> {
     let options = StoreOptions {
         free_disk_min: 0,
         page_cache_bytes: 1 << 20,
@@ -91,7 +95,7 @@ fn open(disk: &SimDisk, directory: &std::path::Path) -> Arc<Broker> {
     let clock = Clock::system();
     let (service, decided) = Service::open(options, Arc::new(Quotas::new(&config.limits)), clock.clone()).unwrap();
     let service = Arc::new(service);
-    let authority = Authority::open(&config, Policy::of(&config).unwrap(), clock).unwrap();
+    let authority = Authority::open(config, Policy::of(config).unwrap(), clock).unwrap();
     let router = Arc::new(Router::new(Recorder::new(service.clone())));
     let events = Arc::new(Events::new(router.clone(), service.head()));
     let notifier = events.clone();

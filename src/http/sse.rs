@@ -195,7 +195,7 @@ async fn begin(
         let _delays_the_next = caller.quota(api).charge_work(work, Instant::now());
         if let Some(positions) = positions {
             let positions = positions.into_iter().take_while(|position| *position <= through).collect();
-            // What the client has from a node that was ahead is not sent again.
+            // Events that the client has from a node that was ahead are not sent again.
             return Ok(Some(Backlog { positions, through: through.max(last) }));
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::harness::{
     client::Client,
+    packet::Message,
     server::Server,
     wire::{BOTH, Connect, Protocol, Publish, ack},
 };
@@ -97,6 +98,30 @@ fn a_request_that_comes_again_after_a_kill_is_not_decided_twice() {
     }
 }
 
+/// Lets `reader` receive one of three messages and release another, kills the server, and checks that each is continued.
+fn continue_after_kill(
+    server: &mut Server,
+    protocol: Protocol,
+    mut reader: Client,
+    [seen, received, released]: [Message; 3],
+) {
+    for message in [&received, &released] {
+        reader.send(ack(PUBREC, message.id));
+        reader.pubrel(message.id);
+    }
+    reader.send(ack(PUBCOMP, released.id));
+    // The SUBACK comes when everything before it is on disk.
+    reader.subscribe(&[("other", 0)]);
+    restart(server);
+    let mut reader = resume(server, protocol, "reader");
+    let again = reader.peek_message();
+    assert_eq!((again.text(), again.id, again.dup), (seen.text(), seen.id, true), "{protocol:?}");
+    reader.pubrel(received.id);
+    reader.send(ack(PUBCOMP, received.id));
+    reader.acknowledge(&again);
+    assert_eq!(waiting(server, &mut reader), [""; 0], "{protocol:?}");
+}
+
 #[test]
 fn a_message_that_was_sent_is_continued_after_a_kill() {
     for protocol in BOTH {
@@ -106,22 +131,9 @@ fn a_message_that_was_sent_is_continued_after_a_kill() {
         for text in ["seen", "received", "released"] {
             sender.publish("t/1", text, 2);
         }
-        let [seen, received, released] = [0; 3].map(|_| reader.peek_message());
-        for message in [&received, &released] {
-            reader.send(ack(PUBREC, message.id));
-            reader.pubrel(message.id);
-        }
-        reader.send(ack(PUBCOMP, released.id));
-        // The SUBACK comes when everything before it is on disk.
-        reader.subscribe(&[("other", 0)]);
-        restart(&mut server);
-        let mut reader = resume(&server, protocol, "reader");
-        let again = reader.peek_message();
-        assert_eq!((again.text(), again.id, again.dup), ("seen", seen.id, true), "{protocol:?}");
-        reader.pubrel(received.id);
-        reader.send(ack(PUBCOMP, received.id));
-        reader.acknowledge(&again);
-        assert_eq!(waiting(&server, &mut reader), [""; 0], "{protocol:?}");
+        let messages = [0; 3].map(|_| reader.peek_message());
+        assert_eq!(messages[0].text(), "seen", "{protocol:?}");
+        continue_after_kill(&mut server, protocol, reader, messages);
     }
 }
 
@@ -131,32 +143,16 @@ fn a_message_that_was_sent_is_continued_after_a_kill() {
 fn a_retained_message_that_was_sent_is_continued_after_a_kill() {
     for protocol in BOTH {
         let mut server = Server::start();
-        let mut sender = open(&server, protocol, "sender", &[]);
-        for (id, topic) in [(1, "t/seen"), (2, "t/received"), (3, "t/released")] {
-            sender.send(Publish::new(topic, topic).retain().encode(protocol, 2, id));
-            sender.pubrec(id);
-            sender.send(ack(PUBREL, id));
-            sender.pubcomp(id);
+        let mut sender = Client::connect(&server, protocol, "sender");
+        for topic in ["t/seen", "t/received", "t/released"] {
+            sender.publish_message(&Publish::new(topic, topic).retain(), 2);
         }
         let mut reader = open(&server, protocol, "reader", &[("t/#", 2)]);
         let mut messages = [0; 3].map(|_| reader.peek_message());
         assert!(messages.iter().all(|message| message.retain && message.qos == 2), "{protocol:?}");
         messages.sort_by_key(|message| message.topic.clone());
         let [received, released, seen] = messages;
-        for message in [&received, &released] {
-            reader.send(ack(PUBREC, message.id));
-            reader.pubrel(message.id);
-        }
-        reader.send(ack(PUBCOMP, released.id));
-        // The SUBACK comes when everything before it is on disk.
-        reader.subscribe(&[("other", 0)]);
-        restart(&mut server);
-        let mut reader = resume(&server, protocol, "reader");
-        reader.pubrel(received.id);
-        let again = reader.peek_message();
-        assert_eq!((again.text(), again.id, again.dup), ("t/seen", seen.id, true), "{protocol:?}");
-        reader.send(ack(PUBCOMP, received.id));
-        reader.acknowledge(&again);
-        assert_eq!(waiting(&server, &mut reader), [""; 0], "{protocol:?}");
+        assert_eq!(seen.text(), "t/seen", "{protocol:?}");
+        continue_after_kill(&mut server, protocol, reader, [seen, received, released]);
     }
 }

@@ -209,7 +209,7 @@ impl PresenceTable {
         let is_logged = announced.as_deref().is_some_and(is_current);
         if let Some(announced) = announced {
             announced.is_open = true;
-            table.is_open(device);
+            table.end_opening(device);
         }
         let presence = Presence { connected: true, last_seen: now, address, protocol };
         if let Some(known) = table.devices.get_mut(device).filter(|known| known.connections > 0) {
@@ -368,7 +368,7 @@ impl PresenceEntries {
     }
 
     /// Notes that an opening connection of a device is open, or will not be.
-    fn is_open(&mut self, device: &DeviceId) {
+    fn end_opening(&mut self, device: &DeviceId) {
         if let Some(opening) = self.opening.get_mut(device) {
             *opening -= 1;
             if *opening == 0 {
@@ -451,7 +451,7 @@ impl Drop for Announced {
         if !self.is_open {
             let presence = &self.broker.presence;
             let mut table = presence.table.lock();
-            table.is_open(&self.device);
+            table.end_opening(&self.device);
             if table.devices.get(&self.device).is_some_and(|known| known.connections == 0) {
                 let end =
                     |known: &mut Device| known.here = known.here.map(|here| Presence { connected: false, ..here });

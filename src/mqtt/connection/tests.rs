@@ -422,7 +422,7 @@ async fn the_login_of_a_client_that_has_gone_ends() {
         if ends {
             tokio::time::timeout(Duration::from_secs(60), served).await.expect("it ends").unwrap();
         } else {
-            // What it sent may be for others: it is handled if the login succeeds.
+            // Its messages may be for others: they are handled if the login succeeds.
             for _ in 0..100 {
                 tokio::task::yield_now().await;
             }

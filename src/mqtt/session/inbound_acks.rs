@@ -183,7 +183,7 @@ impl InboundAcks {
         }
         if qos == QoS::ExactlyOnce {
             if ends_the_exchange(protocol, result.reason) {
-                // Of a refused request there is no row, and the client may use the identifier at once.
+                // A refused request has no row, and the client may use the identifier at once.
                 row.iter().for_each(|row| if result.unknown { row.remove() } else { row.forget() });
                 self.refuse(id, result.clone());
             } else {

@@ -84,7 +84,7 @@ impl Watch {
             self.disconnected.remove(&other.node);
         }
         if health.silence > HEARD_WITHIN {
-            // This node may be the one that is cut off. Whether it still decides, it does not know either.
+            // This node may be the one that is cut off, and may decide no more.
             self.alive.clear();
             self.begun = now;
         }
@@ -263,7 +263,7 @@ mod tests {
             let (mut watch, mut gone) = (Watch::new(begun), None);
             for now in 0..30_u64 {
                 let silence = if cut.contains(&now) { second(now + 1 - cut.start) } else { Duration::ZERO };
-                // What is known of another node is believed for five seconds.
+                // A status of another node is believed for five seconds.
                 let is_alive = now < heard_until || (cut.contains(&now) && now < heard_until + 5);
                 let (has_left, profile) = (false, Arc::default());
                 let other = OtherNode { node: 2, applied: 1, lag: 0, is_alive, has_left, clock_ahead: 0, profile };

@@ -55,10 +55,10 @@ fn a_device_that_comes_from_another_node_is_never_gone() {
     receive(connected(101), connected(100));
     receive(connected(101), None);
     assert_eq!(table.of(&a), connected(101));
-    table.table.lock().is_open(&a);
+    table.table.lock().end_opening(&a);
     table.opened(&a, ADDRESS, Protocol::V5, Timestamp(101), None);
     assert_eq!(changes(&table), [(1, "a".to_owned(), true)]);
-    // What the log has of an earlier run of this node is no opening.
+    // The log has an earlier run of this node, which is no opening.
     receive(connected(101), connected(102));
     table.closed(&a, Timestamp(103));
     receive(connected(101), None);

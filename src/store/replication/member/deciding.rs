@@ -119,16 +119,16 @@ impl<C> Writer<C> {
                         batch.decide_request(queued, &mut context)
                     }
                 }
-                Ok(RequestContent::Broadcast(bytes))
-                    if member.is_outdated(&(member.kind_of)(&bytes), request.origin, applied) =>
-                {
-                    tracing::debug!(node = request.origin.node.0, applied, "a broadcast of a node came too late");
-                    RequestDecision::Stale
-                }
                 Ok(RequestContent::Broadcast(bytes)) => {
-                    opened.extend((member.kind_of)(&bytes).opens().map(|client| (client, request.origin)));
-                    broadcasts.push(bytes.clone());
-                    RequestDecision::Broadcast(bytes)
+                    let kind = (member.kind_of)(&bytes);
+                    if member.is_outdated(&kind, request.origin, applied) {
+                        tracing::debug!(node = request.origin.node.0, applied, "a broadcast of a node came too late");
+                        RequestDecision::Stale
+                    } else {
+                        opened.extend(kind.opens().map(|client| (client, request.origin)));
+                        broadcasts.push(bytes.clone());
+                        RequestDecision::Broadcast(bytes)
+                    }
                 }
                 // A purge is decided alone.
                 Ok(RequestContent::Purge { .. } | RequestContent::None) => RequestDecision::Refused,

@@ -15,6 +15,7 @@ use crate::{
         Principal,
         authn::certificate::{PeerCertificate, tests::verified},
     },
+    config::RoleLimits,
     mqtt::{
         broker::{
             durable::{
@@ -258,6 +259,38 @@ async fn the_clock_of_an_earlier_run_stays_while_its_sessions_are_not_taken_over
     receive(&broker, 4, message::adopted(1, former, first));
     assert!(broker.has_taken_over());
     assert_eq!(broker.work_of_move(&key()), 0, "it is here");
+}
+
+/// A message cost one unit for each receiver, however much was written for it, so one principal could keep all nodes busy with writing.
+#[tokio::test]
+async fn a_kept_message_costs_its_bytes_and_the_sessions_that_keep_it() {
+    let limits = RoleLimits { work: 1, ..RoleLimits::UNLIMITED }; // ten units at once, then one a second
+    for (is_in_cluster, qos, retain, bytes, units) in [
+        (false, QoS::AtMostOnce, false, 7_000, 4),
+        (false, QoS::AtLeastOnce, false, 1, 14),
+        (false, QoS::AtMostOnce, true, 7_000, 4 + 406),
+        (true, QoS::AtMostOnce, true, 7_000, 3 + 3 * 406),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let broker = recording_broker(directory.path());
+        let (mut client, answer) =
+            connect_with(&broker, PeerCertificate::None, b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x00\x00\x01c").await;
+        assert_eq!(answer[3], 0);
+        client.write_all(b"\x82\x06\x00\x01\x00\x01a\x01").await.unwrap();
+        client.read_exact(&mut [0; 5]).await.unwrap();
+        if is_in_cluster {
+            broker.join_cluster(ReplicatedSessions::new(1, 100), 1 << 20, |_| true);
+        }
+        let quota = broker.service.quotas().principals.of(&"publisher".into(), &limits, Instant::now());
+        for _ in 0..100 {
+            let (topic, payload) = (TopicName::new("a").unwrap(), Bytes::from(vec![b'x'; bytes]));
+            let message = Message::new(topic, payload, qos, retain, None, Instant::now());
+            broker.publish(message, &quota, None).map_err(|cause| cause.name()).unwrap();
+        }
+        let wait = quota.usage(Instant::now()).throttled_for.as_secs();
+        // Some minutes may have passed.
+        assert!((units * 100 - 200..=units * 100).contains(&wait), "{wait} s for {units}, cluster: {is_in_cluster}");
+    }
 }
 
 #[tokio::test]

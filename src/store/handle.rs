@@ -28,7 +28,7 @@ use crate::{
         options::COMMAND_OVERHEAD_BYTES,
         purging::{PurgeOrder, PurgedTombstones},
         reader::{History, HistoryReader, JournalPage, Listed, Shared},
-        replication::{applied_position::AppliedRecord, member::LogEvent},
+        replication::{applied_position::AppliedRecord, member::LogEvent, requests::Barrier},
         rows::{edit::RowEdit, pending::BACKLOG_BYTES_MAX, sent::OnDurable, tables},
         state::record::StoredShadow,
         writer::Message,
@@ -368,11 +368,12 @@ impl<C: Send + 'static> Store<C> {
         move |event| queue.send(Message::Log(Box::new(event))).is_ok()
     }
 
-    /// Waits until this node of a cluster has applied the log up to `record`, so that reads from then on see it.
-    pub async fn reach(&self, record: u64) {
-        let mut applied = self.inner.shared.applied.subscribe();
-        // The sender is in the state that this handle shares.
-        let _ = applied.wait_for(|applied| *applied >= record).await;
+    /// Sends a request without content to the log of the cluster. `on_applied` is called when this node has applied it: reads from then on
+    /// see all that any node had answered before this call. It is dropped if this node cannot write, or the log is away for long.
+    pub fn send_barrier(&self, on_applied: OnDurable, permit: BroadcastPermit) {
+        let barrier = Barrier { on_applied, _permit: permit.0 };
+        // The writer has ended: nobody is answered any more.
+        let _ = self.inner.queue.send(Message::Barrier(barrier));
     }
 
     /// Returns the metrics of the commits.
@@ -485,6 +486,7 @@ impl<C> Permit<C> {
             | Message::Log(_)
             | Message::PositionWanted
             | Message::Broadcast { .. }
+            | Message::Barrier(_)
             | Message::Close => unreachable!("a command was sent"),
         })
     }

@@ -1,12 +1,9 @@
-//! Questions about the log of a cluster, for readers and operators. The engine that stores the log answers them.
+//! Questions about the log of a cluster, for operators. The engine that stores the log answers them.
 
 use std::{pin::Pin, time::Duration};
 
 /// The log, as those see it who only ask about it.
 pub trait LogInquiry: Send + Sync {
-    /// Asks for the number of the last record.
-    fn tail(&self) -> LogAnswer<u64>;
-
     /// Asks for the state of the log and of its servers.
     fn status(&self) -> LogAnswer<LogStatus>;
 }

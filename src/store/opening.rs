@@ -12,7 +12,6 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{
     Semaphore,
     mpsc::{self},
-    watch,
 };
 
 use crate::{
@@ -137,7 +136,6 @@ pub(super) fn assemble<C: Send + 'static>(
         health: Default::default(),
         commits: CommitMetrics::default(),
         load_time: LoadTime::default(),
-        applied: watch::Sender::new(0),
         has_foreign_rows: AtomicBool::new(false),
         absent: Arc::new(Document::absent()),
     };

@@ -15,7 +15,6 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use redb::{ReadTransaction, ReadableTable};
-use tokio::sync::watch;
 
 use crate::{
     observability::metrics::CommitMetrics,
@@ -80,8 +79,6 @@ pub(super) struct Shared {
     pub(super) commits: CommitMetrics,
     /// The time that a load of a document before its command takes.
     pub(super) load_time: LoadTime,
-    /// The last record of the cluster's log that is applied and published, set by the writer.
-    pub(super) applied: watch::Sender<u64>,
     /// True if the rows are of another node of the cluster, and to be removed.
     pub(super) has_foreign_rows: AtomicBool,
     /// The document of every shadow before its first write.

@@ -42,6 +42,7 @@ use crate::{
             batch_log::BatchLog,
             member::{Broadcast, LogEvent, Member},
             record::NodeId,
+            requests::Barrier,
         },
         rows::{dirty_rows::DirtyRows, pending::PendingRows, sent::OnDurable},
         schema::Checkpoint,
@@ -67,6 +68,8 @@ pub(super) enum Message<C> {
     PositionWanted,
     /// Bytes for all nodes of a cluster, with a call when this node has applied them, and their memory.
     Broadcast { bytes: Bytes, on_applied: Option<OnDurable>, may_expire: bool, permit: OwnedSemaphorePermit },
+    /// A barrier in the log of a cluster.
+    Barrier(Barrier),
     /// A request to close the queue and finish the commands in it.
     Close,
 }
@@ -279,6 +282,11 @@ impl<C> Writer<C> {
                         member.add_broadcast(bytes, on_applied, may_expire, permit);
                     }
                 }
+                Message::Barrier(barrier) => match &mut self.member {
+                    Some(member) if member.refusal().is_none() => member.add_barrier(barrier),
+                    // It would wait in vain. Dropping it ends the wait.
+                    _ => drop(barrier),
+                },
                 Message::QueuedCommand(queued, permit) => {
                     if self.member.is_some() {
                         // Asked once: what is refused must not be decided here, where it would be in no log.
@@ -453,11 +461,7 @@ impl<C> Writer<C> {
         health.cached_documents = cached_documents;
         health.cached_bytes = cached_bytes;
         if let Some(member) = &self.member {
-            let member = member.health();
-            self.shared
-                .applied
-                .send_if_modified(|applied| std::mem::replace(applied, member.applied) != member.applied);
-            health.member = Some(member);
+            health.member = Some(member.health());
         }
     }
 }

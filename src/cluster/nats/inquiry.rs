@@ -17,11 +17,6 @@ const STREAM_WITHIN: Duration = Duration::from_secs(1);
 const SERVERS_WITHIN: Duration = Duration::from_millis(500);
 
 impl LogInquiry for NatsLog {
-    fn tail(&self) -> LogAnswer<u64> {
-        let log = self.clone();
-        Box::pin(async move { NatsLog::tail(&log).await.map_err(|error| error.to_string()) })
-    }
-
     fn status(&self) -> LogAnswer<LogStatus> {
         let log = self.clone();
         Box::pin(async move { status(&log).await })

@@ -42,7 +42,8 @@ use crate::{
             record_ages::RecordAges,
             replica::{Action, Appended, KeptRecords, Reaction, Replica},
             requests::{
-                BusMessage, OwnBroadcast, OwnRequest, OwnRequests, ReceivedRequests, RequestNumber, RequestToDecide,
+                Barrier, BusMessage, OwnBroadcast, OwnRequest, OwnRequests, ReceivedRequests, RequestNumber,
+                RequestToDecide,
             },
             status::NodeProfile,
         },
@@ -327,6 +328,11 @@ impl<C> Member<C> {
         self.own.add(OwnRequest::Broadcast(broadcast), self.now);
     }
 
+    /// Adds a barrier.
+    pub(in crate::store) fn add_barrier(&mut self, barrier: Barrier) {
+        self.own.add(OwnRequest::Barrier(barrier), self.now);
+    }
+
     /// Returns the reason for refusing a command of a session whose client is at another node by now.
     pub(in crate::store) fn refusal_of(&self, envelope: &Envelope) -> Option<Rejection> {
         let client = SessionClient::of(envelope)?;
@@ -467,6 +473,7 @@ impl<C> Member<C> {
     /// Ends the requests whose record may not be applied.
     fn give_up(&mut self) {
         self.held.broadcasts.clear();
+        self.held.calls.clear();
         self.held.outcomes.retain(|outcome| outcome.context.is_some());
         self.held.outcomes.iter_mut().for_each(|outcome| outcome.result = Err(Rejection::OutcomeUnknown));
     }

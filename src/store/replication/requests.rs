@@ -99,7 +99,7 @@ pub(in crate::store) enum RequestContent {
     Broadcast(Bytes),
     /// The purge of the tombstones among these shadows; only their count in a dry run.
     Purge { keys: Vec<ShadowKey>, dry_run: bool },
-    /// Nothing: the request was withdrawn, or has more bytes than a message may have. It is refused.
+    /// Nothing: the request was withdrawn, is a barrier, or has more bytes than a message may have. The log has it as refused.
     None,
 }
 
@@ -108,6 +108,7 @@ pub(in crate::store) enum OwnRequest<C> {
     Command(Box<QueuedCommand<C>>, OwnedSemaphorePermit),
     Broadcast(OwnBroadcast),
     Purge(PurgeOrder, OwnedSemaphorePermit),
+    Barrier(Barrier),
     /// A command or purge for which nobody waits any more.
     Withdrawn,
 }
@@ -120,6 +121,14 @@ pub(in crate::store) struct OwnBroadcast {
     pub(in crate::store) on_applied: Option<OnDurable>,
     /// True if they are withdrawn when they have waited for too long, as a command is.
     pub(in crate::store) may_expire: bool,
+    /// Its memory.
+    pub(in crate::store) _permit: OwnedSemaphorePermit,
+}
+
+/// A request without content. Once this node has applied the record with it, it has applied everything that any node had answered when the
+/// request was made.
+pub(in crate::store) struct Barrier {
+    pub(in crate::store) on_applied: OnDurable,
     /// Its memory.
     pub(in crate::store) _permit: OwnedSemaphorePermit,
 }
@@ -280,8 +289,8 @@ impl<C> OwnRequests<C> {
         self.take()
     }
 
-    /// Withdraws the oldest command that has waited since before `before`, and the broadcasts before it that may expire. Other broadcasts
-    /// wait on: this node may have published a message already that all have to retain.
+    /// Withdraws the oldest command that has waited since before `before`, and the barriers and broadcasts before it that may expire. Other
+    /// broadcasts wait on: this node may have published a message already that all have to retain.
     pub(in crate::store) fn expired(&mut self, before: Duration) -> Option<(QueuedCommand<C>, OwnedSemaphorePermit)> {
         loop {
             let (request, since) = self.waiting.get_mut(usize::try_from(self.unexpired - self.first).ok()?)?;
@@ -291,7 +300,7 @@ impl<C> OwnRequests<C> {
             self.unexpired += 1;
             let expired = match request {
                 OwnRequest::Broadcast(OwnBroadcast { may_expire: false, .. }) | OwnRequest::Withdrawn => continue,
-                OwnRequest::Command(..) | OwnRequest::Purge(..) | OwnRequest::Broadcast(_) => {
+                OwnRequest::Command(..) | OwnRequest::Purge(..) | OwnRequest::Barrier(_) | OwnRequest::Broadcast(_) => {
                     mem::replace(request, OwnRequest::Withdrawn)
                 }
             };
@@ -299,7 +308,7 @@ impl<C> OwnRequests<C> {
             match expired {
                 OwnRequest::Command(queued, permit) => return Some((*queued, permit)),
                 OwnRequest::Purge(order, _) => order.answer(Err(Rejection::OutcomeUnknown)),
-                OwnRequest::Broadcast(_) | OwnRequest::Withdrawn => {}
+                OwnRequest::Broadcast(_) | OwnRequest::Barrier(_) | OwnRequest::Withdrawn => {}
             }
         }
     }
@@ -324,7 +333,7 @@ impl<C> OwnRequests<C> {
                 }
                 OwnRequest::Broadcast(_) => continue,
                 OwnRequest::Command(queued, _) => SessionClient::of(&queued.envelope),
-                OwnRequest::Purge(..) | OwnRequest::Withdrawn => None,
+                OwnRequest::Purge(..) | OwnRequest::Barrier(_) | OwnRequest::Withdrawn => None,
             };
             if client.is_some_and(|client| moved.contains(&client) && !is_back.contains(&client)) {
                 withdrawn.push(mem::replace(request, OwnRequest::Withdrawn));
@@ -343,7 +352,7 @@ impl<C> OwnRequests<C> {
         match mem::replace(request, OwnRequest::Withdrawn) {
             OwnRequest::Command(queued, permit) => self.too_large.push((*queued, permit)),
             OwnRequest::Purge(order, _) => order.answer(Err(too_large(record_bytes_max))),
-            OwnRequest::Broadcast(_) | OwnRequest::Withdrawn => {}
+            OwnRequest::Broadcast(_) | OwnRequest::Barrier(_) | OwnRequest::Withdrawn => {}
         }
     }
 
@@ -436,7 +445,7 @@ impl<C> OwnRequest<C> {
                 put_len(out, order.keys.len());
                 order.keys.iter().for_each(|key| command_codec::put_key(out, key));
             }
-            Self::Withdrawn => out.push(WITHOUT_CONTENT),
+            Self::Barrier(_) | Self::Withdrawn => out.push(WITHOUT_CONTENT),
         }
     }
 
@@ -448,7 +457,7 @@ impl<C> OwnRequest<C> {
             }
             Self::Broadcast(broadcast) => RequestContent::Broadcast(broadcast.bytes.clone()),
             Self::Purge(order, _) => RequestContent::Purge { keys: order.keys.clone(), dry_run: order.dry_run },
-            Self::Withdrawn => RequestContent::None,
+            Self::Barrier(_) | Self::Withdrawn => RequestContent::None,
         }
     }
 }

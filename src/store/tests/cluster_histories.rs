@@ -30,6 +30,8 @@ struct Summary {
     /// Tombstones.
     purged: usize,
     kept: usize,
+    /// Barriers that were passed.
+    passed: usize,
     faults: FaultCounts,
 }
 
@@ -47,6 +49,7 @@ impl Summary {
             unchanged: answers().filter(|answer| matches!(answer, Ok(None))).count(),
             purged: cluster.purges.purged,
             kept: cluster.purges.kept,
+            passed: cluster.barriers.passed(),
             faults,
         }
     }
@@ -58,6 +61,7 @@ impl Summary {
         self.unchanged += other.unchanged;
         self.purged += other.purged;
         self.kept += other.kept;
+        self.passed += other.passed;
         self.faults.add(&other.faults);
     }
 }
@@ -128,12 +132,13 @@ fn nodes_agree_and_every_request_is_answered_once() {
     if count < HISTORIES {
         return;
     }
-    let Summary { changed, claims, refused, unchanged, purged, kept, faults } = summary;
+    let Summary { changed, claims, refused, unchanged, purged, kept, passed, faults } = summary;
     let histories = usize::try_from(count).unwrap();
     assert!(changed > 10 * histories, "{changed} changes");
     assert!(2 * claims > 3 * count, "{claims} claims");
     assert!(refused > histories && unchanged > histories, "{refused} refused, {unchanged} unchanged");
     assert!(purged >= histories / 50 && kept > histories / 4, "{purged} tombstones purged, {kept} kept");
+    assert!(passed > 10 * histories, "{passed} barriers passed");
     faults.check(&FAULTS, count / 20);
 }
 

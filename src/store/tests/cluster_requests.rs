@@ -266,7 +266,8 @@ fn requests_received_by_a_former_decider_are_decided_once() {
 }
 
 /// Lets `node` take an update that changes something. Returns its number.
-fn count_at(cluster: &mut Cluster, node: usize) -> u64 {
+/// Lets `node` take an update that changes something. Returns its number.
+pub(super) fn count_at(cluster: &mut Cluster, node: usize) -> u64 {
     let mut queued = cluster.request(cluster.requests.len() as u64);
     let id = queued.context;
     queued.envelope.key = key("d1");

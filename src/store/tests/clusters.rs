@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::{
     Random,
+    cluster_barriers::Barriers,
     cluster_node::{Node, Sent},
     cluster_purges::AskedPurges,
     cluster_sessions::Sessions,
@@ -60,7 +61,7 @@ pub(super) struct Cluster {
     pub(super) requests: BTreeMap<u64, Request>,
     pub(super) now: Duration,
     pub(super) step: usize,
-    newest_answer: Seq,
+    pub(super) newest_answer: Seq,
     pub(super) has_faults: bool,
     pub(super) faults: FaultCounts,
     /// The last record of those that the log has lost from its end.
@@ -71,6 +72,7 @@ pub(super) struct Cluster {
     pub(super) cut: Option<usize>,
     pub(super) sessions: Sessions,
     pub(super) purges: AskedPurges,
+    pub(super) barriers: Barriers,
 }
 
 impl Cluster {
@@ -109,6 +111,7 @@ impl Cluster {
             cut: None,
             sessions: Sessions::default(),
             purges: AskedPurges::default(),
+            barriers: Barriers::default(),
         }
     }
 
@@ -123,7 +126,10 @@ impl Cluster {
             return;
         }
         match self.below(25) {
-            0..=3 => self.submit(node),
+            0..=3 => {
+                self.send_barrier(node);
+                self.submit(node);
+            }
             20 | 21 => self.submit_in_session(),
             22 => self.move_client(node),
             23 => self.submit_deletion_or_purge(node),
@@ -346,6 +352,7 @@ impl Cluster {
             if self.nodes.iter().all(|node| node.waiting.is_empty())
                 && self.log.log.lock().last() >= self.lost
                 && self.purges.take_answers() == 0
+                && self.barriers.are_over()
                 && self.nodes.iter().filter(|node| node.is_deciding()).count() == 1
             {
                 break;
@@ -361,6 +368,7 @@ impl Cluster {
         assert!(waiting.iter().all(BTreeSet::is_empty), "not answered: {waiting:?}");
         assert!(self.log.log.lock().last() >= self.lost, "what the log has lost was not appended again");
         assert_eq!(self.purges.take_answers(), 0, "purges are not answered");
+        assert!(self.barriers.are_over(), "a barrier waits");
     }
 
     /// Compares the index of `node` with its documents. Returns the number of searches for which it was used.

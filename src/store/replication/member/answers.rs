@@ -28,7 +28,7 @@ pub(super) struct Answered<C> {
     /// must not receive it again.
     rows: Vec<(u64, Option<RowEdit>)>,
     pub(super) broadcasts: Vec<Broadcast>,
-    /// The calls for own broadcasts.
+    /// The calls for own broadcasts and barriers.
     pub(super) calls: Vec<OnDurable>,
     pub(super) permit: Option<OwnedSemaphorePermit>,
 }
@@ -144,12 +144,17 @@ impl<C> ReplayedRequests for Answers<'_, C> {
 }
 
 impl<C> Member<C> {
-    /// Takes the client of a command of this node, if it is not answered. A purge that is no command is refused.
+    /// Takes the client of a command of this node, if it is not answered. Of other requests there is none: a purge is refused, and a barrier
+    /// is passed.
     pub(super) fn client(&mut self, request: RequestNumber) -> Option<(QueuedCommand<C>, OwnedSemaphorePermit)> {
         match self.own_request(request)? {
             OwnRequest::Command(queued, permit) => Some((*queued, permit)),
             OwnRequest::Purge(order, _) => {
                 order.answer(Err(purges::refused()));
+                None
+            }
+            OwnRequest::Barrier(barrier) => {
+                self.held.calls.push(barrier.on_applied);
                 None
             }
             OwnRequest::Broadcast(_) | OwnRequest::Withdrawn => None,

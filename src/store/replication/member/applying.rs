@@ -213,7 +213,7 @@ impl<C> Writer<C> {
             match request {
                 OwnRequest::Command(queued, permit) => ended.add_refused(*queued, permit, superseded()),
                 OwnRequest::Broadcast(opening) => member.openings.waits_no_more(opening.opens.as_ref()),
-                OwnRequest::Purge(..) | OwnRequest::Withdrawn => {}
+                OwnRequest::Purge(..) | OwnRequest::Barrier(_) | OwnRequest::Withdrawn => {}
             }
         }
         self.deliver(ended.outcomes, QueueReservation::of(ended.permit));

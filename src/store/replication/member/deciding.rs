@@ -130,7 +130,7 @@ impl<C> Writer<C> {
                         RequestDecision::Broadcast(bytes)
                     }
                 }
-                // A purge is decided alone.
+                // A purge is decided alone. A barrier needs no decision, only its place in the log.
                 Ok(RequestContent::Purge { .. } | RequestContent::None) => RequestDecision::Refused,
                 Err(error) => {
                     let node = request.origin.node.0;

@@ -176,6 +176,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.count_traffic();
             let now = Instant::now();
             self.check_deadlines(now)?; // in each turn: a client that never pauses starves the timer
+            if self.is_silent(now) {
+                Box::pin(self.look_for_input()).await?;
+            }
             if sleep.deadline().into_std() <= now {
                 Sleep::reset(sleep.as_mut(), self.next_deadline().into());
             }
@@ -236,6 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn received(&mut self, bytes: usize) {
         self.last_received = Instant::now();
+        self.intake.received();
         self.rate_limit.charge_work(work::bytes(bytes), self.broker.service.quotas(), self.last_received);
     }
 
@@ -373,12 +377,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.is_held_back() {
             self.last_received = now;
         }
-        match self.silence_max {
-            Some(max) if now.duration_since(self.last_received) >= max => {
-                Err(EndReason::Server(Reason::KEEP_ALIVE_TIMEOUT))
-            } // [MQTT-3.1.2-22]
-            _ => Ok(()),
+        Ok(())
+    }
+
+    /// Returns true if nothing was received for so long that the connection ends.
+    fn is_silent(&self, now: Instant) -> bool {
+        self.silence_max.is_some_and(|max| now.duration_since(self.last_received) >= max)
+    }
+
+    /// Reads what a client has sent that seems to be silent: this task may have waited itself, for the disk or for its turn.
+    ///
+    /// # Errors
+    ///
+    /// There is nothing. [MQTT-3.1.2-22]
+    async fn look_for_input(&mut self) -> Result<(), EndReason> {
+        let unread = self.transport.input.len();
+        match self.transport.read_some().await? {
+            Some(TransportEvent::Input) => self.received(self.transport.input.len() - unread),
+            Some(TransportEvent::End) => self.intake.ended = true,
+            Some(TransportEvent::Flushed) | None => return Err(EndReason::Server(Reason::KEEP_ALIVE_TIMEOUT)),
         }
+        Ok(())
     }
 
     fn next_deadline(&self) -> Instant {

@@ -36,8 +36,8 @@ use crate::{
 pub(in crate::mqtt) struct Intake {
     /// Bounds the input that was received and not handled yet.
     memory: PreAuthPermit,
-    /// Bytes of input last reported to `memory`.
-    held: usize,
+    /// Bytes of input last reported to `memory`; `None` since more were received, which `memory` has counted.
+    held: Option<usize>,
     /// Bytes of input in which every PINGREQ has been answered.
     scanned: usize,
     /// Packets handled since the connection last yielded to other tasks.
@@ -51,7 +51,12 @@ pub(in crate::mqtt) struct Intake {
 impl Intake {
     /// Creates the state of a client that `memory` accounts for and that has no input yet.
     pub(in crate::mqtt) fn new(memory: PreAuthPermit) -> Self {
-        Self { memory, held: 0, scanned: 0, handled: 0, ended: false, taken_over: false }
+        Self { memory, held: None, scanned: 0, handled: 0, ended: false, taken_over: false }
+    }
+
+    /// Notes that input was received. All of it may be handled at once, and then has to be reported although none is left, as before.
+    pub(super) fn received(&mut self) {
+        self.held = None;
     }
 }
 
@@ -81,8 +86,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if left == 0 {
             self.transport.input = BytesMut::new(); // an idle connection holds no buffer
         }
-        if left != self.intake.held {
-            self.intake.held = left;
+        if self.intake.held != Some(left) {
+            self.intake.held = Some(left);
             self.intake.memory.hold(left);
         }
         Ok(())
@@ -244,6 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if left == 0 || self.transport.read_some().await? != Some(TransportEvent::Input) {
                 return Ok(());
             }
+            self.intake.received();
             left = left.saturating_sub(self.transport.input.len() - before);
         }
     }

@@ -460,3 +460,50 @@ async fn a_waiting_will_does_not_delay_others() {
     let held = broker.service.read(&ShadowKey::classic(DeviceId::new("d").unwrap())).await.unwrap();
     assert_eq!(held.document.version, Version(1));
 }
+
+/// A connection whose reads all ended with a packet never gave back the memory of its input: over TLS and WebSocket, each device took more
+/// of it with every packet, until none was left for anybody.
+#[tokio::test]
+async fn gives_back_the_memory_of_input_that_is_handled_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    let mut near = connect(&broker, 0).await;
+    let publish = [&b"\x32\x7e\x00\x01t\x00\x01"[..], &[b'x'; 121]].concat();
+    assert_eq!(publish.len(), 128, "so that no read ends within a packet when the memory for it does");
+    let used = || broker.service.quotas().principals.memory().used();
+    let mut first = None;
+    for _ in 0..2_000 {
+        near.write_all(&publish).await.unwrap();
+        assert_eq!(read(&mut near).await, [0x40, 2, 0, 1]);
+        first.get_or_insert_with(used);
+    }
+    assert_eq!(Some(used()), first);
+}
+
+/// The task of a connection had waited, for the disk or for its turn, for longer than the keep-alive, and ended it although the client had
+/// sent its PINGREQ in time.
+#[tokio::test]
+async fn a_client_is_not_silent_whose_input_is_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    let mut near =
+        connect_with(&broker, PeerCertificate::None, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x01\x00\x01c").await.0;
+    near.write_all(b"\x82\x06\x00\x01\x00\x01t\x00").await.unwrap();
+    assert_eq!(read(&mut near).await, [0x90, 3, 0, 1]);
+    assert_eq!(near.read_u8().await.unwrap(), 0);
+    // More than the stream takes, so the first thing that the task does is to send the rest.
+    let publish = [&b"\x30\x83\x40\x00\x01t"[..], &[b'x'; 8192]].concat();
+    near.write_all(&publish).await.unwrap();
+    let mut message = vec![0; publish.len()];
+    near.read_exact(&mut message[..10]).await.unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    // Nothing else runs on this thread for longer than the keep-alive allows.
+    thread::sleep(Duration::from_millis(1_600));
+    near.write_all(b"\xc0\x00").await.unwrap();
+    near.read_exact(&mut message[10..]).await.unwrap();
+    let mut pong = [0; 2];
+    near.read_exact(&mut pong).await.unwrap();
+    assert_eq!((message, pong), (publish, [0xd0, 0]));
+}

@@ -13,7 +13,7 @@ use crate::{
         wire::{self, BOTH, Connect, Properties, Protocol, Publish, V5, Value, prop},
     },
     http::{Events, basic, get},
-    site::{client, connect, heard, site, site_with, topics},
+    site::{client, connect, heard, site, site_again, site_with, topics},
 };
 
 const DONE: &str = "users, keys and roles reloaded";
@@ -372,5 +372,29 @@ fn a_wait_is_authorized_when_it_ends() {
             assert_eq!(reply.status, status, "case {index}: {reply:?}");
             assert!(!reply.text().contains("471"), "case {index}: {reply:?}");
         }
+    }
+}
+
+/// A session was restored with the messages that its former rights let it receive, and received them.
+#[test]
+fn rights_narrowed_while_no_server_runs_concern_what_is_queued() {
+    let lines = |subscribe: &str| {
+        let rule =
+            format!("role = \"wide\"\ndevices = [\"lamp-1\"]\nread = [\"/desired\"]\nsubscribe = [\"{subscribe}\"]");
+        format!("[[rule]]\n{rule}\n[[grant]]\nrole = \"wide\"\nprincipals = [\"kiosk\"]")
+    };
+    for protocol in BOTH {
+        let server = site_with(&lines("#"));
+        let (mut kiosk, _) = Client::connect_as(&server, &persistent("kiosk", "away", protocol));
+        kiosk.subscribe(&[("devices/#", 1), ("elsewhere", 1)]);
+        kiosk.disconnect();
+        let mut boss = client(&server, "boss", V5);
+        for topic in ["elsewhere", "devices/first"] {
+            boss.publish(topic, "x", 1);
+        }
+        let server = site_again(server, &lines("devices/#"));
+        let (mut kiosk, connack) = Client::connect_as(&server, &persistent("kiosk", "away", protocol));
+        assert!(connack.session_present);
+        assert_eq!(topics(&heard(&server, &mut kiosk, "devices/marker")), ["devices/first"], "{protocol:?}");
     }
 }

@@ -108,6 +108,11 @@ fn started(more: &str, limits: &'static str) -> Server {
     started_with(&format!("{ROLES}\n{more}"), limits, &[])
 }
 
+/// Starts a server of [`site_with`], which has ended, with other lines.
+pub(crate) fn site_again(server: Server, more: &str) -> Server {
+    start(server.into_directory(), &format!("{ROLES}\n{more}"), UNLIMITED.limits)
+}
+
 fn started_with(lines: &str, limits: &'static str, files: &[(&str, &str)]) -> Server {
     let directory = tempfile::tempdir().unwrap();
     add_users(directory.path());

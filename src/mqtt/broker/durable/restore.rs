@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    auth::{Access, AuthContext},
+    auth::{Access, AuthContext, Operation},
     config::RoleLimits,
     mqtt::{
         broker::{
@@ -278,16 +278,21 @@ impl Broker {
         // Those away for longest end first when memory is short.
         sessions.iter_mut().for_each(|session| session.connection.end(session.id, stop.as_ref()));
         sessions.sort_by_key(|session| session.connection.disconnected_ms.unwrap_or(u64::MAX));
-        let logins = self.restored_logins(&sessions);
+        let (logins, mut over) = (self.restored_logins(&sessions), Vec::new());
         for (session, login) in sessions.into_iter().zip(logins) {
             let subscriptions = subscriptions.remove(&session.id).unwrap_or_default();
             let mut queue = queue_of(deliveries.remove(&session.id).unwrap_or_default(), &messages);
             queue.received = received.remove(&session.id).unwrap_or_default();
             match self.restore_session(session, login, subscriptions, queue, now) {
-                true => restored.sessions += 1,
-                false => restored.ended += 1,
+                Ok(()) => restored.sessions += 1,
+                Err(ended) => {
+                    over.extend(ended);
+                    restored.ended += 1;
+                }
             }
         }
+        // Their wills, and messages of their groups, are for all sessions that are restored.
+        over.into_iter().for_each(|ended| self.dispose_apart(ended));
         // Their sessions ended when the server stopped in the middle of it.
         for (session, orphans) in subscriptions {
             self.remove_rows_of(session, filters_of(orphans));
@@ -313,7 +318,11 @@ impl Broker {
         })
     }
 
-    /// Restores a session. Returns false if it ended.
+    /// Restores a session.
+    ///
+    /// # Errors
+    ///
+    /// The session, to be disposed of, if it has expired meanwhile; nothing of one whose login was revoked.
     fn restore_session(
         self: &Arc<Self>,
         row: RestoredSession,
@@ -321,10 +330,10 @@ impl Broker {
         subscriptions: Vec<(Subscription, Option<u32>)>,
         queue: SessionQueue,
         now: Now,
-    ) -> bool {
+    ) -> Result<(), Option<ClosedSession>> {
         let Some((access, auth_context)) = login else {
             self.remove_rows_of(row.id, filters_of(subscriptions));
-            return false;
+            return Err(None);
         };
         let key = SessionKey { principal: auth_context.identity.principal.clone(), client_id: row.client_id.clone() };
         let client = self.revive(&row, &access, subscriptions, queue);
@@ -336,8 +345,7 @@ impl Broker {
         let Some(expires_in) = expires_in else {
             // A session ends with its will, however long that is delayed. [MQTT-3.1.2-8]
             let will = will.map(|(_, will)| will);
-            self.dispose_apart(ClosedSession::session(key, client, will));
-            return false;
+            return Err(Some(ClosedSession::session(key, client, will)));
         };
         self.set_absent(&client, &row);
         let expires = now.instant + expires_in;
@@ -348,7 +356,7 @@ impl Broker {
             self.recorder.write(vec![lost.row(&key, None, now)]);
         }
         self.sessions.restore(&key, lost);
-        true
+        Ok(())
     }
 
     /// Returns the session of `row` with its subscriptions and messages.
@@ -368,8 +376,11 @@ impl Broker {
         for RestoredIdentifier { id, reason, row } in queue.received {
             client.session.restore_received(id, reason, row);
         }
-        // In a cluster, messages have rows before the rights of their receivers are looked at.
-        let may_receive = |topic: &str| !self.has_peers() || topics::is_service(topic) || access.may_receive(topic);
+        // Its rights may be narrower than before. In a cluster, messages have rows before these are looked at.
+        let may_receive = |topic: &str| match topics::shadow_of(topic) {
+            Some(key) => access.projection(&key, Operation::Subscribe).is_some(),
+            None => topics::is_service(topic) || access.may_receive(topic),
+        };
         let waiting = queue.waiting.into_iter().filter(|delivery| may_receive(delivery.message.topic.as_str()));
         waiting.for_each(|delivery| client.outbox.restore_delivery(delivery));
         client
@@ -385,7 +396,7 @@ impl Broker {
         for (subscription, id) in subscriptions {
             // What was granted stays, also above a limit that was lowered meanwhile.
             client.filters.restore(&subscription);
-            client.resync.restored(&subscription.filter);
+            client.resync.restored(&subscription, id);
             if let Err(reason) = self.router.subscribe(&client.outbox, &subscription, id) {
                 tracing::error!(
                     filter = subscription.filter.as_str(),

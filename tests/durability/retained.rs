@@ -1,11 +1,15 @@
 //! Retained messages across restarts and kills.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+    time::Duration,
+};
 
 use crate::harness::{
     client::Client,
     server::Server,
-    wire::{BOTH, Publish, V4, V5, Value, prop},
+    wire::{BOTH, Connect, Publish, V4, V5, Value, prop},
 };
 
 /// Returns the retained messages that `filter` selects, by topic.
@@ -83,4 +87,39 @@ fn properties_and_expiry_of_a_retained_message_survive() {
     let left = message.properties.number(prop::MESSAGE_EXPIRY).unwrap();
     assert!((1..=9_998).contains(&left), "{left} seconds are left");
     assert_eq!(reader.message().topic, "marker", "the other one has expired");
+}
+
+/// A kill lost the retained messages that a new subscription had not been sent, and the client, which finds its session present, does not
+/// subscribe again.
+#[test]
+fn the_rest_of_the_retained_messages_comes_after_a_kill() {
+    let mut server = Server::start();
+    let mut sender = Client::connect(&server, V5, "sender");
+    let expected: BTreeSet<_> = (0..20).map(|number| format!("r/{number}")).collect();
+    for topic in &expected {
+        sender.publish_message(&Publish::new(topic, topic).retain(), 1);
+    }
+    let slow = Connect::persistent(V5, "slow").property(prop::RECEIVE_MAXIMUM, Value::Two(2));
+    let (mut reader, _) = Client::connect_as(&server, &slow);
+    reader.subscribe(&[("r/#", 1)]);
+    [0; 2].map(|_| reader.peek_message());
+    server.kill();
+    server.restart();
+    let (mut reader, connack) = Client::connect_as(&server, &slow);
+    assert!(connack.session_present);
+    let mut received = BTreeSet::new();
+    while received != expected {
+        received.insert(reader.message().topic);
+    }
+    // All that comes twice as well, and the note that all were sent is on disk with the SUBACK.
+    reader.subscribe(&[("marker", 1)]);
+    reader.publish("marker", "", 1);
+    while reader.message().topic != "marker" {}
+    reader.subscribe(&[("other", 1)]);
+    server.kill();
+    server.restart();
+    let (mut reader, connack) = Client::connect_as(&server, &slow);
+    assert!(connack.session_present);
+    reader.publish("marker", "again", 1);
+    assert_eq!(reader.message().text(), "again", "nothing is due any more");
 }

@@ -195,3 +195,56 @@ fn an_event_that_was_not_acknowledged_comes_after_a_restart() {
         assert_eq!(lamp.message().json()["state"]["n"], 2, "kill {kill}");
     }
 }
+
+/// A session that had expired while no server ran was ended before those that lost their connections later were restored: its will, and its
+/// messages of a shared subscription, found nobody.
+#[test]
+fn the_end_of_a_session_while_no_server_runs_reaches_the_others() {
+    let mut server = Server::start();
+    let expiry = |client_id: &str, seconds| {
+        Connect::new(V5, client_id).property(prop::SESSION_EXPIRY, Value::Four(seconds)).clean(false)
+    };
+    let will = Publish::new("will/short", "gone").property(prop::WILL_DELAY, Value::Four(900));
+    let (mut short, _) = Client::connect_as(&server, &expiry("short", 3).will(will, 1));
+    let (mut long, _) = Client::connect_as(&server, &expiry("long", 1_000));
+    short.subscribe(&[("$share/g/t", 1)]);
+    long.subscribe(&[("$share/g/t", 1), ("will/+", 1)]);
+    short.send(disconnect_with(0x04, &Properties::none())); // with its will
+    short.discard_until_closed();
+    drop(long);
+    let mut sender = Client::connect(&server, V5, "sender");
+    let sent: Vec<_> = (0..10).map(|number| number.to_string()).collect();
+    for text in &sent {
+        sender.publish("t", text, 1);
+    }
+    server.kill();
+    // The session expires while no server runs.
+    thread::sleep(Duration::from_millis(4_100));
+    server.restart();
+    let (mut long, connack) = Client::connect_as(&server, &expiry("long", 1_000));
+    assert!(connack.session_present);
+    let mut received: Vec<_> = long.messages(11).into_iter().map(|(_, text)| text).collect();
+    received.sort();
+    assert_eq!(received, [sent, vec!["gone".to_owned()]].concat());
+}
+
+/// A client with a subscription and a shared one has two deliveries of a message, whose rows were one.
+#[test]
+fn two_deliveries_of_one_message_are_both_kept() {
+    for protocol in BOTH {
+        let mut server = Server::start();
+        let (mut client, _) = Client::connect_as(&server, &Connect::persistent(protocol, "both"));
+        client.subscribe(&[("t", 1), ("$share/g/t", 1), ("$share/h/t", 1)]);
+        client.disconnect();
+        let mut sender = Client::connect(&server, protocol, "sender");
+        sender.publish("t", "once", 1);
+        sender.publish("t", "twice", 1);
+        server.kill();
+        server.restart();
+        let mut client = resume(&server, protocol, "both");
+        let texts: Vec<_> = client.messages(6).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts.iter().filter(|text| *text == "once").count(), 3, "{protocol:?} {texts:?}");
+        client.publish("t", "last", 1);
+        assert_eq!(client.messages(3).len(), 3);
+    }
+}

@@ -237,3 +237,30 @@ fn wildcards_do_not_select_topics_that_begin_with_a_dollar() {
         assert!(brought(&mut client, &mut sender, filter, 1).is_empty(), "{filter}");
     }
 }
+
+/// A client that subscribes again with handling 1, as it may at each connection, lost what it had not received of the first time.
+#[test]
+fn a_further_subscribe_leaves_what_the_first_one_asked_for() {
+    let server = Server::start();
+    let mut sender = Client::connect(&server, V5, "sender");
+    let expected: BTreeSet<_> = (0..20).map(|number| format!("r/{number}")).collect();
+    expected.iter().for_each(|topic| retain(&mut sender, topic, "kept", 1));
+    for (id, handling, connects_again) in [("a", IF_NEW, true), ("b", IF_NEW, false), ("c", NEVER, false)] {
+        let slow = Connect::persistent(V5, id).property(prop::RECEIVE_MAXIMUM, Value::Two(2));
+        let (mut client, _) = Client::connect_as(&server, &slow);
+        client.subscribe(&[("r/#", 1)]);
+        let first = [0; 2].map(|_| client.peek_message());
+        if connects_again {
+            client.abandon();
+            client = Client::connect_as(&server, &slow).0;
+        }
+        client.subscribe(&[("r/#", 1 | handling)]);
+        if !connects_again {
+            first.iter().for_each(|message| client.acknowledge(message));
+        }
+        let mut received: BTreeSet<_> = first.iter().map(|message| message.topic.clone()).collect();
+        while received != expected {
+            received.insert(client.message().topic);
+        }
+    }
+}

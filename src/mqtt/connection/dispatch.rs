@@ -361,13 +361,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let granted = Reason(subscription.qos as u8);
         self.client.filters.grant(&subscription);
-        if self.session_expiry > 0 {
-            let row = subscription_row::put(self.client.outbox.id(), &subscription, subscription_id);
-            self.broker.recorder.write(vec![row]);
-        }
         match query {
             Some(name) => self.client.resync.subscribed_to_query(name, &subscription, subscribed, permit),
-            None => self.client.resync.subscribed(subscription, subscription_id, subscribed),
+            None => self.client.resync.subscribed(&subscription, subscription_id, subscribed),
+        }
+        if self.session_expiry > 0 {
+            let retain_handling = self.client.resync.due_after(&subscription);
+            let subscription = Subscription { retain_handling, ..subscription };
+            let row = subscription_row::put(self.client.outbox.id(), &subscription, subscription_id);
+            self.broker.recorder.write(vec![row]);
         }
         Ok(granted)
     }

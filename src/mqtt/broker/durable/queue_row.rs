@@ -7,7 +7,7 @@
 //! | key | value |
 //! |---|---|
 //! | `m`, number of the message | the message ([`message_row`]) |
-//! | `q`, session, number of the message | flags (1 byte), packet identifier (2 bytes, big-endian, 0 before it was sent), number of subscription identifiers (1 byte), these (4 bytes each), the filter of a shared subscription |
+//! | `q`, session, number of the message, of a further shared subscription its filter | flags (1 byte), packet identifier (2 bytes, big-endian, 0 before it was sent), number of subscription identifiers (1 byte), these (4 bytes each), the filter of a shared subscription |
 
 use std::{
     fmt, mem,
@@ -83,6 +83,8 @@ struct DeliveryGuard {
     rows: Arc<MessageRows>,
     /// The value without packet identifier.
     value: Box<[u8]>,
+    /// True if the key has the filter of its shared subscription: the session may have the message by another subscription as well.
+    is_further: bool,
     /// The packet identifier; 0 before the delivery was sent.
     packet_id: AtomicU16,
 }
@@ -180,8 +182,9 @@ pub(in crate::mqtt) fn read_delivery(
     recorder: &Recorder,
     rows: impl FnOnce(u64) -> Option<Arc<MessageRows>>,
 ) -> Option<RestoredDelivery> {
-    let (session, number) = key.get(1..)?.split_first_chunk::<8>()?;
-    let (session, number) = (SessionId(u64::from_be_bytes(*session)), u64::from_be_bytes(number.try_into().ok()?));
+    let (session, rest) = key.get(1..)?.split_first_chunk::<8>()?;
+    let (number, further) = rest.split_first_chunk::<8>()?;
+    let (session, number) = (SessionId(u64::from_be_bytes(*session)), u64::from_be_bytes(*number));
     let mut rest = value;
     let (flags, packet_id) = (rest.try_get_u8().ok()?, rest.try_get_u16().ok()?);
     let without_id = [&[flags & !RELEASED], rest.as_ref()].concat();
@@ -192,7 +195,8 @@ pub(in crate::mqtt) fn read_delivery(
         filter => Some(Arc::new(TopicFilter::new(filter).ok()?)),
     };
     let rows = rows(number).unwrap_or_else(|| Arc::new(MessageRows::new(number, recorder, RowsState::default())));
-    let row = DeliveryGuard { session, rows, value: without_id.into(), packet_id: AtomicU16::new(packet_id) };
+    let (is_further, packet_id_of) = (!further.is_empty(), AtomicU16::new(packet_id));
+    let row = DeliveryGuard { session, rows, value: without_id.into(), is_further, packet_id: packet_id_of };
     Some(RestoredDelivery {
         session,
         number,
@@ -288,7 +292,14 @@ impl MessageRows {
 
 impl DeliveryGuard {
     fn key(&self) -> RowKey {
-        delivery_key(self.session, self.rows.number)
+        let key = delivery_key(self.session, self.rows.number);
+        if self.is_further { [&*key, self.shared_filter()].concat().into() } else { key }
+    }
+
+    /// Returns the filter of the shared subscription, which is at the end of the value.
+    fn shared_filter(&self) -> &[u8] {
+        let ids = self.value.get(1).copied().map_or(0, usize::from);
+        self.value.get(2 + 4 * ids..).unwrap_or_default()
     }
 
     fn value_with(&self, flags: u8, packet_id: u16) -> Bytes {
@@ -304,13 +315,16 @@ impl MessageRow for MessageGuard {
             state.deliveries = state.deliveries.saturating_add(1);
             !mem::replace(&mut state.is_inserted, true)
         };
+        let session = SessionId(session);
+        let is_logged = rows.take_logged(session);
         let guard = DeliveryGuard {
-            session: SessionId(session),
+            session,
             rows: rows.clone(),
             value: delivery_value(delivery).into(),
+            is_further: !is_logged && delivery.share.is_some(),
             packet_id: AtomicU16::new(0),
         };
-        if !rows.take_logged(guard.session) {
+        if !is_logged {
             let mut edits = Vec::with_capacity(2);
             // In a cluster, the message is gone when all deliveries in the log are, and they do not know of this one.
             if is_new || rows.recorder.is_of_cluster() {

@@ -19,13 +19,16 @@ pub(in crate::mqtt) const KIND: u8 = b'f';
 
 const NO_LOCAL: u8 = 1 << 2;
 const RETAIN_AS_PUBLISHED: u8 = 1 << 3;
+/// Not all retained messages were sent that the SUBSCRIBE asked for.
+const RETAINED_DUE: u8 = 1 << 4;
 
-/// Returns the edit that adds or replaces a subscription.
+/// Returns the edit that adds or replaces a subscription, for which retained messages are due if its retain handling says so.
 pub(in crate::mqtt) fn put(session: SessionId, subscription: &Subscription, id: Option<u32>) -> RowEdit {
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     let options = subscription.qos as u8
         | flag(subscription.no_local, NO_LOCAL)
-        | flag(subscription.retain_as_published, RETAIN_AS_PUBLISHED);
+        | flag(subscription.retain_as_published, RETAIN_AS_PUBLISHED)
+        | flag(subscription.retain_handling == RetainHandling::Send, RETAINED_DUE);
     let mut value = vec![options];
     if let Some(id) = id {
         value.put_u32(id);
@@ -47,8 +50,10 @@ pub(in crate::mqtt) fn read(key: &[u8], mut value: Bytes) -> Option<(SessionId, 
         qos: QoS::from_bits(options & 3)?,
         no_local: options & NO_LOCAL != 0,
         retain_as_published: options & RETAIN_AS_PUBLISHED != 0,
-        // It concerns the moment of the SUBSCRIBE only.
-        retain_handling: RetainHandling::DoNotSend,
+        retain_handling: match options & RETAINED_DUE {
+            0 => RetainHandling::DoNotSend,
+            _ => RetainHandling::Send,
+        },
     };
     Some((SessionId(u64::from_be_bytes(*session)), subscription, value.try_get_u32().ok()))
 }
@@ -76,7 +81,7 @@ mod tests {
                     qos,
                     no_local: flag,
                     retain_as_published: !flag,
-                    retain_handling: RetainHandling::DoNotSend,
+                    retain_handling: if flag { RetainHandling::Send } else { RetainHandling::DoNotSend },
                 };
                 let RowEdit::Put(key, value) = put(SessionId(7), &subscription, id) else { panic!("it is put") };
                 assert_eq!(read(&key, value), Some((SessionId(7), subscription, id)));

@@ -157,9 +157,15 @@ impl Queue {
         self.shadow.iter()
     }
 
-    /// Returns true if the ordinary lane has this message, compared by pointer.
-    pub(super) fn has_ordinary(&self, message: &Arc<Message>) -> bool {
-        self.ordinary.iter().any(|entry| Arc::ptr_eq(&entry.delivery.message, message))
+    /// Returns true if the ordinary lane has a delivery of the message of `other`, compared by pointer, that serves for it: to the session
+    /// itself, with its subscription identifiers, and at no lower QoS.
+    pub(super) fn has_ordinary(&self, other: &Delivery) -> bool {
+        self.ordinary.iter().any(|QueuedDelivery { delivery, .. }| {
+            Arc::ptr_eq(&delivery.message, &other.message)
+                && delivery.share.is_none()
+                && delivery.qos >= other.qos
+                && other.subscription_ids.iter().all(|id| delivery.subscription_ids.contains(id))
+        })
     }
 
     /// Returns true if `more` bytes fit within `limit`. The first delivery always fits.

@@ -1,11 +1,9 @@
 //! The outbox's side of a resync: the state that has to be sent, and the queued messages that it must not overtake.
 
-use std::sync::Arc;
-
 use crate::mqtt::broker::outbox::{ChangedPresence, FanOutPosition, Inner, Outbox, Unsent, queue::DeliveryClass};
 use crate::{
     mqtt::{
-        protocol::{message::Message, topic::TopicName},
+        protocol::{message::Delivery, topic::TopicName},
         shadow::topics,
     },
     shadow::ShadowKey,
@@ -69,10 +67,10 @@ impl Outbox {
         self.inner.lock().queue.has_replies()
     }
 
-    /// Returns true if this message, compared by pointer, is queued as an ordinary one.
+    /// Returns true if an ordinary delivery is queued that serves for this one: of the same message, compared by pointer.
     #[must_use]
-    pub fn has_ordinary(&self, message: &Arc<Message>) -> bool {
-        self.inner.lock().queue.has_ordinary(message)
+    pub fn has_ordinary(&self, delivery: &Delivery) -> bool {
+        self.inner.lock().queue.has_ordinary(delivery)
     }
 
     /// Returns the kind of messages queued for the shadow `key`, whose document topic is `topic`.

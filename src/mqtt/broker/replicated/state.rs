@@ -381,9 +381,8 @@ impl SessionState {
 
 /// Returns the number of the message of a delivery, from the key without the id.
 fn delivery_in(short: &[u8]) -> Option<u64> {
-    let (kind, number) = short.split_first()?;
-    let number = number.try_into().ok().filter(|_| *kind == queue_row::DELIVERY_KIND)?;
-    Some(u64::from_be_bytes(number))
+    let number = number_in(short);
+    number.filter(|_| short.first() == Some(&queue_row::DELIVERY_KIND))
 }
 
 /// Returns the number that follows the kind in a key.

@@ -58,7 +58,7 @@ use crate::{
         },
         protocol::{
             message::Delivery,
-            packet::{Reason, RetainHandling, Subscription},
+            packet::{QoS, Reason, RetainHandling, Subscription},
             topic::TopicFilter,
         },
         shadow::{query_topics, topics::Event},
@@ -105,6 +105,8 @@ struct Retained {
     /// The page that is being sent, of one subscription.
     steps: VecDeque<ResyncStep>,
     pending: PendingQueue,
+    /// The subscription whose last page this is. Its row still says that messages are due.
+    last: Option<Arc<RetainedSelection>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -172,45 +174,64 @@ impl Resync {
         work.queries.subscribed(name, subscription, subscribed, permit);
     }
 
-    /// Adds a subscription from before a restart.
-    pub(in crate::mqtt) fn restored(&mut self, filter: &TopicFilter) {
-        if let Some(Ok(name)) = query_topics::query_of(filter) {
-            self.work.get_or_insert_default().queries.restored(name, filter);
+    /// Adds a subscription from before a restart. If its row says that retained messages are due, they are all sent again.
+    pub(in crate::mqtt) fn restored(&mut self, subscription: &Subscription, id: Option<u32>) {
+        if let Some(Ok(name)) = query_topics::query_of(&subscription.filter) {
+            self.work.get_or_insert_default().queries.restored(name, &subscription.filter);
+        } else if subscription.retain_handling == RetainHandling::Send {
+            self.add_pending(subscription, id);
+        }
+    }
+
+    /// Returns the retain handling for the row of a subscription: a start has to send the retained messages that wait now. At QoS 0 they may be
+    /// lost.
+    pub(in crate::mqtt) fn due_after(&mut self, subscription: &Subscription) -> RetainHandling {
+        let is_due = self.work.as_mut().is_some_and(|work| work.retained.is_due(&subscription.filter));
+        match is_due && subscription.qos != QoS::AtMostOnce {
+            true => RetainHandling::Send,
+            false => RetainHandling::DoNotSend,
         }
     }
 
     /// Queues the retained messages for a subscription if its retain handling asks for them.
     pub(in crate::mqtt) fn subscribed(
         &mut self,
-        subscription: Subscription,
+        subscription: &Subscription,
         id: Option<u32>,
         subscribed: SubscriptionChange,
     ) {
-        let packet = self.subscribes;
-        let same = self.work.as_mut().and_then(|work| work.retained.pending.of(&subscription.filter));
-        let same = same.filter(|pending| pending.packet == packet);
         // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
         let send = match subscription.retain_handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => subscribed == SubscriptionChange::New,
             RetainHandling::DoNotSend => false,
         };
-        // A filter that is twice in one SUBSCRIBE counts like one in two of them [MQTT-3.8.4-5].
-        match same {
-            Some(same) if send => {
-                same.selection = Arc::new(RetainedSelection { subscription, id });
+        let (packet, filter) = (self.subscribes, &subscription.filter);
+        let mut due = self.work.as_mut().map(|work| &mut work.retained);
+        if !send {
+            // What an earlier SUBSCRIBE asked for stays due. [MQTT-3.8.4-4]
+            due.into_iter().for_each(|due| due.change_options(subscription, id));
+            return;
+        }
+        match due.as_mut().and_then(|due| due.pending.of(filter)) {
+            // A filter that is twice in one SUBSCRIBE counts like one in two of them [MQTT-3.8.4-5].
+            Some(same) if same.packet == packet => {
+                same.selection = Arc::new(RetainedSelection { subscription: subscription.clone(), id });
                 same.times = same.times.saturating_add(1);
             }
-            Some(_) => {}
-            None => {
-                self.unsubscribed(&subscription.filter);
-                if send && subscription.filter.share().is_none() {
-                    let selection = Arc::new(RetainedSelection { subscription, id });
-                    let pending = PendingRetained { selection, stage: ResyncStage::default(), packet, times: 1 };
-                    self.work.get_or_insert_default().retained.pending.push_back(pending);
+            Some(_) | None => {
+                self.unsubscribed(filter);
+                if filter.share().is_none() {
+                    self.add_pending(subscription, id);
                 }
             }
         }
+    }
+
+    fn add_pending(&mut self, subscription: &Subscription, id: Option<u32>) {
+        let selection = Arc::new(RetainedSelection { subscription: subscription.clone(), id });
+        let pending = PendingRetained { selection, stage: ResyncStage::default(), packet: self.subscribes, times: 1 };
+        self.work.get_or_insert_default().retained.pending.push_back(pending);
     }
 
     /// Prepares the session to wait for its next connection, which receives the messages not sent yet. The missed
@@ -232,6 +253,7 @@ impl Resync {
             if work.retained.steps.front().is_some_and(|step| step.is_for(filter)) {
                 work.retained.steps.clear();
             }
+            work.retained.last.take_if(|last| last.filter() == filter);
         }
         self.release();
     }
@@ -386,12 +408,29 @@ impl Presence {
 
 impl Retained {
     fn is_done(&self) -> bool {
-        self.steps.is_empty() && self.pending.is_empty()
+        self.steps.is_empty() && self.pending.is_empty() && self.last.is_none()
+    }
+
+    /// Returns true if messages for `filter` have yet to be sent.
+    fn is_due(&mut self, filter: &TopicFilter) -> bool {
+        self.pending.of(filter).is_some() || self.last.as_ref().is_some_and(|last| last.filter() == filter)
+    }
+
+    /// Sends what is due for the filter of `subscription`, and was not read yet, with its options.
+    fn change_options(&mut self, subscription: &Subscription, id: Option<u32>) {
+        let last = self.last.as_mut().filter(|last| *last.filter() == subscription.filter);
+        let pending = self.pending.of(&subscription.filter).map(|pending| &mut pending.selection);
+        for selection in last.into_iter().chain(pending) {
+            *selection = Arc::new(RetainedSelection { subscription: subscription.clone(), id });
+        }
     }
 
     async fn next(&mut self, reader: Reader<'_>) -> Result<SourceResult, ReadFailed> {
-        if self.steps.is_empty() && !self.take(reader).await? {
-            return Ok(SourceResult::Nothing);
+        if self.steps.is_empty() {
+            self.last.take().iter().for_each(|last| last.note_sent(reader));
+            if !self.take(reader).await? {
+                return Ok(SourceResult::Nothing);
+            }
         }
         first(&mut self.steps, reader).await
     }
@@ -430,7 +469,10 @@ impl Retained {
                     None if pending.times > 1 => {
                         (pending.times, pending.stage) = (pending.times - 1, ResyncStage::default())
                     }
-                    None => self.pending.pop_front(),
+                    None => {
+                        self.pending.pop_front();
+                        self.last = Some(selection.clone());
+                    }
                 }
                 self.steps.extend(page.into_iter().map(|device| ResyncStep::Presence(device, Some(selection.clone()))));
             }

@@ -13,6 +13,7 @@ use crate::{
     mqtt::{
         broker::{
             Broker,
+            durable::subscription_row,
             filters::Filters,
             outbox::{Outbox, QueuedForShadow, Unsent},
             presence,
@@ -21,7 +22,7 @@ use crate::{
         },
         protocol::{
             message::{Delivery, Message},
-            packet::{QoS, Subscription},
+            packet::{QoS, RetainHandling, Subscription},
             topic::{TopicFilter, TopicName},
         },
         shadow::{
@@ -149,12 +150,16 @@ impl ResyncStep {
             Self::Retained(message, pending) => {
                 let message = message.upgrade().ok_or(Skip::Void)?;
                 let may = outbox.with_access(|access| access.may_receive(message.topic.as_str()));
-                // A queued one is sent in its turn, after the older ones of its topic.
-                if !may || !broker.router.is_retained(&message) || outbox.has_ordinary(&message) {
+                if !may || !broker.router.is_retained(&message) {
                     return Err(Skip::Void);
                 }
-                reader.wait_for_window(pending.qos(&message))?;
-                let delivery = outbox.keep(pending.deliver(message));
+                let delivery = pending.deliver(message);
+                // A queued one is sent in its turn, after the older ones of its topic.
+                if outbox.has_ordinary(&delivery) {
+                    return Err(Skip::Void);
+                }
+                reader.wait_for_window(delivery.qos)?;
+                let delivery = outbox.keep(delivery);
                 if delivery.row.is_some() {
                     let _pauses_its_connection = outbox.quota().charge_work(work::KEPT_DELIVERY, Instant::now());
                 }
@@ -251,6 +256,15 @@ impl Reader<'_> {
 impl RetainedSelection {
     pub(super) fn filter(&self) -> &TopicFilter {
         &self.subscription.filter
+    }
+
+    /// Notes in the row of the subscription, if it has one, that all messages were sent.
+    pub(super) fn note_sent(&self, Reader { broker, outbox, .. }: Reader<'_>) {
+        // The row of one at QoS 0 never said that any are due.
+        if self.subscription.qos != QoS::AtMostOnce && outbox.is_kept() {
+            let subscription = Subscription { retain_handling: RetainHandling::DoNotSend, ..self.subscription.clone() };
+            broker.recorder.write(vec![subscription_row::put(outbox.id(), &subscription, self.id)]);
+        }
     }
 
     fn qos(&self, message: &Message) -> QoS {

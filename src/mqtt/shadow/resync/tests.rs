@@ -283,7 +283,7 @@ fn a_filter_is_not_compared_with_all_that_wait() {
     let compared = comparisons::of(|| {
         for _ in 0..2 {
             resync.subscribing();
-            (0..FILTERS).for_each(|number| resync.subscribed(subscription(number), None, SubscriptionChange::New));
+            (0..FILTERS).for_each(|number| resync.subscribed(&subscription(number), None, SubscriptionChange::New));
         }
         let waiting = |resync: &Resync| resync.work.as_ref().map_or(0, |work| work.retained.pending.len());
         assert_eq!(waiting(&resync), FILTERS, "one for each filter");

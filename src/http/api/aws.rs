@@ -283,7 +283,9 @@ fn exception(rejection: &Rejection) -> &'static str {
         Rejection::Forbidden { .. } => "ForbiddenException",
         Rejection::NotFound => "ResourceNotFoundException",
         Rejection::VersionConflict { .. } | Rejection::ExpectationFailed { .. } => "ConflictException",
-        Rejection::TooLarge { .. } | Rejection::TooManyLeaves { .. } => "RequestEntityTooLargeException",
+        Rejection::TooLarge { .. } | Rejection::TooManyLeaves { .. } | Rejection::TooManyPaths { .. } => {
+            "RequestEntityTooLargeException"
+        }
         Rejection::NotUtf8 => "UnsupportedDocumentEncodingException",
         Rejection::TooManyRequests { .. } => "ThrottlingException",
         Rejection::Internal | Rejection::OutcomeUnknown => "InternalFailureException",

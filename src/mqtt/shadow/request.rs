@@ -388,6 +388,7 @@ fn result(rejection: &Rejection, key: &ShadowKey, id: RequestId) -> AckResult {
         | Rejection::ExpectationFailed { .. }
         | Rejection::TooLarge { .. }
         | Rejection::TooManyLeaves { .. }
+        | Rejection::TooManyPaths { .. }
         | Rejection::IdempotencyKeyReused
         | Rejection::Internal
         | Rejection::OutcomeUnknown

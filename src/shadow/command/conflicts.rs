@@ -8,7 +8,10 @@
 //! command would remove, and the paths removed meanwhile. If none of these explains the change (for instance if it
 //! created an empty object), the section itself is listed.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::{Map, Value};
 
@@ -144,15 +147,50 @@ impl Collisions {
 struct Changes<'a> {
     document: &'a Document,
     since: Version,
-    /// The paths removed since then.
-    removed: BTreeSet<(SectionName, &'a [Box<str>])>,
+    /// The paths removed since then, by section.
+    removed: BTreeMap<SectionName, Removals<'a>>,
+}
+
+/// A tree of removed paths: a lookup compares each key of a path once, however long the keys are that many paths share.
+#[derive(Default)]
+struct Removals<'a> {
+    /// True if this path itself was removed.
+    is_removed: bool,
+    below: BTreeMap<&'a str, Removals<'a>>,
+}
+
+impl<'a> Removals<'a> {
+    fn add(&mut self, path: &'a [Box<str>]) {
+        path.iter().fold(self, |at, key| at.below.entry(key).or_default()).is_removed = true;
+    }
+
+    /// Returns true if `path` is in the tree, above a path in it, or below one.
+    fn concern(&self, path: &[Box<str>]) -> bool {
+        let mut at = self;
+        for key in path {
+            match at.below.get(&**key) {
+                _ if at.is_removed => return true,
+                Some(below) => at = below,
+                None => return false,
+            }
+        }
+        true
+    }
 }
 
 impl<'a> Changes<'a> {
     fn after(document: &'a Document, since: Version) -> Self {
-        let removed = document.tombstones.iter().filter(|tombstone| tombstone.removed.version > since);
-        let removed = removed.map(|tombstone| (tombstone.path.section, tombstone.path.keys.as_slice())).collect();
-        Self { document, since, removed }
+        let mut changes = Self { document, since, removed: BTreeMap::new() };
+        for path in changes.removed_paths() {
+            changes.removed.entry(path.section).or_default().add(&path.keys);
+        }
+        changes
+    }
+
+    fn removed_paths(&self) -> impl Iterator<Item = &'a Pointer> + use<'a> {
+        let (tombstones, since) = (&self.document.tombstones, self.since);
+        let removed = tombstones.iter().filter(move |tombstone| tombstone.removed.version > since);
+        removed.map(|tombstone| &tombstone.path)
     }
 
     /// Returns the same as [`Document::changed_after`].
@@ -161,15 +199,7 @@ impl<'a> Changes<'a> {
     }
 
     fn has_removal(&self, path: &Pointer) -> bool {
-        if self.removed.is_empty() {
-            return false;
-        }
-        let keys = path.keys.as_slice();
-        let mut above = (0..keys.len()).filter_map(|length| keys.get(..length));
-        // In sort order, the paths below a path follow it directly.
-        let below = self.removed.range((path.section, keys)..).next();
-        below.is_some_and(|(section, found)| *section == path.section && found.starts_with(keys))
-            || above.any(|keys| self.removed.contains(&(path.section, keys)))
+        self.removed.get(&path.section).is_some_and(|removed| removed.concern(&path.keys))
     }
 }
 
@@ -201,10 +231,10 @@ fn whole_section(
     let goes_on = leaves_of(next, &mut at, each)
         && leaves_that_go(&changes.document.section(name).members, Some(next), &mut at, each);
     if goes_on {
-        let removed = changes.removed.iter().filter(|(section, _)| *section == name);
-        let removed = removed.map(|(section, keys)| Pointer { section: *section, keys: keys.to_vec() });
-        let unseen = removed.filter(|path| changes.document.find(path).is_none() && !is_in(next, &path.keys));
-        unseen.into_iter().all(|path| each(&path, &Value::Null));
+        let removed: BTreeSet<_> = changes.removed_paths().filter(|path| path.section == name).collect();
+        let mut unseen =
+            removed.into_iter().filter(|path| changes.document.find(path).is_none() && !is_in(next, &path.keys));
+        unseen.all(|path| each(path, &Value::Null));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The decision on a command.
 //!
-//! The checks run in this order, and the first failure is returned: the rights of the sender, the preconditions, the
-//! limits on the result. The syntax was checked when the command was parsed. A patch is first resolved to an update
+//! The checks run in this order, and the first failure is returned: the rights of the sender, the number of paths, the
+//! preconditions, the limits on the result. The syntax was checked when the command was parsed. A patch is first resolved to an update
 //! ([`Patch::resolve`]).
 //!
 //! [`Patch::resolve`]: crate::shadow::command::Patch::resolve
@@ -56,6 +56,7 @@ pub enum Disposition {
 /// - [`Rejection::NotFound`]: the shadow to delete does not exist.
 /// - [`Rejection::VersionConflict`], [`Rejection::ExpectationFailed`]: a precondition does not hold, or a patch
 ///   operation does not apply.
+/// - [`Rejection::TooManyPaths`]: it names more paths than an update can need.
 /// - [`Rejection::TooDeep`], [`Rejection::TooLarge`], [`Rejection::TooManyLeaves`]: the result exceeds `limits` and the
 ///   size of the current document.
 pub fn decide(
@@ -85,6 +86,8 @@ fn decide_update(
     if let Some(path) = scope.overwrites(update, current) {
         return Err(Rejection::Forbidden { what: path.to_string() });
     }
+    // The preconditions compare each path.
+    limits.check_paths(current, update)?;
     update.preconditions.check(current, &scope.reads, |since| conflicts::is_clean(update, current, since))?;
     limits.check_update(current, update)?;
     let mut changes = Vec::new();

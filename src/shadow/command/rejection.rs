@@ -128,6 +128,13 @@ pub enum Rejection {
         /// The limit.
         max: usize,
     },
+    /// 413: the update names too many paths.
+    TooManyPaths {
+        /// The number of leaves and removals.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
     /// 415: the payload is not UTF-8.
     NotUtf8,
     /// 422: the idempotency key was used with a different request.
@@ -197,7 +204,7 @@ impl Rejection {
             Self::Forbidden { .. } => 403,
             Self::NotFound => 404,
             Self::VersionConflict { .. } | Self::ExpectationFailed { .. } => 409,
-            Self::TooLarge { .. } | Self::TooManyLeaves { .. } => 413,
+            Self::TooLarge { .. } | Self::TooManyLeaves { .. } | Self::TooManyPaths { .. } => 413,
             Self::NotUtf8 => 415,
             Self::IdempotencyKeyReused => 422,
             Self::TooManyRequests { .. } => 429,
@@ -224,7 +231,7 @@ impl Rejection {
             Self::VersionConflict { .. } => "version-conflict",
             Self::ExpectationFailed { .. } => "expectation-failed",
             Self::TooLarge { .. } => "too-large",
-            Self::TooManyLeaves { .. } => "too-many-leaves",
+            Self::TooManyLeaves { .. } | Self::TooManyPaths { .. } => "too-many-leaves",
             Self::NotUtf8 => "not-utf8",
             Self::IdempotencyKeyReused => "idempotency-key-reused",
             Self::TooManyRequests { .. } => "too-many-requests",
@@ -257,7 +264,9 @@ impl Rejection {
             Self::NotFound => format!("No shadow exists with name: '{shadow}'"),
             Self::VersionConflict { .. } | Self::ExpectationFailed { .. } => "Version conflict".into(),
             // Two spaces, as in the AWS text.
-            Self::TooLarge { size, max, .. } | Self::TooManyLeaves { count: size, max } => {
+            Self::TooLarge { size, max, .. }
+            | Self::TooManyLeaves { count: size, max }
+            | Self::TooManyPaths { count: size, max } => {
                 format!("Json document too large.  Size is {size}, max allowed: {max}")
             }
             Self::NotUtf8 => "Unsupported documented encoding; supported encoding is UTF-8".into(),
@@ -308,6 +317,7 @@ impl Rejection {
             Self::ExpectationFailed { .. } => Some("an expectation does not hold".into()),
             Self::TooLarge { what, .. } => Some(what.to_string()),
             Self::TooManyLeaves { .. } => Some("counted in leaves, array elements included".into()),
+            Self::TooManyPaths { .. } => Some("counted in paths that the update names, removals included".into()),
             _ => None,
         }
     }

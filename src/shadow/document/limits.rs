@@ -36,6 +36,22 @@ impl DocumentLimits {
         Ok(())
     }
 
+    /// Checks that `update` names no more paths than an update can need, which removes all of a document and sets all of another.
+    /// Each path is compared with what changed and with what there is. An update of too many leaves is refused for them.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::TooLarge`], [`Rejection::TooManyLeaves`], [`Rejection::TooManyPaths`].
+    pub(crate) fn check_paths(&self, current: &Document, update: &Update) -> Result<(), Rejection> {
+        let count = merges(update).map(|(_, patch)| named_paths(patch)).sum();
+        let max = 2 * self.leaves_max.max(current.leaves());
+        if count <= max {
+            return Ok(());
+        }
+        self.check_update(current, update)?;
+        Err(Rejection::TooManyPaths { count, max })
+    }
+
     /// Checks that `update` alone has not more leaves than any document after it may have: a merge of very many would take long.
     /// What it alone exceeds is refused as in [`Self::check`].
     ///
@@ -43,17 +59,15 @@ impl DocumentLimits {
     ///
     /// [`Rejection::TooLarge`], [`Rejection::TooManyLeaves`].
     pub(crate) fn check_update(&self, current: &Document, update: &Update) -> Result<(), Rejection> {
-        let patch = |name| match update.section(name) {
-            SectionPatch::Merge(patch) => Some(patch),
-            SectionPatch::Keep | SectionPatch::Clear => None,
-        };
-        let (count, max) = (SectionName::ALL.into_iter().filter_map(patch).map(merged_leaves).sum(), self.leaves_max);
+        let (count, max) = (merges(update).map(|(_, patch)| merged_leaves(patch)).sum(), self.leaves_max);
         if count <= max || count <= current.leaves() {
             return Ok(());
         }
-        let bytes = |name| patch(name).map_or(0, canonical_bytes);
-        let state = bytes(SectionName::Desired) + bytes(SectionName::Reported);
-        self.check_sizes(current, state, bytes(SectionName::Tags))?;
+        let (mut state, mut tags) = (0, 0);
+        for (name, patch) in merges(update) {
+            *(if name == SectionName::Tags { &mut tags } else { &mut state }) += canonical_bytes(patch);
+        }
+        self.check_sizes(current, state, tags)?;
         Err(Rejection::TooManyLeaves { count, max })
     }
 
@@ -88,6 +102,23 @@ fn depth(value: &Value) -> usize {
         Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
         _ => 0,
     }
+}
+
+/// Returns the members that `update` merges or sets, by section.
+fn merges(update: &Update) -> impl Iterator<Item = (SectionName, &Map<String, Value>)> {
+    SectionName::ALL.into_iter().filter_map(|name| match update.section(name) {
+        SectionPatch::Merge(patch) => Some((name, patch)),
+        SectionPatch::Keep | SectionPatch::Clear => None,
+    })
+}
+
+/// Returns the number of leaves and removals in `patch`. An array is one leaf here, since it is compared as one value.
+fn named_paths(patch: &Map<String, Value>) -> usize {
+    let of = |value: &Value| match value {
+        Value::Object(members) => named_paths(members).max(1),
+        _ => 1,
+    };
+    patch.values().map(of).sum()
 }
 
 /// Returns the fewest leaves that a merge of `patch` leaves in its place: nulls leave none, and an object one at least.

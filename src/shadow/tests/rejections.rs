@@ -94,6 +94,13 @@ fn every_rejection_has_a_code_an_error_and_a_message() {
             size,
             Some("counted in leaves, array elements included"),
         ),
+        (
+            Rejection::TooManyPaths { count: 9, max: 8 },
+            413,
+            "too-many-leaves",
+            size,
+            Some("counted in paths that the update names, removals included"),
+        ),
         (Rejection::NotUtf8, 415, "not-utf8", "Unsupported documented encoding; supported encoding is UTF-8", None),
         (
             Rejection::IdempotencyKeyReused,

@@ -72,6 +72,17 @@ const SMALL_ENTRY_BYTES: usize = 512;
 /// Bytes of a journal entry per unit beyond that: by 50,000 units a second, 0.8 MB.
 const JOURNAL_BYTES_PER_UNIT: u64 = 16;
 
+/// Returns the cost of writing a record of `bytes` for an idempotency key alone. That of small ones is in [`COMMAND`].
+#[must_use]
+pub fn recorded(bytes: usize) -> u64 {
+    u64::try_from(bytes.saturating_sub(SMALL_RECORD_BYTES)).unwrap_or(u64::MAX).div_ceil(RECORD_BYTES_PER_UNIT)
+}
+
+/// Bytes of a record whose cost is in [`COMMAND`].
+const SMALL_RECORD_BYTES: usize = 4 << 10;
+/// Bytes of a record that are encoded and written per unit beyond that.
+const RECORD_BYTES_PER_UNIT: u64 = 128;
+
 /// Returns the cost of keeping a message of `bytes` for `sessions`, beyond that of a message that nobody keeps.
 #[must_use]
 pub fn kept(bytes: usize, sessions: usize) -> u64 {
@@ -198,6 +209,7 @@ mod tests {
     fn costs_of_bytes_round_up() {
         assert_eq!([0, 1, 128, 129].map(bytes), [0, 1, 1, 2]);
         assert_eq!([0, 512, 513, 528, 529].map(journaled), [0, 0, 1, 1, 2]);
+        assert_eq!([0, 4_096, 4_097, 4_224, 4_225].map(recorded), [0, 0, 1, 1, 2]);
         assert_eq!(times(64, FILTER), 1_280);
         let costs = [(100, 0), (100, 500), (60 << 10, 0)].map(|(bytes, sessions)| kept(bytes, sessions));
         assert_eq!(costs, [0, 5_000, 3_808]);

@@ -91,7 +91,8 @@ impl Outcomes {
                     notifier.notify(Outcome { envelope: &envelope, result: result.as_ref() }, &*requester);
                     match (result, against) {
                         (Ok(applied), _) => {
-                            if let units @ 1.. = work::journaled(applied.journal_bytes) {
+                            let units = work::journaled(applied.journal_bytes) + work::recorded(applied.record_bytes);
+                            if units > 0 {
                                 let _throttles_its_connection = principal.quota().charge_work(units, Instant::now());
                             }
                             if applied.disposition == Disposition::Applied && applied.is_created() {

@@ -179,6 +179,7 @@ fn a_change_without_requester_is_published() {
     let applied = Applied {
         seq: Some(Seq(1)),
         journal_bytes: 0,
+        record_bytes: 0,
         before: Arc::new(Document::absent()),
         after: Arc::new(Document::absent_at(Version(1))),
         changes: Vec::new(),

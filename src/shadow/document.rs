@@ -107,7 +107,7 @@ pub struct DocumentLimits {
     pub leaves_max: usize,
     /// Most levels of objects and arrays below a section.
     pub depth_max: usize,
-    /// Most path tombstones; evicting the oldest raises the floor.
+    /// Most path tombstones; evicting the oldest raises the floor. Their keys have a limit, too, which is a constant.
     pub path_tombstones_max: usize,
 }
 

@@ -57,6 +57,12 @@ impl Pointer {
         Self { section: self.section, keys }
     }
 
+    /// Returns the bytes of the keys.
+    #[must_use]
+    pub fn key_bytes(&self) -> usize {
+        self.keys.iter().map(|key| key.len()).sum()
+    }
+
     /// Returns true if this path is `other` or lies below it.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {

@@ -114,6 +114,8 @@ pub struct Applied {
     pub seq: Option<Seq>,
     /// The bytes of that entry in the journal.
     pub journal_bytes: usize,
+    /// The approximate bytes of the record that is written because the command has an idempotency key and no entry.
+    pub record_bytes: usize,
     /// The document it was decided against.
     pub before: Arc<Document>,
     /// The resulting document; equal to `before` if nothing changed.
@@ -141,6 +143,8 @@ pub(super) struct Batch<C> {
     /// The edits of rows of the accepted commands.
     pub(super) rows: Vec<RowEdit>,
     pub(super) outcomes: Vec<Outcome<C>>,
+    /// The bytes of the entries, and of the records without one.
+    pub(super) bytes: usize,
 }
 
 impl<C> Batch<C> {
@@ -148,7 +152,7 @@ impl<C> Batch<C> {
     pub(super) fn new(mut changes: Changes, queue: usize) -> Self {
         changes.record.entries.reserve(queue);
         changes.touched.reserve(queue);
-        Self { changes, rows: Vec::new(), outcomes: Vec::with_capacity(queue) }
+        Self { changes, rows: Vec::new(), outcomes: Vec::with_capacity(queue), bytes: 0 }
     }
 
     /// Decides `queued` after all earlier ones.
@@ -156,6 +160,7 @@ impl<C> Batch<C> {
         let QueuedCommand { mut envelope, context } = queued;
         let result = self.result(&mut envelope, decide_context);
         self.rows.extend(envelope.row.take().filter(|_| result.is_ok()));
+        self.bytes += result.as_ref().map_or(0, |applied| applied.journal_bytes + applied.record_bytes);
         let against = self.changes.against(&result, &envelope);
         self.outcomes.push(Outcome { envelope, context: Some(context), result, against });
     }
@@ -274,6 +279,7 @@ impl Changes {
         Ok(Applied {
             seq: None,
             journal_bytes: 0,
+            record_bytes: 0,
             before: Arc::clone(&document),
             after: document,
             changes: Vec::new(),
@@ -301,6 +307,7 @@ impl Applied {
         Self {
             seq: None,
             journal_bytes: 0,
+            record_bytes: 0,
             after: Arc::clone(&current),
             before: current,
             changes: Vec::new(),
@@ -399,10 +406,21 @@ fn evaluate(
     };
     let rebased_from = envelope.command.rebased_from(&before);
     let disposition = if envelope.command.is_dry_run() { Disposition::DryRun } else { Disposition::Applied };
-    let applied =
-        Applied { seq: None, journal_bytes: 0, before, after, changes: new_changes, rebased_from, disposition };
+    let mut applied = Applied {
+        seq: None,
+        journal_bytes: 0,
+        record_bytes: 0,
+        before,
+        after,
+        changes: new_changes,
+        rebased_from,
+        disposition,
+    };
     let remembered = match (envelope.command.keyed(), changes.touched.get(&envelope.key)) {
         (Some(keyed), Some(touched)) => {
+            if !applied.is_changed() && !applied.is_private() {
+                applied.record_bytes = touched.stored.record_bytes(&context.shared.dictionaries) as usize;
+            }
             Some(applied.remember(&touched.stored, &envelope.author, keyed, context.now.running)?)
         }
         _ => None,

@@ -16,6 +16,7 @@ use std::{
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
     time::{Duration, Instant},
+    vec,
 };
 
 use bytes::Bytes;
@@ -142,6 +143,10 @@ pub(super) struct Writer<C> {
 
 /// The time after which an idle writer looks again whether more pages are verified.
 const VERIFIED_EVERY: Duration = Duration::from_millis(200);
+
+/// The bytes of journal entries and records with which a batch ends: what it writes is in memory until its commit, and the next
+/// commands wait for that.
+const BATCH_BYTES: usize = 8 << 20;
 
 /// Wakes the writer, which waits for commands and for a time.
 struct Unpark(Thread);
@@ -322,14 +327,19 @@ impl<C> Writer<C> {
         self.deliver(Vec::new(), QueueReservation::none());
     }
 
-    /// Decides, commits and reports `queue` as one batch.
-    fn take_batch(&mut self, queue: Vec<QueuedCommand<C>>, room: QueueReservation) {
-        if let Some(refusal) = self.refusal() {
-            return self.refuse(queue, room, &refusal);
+    /// Decides, commits and reports `queue` in order: as one batch, or as several if they write much.
+    fn take_batch(&mut self, queue: Vec<QueuedCommand<C>>, mut room: QueueReservation) {
+        let mut queue = queue.into_iter();
+        while queue.len() > 0 {
+            if let Some(refusal) = self.refusal() {
+                return self.refuse(queue.collect(), room, &refusal);
+            }
+            let batch = self.decide(&mut queue);
+            self.shared.commits.batches.observe(batch.outcomes.len() as u64);
+            let none = QueueReservation::none();
+            let part = if queue.len() == 0 { std::mem::replace(&mut room, none) } else { none };
+            self.conclude(batch, part);
         }
-        self.shared.commits.batches.observe(queue.len() as u64);
-        let batch = self.decide(queue);
-        self.conclude(batch, room);
     }
 
     /// Returns the reason for refusing all commands at the moment.
@@ -369,7 +379,8 @@ impl<C> Writer<C> {
         }
     }
 
-    fn decide(&mut self, queue: Vec<QueuedCommand<C>>) -> Batch<C> {
+    /// Decides the commands of a batch, which are the next ones of `queue`.
+    fn decide(&mut self, queue: &mut vec::IntoIter<QueuedCommand<C>>) -> Batch<C> {
         self.names.shrink();
         let now = self.clock.now();
         let mut batch = Batch::new(self.no_changes_at(now), queue.len());
@@ -380,14 +391,18 @@ impl<C> Writer<C> {
             limits: &self.options.document,
             now,
         };
-        queue.into_iter().for_each(|queued| batch.decide(queued, &mut context));
+        while batch.bytes < BATCH_BYTES
+            && let Some(queued) = queue.next()
+        {
+            batch.decide(queued, &mut context);
+        }
         batch
     }
 
     /// Commits `batch` if it changes anything, publishes it and reports its outcomes.
     fn conclude(&mut self, batch: Batch<C>, room: QueueReservation) {
         let needs_commit = batch.needs_commit();
-        let Batch { changes, rows, mut outcomes } = batch;
+        let Batch { changes, rows, mut outcomes, bytes: _ } = batch;
         if needs_commit || self.pending_rows.is_due() {
             let (head, counts) = (changes.head, changes.counts);
             self.pending_rows.set_commands(rows);

@@ -18,6 +18,7 @@ fn notify(changes: &Arc<Changes>, device: &str, seq: Seq, after: &Arc<Document>)
     let applied = Applied {
         seq: Some(seq),
         journal_bytes: 0,
+        record_bytes: 0,
         before: Arc::new(Document::absent()),
         after: after.clone(),
         changes: Vec::new(),

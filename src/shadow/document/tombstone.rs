@@ -54,9 +54,23 @@ pub(crate) fn note(tombstones: &mut Arc<Vec<Tombstone>>, changes: &[Change], sta
     }
 }
 
-/// Evicts the oldest tombstones until `max` are left. Returns the new floor, or version 0 if none was evicted.
+/// Most bytes of the keys of a document's tombstones, so that they have 128 each on average. It is a constant, since all nodes of
+/// a cluster must evict the same ones.
+pub(crate) const KEY_BYTES_MAX: usize = 32 << 10;
+
+/// Evicts the oldest tombstones until `max` are left, with at most [`KEY_BYTES_MAX`]. Returns the new floor, or version 0 if none
+/// was evicted.
 pub(crate) fn evict(tombstones: &mut Arc<Vec<Tombstone>>, max: usize) -> Version {
-    let excess = tombstones.len().saturating_sub(max);
+    let mut bytes: usize = tombstones.iter().map(|tombstone| tombstone.path.key_bytes()).sum();
+    let too_many = tombstones.len().saturating_sub(max);
+    let mut excess = 0;
+    for tombstone in tombstones.iter() {
+        if excess >= too_many && bytes <= KEY_BYTES_MAX {
+            break;
+        }
+        bytes -= tombstone.path.key_bytes();
+        excess += 1;
+    }
     if excess == 0 {
         return Version(0);
     }

@@ -1,5 +1,7 @@
 //! Tests of when a path counts as changed: one row per situation.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::{decided, is_version, pointer, update, written};
@@ -153,6 +155,46 @@ fn evicting_tombstones_raises_the_floor_to_the_newest_evicted() {
     for (path, since, expected) in [("d", 1, true), ("d", 2, false), ("a", 2, false), ("b", 2, true), ("c", 3, true)] {
         let path = pointer(&format!("/desired/{path}"));
         assert_eq!(document.changed_after(&path, Version(since)), expected, "{path} after {since}");
+    }
+}
+
+/// Tombstones were bounded by their number alone. With keys of 8,000 bytes they made a record of 2 MB for a document of a few
+/// bytes, and a principal could fill the memory with a hundred such shadows, which the cache counted as 33 KB each.
+#[test]
+fn the_keys_of_all_tombstones_are_bounded() {
+    let limits = DocumentLimits::default();
+    let key = |number: u64| format!("{number:02}{}", "x".repeat(7_998));
+    let write = |document: &Document, sent: Value| match decided(
+        document,
+        &Command::Update(update(json!({"desired": sent}))),
+        &limits,
+    )
+    .unwrap()
+    {
+        Decision::Changed { document, .. } => document,
+        Decision::Unchanged => panic!("no change"),
+    };
+    let mut document = written(&[json!({"desired": {"here": 1}})]);
+    for number in 0..10 {
+        document = write(&document, json!({key(number): 1}));
+        document = write(&document, json!({key(number): null}));
+        // The number-th removal is at version 2 * number + 3.
+        let evicted = (number + 1).checked_sub(5).map_or(Version(0), |evicted| Version(2 * evicted + 3));
+        assert_eq!((document.tombstones.len() as u64, document.floor), ((number + 1).min(4), evicted), "{number}");
+    }
+    // A set that was kept before there was a limit loses its oldest at the next change.
+    let old: Vec<_> = (0..10).flat_map(|_| document.tombstones.iter().cloned()).collect();
+    let document = Document { tombstones: Arc::new(old), ..document };
+    let next = write(&document, json!({"here": 2}));
+    assert_eq!((next.tombstones.len(), next.floor), (4, document.version));
+    // One update that removes more than is kept: everything counts as changed before its own version, and nothing after it.
+    let long = "a".repeat(7_000);
+    let document =
+        written(&[json!({"desired": {&long: {"b": 1, "c": 1, "d": 1, "e": 1, "f": 1, "stays": 1}, "here": 1}})]);
+    let next = write(&document, json!({&long: {"b": null, "c": null, "d": null, "e": null, "f": null}}));
+    assert_eq!((next.tombstones.len(), next.floor), (4, Version(2)));
+    for (since, expected) in [(1, true), (2, false)] {
+        assert_eq!(next.changed_after(&pointer("/desired/here"), Version(since)), expected, "{since}");
     }
 }
 

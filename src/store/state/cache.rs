@@ -35,7 +35,10 @@ use std::{
 use parking_lot::RwLock;
 
 use crate::{
-    shadow::{Document, ShadowKey, pointer::SectionName},
+    shadow::{
+        Document, ShadowKey,
+        pointer::{Pointer, SectionName},
+    },
     store::{
         error::StoreError,
         journal::{entry::Seq, unapplied::UnappliedShadow},
@@ -411,7 +414,8 @@ fn approximate_bytes(document: &Document) -> usize {
         .map(|name| document.section(*name))
         .map(|section| 2 * section.canonical_bytes + 128 * section.leaves)
         .sum();
-    let tombstones: usize = document.tombstones.iter().map(|tombstone| 96 + 32 * tombstone.path.keys.len()).sum();
+    let path = |path: &Pointer| 96 + 32 * path.keys.len() + path.key_bytes();
+    let tombstones: usize = document.tombstones.iter().map(|tombstone| path(&tombstone.path)).sum();
     512 + sections + tombstones
 }
 

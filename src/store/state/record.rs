@@ -15,7 +15,7 @@ use crate::{
             Tombstone,
             tree::{Leaf, Members, Node},
         },
-        pointer::SectionName,
+        pointer::{Pointer, SectionName},
     },
     store::{
         codec::{DecodeError, Decoder, put_len, put_pointer, put_str, put_u64, put_value},
@@ -62,7 +62,9 @@ impl StoredShadow {
     pub(in crate::store) fn record_bytes(&self, dictionaries: &Dictionaries) -> u32 {
         let section = |name| self.document.section(name).canonical_bytes + 3 * self.document.section(name).leaves;
         let sections: usize = SectionName::ALL.into_iter().map(section).sum();
-        let body = dictionaries.approximate(sections + 32 * self.document.tombstones.len());
+        let path = |path: &Pointer| 8 + 2 * path.keys.len() + path.key_bytes();
+        let tombstones: usize = self.document.tombstones.iter().map(|tombstone| path(&tombstone.path)).sum();
+        let body = dictionaries.approximate(sections + tombstones);
         let bytes = 320 + body + 96 * self.remembered.keys().len();
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }

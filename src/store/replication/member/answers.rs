@@ -73,6 +73,7 @@ impl<C> ReplayedRequests for Answers<'_, C> {
         let applied = Applied {
             seq: Some(entry.seq),
             journal_bytes: entry.bytes,
+            record_bytes: 0,
             before,
             after,
             changes: entry.changes,

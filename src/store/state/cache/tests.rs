@@ -5,7 +5,11 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::shadow::{Remembered, Section, Stamp, Timestamp, Version, document::tree, name::DeviceId};
+use crate::shadow::{
+    Remembered, Section, Stamp, Timestamp, Version,
+    document::{Tombstone, tree},
+    name::DeviceId,
+};
 
 fn key(name: &str) -> ShadowKey {
     ShadowKey::classic(DeviceId::new(name).unwrap())
@@ -185,4 +189,20 @@ fn looked_up_slots_outlive_others() {
         cache.publish(&key(&format!("cold-{n}")), stored(n + 2), false);
         assert!(cache.get(&hot).is_ok(), "after {n}");
     }
+}
+
+/// A path tombstone counted as 128 bytes however long its keys are, so a hundred shadows of one device kept 200 MB unseen.
+#[test]
+fn the_keys_of_tombstones_count() {
+    let tombstone = |_| Tombstone {
+        path: Pointer { section: SectionName::Desired, keys: vec!["k".repeat(1_000).into(); 8] },
+        removed: Arc::new(Stamp { version: Version(1), timestamp: Timestamp(1), by: "by".into() }),
+    };
+    let document = Document { tombstones: Arc::new((0..4).map(tombstone).collect()), ..Document::absent() };
+    let stored = StoredShadow { document: Arc::new(document), ..stored(1) };
+    let record = RecordEncoder::default().encode(&schema::state_key(&key("d")), &stored, None).len();
+    assert!(record > 32_000 && stored.record_bytes(&Dictionaries::default()) as usize > 32_000, "{record}");
+    let cache = DocumentCache::new(64 << 20, Arc::default());
+    cache.publish(&key("d"), stored, false);
+    assert!(cache.size().1 > 32_000, "{:?}", cache.size());
 }

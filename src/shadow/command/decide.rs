@@ -98,6 +98,7 @@ fn decide_update(
     if changes.is_empty() && current.exists() && !update.bumps {
         return Ok(Decision::Unchanged);
     }
+    limits.check_changes(current, &changes)?;
     let document = current.apply(&changes, &stamp(), false, limits.path_tombstones_max);
     limits.check(current, &document, &changes)?;
     Ok(Decision::Changed { document, changes })

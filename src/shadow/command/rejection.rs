@@ -25,6 +25,8 @@ pub enum SizeLimit {
     Body,
     /// The change as a record of a cluster's log, with its conditions and what is stored with it.
     Record,
+    /// The paths of all changes of an update.
+    Paths,
     /// The values that a JSON Patch inserts and moves, up to this operation.
     Patch {
         /// The number of the operation, from 0.
@@ -39,6 +41,9 @@ impl fmt::Display for SizeLimit {
             Self::Tags => f.write_str("'tags', in bytes of canonical JSON"),
             Self::Body => f.write_str("the body of the request, in bytes"),
             Self::Record => f.write_str("the change as a record of the cluster's log, in bytes; change less at once"),
+            Self::Paths => {
+                f.write_str("the paths of all changed values together, in bytes of their keys; change less at once")
+            }
             Self::Patch { operation } => {
                 write!(
                     f,

@@ -18,6 +18,9 @@ use crate::shadow::{
     pointer::SectionName,
 };
 
+/// Most bytes of the paths of one change, as a multiple of the largest document.
+const PATHS_PER_BYTE: usize = 16;
+
 impl DocumentLimits {
     /// Checks `next`, the result of applying `changes` to `current`.
     ///
@@ -69,6 +72,19 @@ impl DocumentLimits {
         }
         self.check_sizes(current, state, tags)?;
         Err(Rejection::TooManyLeaves { count, max })
+    }
+
+    /// Checks the bytes of the paths of `changes`, each of which is written with all of its keys: objects inside each other with
+    /// long keys would make a small update a hundred times as large.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::TooLarge`].
+    pub(crate) fn check_changes(&self, current: &Document, changes: &[Change]) -> Result<(), Rejection> {
+        let there = current.state_bytes() + current.tags.canonical_bytes;
+        let size = changes.iter().map(|change| change.path.key_bytes()).sum();
+        let max = PATHS_PER_BYTE * (self.document_bytes_max + self.tags_bytes_max).max(there);
+        if size <= max { Ok(()) } else { Err(Rejection::TooLarge { what: SizeLimit::Paths, size, max }) }
     }
 
     /// Checks the bytes of the document after `current`.

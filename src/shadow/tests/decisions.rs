@@ -368,7 +368,7 @@ fn an_update_is_refused_before_it_is_compared_if_it_names_too_many_paths() {
         (below(members(100_000, Value::Null)), refused(100_000)),
         (json!({"desired": members(10, Value::Null), "reported": members(3, json!({"x": null}))}), refused(13)),
         (json!({"desired": {"c": members(12, Value::Null)}}), Ok(())),
-        (json!({"desired": {"c": members(6, Value::Null), "d": members(6, json!({}))}}), Ok(())),
+        (json!({"desired": {"c": members(6, Value::Null), "d": members(4, json!({}))}}), Ok(())),
     ] {
         for replace in [false, true] {
             let sent = Update { preconditions: rebase.clone(), replace, ..update(sent.clone()) };
@@ -385,6 +385,33 @@ fn an_update_is_refused_before_it_is_compared_if_it_names_too_many_paths() {
         let found = decided(&document, &command(&json!({"desired": members(count, Value::Null)}), false), &limits);
         assert_eq!(found.map(drop), expected);
     }
+}
+
+/// Each change is journaled with all keys of its path, so an update of 8 KB with 585 values below keys of 4 KB made an entry of
+/// 2.4 MB, and a hundred of them a commit of seconds.
+#[test]
+fn the_paths_of_one_update_are_bounded() {
+    let limits = DocumentLimits::default();
+    let members = |count, value: Value| (0..count).map(|n: u32| (n.to_string(), value.clone())).collect::<Value>();
+    let below = |members: Value| json!({"desired": {"k".repeat(4_000): members}});
+    let document = written(&[below(members(400, json!(1)))]);
+    let command = |sent: &Value| command(sent, false);
+    // 10 values have one digit, 55 two: 65 paths have 260,120 bytes of the 262,144 allowed.
+    assert!(decided(&document, &command(&below(members(65, json!(2)))), &limits).is_ok());
+    for value in [json!(2), Value::Null] {
+        let refused = decided(&document, &command(&below(members(66, value))), &limits).map(drop);
+        assert_eq!(refused, Err(Rejection::TooLarge { what: SizeLimit::Paths, size: 264_122, max: 262_144 }));
+    }
+    // Objects that are removed or set whole are one change each.
+    for sent in [json!({"desired": null}), json!({"desired": {"k".repeat(4_000): null}})] {
+        assert!(decided(&document, &command(&sent), &limits).is_ok());
+    }
+    // A document above a lowered limit can be changed as much as before.
+    let lower = DocumentLimits { document_bytes_max: 64, tags_bytes_max: 64, ..limits };
+    let max = 16 * document.state_bytes();
+    let refused = decided(&document, &command(&below(members(66, json!(2)))), &lower).map(drop);
+    assert_eq!(refused, Err(Rejection::TooLarge { what: SizeLimit::Paths, size: 264_122, max }));
+    assert!(decided(&document, &command(&below(members(16, json!(2)))), &lower).is_ok());
 }
 
 /// A limit that was lowered later only prevents growth.

@@ -36,6 +36,7 @@ fn every_rejection_has_a_code_an_error_and_a_message() {
     let state = "'desired' and 'reported' together, in bytes of canonical JSON";
     let record = "the change as a record of the cluster's log, in bytes; change less at once";
     let patch = "what the patch puts and moves up to operation 3, in bytes and eight for each value";
+    let paths = "the paths of all changed values together, in bytes of their keys; change less at once";
     for (rejection, code, error, message, detail) in [
         (json(), 400, "invalid-json", "Invalid JSON", Some("at line 1")),
         (Rejection::InvalidJson { detail: String::new() }, 400, "invalid-json", "Invalid JSON", None),
@@ -86,6 +87,7 @@ fn every_rejection_has_a_code_an_error_and_a_message() {
         (large(SizeLimit::Tags), 413, "too-large", size, Some("'tags', in bytes of canonical JSON")),
         (large(SizeLimit::Body), 413, "too-large", size, Some("the body of the request, in bytes")),
         (large(SizeLimit::Record), 413, "too-large", size, Some(record)),
+        (large(SizeLimit::Paths), 413, "too-large", size, Some(paths)),
         (large(SizeLimit::Patch { operation: 3 }), 413, "too-large", size, Some(patch)),
         (
             Rejection::TooManyLeaves { count: 9, max: 8 },

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod ages;
+mod batches;
 mod cluster_barriers;
 mod cluster_faults;
 mod cluster_histories;

@@ -47,7 +47,7 @@ pub(super) struct Database {
     pages: Option<Arc<PageCheck>>,
     /// `None` only while it is closed.
     redb: Option<redb::Database>,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// True once the store is to be opened again: long reads end.
     retired: AtomicBool,
     failure: DiskFailure,

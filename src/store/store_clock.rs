@@ -180,7 +180,8 @@ impl AgeRecord {
         self.running
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// Returns the framed value.
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         frame::begin(&mut out);
         put_u64(&mut out, self.running.0);

@@ -5,13 +5,14 @@
 //! is complete, so a damaged backup leaves nothing behind.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     fs::File,
     io::{self, BufReader, Read, Write},
     path::{Path, PathBuf},
 };
 
-use redb::{ReadTransaction, ReadableTable};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use crate::store::{
     backup::{
@@ -59,11 +60,62 @@ pub enum CopyError {
 /// Bytes of records buffered for one commit of a restore.
 const SLICE_BYTES: usize = 8 << 20;
 
+/// The records of a backup, by table: a damaged page may hide some, or lead to others twice.
+#[derive(Default)]
+pub(in crate::store) struct Tally {
+    counts: BTreeMap<BackupTable, u64>,
+    /// The last record, with its key in the order of its table.
+    last: Option<(BackupTable, Vec<u8>)>,
+    /// The first table whose records are not in order.
+    unordered: Option<BackupTable>,
+}
+
+impl Tally {
+    pub(in crate::store) fn add(&mut self, table: BackupTable, key: &[u8]) {
+        let mut key = key.to_vec();
+        if matches!(table, BackupTable::Journal | BackupTable::RowLog) {
+            key.reverse(); // of a number, little-endian
+        }
+        let place = Some((table, key));
+        if place <= self.last && self.unordered.is_none() {
+            self.unordered = Some(table);
+        }
+        self.last = place;
+        *self.counts.entry(table).or_default() += 1;
+    }
+
+    /// Returns what is wrong with the records, by the number that the root of each table has.
+    pub(in crate::store) fn finding(&self, transaction: &ReadTransaction) -> Result<Option<String>, AbortCause> {
+        if let Some(table) = self.unordered {
+            return Ok(Some(format!("the records of the table {table:?} are not in order: a page is damaged")));
+        }
+        let (rows, row_log) = tables::records(transaction)?;
+        let floors = floor::table(transaction)?;
+        for (table, expected) in [
+            (BackupTable::Journal, transaction.open_table(JOURNAL_TABLE)?.len()?),
+            (BackupTable::State, transaction.open_table(STATE_TABLE)?.len()?),
+            (BackupTable::Floors, floors.map_or(Ok(0), |floors| floors.len())?),
+            (BackupTable::Rows, rows),
+            (BackupTable::RowLog, row_log),
+        ] {
+            let found = self.counts.get(&table).copied().unwrap_or_default();
+            if found != expected {
+                let detail = format!(
+                    "the table {table:?} has {found} readable records and should have {expected}: a page is damaged"
+                );
+                return Ok(Some(detail));
+            }
+        }
+        Ok(None)
+    }
+}
+
 impl Database {
     /// Writes a backup of the newest commit to `out`.
     ///
-    /// All pages are verified first: a backup of a damaged file would lack shadows, and a store restored from it would
-    /// not know them.
+    /// All pages of the commit with which the file was opened are verified first, unless that was done: a backup of a damaged file
+    /// would lack shadows, and a store restored from it would not know them. Pages that were damaged later, or written later,
+    /// are not verified. Where one of them leads past records, the backup fails for their number or order.
     pub(in crate::store) fn back_up(&self, out: impl Write) -> Result<(), CopyError> {
         self.verify()?;
         let copied = self.read(|transaction| {
@@ -75,10 +127,19 @@ impl Database {
             match BackupWriter::begin(out, last) {
                 Err(error) => Ok(Err(error)),
                 Ok(mut writer) => {
+                    let mut tally = Tally::default();
                     let copied = each(transaction, &self.dictionaries, |table, key, value| match self.is_retired() {
                         true => Err(io::Error::other("the store is being reopened after an error of its disk")),
-                        false => writer.record(table, key, value),
+                        false => {
+                            tally.add(table, key);
+                            writer.record(table, key, value)
+                        }
                     })?;
+                    if copied.is_ok()
+                        && let Some(detail) = tally.finding(transaction)?
+                    {
+                        return Err(StoreError::Corrupt { path: self.path.clone(), detail }.into());
+                    }
                     Ok(copied.and_then(|()| writer.finish()).map(drop))
                 }
             }

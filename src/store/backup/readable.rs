@@ -36,13 +36,15 @@ use crate::store::{
         tables::{self, ROWS},
     },
     schema::{
-        self, CREATED_KEY, Checkpoint, Created, FLOORS_TABLE, JOURNAL_TABLE, PROGRESS_KEY, RowsCheckpoint, STATE_TABLE,
+        self, AGES_KEY, CREATED_KEY, Checkpoint, Created, FLOORS_TABLE, JOURNAL_TABLE, PROGRESS_KEY, RowsCheckpoint,
+        STATE_TABLE,
     },
     state::{
         cache::DocumentCache,
         floor::{self, DeviceFloor, FLOORS},
         record::{self, RecordEncoder, STATE, StoredShadow},
     },
+    store_clock::AgeRecord,
 };
 
 /// Everything that a backup of the readable part lacks.
@@ -70,6 +72,8 @@ struct Readable {
     floors: BTreeMap<String, DeviceFloor>,
     /// The rows of the broker, all or none.
     rows: Vec<(RowKey, Bytes)>,
+    /// The running time of the store, by which idempotency keys expire.
+    ages: Option<AgeRecord>,
     lost: Lost,
 }
 
@@ -103,6 +107,10 @@ pub(in crate::store) fn write_readable(
     readable.read_end(database, &progress, tombstones_max);
     readable.read_floors(database)?;
     readable.read_rows(database, &progress);
+    match database.ages() {
+        Ok(ages) => readable.ages = ages,
+        Err(error) => readable.lost.parts.push(format!("the running time, by which idempotency keys expire: {error}")),
+    }
     if let Some(pages) = database.pages() {
         readable.name_lost(database, pages)?;
     }
@@ -236,6 +244,9 @@ impl Readable {
             (false, true) => BackupTable::State,
         };
         let mut writer = BackupWriter::begin(out, last)?;
+        if let Some(ages) = &self.ages {
+            writer.record(BackupTable::Meta, AGES_KEY.as_bytes(), &ages.encode())?;
+        }
         writer.record(BackupTable::Meta, PROGRESS_KEY.as_bytes(), &progress.encode())?;
         writer.record(BackupTable::Meta, CREATED_KEY.as_bytes(), &Created::now().encode())?;
         Ok(writer)

@@ -9,7 +9,7 @@
 //! ([`crate::store::pages::check::PageCheck::begin`]), since they are read as a whole then.
 
 use bytes::Bytes;
-use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, WriteTransaction};
 
 use crate::store::{
     codec::DecodeError,
@@ -121,6 +121,12 @@ pub(in crate::store) fn recover(
 /// Returns true if the file has tables of rows.
 pub(in crate::store) fn exist(transaction: &ReadTransaction) -> Result<bool, AbortCause> {
     Ok(existing(transaction.open_table(ROW_LOG_TABLE))?.is_some())
+}
+
+/// Returns the numbers of records in the table of rows and in the log.
+pub(in crate::store) fn records(transaction: &ReadTransaction) -> Result<(u64, u64), AbortCause> {
+    let rows = existing(transaction.open_table(ROWS_TABLE))?.map_or(Ok(0), |rows| rows.len())?;
+    Ok((rows, existing(transaction.open_table(ROW_LOG_TABLE))?.map_or(Ok(0), |log| log.len())?))
 }
 
 /// Calls `take` with every record of the table of rows (first argument false), then of the log (true), in the order of

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::FileExt as _,
     path::Path,
     sync::Arc,
     thread,
@@ -12,8 +13,11 @@ use super::{Random, Running, count, key, options, queued, scanned_documents, upd
 use crate::{
     shadow::{Document, Rejection, ShadowKey},
     store::{
-        CopyError, Listed, Pages, ShadowCounts, Store, StoreError, StoreOptions, database::Database,
-        pages::check::CheckedTable, schema,
+        CopyError, Listed, Pages, ShadowCounts, Store, StoreError, StoreOptions,
+        backup::{copy::Tally, file::BackupTable},
+        database::Database,
+        pages::check::CheckedTable,
+        schema,
     },
 };
 
@@ -227,6 +231,36 @@ fn make_with_loss(path: &Path) {
     table.remove(schema::state_key(&shadow(42)).as_slice()).unwrap().expect("it is there");
     drop(table);
     transaction.commit().unwrap();
+}
+
+/// A file is verified once, as it was opened. A page that was damaged later made a backup that lacked its shadows, or had some
+/// of them twice, and nothing said so.
+#[test]
+fn damage_after_the_start_makes_no_backup() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let running = Running::open(at(&path)).unwrap();
+    running.apply((0..100).map(|n| queued(&shadow(n), count(1), 0)));
+    drop(running);
+    // What is read comes from the file.
+    let database = Database::open(&StoreOptions { page_cache_bytes: 0, ..at(&path) }).unwrap();
+    let mut out = Vec::new();
+    database.back_up(&mut out).unwrap();
+    let (from, to) = (schema::state_key(&shadow(42)), schema::state_key(&shadow(0)));
+    let image = fs::read(&path).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for at in (0..image.len()).filter(|at| image[*at..].starts_with(&from)) {
+        file.write_all_at(&to, at as u64).unwrap();
+    }
+    assert_eq!(database.pages().unwrap().damaged().count(), 0, "nothing is known of it");
+    let refused = database.back_up(std::io::sink());
+    assert!(matches!(refused, Err(CopyError::Store(StoreError::Corrupt { .. }))), "{refused:?}");
+    // The same with a record too few.
+    let mut tally = Tally::default();
+    tally.add(BackupTable::Journal, &1_u64.to_le_bytes());
+    let found = database.read(|transaction| tally.finding(transaction)).unwrap();
+    let expected = "the table Journal has 1 readable records and should have 100: a page is damaged";
+    assert_eq!(found.as_deref(), Some(expected));
 }
 
 #[test]

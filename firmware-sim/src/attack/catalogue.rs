@@ -167,6 +167,12 @@ pub(super) const ATTACKS: &[Attack] = &[
         cases: &[&[]],
     },
     Attack {
+        name: "removals",
+        summary: "sends updates that remove many values that are not there, below long keys and under an old version",
+        parameters: &[("names", 50, 1), ("bytes", 900_000, 24_000)],
+        cases: &[&[]],
+    },
+    Attack {
         name: "rejected-flood",
         summary: "updates the shadow of another device, which is refused",
         parameters: &[("connections", 50, 2)],

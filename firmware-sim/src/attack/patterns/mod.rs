@@ -60,6 +60,7 @@ pub(super) async fn run(stage: Arc<Stage>) -> anyhow::Result<()> {
         "rejected-flood" => packets::rejected(stage).await,
         "json-bombs" => packets::json_bombs(stage).await,
         "large-requests" => packets::large_requests(stage).await,
+        "removals" => shadows::removals(stage).await,
         "conflict-lookups" => shadows::conflicts(stage).await,
         "idempotency-churn" => shadows::idempotency(stage).await,
         "create-delete" => shadows::create_delete(stage).await,

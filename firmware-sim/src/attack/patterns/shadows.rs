@@ -36,6 +36,52 @@ pub(super) async fn conflicts(stage: Arc<Stage>) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(super) async fn removals(stage: Arc<Stage>) -> anyhow::Result<()> {
+    // What was removed has the same long path, so each removal is compared with that.
+    let below = |members: &[String]| {
+        let path: String = (0..8).map(|level| format!(r#""{level}{}":{{"#, "k".repeat(480))).collect();
+        format!("{path}{}{}", members.join(","), "}".repeat(8))
+    };
+    let members = |count, value: &str| (0..count).map(|number| format!(r#""{number:05}":{value}"#)).collect::<Vec<_>>();
+    let writes = ["1", "null"].map(|value| below(&members(REMOVED, value)));
+    let writes = Arc::new(writes.map(|members| format!(r#"{{"state":{{"reported":{{{members}}}}}}}"#)));
+    stage
+        .gather(stage.parameter("names"), move |stage, number| {
+            let writes = writes.clone();
+            async move {
+                let mut client = open(&stage, "prepare", number).await?;
+                let topic = format!("{}/update", shadow(&stage, number));
+                for write in writes.iter() {
+                    write_once(&mut client, &topic, write.as_bytes()).await?;
+                }
+                Ok(())
+            }
+        })
+        .await;
+    stage.ready().await;
+    let removals = below(&members(stage.parameter("bytes") / 13, "null"));
+    let payload = format!(r#"{{"version":1,"onConflict":"rebase","state":{{"reported":{{{removals}}}}}}}"#);
+    let payload = Arc::new(payload.into_bytes());
+    let act = move |stage: Arc<Stage>, number| {
+        let payload = payload.clone();
+        async move {
+            let mut client = open(&stage, "removals", number).await?;
+            let (topic, mut ticks) = (format!("{}/update", shadow(&stage, number)), pace(SHADOW_PACE));
+            loop {
+                ticks.tick().await;
+                let message = Publish { topic: &topic, payload: &payload, qos: 1, ..Publish::default() };
+                let reason = client.request(&message).await?;
+                stage.outcome(reason >= 0x80, || "an update that must be refused was accepted".to_owned());
+            }
+        }
+    };
+    stage.crowd(stage.parameter("names"), act).await;
+    Ok(())
+}
+
+/// The values that are removed first: as many as one update may, with their paths.
+const REMOVED: usize = 60;
+
 /// Writes `versions` versions of each named shadow. The admins help, as each has a rate of its own at a shadow.
 pub(super) async fn write_versions(stage: &Arc<Stage>, versions: usize) {
     let names = stage.parameter("names");

@@ -150,6 +150,11 @@ fn beyond(limits: &DocumentLimits, current: &Document, expected: &merge_patch::S
             size == tags && max == limits.tags_bytes_max && size > max && size > current.tags.canonical_bytes
         }
         Rejection::TooManyLeaves { count, max } => count == leaves && count > max && count > current.leaves(),
+        // These are of the update, and not of its result.
+        Rejection::TooManyPaths { count, max } => count > max && max == 2 * limits.leaves_max.max(current.leaves()),
+        Rejection::TooLarge { what: SizeLimit::Paths, size, max } => {
+            size > max && max >= 16 * (limits.document_bytes_max + limits.tags_bytes_max)
+        }
         Rejection::TooDeep { max } => depth > max,
         _ => false,
     };

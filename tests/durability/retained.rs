@@ -102,7 +102,7 @@ fn the_rest_of_the_retained_messages_comes_after_a_kill() {
     let slow = Connect::persistent(V5, "slow").property(prop::RECEIVE_MAXIMUM, Value::Two(2));
     let (mut reader, _) = Client::connect_as(&server, &slow);
     reader.subscribe(&[("r/#", 1)]);
-    [0; 2].map(|_| reader.peek_message());
+    (0..2).for_each(|_| drop(reader.peek_message()));
     server.kill();
     server.restart();
     let (mut reader, connack) = Client::connect_as(&server, &slow);

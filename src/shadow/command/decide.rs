@@ -87,9 +87,9 @@ fn decide_update(
         return Err(Rejection::Forbidden { what: path.to_string() });
     }
     // The preconditions compare each path.
-    limits.check_paths(current, update)?;
+    let named = limits.check_paths(current, update)?;
     update.preconditions.check(current, &scope.reads, |since| conflicts::is_clean(update, current, since))?;
-    limits.check_update(current, update)?;
+    limits.check_update(current, update, named)?;
     let mut changes = Vec::new();
     for name in SectionName::ALL {
         let members = &current.section(name).members;

@@ -45,13 +45,13 @@ impl DocumentLimits {
     /// # Errors
     ///
     /// [`Rejection::TooLarge`], [`Rejection::TooManyLeaves`], [`Rejection::TooManyPaths`].
-    pub(crate) fn check_paths(&self, current: &Document, update: &Update) -> Result<(), Rejection> {
-        let count = merges(update).map(|(_, patch)| named_paths(patch)).sum();
-        let max = 2 * self.leaves_max.max(current.leaves());
+    pub(crate) fn check_paths(&self, current: &Document, update: &Update) -> Result<NamedValues, Rejection> {
+        let named = NamedValues::of(update);
+        let (count, max) = (named.paths, 2 * self.leaves_max.max(current.leaves()));
         if count <= max {
-            return Ok(());
+            return Ok(named);
         }
-        self.check_update(current, update)?;
+        self.check_update(current, update, named)?;
         Err(Rejection::TooManyPaths { count, max })
     }
 
@@ -61,8 +61,13 @@ impl DocumentLimits {
     /// # Errors
     ///
     /// [`Rejection::TooLarge`], [`Rejection::TooManyLeaves`].
-    pub(crate) fn check_update(&self, current: &Document, update: &Update) -> Result<(), Rejection> {
-        let (count, max) = (merges(update).map(|(_, patch)| merged_leaves(patch)).sum(), self.leaves_max);
+    pub(crate) fn check_update(
+        &self,
+        current: &Document,
+        update: &Update,
+        named: NamedValues,
+    ) -> Result<(), Rejection> {
+        let (count, max) = (named.leaves, self.leaves_max);
         if count <= max || count <= current.leaves() {
             return Ok(());
         }
@@ -128,23 +133,40 @@ fn merges(update: &Update) -> impl Iterator<Item = (SectionName, &Map<String, Va
     })
 }
 
-/// Returns the number of leaves and removals in `patch`. An array is one leaf here, since it is compared as one value.
-fn named_paths(patch: &Map<String, Value>) -> usize {
-    let of = |value: &Value| match value {
-        Value::Object(members) => named_paths(members).max(1),
-        _ => 1,
-    };
-    patch.values().map(of).sum()
+/// The numbers of what an update names.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct NamedValues {
+    /// The leaves and removals. An array is one here, since it is compared as one value.
+    paths: usize,
+    /// The fewest leaves that a merge leaves in its place: nulls leave none, and an object one at least.
+    leaves: usize,
 }
 
-/// Returns the fewest leaves that a merge of `patch` leaves in its place: nulls leave none, and an object one at least.
-fn merged_leaves(patch: &Map<String, Value>) -> usize {
-    let of = |value: &Value| match value {
-        Value::Null => 0,
-        Value::Object(members) => merged_leaves(members).max(1),
-        other => tree::leaves_of_value(other),
-    };
-    patch.values().map(of).sum()
+impl NamedValues {
+    /// Returns the numbers of `update`.
+    pub(crate) fn of(update: &Update) -> Self {
+        let mut named = Self::default();
+        merges(update).for_each(|(_, patch)| named.add(patch));
+        named
+    }
+
+    fn add(&mut self, patch: &Map<String, Value>) {
+        for value in patch.values() {
+            match value {
+                Value::Null => self.paths += 1,
+                Value::Object(members) => {
+                    let Self { paths, leaves } = *self;
+                    self.add(members);
+                    self.paths = self.paths.max(paths + 1);
+                    self.leaves = self.leaves.max(leaves + 1);
+                }
+                other => {
+                    self.paths += 1;
+                    self.leaves += tree::leaves_of_value(other);
+                }
+            }
+        }
+    }
 }
 
 fn canonical_bytes(patch: &Map<String, Value>) -> usize {

@@ -346,7 +346,8 @@ fn an_update_is_refused_before_it_is_merged_if_its_leaves_are_too_many() {
     ] {
         let document = Document::absent();
         let Command::Update(update) = command(&sent, false) else { panic!("an update") };
-        assert_eq!(limits.check_update(&document, &update), expected);
+        let named = limits.check_paths(&document, &update);
+        assert_eq!(named.and_then(|named| limits.check_update(&document, &update, named)), expected);
         assert_eq!(decided(&document, &command(&sent, false), &limits).map(drop), expected);
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{after, decided, naive, object, state, update};
 use crate::shadow::{
     Change, Command, Decision, Delete, Document, DocumentLimits, Effect, Etag, Pointer, PreviousVersion, Section,
-    Stamp, Update, pointer::SectionName,
+    Stamp, Update, document::limits::NamedValues, pointer::SectionName,
 };
 
 /// Few keys, so that updates overlap; some sort differently as UTF-8 and UTF-16 or need escapes.
@@ -139,7 +139,7 @@ proptest! {
             let stamp = Arc::new(Stamp { version: next.version, timestamp: next.timestamp, by: "tester".into() });
             if let Command::Update(update) = &command {
                 let exact = DocumentLimits { leaves_max: next.leaves(), ..DocumentLimits::default() };
-                prop_assert_eq!(exact.check_update(&document, update), Ok(()));
+                prop_assert_eq!(exact.check_update(&document, update, NamedValues::of(update)), Ok(()));
             }
             let again = document.apply(&changes, &stamp, matches!(command, Command::Delete(_)), 256);
             prop_assert_eq!(&again, &next);

@@ -25,6 +25,9 @@ const TEXT: u8 = 5;
 /// The kind of the second term of a text.
 const NUMBER_OF_TEXT: u8 = 6;
 
+/// The first byte of the first terms.
+pub const FIRST: u8 = NULL;
+
 /// The byte of a run of digits, whose length follows. It sorts as a digit does among other characters.
 const RUN: u8 = b'0';
 /// The length of runs that have so many digits or more. The text is cut there.

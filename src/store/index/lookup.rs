@@ -421,7 +421,8 @@ impl Snapshot {
         if entry::is_hashed(&prefix) {
             return Err(Unusable::Unsuited);
         }
-        let (from, to) = (prefix.clone(), [prefix.as_slice(), &[0xFF]].concat());
+        // After the entries that stand for any value, which have no term: the devices of those are in `stale`.
+        let (from, to) = ([prefix.as_slice(), &[term::FIRST]].concat(), [prefix.as_slice(), &[0xFF]].concat());
         // The encoded values of the last entries, and their numbers.
         let (mut last, mut devices, mut first) = (Vec::new(), 0, 0);
         for item in self.table.range::<&[u8]>((Bound::Included(from.as_slice()), Bound::Excluded(to.as_slice())))? {

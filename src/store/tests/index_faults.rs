@@ -22,10 +22,14 @@ use super::{
     stepped::Stepped,
     update,
 };
-use crate::store::{
-    IndexReadiness, State, StoreError, StoreOptions,
-    database::AbortCause,
-    index::{self, keeper::OfTest},
+use crate::{
+    fleet::Field,
+    shadow::DeviceId,
+    store::{
+        IndexReadiness, State, StoreError, StoreOptions,
+        database::AbortCause,
+        index::{self, keeper::OfTest},
+    },
 };
 
 /// A damaged page of the index costs its content, which is built again, and no answer.
@@ -207,6 +211,29 @@ fn an_index_with_many_faults_is_off_until_the_next_start() {
         Ok(names.filter_map(|name| index::generation_of(&name)).collect::<Vec<_>>())
     });
     assert_eq!(tables.unwrap(), [stepped.writer.index.generation()]);
+}
+
+/// A device had so many values at a path that one entry stood for them. Without paths below, an aggregate came upon that entry among those
+/// that have a value, and gave the index up as damaged, until it was off.
+#[test]
+fn a_device_with_very_many_values_damages_no_index() {
+    let disk = SimDisk::new(Vec::new(), Stop::Never);
+    let mut stepped = Stepped::open(&disk, StoreOptions { indexed: declared("reported.v"), ..options() }).unwrap();
+    let values: Vec<_> = (0..800).map(|n| f64::from(n) + 0.5).collect();
+    for (device, value) in [("a", json!(values)), ("b", json!(7))] {
+        stepped.apply([queued(&key(device), update(&json!({"reported": {"v": value}}), None), 0)]);
+    }
+    rest(&mut stepped);
+    let (path, mut groups) = ("reported.v".parse::<Field>().unwrap().path(), Vec::new());
+    let found = stepped.store.indexed_values(path.as_ref(), &mut |group| {
+        groups.push((group.values.to_vec(), group.devices));
+        ControlFlow::Continue(())
+    });
+    let found = found.unwrap().unwrap();
+    assert_eq!((groups, found.devices), (vec![(vec![json!(7)], 1)], 1));
+    assert_eq!(found.others, [DeviceId::new("a").unwrap()]);
+    rest(&mut stepped);
+    assert_eq!(readiness(&stepped), IndexReadiness::Complete);
 }
 
 /// No commit does much for an index at once, and none does anything while the disk is nearly full.

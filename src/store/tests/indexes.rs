@@ -109,6 +109,10 @@ fn any_update(random: &mut Random) -> Value {
     if random.chance(2) {
         state["reported"]["v"] = if random.chance(6) { Value::Null } else { any_value(random) };
     }
+    // More than has an entry each, at a path by itself.
+    if random.chance(40) {
+        state["reported"]["v"] = (0..800).map(|n| json!(f64::from(n) + 0.5 + random.below(2) as f64)).collect();
+    }
     if random.chance(3) {
         state["reported"]["deep"]["x"] = any_value(random);
     }

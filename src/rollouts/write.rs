@@ -6,13 +6,20 @@
 //! 3. If one of its paths was changed in between, all is done again.
 //!
 //! An outcome that is unknown is asked for again with the same idempotency key. A write waits while the engine is full or
-//! the principal above its rate, and is given up once the rollout does not want it any more.
+//! the principal above its rate, and is given up once the rollout does not want it any more. The writer asks for that too when it decides
+//! the update ([`WantedLogin`]), so after the answer to a pause no update is made that was under way before.
 //!
 //! In a cluster, the log has the row of the device in the record of the update, and the rollout of every node changes by it. So an
 //! outcome that is unknown is that of an update which the rollout still wants, or has. A write that was not accepted is made anew, with a
 //! deadline of then: the log may have been away for long.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{sync::oneshot, time::sleep};
 
@@ -32,8 +39,8 @@ use crate::{
         slot::{Revoked, Slot},
     },
     shadow::{
-        Change, Command, Decision, Disposition, Document, IdempotencyKey, Keyed, OnConflict, Rejection, Sender,
-        ShadowKey, Timestamp, Update, Version, decide,
+        Change, Command, Decision, Disposition, Document, IdempotencyKey, Keyed, OnConflict, Rejection, Revocable,
+        Sender, SenderLogin, ShadowKey, Timestamp, Update, Version, decide,
     },
     store::RowEdit,
     wire::Via,
@@ -51,13 +58,32 @@ const UNCHANGED: &str = "nothing to change";
 /// A write to one device.
 struct Write<'a> {
     controller: &'a RolloutController,
-    slot: &'a Slot,
+    slot: &'a Arc<Slot>,
     index: usize,
     key: ShadowKey,
     /// Returns true while the rollout wants the write.
     is_wanted: fn(&Rollout, usize) -> bool,
     /// The prefix of the idempotency key.
     prefix: &'static str,
+}
+
+/// The login of a write on a single node, which counts as revoked once the rollout does not want the write any more. In a cluster, the
+/// node that decides asks its rollouts ([`Rollout::permits`]).
+struct WantedLogin {
+    login: SenderLogin,
+    slot: Arc<Slot>,
+    index: usize,
+    is_wanted: fn(&Rollout, usize) -> bool,
+    /// True if the writer has refused the write because it was not wanted.
+    was_unwanted: AtomicBool,
+}
+
+impl Revocable for WantedLogin {
+    fn is_revoked(&self) -> bool {
+        let is_unwanted = !self.slot.read(|rollout, _| (self.is_wanted)(rollout, self.index));
+        self.was_unwanted.fetch_or(is_unwanted, Ordering::Relaxed);
+        is_unwanted || self.login.is_revoked()
+    }
 }
 
 /// The end of an attempt.
@@ -90,7 +116,7 @@ struct Written {
 /// Sends the update of a device.
 pub(super) async fn update(
     controller: &RolloutController,
-    slot: &Slot,
+    slot: &Arc<Slot>,
     index: usize,
 ) -> Result<UpdateOutcome, Revoked> {
     let Some(write) = Write::new(controller, slot, index, Rollout::wants_update, "rollout") else {
@@ -113,7 +139,7 @@ pub(super) async fn update(
 /// Restores the former values of a device. Returns `None` if that is not wanted any more.
 pub(super) async fn restore(
     controller: &RolloutController,
-    slot: &Slot,
+    slot: &Arc<Slot>,
     index: usize,
 ) -> Result<Option<RestoreOutcome>, Revoked> {
     let Some(write) = Write::new(controller, slot, index, Rollout::wants_restoration, "rollback") else {
@@ -138,7 +164,7 @@ pub(super) async fn restore(
 impl<'a> Write<'a> {
     fn new(
         controller: &'a RolloutController,
-        slot: &'a Slot,
+        slot: &'a Arc<Slot>,
         index: usize,
         is_wanted: fn(&Rollout, usize) -> bool,
         prefix: &'static str,
@@ -243,10 +269,24 @@ impl<'a> Write<'a> {
 
     /// Passes a command to the engine and waits for its outcome.
     async fn submit(&self, actor: &Actor, command: Command, author: Sender, row: RowEdit) -> Result<Written, Stopped> {
+        let is_replicated = self.controller.rollouts.is_replicated();
+        let wanted = Arc::new(WantedLogin {
+            login: author.login.clone(),
+            slot: self.slot.clone(),
+            index: self.index,
+            is_wanted: self.is_wanted,
+            was_unwanted: AtomicBool::new(false),
+        });
+        let login = if is_replicated { author.login.clone() } else { SenderLogin::new(wanted.clone()) };
+        let author = Sender { login, ..author };
         let submit = || self.submit_once(actor, command.clone(), author.clone(), row.clone());
         let is_wanted = || self.slot.read(|rollout, _| (self.is_wanted)(rollout, self.index));
-        let is_replicated = self.controller.rollouts.is_replicated();
-        settled(submit, is_wanted, || self.found(actor, &command, &author), is_replicated).await
+        let written = settled(submit, is_wanted, || self.found(actor, &command, &author), is_replicated).await;
+        match written {
+            // The rollout may want it again by now. Its login may act.
+            Err(Stopped::Revoked) if wanted.was_unwanted.load(Ordering::Relaxed) => Err(Stopped::Unwanted),
+            written => written,
+        }
     }
 
     /// Returns the write that a command of an unknown outcome made. Its login is revoked, so it cannot be submitted again.

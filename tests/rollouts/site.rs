@@ -11,8 +11,8 @@ use crate::harness::{
     server::{Server, Setup, UNLIMITED},
 };
 
-/// Besides the administrator's: `lamps` may change a part of the lamps, `viewer` only reads, for `small` little is kept, and `users` needs
-/// a password.
+/// Besides the administrator's: `lamps` may change a part of the lamps, `viewer` only reads, for `small` little is kept, `slow` has
+/// little work, and `users` needs a password.
 const LISTENERS: &str = r#"
 anonymous_role = "admin"
 
@@ -45,6 +45,22 @@ name = "small"
 kind = "http"
 bind = "127.0.0.1:0"
 anonymous_role = "small"
+
+[[listener]]
+name = "slow"
+kind = "http"
+bind = "127.0.0.1:0"
+anonymous_role = "slow"
+
+[[rule]]
+role = "slow"
+devices = ["*"]
+read = ["/desired", "/reported"]
+write = ["/desired"]
+
+[[role]]
+role = "slow"
+work = 100
 
 [[rule]]
 role = "small"

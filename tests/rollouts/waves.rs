@@ -177,6 +177,32 @@ fn a_restored_backup_goes_on_with_its_rollouts() {
     }
 }
 
+/// Updates that waited for the rate of their creator, or for a turn to read, were made after the answer to a pause.
+#[test]
+fn no_update_follows_a_pause() {
+    let site = Site::open();
+    site.write_many(16, |n| (format!("{}/shadow", device(n)), json!({"desired": {"firmware": "1"}})));
+    let spec = json!({
+        "devices": (0..16).map(device).collect::<Vec<_>>(), "patch": {"desired": {"firmware": "2.0"}}, "success": "accepted",
+        "rate": 1000,
+    });
+    let created = site.create("slow", ID, &spec);
+    assert_eq!(created.status, 201, "{}", created.text());
+    let updated = || {
+        let of_rollout = |change: &&Value| change["client"] == format!("rollout:{ID}");
+        site.journal().iter().filter(of_rollout).count()
+    };
+    eventually("the first device", || (updated() > 0).then_some(()));
+    assert_eq!(site.command(ID, "pause")["state"], "paused");
+    let before = updated();
+    assert!(before < 16, "too fast for this test");
+    // Each update waits for less time than that.
+    thread::sleep(Duration::from_secs(6));
+    assert_eq!(updated(), before);
+    site.command(ID, "resume");
+    assert_eq!(site.wait_for(ID, "completed")["counts"]["converged"], 16);
+}
+
 #[test]
 fn a_paused_rollout_stays_so_over_a_restart() {
     let mut site = Site::open();

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 /// Returns `text` without the difference between upper and lower case.
 #[must_use]
 pub fn folded(text: &str) -> Cow<'_, str> {
-    match text.chars().any(char::is_uppercase) {
+    // A title-case letter is no upper-case one, and has a lower case too.
+    let has_lower = |char: char| char.is_ascii_uppercase() || (!char.is_ascii() && !char.to_lowercase().eq([char]));
+    match text.chars().any(has_lower) {
         true => Cow::Owned(text.chars().flat_map(char::to_lowercase).collect()),
         false => Cow::Borrowed(text),
     }
@@ -58,5 +60,15 @@ mod tests {
         {
             assert_eq!(folded(text), expected);
         }
+    }
+
+    /// Patterns are folded character by character. A text with title-case letters and no upper-case ones was not folded, so no pattern
+    /// was true for it.
+    #[test]
+    fn any_text_is_folded_as_its_characters_are() {
+        for char in ('\0'..=char::MAX).filter(|char| !char.is_ascii_digit()) {
+            assert_eq!(folded(&char.to_string()), char.to_lowercase().collect::<String>(), "{char}");
+        }
+        assert_eq!(folded("\u{1c5}ep"), "\u{1c6}ep");
     }
 }

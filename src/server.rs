@@ -51,7 +51,7 @@ use crate::{
     cluster::{membership::Membership, nats::connection},
     config::{Config, ConfigError, Limits, ListenerConfig, ListenerKind},
     engine::{Service, changes::Changes},
-    http::{self, Api, HttpHandler, HttpOptions, MqttListener},
+    http::{self, Api, Cursors, HttpHandler, HttpOptions, MqttListener},
     mqtt::{
         broker::{
             Broker,
@@ -144,6 +144,7 @@ struct ServerParts {
     authority: Arc<Authority>,
     broker: Arc<Broker>,
     rollouts: Arc<RolloutController>,
+    cursors: Arc<Cursors>,
     api: Arc<Api>,
     listener_context: ListenerContext,
 }
@@ -256,8 +257,10 @@ impl ServerParts {
         let limits = &config.limits;
         let replicated = cluster.as_ref().map(|cluster| ReplicatedSessions::new(cluster.node(), limits.sessions_max));
         let (shared_rollouts, queries) = (RolloutBroadcasts::default(), Arc::new(NamedQueries::empty()));
-        let rows = replicated.clone();
-        let rows = rows.map(|sessions| ClusterRows::new(sessions, shared_rollouts.clone(), queries.clone()));
+        let cursors = Arc::<Cursors>::default();
+        let rows = replicated
+            .clone()
+            .map(|sessions| ClusterRows::new(sessions, shared_rollouts.clone(), queries.clone(), cursors.clone()));
         let member =
             cluster.as_mut().zip(rows).and_then(|(cluster, rows)| cluster.member(Box::new(rows), peers::kind_of));
         let (service, decided) = open(config, member)?;
@@ -273,7 +276,8 @@ impl ServerParts {
         }
         let peers = BrokerBroadcasts(PeerBroadcasts(broker.clone()));
         let (mut rollouts, mut stored) = (RolloutRows::default(), QueryRows::default());
-        let restored = broker.restore(|key, value| stored.take(key, &value) || rollouts.take(key, value));
+        let restored = broker
+            .restore(|key, value| stored.take(key, &value) || cursors.take(key, &value) || rollouts.take(key, value));
         restored.map_err(|error| ServeError::Store { path: config.store.path.clone(), error })?;
         let connection_permits = Arc::new(Semaphore::new(limits.connections_max));
         let listeners = Arc::<ListenerCounters>::default();
@@ -291,7 +295,7 @@ impl ServerParts {
         broker.set_search(&search);
         let rollouts = Arc::new(RolloutController::new(rollouts, search.clone(), limits.document()));
         rollouts.share(&shared_rollouts);
-        let api = Arc::new(Api::new(search, telemetry, rollouts.clone(), limits));
+        let api = Arc::new(Api::new(search, telemetry, rollouts.clone(), cursors.clone(), limits));
         let streams = Arc::downgrade(&api);
         broker.set_disconnect_streams(Box::new(move |principal| {
             streams.upgrade().map_or((0, 0), |api| api.disconnect(principal))
@@ -299,7 +303,7 @@ impl ServerParts {
         let quotas = service.quotas().clone();
         let listener_context =
             ListenerContext { quotas, connection_permits, counters: listeners, closing: broker.closing() };
-        Ok((Self { service, authority, broker, rollouts, api, listener_context }, move || {
+        Ok((Self { service, authority, broker, rollouts, cursors, api, listener_context }, move || {
             decided.notify((notifiers, peers))
         }))
     }
@@ -318,6 +322,7 @@ impl ServerParts {
         tasks.spawn(self.broker.clone().watch_clock());
         tasks.spawn(self.broker.clone().watch_nodes());
         tasks.spawn(self.broker.clone().send_rows());
+        tasks.spawn(self.cursors.clone().agree(self.service.clone(), self.broker.closing()));
         tasks.spawn(rollouts::run(self.rollouts.clone()));
         RunningTasks { tasks, notifier }
     }

@@ -42,6 +42,7 @@ pub use crate::http::{
         PrincipalEnded, Principals, PublishedMessage, RetainedMessage, RetainedSummary, SessionName, SessionPage,
         SessionWithFilters,
     },
+    cursor::Cursors,
     router::router,
     server::{HttpHandler, HttpOptions, PROTOCOLS},
     starting::starting,

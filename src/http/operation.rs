@@ -165,7 +165,7 @@ pub(super) static NAME: Parameter = Parameter {
 pub(super) static FIELDS: Parameter = query(
     "fields",
     Kind::Text(POINTERS),
-    "Return only the values at or below these JSON Pointers into `state`, separated by commas; at most 32",
+    "Return only the values at or below these JSON Pointers into `state`, separated by commas; at most 32, each once",
 );
 pub(super) static VERSION: Parameter = query(
     "version",
@@ -212,7 +212,7 @@ pub(super) static AFTER: Parameter = query(
 );
 pub(super) static LIMIT: Parameter = query("limit", Kind::Integer { min: 1, max: 100 }, "Entries per page; default 25");
 pub(super) static CURSOR: Parameter =
-    query("cursor", Kind::Text("^([A-Za-z0-9:_-]{1,128}|~[A-Za-z0-9_-]{208})$"), "The `next` of the previous page");
+    query("cursor", Kind::Text("^([A-Za-z0-9:_-]{1,128}|~[A-Za-z0-9_-]{214})$"), "The `next` of the previous page");
 pub(super) static HISTORY_CURSOR: Parameter =
     query("cursor", Kind::Text("^[0-9a-f]{1,16}\\.[0-9a-f]{1,16}$"), "The `next` of the previous page");
 pub(super) static SHADOW_CURSOR: Parameter =
@@ -227,7 +227,7 @@ pub(super) static SEARCH: Parameter = query("q", Kind::Text(ANYTHING), "The quer
 pub(super) static SEARCH_FIELDS: Parameter = query(
     "fields",
     Kind::Text(ANYTHING),
-    "Return the values of these fields of the query language, separated by commas; at most 32",
+    "Return the values of these fields of the query language, separated by commas; at most 32, each once",
 );
 pub(super) static SORT: Parameter = query(
     "sort",
@@ -237,7 +237,7 @@ pub(super) static SORT: Parameter = query(
 pub(super) static TOTAL: Parameter = query("total", Kind::Flag, "`true`: also return the number of all matches");
 pub(super) static SEARCH_CURSOR: Parameter = query(
     "cursor",
-    Kind::Text("^([A-Za-z0-9:_-]{1,128}|~[A-Za-z0-9_-]{208}|\\.[A-Za-z0-9_-]+)$"),
+    Kind::Text("^([A-Za-z0-9:_-]{1,128}|~[A-Za-z0-9_-]{214}|\\.[A-Za-z0-9_-]+)$"),
     "The `next` of the previous page",
 );
 pub(super) static AGGREGATE_TYPE: Parameter = query(
@@ -266,7 +266,7 @@ pub(super) static SHADOW_NAME: Parameter = query(
 pub(super) static PATH: Parameter = query(
     "path",
     Kind::Text(SECTION_POINTERS),
-    "Only changes at, above or below one of these JSON Pointers into `state`, separated by commas; at most 32",
+    "Only changes at, above or below one of these JSON Pointers into `state`, separated by commas; at most 32, each once",
 );
 pub(super) static AWS_NAME: Parameter =
     query("name", Kind::Text("^[A-Za-z0-9:_$-]{1,64}$"), "Shadow name; without it, the classic shadow");

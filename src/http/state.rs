@@ -64,8 +64,8 @@ pub struct Api {
     pub(super) kicks: Kicks,
     /// The rollouts.
     pub(super) rollouts: Arc<RolloutController>,
-    /// The key for sealed cursors.
-    pub(super) cursors: Cursors,
+    /// The secret for sealed cursors.
+    pub(super) cursors: Arc<Cursors>,
     /// The limits of a shadow.
     pub(super) document: DocumentLimits,
     /// Most bytes of a request body.
@@ -88,6 +88,7 @@ impl Api {
         search: Arc<FleetSearch>,
         broker: Arc<impl MessageBroker + Metrics + Principals + MqttSessions + 'static>,
         rollouts: Arc<RolloutController>,
+        cursors: Arc<Cursors>,
         limits: &Limits,
     ) -> Self {
         let FleetSearch { service, changes, presence, authority, .. } = &*search;
@@ -105,7 +106,7 @@ impl Api {
             search: search.clone(),
             sessions: Arc::default(),
             kicks: Kicks::default(),
-            cursors: Cursors::new(),
+            cursors,
             document: limits.document(),
             body_bytes_max: limits.packet_bytes_max,
             event_bytes_max: limits.outbox_bytes_max,

@@ -1,4 +1,5 @@
-//! The rows that the log of a cluster changes: those of sessions, which are the broker's, those of rollouts, and those of named queries.
+//! The rows that the log of a cluster changes: those of sessions, which are the broker's, those of rollouts, those of named queries, and the
+//! secret of cursors.
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     engine::{Notifier, Outcome, Requester},
+    http::Cursors,
     mqtt::broker::{
         peers::PeerBroadcasts,
         replicated::{ReplicatedRows, ReplicatedSessions},
@@ -20,6 +22,7 @@ pub(super) struct ClusterRows {
     sessions: ReplicatedRows,
     rollouts: RolloutBroadcasts,
     queries: Arc<NamedQueries>,
+    cursors: Arc<Cursors>,
 }
 
 impl ClusterRows {
@@ -27,14 +30,15 @@ impl ClusterRows {
         sessions: Arc<ReplicatedSessions>,
         rollouts: RolloutBroadcasts,
         queries: Arc<NamedQueries>,
+        cursors: Arc<Cursors>,
     ) -> Self {
-        Self { sessions: ReplicatedRows(sessions), rollouts, queries }
+        Self { sessions: ReplicatedRows(sessions), rollouts, queries, cursors }
     }
 }
 
 impl BroadcastRows for ClusterRows {
     fn restore(&mut self, key: &[u8], value: Bytes) {
-        // Rollouts and queries are restored with the server, before the first record is applied.
+        // The others are restored with the server, before the first record is applied.
         self.sessions.restore(key, value);
     }
 
@@ -43,6 +47,8 @@ impl BroadcastRows for ClusterRows {
             self.rollouts.apply(bytes)
         } else if NamedQueries::is_message(bytes) {
             self.queries.apply(number, bytes)
+        } else if Cursors::is_message(bytes) {
+            self.cursors.apply(bytes)
         } else {
             self.sessions.apply(number, bytes)
         }
@@ -70,7 +76,8 @@ impl Notifier for BrokerBroadcasts {
     fn notify(&mut self, _: Outcome<'_>, _: &dyn Requester) {}
 
     fn broadcast(&mut self, broadcast: &Broadcast) {
-        if !RolloutBroadcasts::is_message(&broadcast.bytes) && !NamedQueries::is_message(&broadcast.bytes) {
+        let is_of = [RolloutBroadcasts::is_message, NamedQueries::is_message, Cursors::is_message];
+        if !is_of.iter().any(|is_message| is_message(&broadcast.bytes)) {
             self.0.broadcast(broadcast);
         }
     }

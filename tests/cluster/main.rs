@@ -19,6 +19,7 @@ mod killed_decider;
 mod matches;
 mod operator;
 mod order;
+mod pages;
 mod pauses;
 mod presence;
 mod purging;

@@ -111,14 +111,18 @@ pub(in crate::mqtt::broker) struct MovedSession {
     pub(in crate::mqtt::broker) is_present: bool,
 }
 
-/// Returns true for the rows that all nodes of a cluster have: retained messages, named queries, sessions and presence.
+/// Returns true for the rows that all nodes of a cluster have: retained messages, named queries, the secret of cursors, rollouts, sessions
+/// and presence.
 fn is_shared(key: &[u8]) -> bool {
-    let is_shared = |kind: &u8| *kind == retained_row::KIND || *kind == NAMED_QUERY || ROLLOUTS.contains(kind);
+    let is_shared =
+        |kind: &u8| *kind == retained_row::KIND || *kind == NAMED_QUERY || *kind == CURSORS || ROLLOUTS.contains(kind);
     key.first().is_some_and(is_shared) || replicated::is_replicated(key)
 }
 
 /// The first byte of the keys of named queries.
 const NAMED_QUERY: u8 = b'n';
+/// The first byte of the key of the secret of cursors.
+const CURSORS: u8 = b'k';
 /// The first bytes of the keys of rollouts.
 const ROLLOUTS: [u8; 4] = *b"ogdu";
 

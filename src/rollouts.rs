@@ -48,7 +48,7 @@ use tokio::sync::Notify;
 
 pub(crate) use self::{
     actor::Actor,
-    check::find,
+    check::{DEVICE_BYTES, find},
     rights::{blocking, permitted},
     slot::{Slot, description_weight},
 };

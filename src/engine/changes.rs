@@ -446,7 +446,7 @@ fn bytes(changes: &[Change]) -> usize {
 }
 
 /// Returns the approximate memory of `value`.
-fn memory(value: &Value) -> usize {
+pub(crate) fn memory(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 16,
         Value::String(text) => 16 + text.len(),

@@ -45,11 +45,14 @@ enum OrderedValue {
     Missing,
 }
 
-/// The first matches of an order.
+/// The first matches of an order, up to a number of them, and up to the one with which they have a number of bytes.
 #[derive(Clone, Debug)]
 pub struct FirstMatches<T> {
     limit: usize,
-    matches: BTreeMap<Place, T>,
+    bytes_max: usize,
+    /// Each with its bytes.
+    matches: BTreeMap<Place, (usize, T)>,
+    bytes: usize,
 }
 
 /// Parses the name of a field, after a hyphen for the descending order.
@@ -157,25 +160,47 @@ impl OrderedValue {
 }
 
 impl<T> FirstMatches<T> {
-    /// Returns the place for the first `limit` matches.
+    /// Returns the place for the first `limit` matches. Those after the one with which the first ones have `bytes_max` are not kept.
     #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self { limit, matches: BTreeMap::new() }
+    pub fn new(limit: usize, bytes_max: usize) -> Self {
+        Self { limit, bytes_max, matches: BTreeMap::new(), bytes: 0 }
     }
 
     /// Returns true if a match at this place is among the first ones so far.
     #[must_use]
     pub fn has_room_for(&self, place: &Place) -> bool {
         let is_before_last = || self.matches.last_key_value().is_some_and(|(last, _)| *place < *last);
-        self.matches.len() < self.limit || is_before_last()
+        (self.matches.len() < self.limit && self.bytes < self.bytes_max) || is_before_last()
     }
 
-    /// Adds a match, if it is among the first ones.
-    pub fn add(&mut self, place: Place, found: T) {
-        self.matches.insert(place, found);
-        if self.matches.len() > self.limit {
-            self.matches.pop_last();
+    /// Adds a match of this size, if it is among the first ones.
+    pub fn add(&mut self, place: Place, bytes: usize, found: T) {
+        if !self.has_room_for(&place) {
+            return;
         }
+        self.bytes += bytes;
+        self.matches.insert(place, (bytes, found));
+        while let Some((_, (bytes, _))) = self.matches.last_key_value() {
+            let others = self.bytes - *bytes;
+            if self.matches.len() <= self.limit && others < self.bytes_max {
+                break;
+            }
+            // Neither this one nor any after it comes back, since its place is full from now on.
+            self.matches.pop_last();
+            self.bytes = others;
+        }
+    }
+
+    /// Returns the bytes of the matches that are kept.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns true if the matches have so many bytes that none after them is kept.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.bytes >= self.bytes_max
     }
 
     /// Returns the number of matches that are kept.
@@ -190,16 +215,16 @@ impl<T> FirstMatches<T> {
         self.matches.is_empty()
     }
 
-    /// Returns the match with this number, from 0.
+    /// Returns the place of the match with this number, from 0.
     #[must_use]
-    pub fn get(&self, index: usize) -> Option<(&Place, &T)> {
-        self.matches.iter().nth(index)
+    pub fn place(&self, index: usize) -> Option<&Place> {
+        self.matches.keys().nth(index)
     }
 
     /// Returns the matches in order.
     #[must_use]
-    pub fn into_matches(self) -> Vec<(Place, T)> {
-        self.matches.into_iter().collect()
+    pub fn into_matches(self) -> Vec<T> {
+        self.matches.into_values().map(|(_, found)| found).collect()
     }
 }
 
@@ -257,22 +282,31 @@ mod tests {
 
     #[test]
     fn the_first_matches_are_kept() {
-        for (sort, limit, expected) in [
-            ("tags.x", 3, "b d a"),
-            ("-tags.x", 3, "a d b"),
-            ("tags.x", 9, "b d a c e"),
-            ("-tags.x", 9, "a d b e c"),
-            ("tags.x", 0, ""),
+        for (sort, limit, bytes_max, expected) in [
+            ("tags.x", 3, 99, "b d a"),
+            ("-tags.x", 3, 99, "a d b"),
+            ("tags.x", 9, 99, "b d a c e"),
+            ("-tags.x", 9, 99, "a d b e c"),
+            ("tags.x", 0, 99, ""),
+            // The one with which the bytes are reached is the last one, also if it is alone.
+            ("tags.x", 9, 11, "b d"),
+            ("tags.x", 9, 12, "b d a"),
+            ("-tags.x", 9, 30, "a d b e"),
+            ("-tags.x", 9, 1, "a"),
+            ("-tags.x", 2, 30, "a d"),
         ] {
             let order: Order = sort.parse().unwrap();
-            let mut first = FirstMatches::new(limit);
-            for (device, value) in
-                [("a", json!(3)), ("b", json!(1)), ("c", json!(null)), ("d", json!(1)), ("e", json!(null))]
-            {
-                first.add(order.place_of(Some(&value), id(device)), device);
+            let mut first = FirstMatches::new(limit, bytes_max);
+            for (device, value, bytes) in [
+                ("a", json!(3), 10),
+                ("b", json!(1), 1),
+                ("c", json!(null), 1),
+                ("d", json!(1), 10),
+                ("e", json!(null), 20),
+            ] {
+                first.add(order.place_of(Some(&value), id(device)), bytes, device);
             }
-            let found: Vec<_> = first.into_matches().into_iter().map(|(_, device)| device).collect();
-            assert_eq!(found.join(" "), expected, "{sort} {limit}");
+            assert_eq!(first.into_matches().join(" "), expected, "{sort} {limit} {bytes_max}");
         }
     }
 

@@ -11,6 +11,7 @@ use std::{
 use tokio::time::sleep;
 
 use crate::{
+    admission::Charge,
     auth::{Access, DeviceRange},
     fleet::{
         Device, Needs, Query,
@@ -27,7 +28,7 @@ use crate::{
     },
     search::{
         FleetSearch, Reader,
-        scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, scan},
+        scan::{DeviceScan, DeviceVisitor, ScanEnd, ScanFailure, Scanned, scan},
         visible::is_match,
     },
     shadow::{DeviceId, Pointer, Projection, Rejection, Timestamp, pointer::SectionName},
@@ -38,6 +39,8 @@ const CHECK_TIME: Duration = Duration::from_secs(60);
 const FIND_TIME: Duration = Duration::from_secs(600);
 /// The wait before what could not be read is read again.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// Approximate memory of a device that is found, until the rollout has it.
+pub(crate) const DEVICE_BYTES: usize = 160;
 
 /// Returns those of the devices `checked` that have succeeded; `None` if they could not be read for now. A damaged shadow has not
 /// succeeded.
@@ -56,13 +59,10 @@ pub(super) async fn succeeded(
         Success::Query(query) => {
             let ranges: BTreeSet<_> = devices.keys().collect();
             let ranges = ranges.into_iter().cloned().map(DeviceRange::One).collect();
-            let until = Instant::now() + CHECK_TIME;
-            let of_checked = DeviceScan { query: Some(query), devices: Some(ranges), after: None, until };
-            match scan(&controller.search, &mut actor, of_checked, Matching::new(&controller.search, query)).await {
-                Ok(scanned) if scanned.end == ScanEnd::TimeOver => Ok(None),
-                Ok(scanned) => {
-                    let found = scanned.visitor.found.iter();
-                    Ok(Some(found.filter_map(|found| devices.get(found).copied()).collect()))
+            match find_in(&controller.search, &mut actor, query, Some(ranges), CHECK_TIME).await {
+                Ok(found) => {
+                    let indexes = |found: Vec<_>| found.iter().filter_map(|id| devices.get(id).copied()).collect();
+                    Ok(found.map(indexes))
                 }
                 Err(failure) => unread(failure).await.map(|()| None),
             }
@@ -131,9 +131,24 @@ pub(crate) async fn find(
     query: &Query,
     time: Duration,
 ) -> Result<Option<Vec<DeviceId>>, ScanFailure> {
-    let all = DeviceScan { query: Some(query), devices: None, after: None, until: Instant::now() + time };
-    let scanned = scan(search, reader, all, Matching::new(search, query)).await?;
-    Ok((scanned.end != ScanEnd::TimeOver).then_some(scanned.visitor.found))
+    find_in(search, reader, query, None, time).await
+}
+
+/// Returns those of `devices` for which `query` is true, as [`find`] does.
+async fn find_in(
+    search: &Arc<FleetSearch>,
+    reader: &mut impl Reader,
+    query: &Query,
+    devices: Option<Vec<DeviceRange>>,
+    time: Duration,
+) -> Result<Option<Vec<DeviceId>>, ScanFailure> {
+    let wanted = DeviceScan { query: Some(query), devices, after: None, until: Instant::now() + time };
+    let visitor = Matching::new(search, reader.access(), query);
+    let Scanned { visitor, end, .. } = scan(search, reader, wanted, visitor).await?;
+    match visitor.refused {
+        Some(rejection) => Err(ScanFailure::Rejected(rejection)),
+        None => Ok((end != ScanEnd::TimeOver).then_some(visitor.found)),
+    }
 }
 
 async fn unread(failure: ScanFailure) -> Result<(), Revoked> {
@@ -156,11 +171,15 @@ struct Matching {
     query: Query,
     now: Timestamp,
     found: Vec<DeviceId>,
+    charge: Charge,
+    refused: Option<Rejection>,
 }
 
 impl Matching {
-    fn new(search: &Arc<FleetSearch>, query: &Query) -> Self {
-        Self { search: search.clone(), query: query.clone(), now: search.service.now(), found: Vec::new() }
+    fn new(search: &Arc<FleetSearch>, access: &Access, query: &Query) -> Self {
+        let charge = Charge::new(search.quota(access), 0);
+        let now = search.service.now();
+        Self { search: search.clone(), query: query.clone(), now, found: Vec::new(), charge, refused: None }
     }
 }
 
@@ -172,11 +191,13 @@ impl DeviceVisitor for Matching {
     fn visit(&mut self, reader: &Access, mut device: Device, _again: &mut dyn FnMut(&Needs) -> Device) {
         if is_match(&self.query, &mut device, reader, &*self.search.presence, self.now) {
             self.found.push(device.id);
+            let memory = DEVICE_BYTES * self.found.len();
+            self.refused = self.search.service.quotas().grow(&mut self.charge, memory).err();
         }
     }
 
     fn has_enough(&self) -> bool {
-        self.found.len() > DEVICES_MAX
+        self.refused.is_some() || self.found.len() > DEVICES_MAX
     }
 
     fn needs_all(&self) -> bool {

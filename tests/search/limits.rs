@@ -25,6 +25,8 @@ fn a_refusal_names_parameter_column_and_reason() {
         ("fields", "tags.a,,", "'fields': column 8: expected the name of a field, found ','"),
         ("fields", &fields, "'fields': has 33 fields, at most 32"),
         ("fields", "tags.a,device,tags.a", "'fields': has 'tags.a' more than once"),
+        ("fields", "reported,r\\eported", "'fields': has 'r\\eported' more than once"),
+        ("fields", "tags.a,attributes.a", "'fields': has 'attributes.a' more than once"),
         ("sort", "-colour", "'sort': column 2: unknown field 'colour'"),
         ("sort", "device,seen", "'sort': column 1: expected one field"),
         ("limit", "101", "'limit': must be an integer from 1 to 100"),
@@ -59,6 +61,43 @@ fn a_page_of_deleted_shadows_ends_when_its_time_is_over() {
     let page = page.json();
     let next = page["next"].as_str().unwrap_or_else(|| panic!("no cursor: {page}"));
     assert!(ids(&page).is_empty() && !next.contains("d0"), "no hidden device is named: {page}");
+}
+
+/// A page had up to 100 devices with all of their fields, each maybe under 32 names: 25 MB of memory that nobody paid for.
+#[test]
+fn a_page_ends_once_its_fields_are_large() {
+    let site = Site::open();
+    let text = "x".repeat(7000);
+    site.write_many(160, |n| {
+        (format!("d{n:03}/shadow"), json!({"reported": {"text": text}, "tags": {"n": n, "half": n % 2}}))
+    });
+    let fields = ("fields", "reported,reported.text");
+    for order in
+        [&[][..], &[("sort", "tags.n")], &[("sort", "-tags.n")], &[("sort", "tags.half")], &[("total", "true")]]
+    {
+        let (mut all, mut pages, mut cursor) = (Vec::new(), 0, None::<String>);
+        loop {
+            let mut parameters = [order, &[fields, ("q", "tags.n:*"), ("limit", "100")]].concat();
+            parameters.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let page = site.search(&parameters);
+            let devices = ids(&page);
+            assert!(devices.split_whitespace().count() < 90, "{order:?}");
+            all.extend(devices.split_whitespace().map(str::to_owned));
+            pages += 1;
+            cursor = page["next"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert!((3..=4).contains(&pages), "{order:?}: {pages} pages");
+        let expected = if order == [("sort", "-tags.n")] { all.iter().rev().cloned().collect() } else { all.clone() };
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 160, "{order:?}");
+        assert!(order == [("sort", "tags.half")] || expected == all, "{order:?}");
+    }
+    let refused = site.search_at("small", &[fields]);
+    assert_eq!((refused.status, &refused.json()["error"]), (429, &json!("too-many-requests")), "{}", refused.text());
 }
 
 /// A page that costs more than its caller may cause ends early, and can be gone on with later. A search that needs all

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    admission::work,
+    admission::{Charge, work},
     auth::Access,
     fleet::{
         Aggregate, Aggregation, Device, Field, Needs, Query as DeviceQuery, QueryError,
@@ -112,6 +112,8 @@ struct ThingVisitor {
     /// Each in JSON.
     things: Vec<Bytes>,
     bytes: usize,
+    charge: Charge,
+    refused: Option<Rejection>,
 }
 
 /// `POST /indices/search`
@@ -126,8 +128,20 @@ pub(in crate::http) async fn search(State(api): State<Arc<Api>>, request: Reques
     let until = Instant::now() + WHOLE_TIME;
     let wanted = DeviceScan { query: Some(&query), devices: None, after, until };
     let now = api.now();
-    let visitor = ThingVisitor { api: api.clone(), query: query.clone(), now, limit, things: Vec::new(), bytes: 0 };
+    let visitor = ThingVisitor {
+        api: api.clone(),
+        query: query.clone(),
+        now,
+        limit,
+        things: Vec::new(),
+        bytes: 0,
+        charge: Charge::new(caller.quota(&api), 0),
+        refused: None,
+    };
     let found = scan(&api.search, &mut caller, wanted, visitor).await.map_err(|failure| unread(failure, &api))?;
+    if let Some(rejection) = &found.visitor.refused {
+        return Err(aws::rejected_anywhere(rejection, &api));
+    }
     let next = next_device(&found, &api, &caller);
     let response = aws::answer(index::things(&found.visitor.things, next.as_deref()));
     caller.charge_rendered(&response, &api);
@@ -275,10 +289,11 @@ impl DeviceVisitor for ThingVisitor {
         let thing = index::thing(&found);
         self.bytes += thing.len();
         self.things.push(thing);
+        self.refused = self.api.service.quotas().grow(&mut self.charge, self.bytes).err();
     }
 
     fn has_enough(&self) -> bool {
-        self.things.len() >= self.limit || self.bytes >= PAGE_BYTES
+        self.refused.is_some() || self.things.len() >= self.limit || self.bytes >= PAGE_BYTES
     }
 
     fn needs_all(&self) -> bool {

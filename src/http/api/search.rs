@@ -23,7 +23,7 @@ use axum::{
 
 use self::matches::Matches;
 use crate::{
-    admission::work,
+    admission::{Charge, work},
     fleet::{
         Field, Needs, Query as DeviceQuery,
         order::{Order, Place},
@@ -41,7 +41,7 @@ use crate::{
         state::Api,
     },
     search::scan::{DeviceScan, ScanEnd, ScanFailure, Scanned, WHOLE_TIME, last_key, scan},
-    shadow::{ShadowKey, excerpt},
+    shadow::{Rejection, ShadowKey, excerpt},
     wire,
 };
 
@@ -78,6 +78,9 @@ pub(in crate::http) async fn search(
     caller.admit(work::PAGE, &api)?;
     let search = Arc::new(ParsedSearch::read(&uri, &caller, &api).map_err(|bad| api.invalid(&bad))?);
     let scanned = run(&api, &mut caller, &headers, &search).await?;
+    if let Some(rejection) = scanned.visitor.refused() {
+        return Err(Problem::general(rejection, api.now()));
+    }
     let cursor = search.cursor(&scanned, &api, &caller);
     let matches = scanned.visitor;
     let total = search.total.then(|| matches.total());
@@ -99,7 +102,7 @@ async fn run(
 ) -> Result<Scanned<Matches>, Problem> {
     let until = Instant::now() + if search.needs_all() { WHOLE_TIME } else { PAGE_TIME };
     let wanted = DeviceScan { query: search.query.as_ref(), devices: None, after: search.first_key(), until };
-    let matches = Matches::new(api, search);
+    let matches = Matches::new(api, search, Charge::new(caller.quota(api), 0));
     let scanned = scan(&api.search, caller, wanted, matches).await.map_err(|failure| unread(&failure, headers, api))?;
     match scanned.end {
         ScanEnd::TimeOver if search.needs_all() => Err(too_long("search without 'sort' and 'total'", api)),
@@ -111,6 +114,7 @@ async fn run(
 pub(super) fn unread(failure: &ScanFailure, headers: &HeaderMap, api: &Api) -> Problem {
     match failure {
         ScanFailure::Unauthorized => unauthorized(headers, api),
+        ScanFailure::Rejected(rejection @ Rejection::TooManyRequests { .. }) => Problem::general(rejection, api.now()),
         ScanFailure::Rejected(rejection) => failed(rejection, api),
     }
 }
@@ -123,11 +127,11 @@ pub(super) fn next_device<V>(scanned: &Scanned<V>, api: &Api, reader: &Caller) -
     })
 }
 
-/// Returns a name that is there twice.
+/// Returns the name of a field that is there before, maybe under another name.
 fn repeated(fields: &[(String, Field)]) -> Option<&str> {
-    let mut names: Vec<_> = fields.iter().map(|(name, _)| name.as_str()).collect();
-    names.sort_unstable();
-    names.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first().copied())
+    let is_known =
+        |(index, (_, field)): &(usize, &(String, Field))| fields.iter().take(*index).any(|it| it.1 == *field);
+    fields.iter().enumerate().find(is_known).map(|(_, (name, _))| name.as_str())
 }
 
 /// Returns the problem of a scan whose time was over; `instead` says what else could be done.

@@ -45,7 +45,7 @@ use crate::{
         state::Api,
     },
     observability::logging::limited,
-    rollouts::{NewRollout, Refused, Slot, description_weight, find, permitted},
+    rollouts::{DEVICE_BYTES, NewRollout, Refused, Slot, description_weight, find, permitted},
     shadow::{
         Command, Decision, DeviceId, Document, DocumentLimits, Rejection, ShadowKey, SizeLimit, Timestamp, Update,
         decide, selection,
@@ -64,8 +64,6 @@ const SAMPLE: usize = 100;
 const PIECE: usize = 256;
 /// Most bytes of a description, beside twice those of a shadow.
 const DESCRIPTION_BYTES: usize = 16 << 10;
-/// Approximate memory of a device while a request is answered.
-const DEVICE_BYTES: usize = 160;
 
 /// A parsed request.
 struct ParsedRequest {

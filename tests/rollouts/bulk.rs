@@ -39,6 +39,17 @@ fn a_bulk_change_is_made_once_for_a_key() {
     assert_eq!((other.status, &other.json()["devices"]), (202, &json!(0)), "another one finds none any more");
 }
 
+/// Somebody could create a rollout under the id that another client's bulk change would get, which was refused from then on.
+#[test]
+fn the_ids_of_bulk_changes_are_theirs() {
+    let site = Site::open();
+    let spec = json!({"devices": ["d1"], "patch": {"desired": {"v": 1}}});
+    let refused = site.create("web", "bulk-0011223344556677", &spec);
+    assert_eq!(error(&refused), "400 invalid-parameter");
+    assert!(refused.text().contains("must not begin with 'bulk-'"), "{}", refused.text());
+    assert_eq!(site.create("web", "bulk", &spec).status, 201);
+}
+
 #[test]
 fn a_bulk_change_has_no_waves() {
     let site = Site::open();

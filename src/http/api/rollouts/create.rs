@@ -58,6 +58,8 @@ use crate::{
 const SELECT_TIME: Duration = Duration::from_secs(20);
 /// The reason for which nothing is created, in a cluster whose log cannot be asked.
 const MAY_LACK: &str = "this node may not know all devices and rollouts";
+/// The prefix of the ids of bulk changes.
+const BULK_PREFIX: &str = "bulk-";
 /// Devices in the answer to a dry run.
 const SAMPLE: usize = 100;
 /// Devices whose documents are read at once in a dry run.
@@ -134,7 +136,7 @@ pub(in crate::http) async fn bulk(
     }
     let key = key.map_or_else(|| format!("{:016x}", nonce()), |key| format!("key {}", key.as_str()));
     let digest = Sha256::digest(format!("{}\0{key}", caller.principal()));
-    let id = digest.iter().take(12).fold("bulk-".to_owned(), |id, byte| format!("{id}{byte:02x}"));
+    let id = digest.iter().take(12).fold(BULK_PREFIX.to_owned(), |id, byte| format!("{id}{byte:02x}"));
     let slot = match request.ensure(&api, &mut caller, &headers, &id, true).await? {
         Ensured::Created(slot) | Ensured::Repeated(slot) => slot,
         Ensured::Other => {
@@ -150,7 +152,11 @@ pub(in crate::http) async fn bulk(
     Ok(response)
 }
 
+/// Checks the id of a rollout that a client names.
 fn check_id(id: &str, api: &Api) -> Result<(), Problem> {
+    if id.starts_with(BULK_PREFIX) {
+        return Err(api.invalid(&bad(ROLLOUT.name, "must not begin with 'bulk-', as the ids of bulk changes do")));
+    }
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
     if (1..=64).contains(&id.len()) && id.bytes().all(is_allowed) {
         return Ok(());

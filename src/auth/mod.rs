@@ -20,7 +20,7 @@ pub use crate::auth::authn::password::{HashError, PASSWORD_BYTES_MAX, PasswordHa
 pub use crate::auth::authn::tokens::Expiry;
 pub use crate::auth::authz::access::{Access, NameFilter};
 pub use crate::auth::authz::administration::Administration;
-pub use crate::auth::authz::devices::DeviceRange;
+pub use crate::auth::authz::devices::{DeviceRange, DeviceSet};
 pub use crate::auth::authz::policy::Policy;
 pub use crate::auth::authz::rule::Operation;
 pub use crate::auth::authz::topics::is_reserved;

@@ -66,6 +66,17 @@ pub struct Courtesy {
     read: usize,
 }
 
+/// A search of the index in ranges of devices; see [`DeviceLookup`].
+#[derive(Clone, Debug)]
+pub struct RangesLookup {
+    /// The path and values.
+    pub lookup: IndexLookup,
+    /// The ranges; `None` for all devices.
+    pub ranges: Option<Vec<DeviceRange>>,
+    /// True if no entry of another device may be read.
+    pub is_confined: bool,
+}
+
 /// The changes a second at which a scan rests as long as it works.
 const CHANGES_PER_SHARE: f64 = 2_000.0;
 /// The longest rest, as a multiple of the work.
@@ -110,23 +121,27 @@ impl Service {
         .await
     }
 
-    /// Returns devices of `ranges` after `after`, in order, among which are all that match one of `lookups`, each with the
-    /// ranges of its own; see [`Store::propose`](crate::store::Store::propose). Holds `turn` meanwhile.
+    /// Returns devices of `ranges` after `after`, in order, among which are all that match one of `lookups`; see
+    /// [`Store::propose`](crate::store::Store::propose). Holds `turn` meanwhile.
     ///
     /// # Errors
     ///
     /// As [`Service::read`].
     pub async fn propose(
         &self,
-        lookups: Vec<(IndexLookup, Option<Vec<DeviceRange>>)>,
+        lookups: Vec<RangesLookup>,
         ranges: Option<Vec<DeviceRange>>,
         after: Option<DeviceId>,
         limit: Option<usize>,
         turn: impl Send + 'static,
-    ) -> Result<Option<Proposed>, Rejection> {
+    ) -> Result<(Option<Proposed>, usize), Rejection> {
         self.blocking(move |store| {
             during(turn, || {
-                let lookups = lookups.into_iter().map(|(lookup, ranges)| DeviceLookup { lookup, spans: spans(ranges) });
+                let lookups = lookups.into_iter().map(|RangesLookup { lookup, ranges, is_confined }| DeviceLookup {
+                    lookup,
+                    spans: spans(ranges),
+                    is_confined,
+                });
                 store.propose(&lookups.collect::<Vec<_>>(), &spans(ranges), after.as_ref(), limit)
             })
         })
@@ -145,11 +160,11 @@ impl Service {
         mut collected: T,
         turn: impl Send + 'static,
         collect: impl Fn(&mut T, ValueGroup<'_>) -> ControlFlow<()> + Send + 'static,
-    ) -> Result<Option<(T, IndexedDevices)>, Rejection> {
+    ) -> Result<(Option<(T, IndexedDevices)>, usize), Rejection> {
         self.blocking(move |store| {
             during(turn, || {
-                let found = store.indexed_values(path.as_ref(), &mut |group| collect(&mut collected, group))?;
-                Ok(found.map(|found| (collected, found)))
+                let (found, read) = store.indexed_values(path.as_ref(), &mut |group| collect(&mut collected, group))?;
+                Ok((found.map(|found| (collected, found)), read))
             })
         })
         .await

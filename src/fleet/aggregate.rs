@@ -157,6 +157,12 @@ impl Aggregate {
         self.failed.is_some()
     }
 
+    /// Returns true if a value was not counted by itself. Which one depends on the order of the devices.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        matches!(&self.collected, Collected::Terms(terms) if terms.is_truncated())
+    }
+
     /// Returns the approximate memory of the aggregate and its result.
     #[must_use]
     pub fn memory(&self) -> usize {

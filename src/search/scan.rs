@@ -5,7 +5,8 @@
 //! above its rate waits. Besides, a scan rests in proportion to what is written meanwhile. So it delays neither the writer
 //! nor other callers.
 //!
-//! If an index has a path of the query, only the devices are read that it proposes. Each is tested as in any scan.
+//! If an index has a path of the query, only the devices are read that it proposes. Each is tested as in any scan. Neither its time nor its
+//! work depends on the values of devices that the reader may not see.
 //!
 //! Only the paths that the visitor needs are decoded of a document. A visitor that has found a device may have more of it
 //! decoded, from the same records.
@@ -19,8 +20,8 @@ use std::{
 
 use crate::{
     admission::work,
-    auth::{self, Access, DeviceRange},
-    engine::scan::ScanPiece,
+    auth::{self, Access, DeviceRange, DeviceSet},
+    engine::scan::{RangesLookup, ScanPiece},
     fleet::{Device, Needs, Query},
     search::{
         FleetSearch, Reader,
@@ -136,7 +137,8 @@ pub(crate) async fn scan<V: DeviceVisitor>(
         let quota = search.quota(&access);
         let visible = || access.devices(auth::Operation::Get, RANGES_MAX);
         let ranges = common(devices.clone().or_else(visible), named.as_deref());
-        let batch = proposals.next(search, &access, ranges.as_deref()).await.map_err(ScanFailure::Rejected)?;
+        let proposed = proposals.next(search, &access, ranges.as_deref()).await.map_err(ScanFailure::Rejected)?;
+        let (batch, proposal_work) = proposed;
         let ranges = match &batch {
             Some(batch) => common(ranges, Some(&batch.devices)),
             None => ranges,
@@ -147,7 +149,7 @@ pub(crate) async fn scan<V: DeviceVisitor>(
         let of_piece = access.clone();
         let scanned = search.service.scan(piece, turn, move |shadows| joined.with(&of_piece, shadows)).await;
         let scanned = scanned.map_err(ScanFailure::Rejected)?;
-        let expected = scan_work(query, scanned.read) + batch.as_ref().map_or(0, |batch| batch.work);
+        let expected = scan_work(query, scanned.read) + proposal_work;
         let work = charged_work(expected, scanned.worked);
         let wait = quota.charge_work(work, Instant::now()).unwrap_or_default();
         joined = scanned.visited;
@@ -205,8 +207,6 @@ struct Proposals {
 /// Some devices that an index proposes.
 struct Batch {
     devices: Vec<DeviceRange>,
-    /// The work of finding them.
-    work: u64,
     /// The device up to which all proposed ones are in this batch or were in others; `None` if there are no others.
     through: Option<DeviceId>,
 }
@@ -219,35 +219,39 @@ impl Proposals {
         Self { lookups, needs_all, found: VecDeque::new(), after, is_complete: false }
     }
 
-    /// Returns the next devices; `None` if all devices of `ranges` have to be read.
+    /// Returns the next devices, `None` if all devices of `ranges` have to be read, and the work of finding them.
     async fn next(
         &mut self,
         search: &FleetSearch,
         access: &Access,
         ranges: Option<&[DeviceRange]>,
-    ) -> Result<Option<Batch>, Rejection> {
+    ) -> Result<(Option<Batch>, u64), Rejection> {
         let are_few = ranges.is_some_and(|ranges| ranges.iter().all(|range| range.device().is_some()));
         if self.lookups.is_empty() || (are_few && self.found.is_empty() && !self.is_complete) {
-            return Ok(None);
+            return Ok((None, 0));
         }
         let mut read_entries = 0;
         if self.found.is_empty() && !self.is_complete {
-            // Only the devices whose value the reader may see: of the others, not even the time depends on it.
-            let lookups = self.lookups.iter().map(|lookup| {
-                let visible = access.devices_with(&lookup.path, RANGES_MAX);
-                (lookup.clone(), common(visible, ranges))
+            // Only the devices whose value the reader may see, if ranges can say that.
+            let lookups = self.lookups.iter().filter_map(|lookup| {
+                let (visible, is_confined) = match access.devices_with(&lookup.path, RANGES_MAX)? {
+                    DeviceSet::All => (None, false),
+                    DeviceSet::Ranges(visible) => (Some(visible), true),
+                };
+                Some(RangesLookup { lookup: lookup.clone(), ranges: common(visible, ranges), is_confined })
             });
             let (lookups, limit) = (lookups.collect(), (!self.needs_all).then_some(PROPOSED));
             let turn = search.read_turn(&search.quota(access)).await;
             let ranges = ranges.map(<[DeviceRange]>::to_vec);
             let found = search.service.propose(lookups, ranges, self.after.clone(), limit, turn).await?;
-            let Some(Proposed { devices, next, read }) = found else {
+            let (found, read) = found;
+            read_entries = read;
+            let Some(Proposed { devices, next }) = found else {
                 self.lookups.clear();
-                return Ok(None);
+                return Ok((None, work::times(read_entries, 1) / work::STEPS_PER_UNIT));
             };
             (self.found, self.is_complete) = (devices.into(), next.is_none());
             self.after = next.or(self.after.take());
-            read_entries = read;
         }
         let devices: Vec<_> = self.found.drain(..self.found.len().min(PROPOSED)).collect();
         let through = match (self.found.is_empty(), self.is_complete) {
@@ -256,7 +260,7 @@ impl Proposals {
             (true, true) => None,
         };
         let work = work::times(devices.len(), 1) + work::times(read_entries, 1) / work::STEPS_PER_UNIT;
-        Ok(Some(Batch { devices: devices.into_iter().map(DeviceRange::One).collect(), work, through }))
+        Ok((Some(Batch { devices: devices.into_iter().map(DeviceRange::One).collect(), through }), work))
     }
 
     /// Takes the devices of `batch` after `last` again, which were not read.

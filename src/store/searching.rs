@@ -31,7 +31,8 @@ impl<C: Send + 'static> Store<C> {
 
     /// Returns devices in `spans` after `after`, in order, among which are all with a shadow that has a value in one of `lookups`,
     /// which is chosen: about the first `limit`, or all without a limit. `None` if no index helps: the paths have none, or it is
-    /// not complete yet, or the devices are many. They are only proposed; their documents have to be tested. Reads the disk.
+    /// not complete yet, or the devices are many. They are only proposed; their documents have to be tested. Besides, returns
+    /// the number of entries of the index that were read. Reads the disk.
     ///
     /// # Errors
     ///
@@ -42,13 +43,13 @@ impl<C: Send + 'static> Store<C> {
         spans: &[DeviceSpan],
         after: Option<&DeviceId>,
         limit: Option<usize>,
-    ) -> Result<Option<Proposed>, StoreError> {
+    ) -> Result<(Option<Proposed>, usize), StoreError> {
         self.shared().propose(lookups, spans, after, limit)
     }
 
     /// Calls `visit` with the values at `path` in all devices, by the index and without those that it does not know in their newest
     /// state, until it breaks. Without a path, only counts the devices. `None` if the index does not have them all: then the calls
-    /// count for nothing. Reads the disk.
+    /// count for nothing. Besides, returns the number of entries of the index that were read. Reads the disk.
     ///
     /// # Errors
     ///
@@ -57,7 +58,7 @@ impl<C: Send + 'static> Store<C> {
         &self,
         path: Option<&ValuePath>,
         visit: &mut dyn FnMut(ValueGroup<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<IndexedDevices>, StoreError> {
+    ) -> Result<(Option<IndexedDevices>, usize), StoreError> {
         self.shared().indexed_values(path, visit)
     }
 }

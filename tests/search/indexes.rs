@@ -244,7 +244,10 @@ fn an_index_shows_nothing_hidden() {
     assert_eq!(site.found_at("web", "reported.zone.t:>=8"), "lamp-8 lamp-9 other-8 other-9");
     wait_for(&site, "complete");
     let before = uses(&site);
+    // The time of a range would depend on the number of values that are hidden.
     assert_eq!(site.found_at("partial", "reported.zone.t:>=8"), "lamp-8 lamp-9");
+    assert_eq!(uses(&site), before, "without the index");
+    assert_eq!(site.found_at("partial", "reported.zone.t:8"), "lamp-8");
     assert_eq!(site.found_at("partial", "reported.secret:s"), "");
     assert_eq!(site.found_at("web", "reported.secret:s").split(' ').count(), 20);
     assert!(uses(&site) >= before + 3.0, "by the index");
@@ -260,6 +263,24 @@ fn an_index_shows_nothing_hidden() {
             "{listener} {field}"
         );
     }
+}
+
+/// The values that `terms` counts by themselves were the least ones by the index, and those of the first devices without one.
+#[test]
+fn too_many_values_are_counted_as_in_a_scan() {
+    let site = open("[search]\nindexed = [\"reported.v\"]\n");
+    // The greatest values first, and one that most devices have.
+    let values = |n: i32| (0..500).map(|i| json!(-(n * 500 + i))).chain([json!("all")]).collect::<Vec<_>>();
+    site.write_many(21, |n| (format!("d{n:02}/shadow"), json!({"reported": {"v": values(n as i32)}})));
+    wait_for(&site, "complete");
+    let terms = |query: Option<&str>| {
+        let mut parameters = vec![("type", "terms"), ("field", "reported.v"), ("size", "1000")];
+        parameters.extend(query.map(|query| ("q", query)));
+        site.aggregate_at("web", &parameters).json()
+    };
+    let by_scan = terms(Some("device:* OR tags.x:x"));
+    assert_eq!(by_scan["truncated"], json!(true));
+    assert_eq!(terms(None), by_scan);
 }
 
 /// A restored backup has no index, and builds it again.

@@ -11,7 +11,7 @@ use crate::{
         Principal,
         authz::{
             administration::Administration,
-            devices::{self, DeviceRange},
+            devices::{self, DeviceRange, DeviceSet},
             pattern::{Pattern, PlaceholderValues},
             rule::{Operation, Rule},
         },
@@ -310,28 +310,32 @@ impl Access {
     /// device may have one, or the ranges are more than `max`.
     #[must_use]
     pub fn devices(&self, operation: Operation, max: usize) -> Option<Vec<DeviceRange>> {
-        self.devices_of(|granted| granted.rule.allows(operation) && !granted.paths(operation).is_empty(), max)
+        if self.rights.everything {
+            return None;
+        }
+        let is_of = move |granted: &GrantedRule| granted.rule.allows(operation) && !granted.paths(operation).is_empty();
+        devices::ranges(self.patterns_of(is_of), self.who(), max)
     }
 
-    /// Returns the ranges of the devices whose values at `path` may be read on request, as [`Access::devices`] does.
+    /// Returns the devices whose values at `path` may be read on request. `None` if ranges cannot say so exactly, or they are more
+    /// than `max`.
     #[must_use]
-    pub fn devices_with(&self, path: &ValuePath, max: usize) -> Option<Vec<DeviceRange>> {
+    pub fn devices_with(&self, path: &ValuePath, max: usize) -> Option<DeviceSet> {
+        if self.rights.everything {
+            return Some(DeviceSet::All);
+        }
         let name = path.shadow.as_ref().map_or("", ShadowName::as_str);
         let (pointer, who) = (path.pointer(), self.who());
         let reads = |granted: &GrantedRule| {
             let rule = &granted.rule;
             rule.allows(Operation::Get) && rule.has_name(name, who) && granted.reads.has(&pointer)
         };
-        self.devices_of(reads, max)
+        devices::exact(self.patterns_of(reads), who, max)
     }
 
-    fn devices_of(&self, is_of: impl Fn(&GrantedRule) -> bool, max: usize) -> Option<Vec<DeviceRange>> {
-        if self.rights.everything {
-            return None;
-        }
-        let granted = self.rights.granted.iter().filter(|granted| is_of(granted));
-        let patterns = granted.flat_map(|granted| granted.rule.device_patterns(&granted.devices));
-        devices::ranges(patterns, self.who(), max)
+    fn patterns_of<'a>(&'a self, is_of: impl Fn(&GrantedRule) -> bool + 'a) -> impl Iterator<Item = &'a Pattern> {
+        let granted = self.rights.granted.iter().filter(move |granted| is_of(granted));
+        granted.flat_map(|granted| granted.rule.device_patterns(&granted.devices))
     }
 
     /// Returns topic filters that together select every ordinary topic that may be received, and perhaps others; `None`

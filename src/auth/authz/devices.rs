@@ -19,6 +19,15 @@ pub enum DeviceRange {
     Prefix(DeviceId),
 }
 
+/// A set of devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceSet {
+    /// All devices.
+    All,
+    /// The devices of these ranges, which are disjoint and in order.
+    Ranges(Vec<DeviceRange>),
+}
+
 impl DeviceRange {
     /// Returns the first id of the range, which may be of no device.
     #[must_use]
@@ -107,6 +116,20 @@ pub(super) fn ranges<'a>(
     Some(DeviceRange::of_texts(texts))
 }
 
+/// Returns the devices that `patterns` match. `None` if ranges cannot say so exactly, or they are more than `max`.
+pub(super) fn exact<'a>(
+    patterns: impl Iterator<Item = &'a Pattern>,
+    who: PlaceholderValues<'_>,
+    max: usize,
+) -> Option<DeviceSet> {
+    let patterns: Vec<_> = patterns.collect();
+    if patterns.iter().any(|pattern| pattern.is_any()) {
+        return Some(DeviceSet::All);
+    }
+    let are_ranges = patterns.iter().all(|pattern| pattern.is_range());
+    if are_ranges { ranges(patterns.into_iter(), who, max).map(DeviceSet::Ranges) } else { None }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
@@ -137,6 +160,28 @@ mod tests {
                 texts.collect::<Vec<_>>().join(" ")
             });
             assert_eq!(found.as_deref(), expected, "{patterns:?}");
+        }
+    }
+
+    /// A set that holds more than the patterns, since a `*` is in their middle, would let its reader learn of the others.
+    #[test]
+    fn a_set_is_exact() {
+        let who = PlaceholderValues { principal: "p1", client: "not/an/id" };
+        for (patterns, max, expected) in [
+            (&["d2", "d1"][..], 2, Some(Some(2))),
+            (&["d2", "d1", "d3"], 2, None),
+            (&["a*", "x{principal}y*", "b**"], 9, Some(Some(3))),
+            (&["a*", "a*b"], 9, None),
+            (&["*-eu"], 9, None),
+            (&["a*b", "*", "d1"], 1, Some(None)),
+            (&[], 0, Some(Some(0))),
+        ] {
+            let patterns: Vec<Pattern> = patterns.iter().map(|text| text.parse().unwrap()).collect();
+            let found = exact(patterns.iter(), who, max).map(|set| match set {
+                DeviceSet::All => None,
+                DeviceSet::Ranges(ranges) => Some(ranges.len()),
+            });
+            assert_eq!(found, expected, "{patterns:?}");
         }
     }
 

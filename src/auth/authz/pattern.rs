@@ -97,6 +97,12 @@ impl Pattern {
         self.runs.len() > 1 && self.runs.iter().all(Vec::is_empty)
     }
 
+    /// Returns true if a `*` is nowhere but at the end, so that the matching names are neighbours in their order.
+    #[must_use]
+    pub fn is_range(&self) -> bool {
+        self.runs.iter().skip(1).all(Vec::is_empty)
+    }
+
     /// Returns true if the pattern begins with the literal `c`.
     #[must_use]
     pub fn begins_with(&self, c: char) -> bool {

@@ -106,30 +106,49 @@ pub(super) async fn aggregated(
     aggregate: Aggregate,
 ) -> Result<Aggregated, AggregateFailure> {
     let query = query.filter(|query| !query.is_true_for_all()).map(Arc::new);
+    let until = Instant::now() + WHOLE_TIME;
     let found = if query.is_none() { indexed(api, caller, &aggregate).await? } else { None };
-    let (aggregate, devices) = found.map_or((aggregate, None), |(found, others)| (found, Some(others)));
-    let wanted = DeviceScan { query: query.as_deref(), devices, after: None, until: Instant::now() + WHOLE_TIME };
+    if let Some((found, others)) = found {
+        let aggregate = scanned(api, caller, (None, Some(others)), found, until).await?;
+        // The values that it counts by themselves are the first ones, and those of a scan are others.
+        if !aggregate.is_truncated() {
+            return aggregate.into_result().map_err(AggregateFailure::Buckets);
+        }
+    }
+    let aggregate = scanned(api, caller, (query, None), aggregate, until).await?;
+    aggregate.into_result().map_err(AggregateFailure::Buckets)
+}
+
+/// Returns `aggregate` with the devices for which the query is true, of these or all.
+async fn scanned(
+    api: &Arc<Api>,
+    caller: &mut Caller,
+    (query, devices): (Option<Arc<DeviceQuery>>, Option<Vec<DeviceRange>>),
+    aggregate: Aggregate,
+    until: Instant,
+) -> Result<Aggregate, AggregateFailure> {
+    let mut charge = Charge::new(caller.quota(api), 0);
+    api.service.quotas().grow(&mut charge, aggregate.memory()).map_err(AggregateFailure::Memory)?;
+    let wanted = DeviceScan { query: query.as_deref(), devices, after: None, until };
     let visitor = AggregateVisitor {
         api: api.clone(),
         query: query.clone(),
         now: api.now(),
         needs: Arc::new(Needs::default().with_query(query.as_deref()).with_fields(aggregate.field())),
         aggregate,
-        charge: Charge::new(caller.quota(api), 0),
+        charge,
         refused: None,
     };
     let scanned = scan(&api.search, caller, wanted, visitor).await.map_err(AggregateFailure::Scan)?;
     match (scanned.visitor.refused, scanned.end) {
         (Some(rejection), _) => Err(AggregateFailure::Memory(rejection)),
         (None, ScanEnd::TimeOver) => Err(AggregateFailure::TooLong),
-        (None, ScanEnd::Complete | ScanEnd::Enough) => {
-            scanned.visitor.aggregate.into_result().map_err(AggregateFailure::Buckets)
-        }
+        (None, ScanEnd::Complete | ScanEnd::Enough) => Ok(scanned.visitor.aggregate),
     }
 }
 
 /// Returns the aggregate of all devices that an index knows in their newest state, and the other devices. `None` if the caller
-/// may not see everything, or no index has the field.
+/// may not see everything, no index has the field, or it has more values than are counted.
 async fn indexed(
     api: &Arc<Api>,
     caller: &mut Caller,
@@ -143,15 +162,22 @@ async fn indexed(
     let collect = |(aggregate, groups): &mut (Aggregate, usize), group: ValueGroup<'_>| {
         aggregate.add_values(group.values, group.devices, group.first);
         *groups += 1;
-        if aggregate.has_failed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        match aggregate.has_failed() || aggregate.is_truncated() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     };
     let found = api.service.indexed_values(path.flatten(), (aggregate.emptied(), 0), turn, collect).await;
     let found = found.map_err(|rejection| AggregateFailure::Scan(ScanFailure::Rejected(rejection)))?;
-    let Some(((mut aggregate, groups), devices)) = found else { return Ok(None) };
-    aggregate.add_devices(devices.devices);
-    let entries = usize::try_from(devices.devices).unwrap_or(usize::MAX);
-    let work = work::times(entries, 1) / work::STEPS_PER_UNIT + work::times(groups, 1);
+    let (found, read) = found;
+    let (groups, devices) = found.as_ref().map_or((0, 0), |((_, groups), found)| (*groups, found.devices));
+    let steps = usize::try_from(devices).unwrap_or(usize::MAX).max(read);
+    let work = work::times(steps, 1) / work::STEPS_PER_UNIT + work::times(groups, 1);
     let _delays_the_next = caller.quota(api).charge_work(work, Instant::now());
+    let Some(((mut aggregate, _), devices)) = found.filter(|((found, _), _)| !found.is_truncated()) else {
+        return Ok(None);
+    };
+    aggregate.add_devices(devices.devices);
     Ok(Some((aggregate, devices.others.into_iter().map(DeviceRange::One).collect())))
 }
 

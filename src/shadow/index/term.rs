@@ -175,6 +175,12 @@ impl TermRange {
         Self { from: term.clone(), through: term }
     }
 
+    /// Returns true if the range has one term.
+    #[must_use]
+    pub fn is_single(&self) -> bool {
+        self.from == self.through && length(&self.from) == Some(self.from.len())
+    }
+
     /// Returns the terms of all numbers.
     #[must_use]
     pub fn all_numbers() -> Self {

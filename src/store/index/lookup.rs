@@ -4,6 +4,9 @@
 //! device on, and only those of some spans. If the ranges have few distinct terms, the shadows of each are in order already:
 //! they are sought span by span, and merged. Otherwise all are collected and sorted, if they are not too many.
 //!
+//! A search on behalf of a reader who may not see the values of all devices reads no entry of the others, and does not count them, so
+//! neither its time nor its work depends on them. It is only made for single terms.
+//!
 //! The stale shadows are copied before the snapshot begins, so that a shadow that was flushed in between is in either.
 
 use std::{
@@ -59,6 +62,8 @@ pub struct DeviceLookup {
     pub lookup: IndexLookup,
     /// The devices that may be found, disjoint and in order.
     pub spans: Vec<DeviceSpan>,
+    /// True if no entry of another device may be read.
+    pub is_confined: bool,
 }
 
 /// The devices that a search proposes, in order.
@@ -68,8 +73,6 @@ pub struct Proposed {
     pub devices: Vec<DeviceId>,
     /// The device after which there may be more.
     pub next: Option<DeviceId>,
-    /// The entries that were read.
-    pub read: usize,
 }
 
 /// The values of a path in all devices, as far as the index has them.
@@ -107,6 +110,7 @@ struct Chosen<'l> {
     prefix: Vec<u8>,
     ranges: &'l [TermRange],
     spans: &'l [DeviceSpan],
+    is_confined: bool,
 }
 
 /// The reason for which an index is not used.
@@ -132,24 +136,25 @@ impl From<redb::StorageError> for Unusable {
 
 impl Shared {
     /// Returns devices after `after` in `spans`, among which are all that match one of `lookups`, which is chosen: about `limit`, or
-    /// all, which are at most [`WHOLE_MAX`], without a limit. `None` if no index helps.
+    /// all, which are at most [`WHOLE_MAX`], without a limit. `None` if no index helps. Besides, returns the number of entries that were
+    /// read.
     pub(in crate::store) fn propose(
         &self,
         lookups: &[DeviceLookup],
         spans: &[DeviceSpan],
         after: Option<&DeviceId>,
         limit: Option<usize>,
-    ) -> Result<Option<Proposed>, StoreError> {
+    ) -> Result<(Option<Proposed>, usize), StoreError> {
         if !lookups.iter().any(|search| self.index.paths.has(&search.lookup.path)) {
-            return Ok(None);
+            return Ok((None, 0));
         }
-        let found = match self.index.is_any_usable() {
+        let (found, read) = match self.index.is_any_usable() {
             true => self.propose_by_index(lookups, spans, after, limit)?,
-            false => None,
+            false => (None, 0),
         };
         let count = if found.is_some() { &self.index.used } else { &self.index.unused };
         count.add(1);
-        Ok(found)
+        Ok((found, read))
     }
 
     fn propose_by_index(
@@ -158,7 +163,7 @@ impl Shared {
         spans: &[DeviceSpan],
         after: Option<&DeviceId>,
         limit: Option<usize>,
-    ) -> Result<Option<Proposed>, StoreError> {
+    ) -> Result<(Option<Proposed>, usize), StoreError> {
         // One more shows that there are more.
         let most = limit.unwrap_or(WHOLE_MAX) + 1;
         let stale = self.unflushed.stale_devices(spans, after, most);
@@ -176,26 +181,27 @@ impl Shared {
             if let Some(next) = &next {
                 devices.retain(|device| device <= next);
             }
-            Ok(Proposed { devices: devices.into_iter().collect(), next, read: snapshot.read.get() })
+            Ok(Proposed { devices: devices.into_iter().collect(), next })
         })
     }
 
     /// Calls `visit` with the values at `path` in all devices that are not stale, until it breaks. Without a path, only counts the
-    /// devices. `None` if the index has no such path, or not all of its values; then the calls count for nothing.
+    /// devices. `None` if the index has no such path, or not all of its values; then the calls count for nothing. Besides, returns the
+    /// number of entries that were read.
     pub(in crate::store) fn indexed_values(
         &self,
         path: Option<&ValuePath>,
         visit: &mut dyn FnMut(ValueGroup<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<IndexedDevices>, StoreError> {
+    ) -> Result<(Option<IndexedDevices>, usize), StoreError> {
         if path.is_some_and(|path| !self.index.paths.has(path)) || !self.index.is_any_usable() {
-            return Ok(None);
+            return Ok((None, 0));
         }
         let stale = self.unflushed.stale_devices(&[DeviceSpan::All], None, STALE_MAX + 1);
         // The stale devices are looked up in the state table.
         if stale.len() > STALE_MAX || !self.database.is_sound(CheckedTable::State) {
-            return Ok(None);
+            return Ok((None, 0));
         }
-        let found = self.with_index(|snapshot, transaction| {
+        let (found, read) = self.with_index(|snapshot, transaction| {
             let devices = snapshot.state.devices.ok_or(Unusable::Unsuited)?;
             let mut stale = stale;
             if let Some(path) = path {
@@ -220,26 +226,29 @@ impl Shared {
         if found.is_some() {
             self.index.used.add(1);
         }
-        Ok(found)
+        Ok((found, read))
     }
 
-    /// Calls `search` with a snapshot of the index; `None` if it cannot be used. A damaged one is given up.
+    /// Calls `search` with a snapshot of the index; `None` if it cannot be used. A damaged one is given up. Besides, returns the number
+    /// of entries that were read.
     fn with_index<T>(
         &self,
         search: impl FnOnce(&Snapshot, &ReadTransaction) -> Result<T, Unusable>,
-    ) -> Result<Option<T>, StoreError> {
+    ) -> Result<(Option<T>, usize), StoreError> {
         self.database.read(|transaction| {
-            let Some(mut snapshot) = Snapshot::open(transaction, &self.index)? else { return Ok(None) };
+            let Some(mut snapshot) = Snapshot::open(transaction, &self.index)? else { return Ok((None, 0)) };
             // Until the first commit after a start, the file has paths that were declared before. Nobody keeps those.
             snapshot.state.ready.retain(|kept| self.index.paths.iter().any(|path| *path == kept.path));
-            match search(&snapshot, transaction) {
-                Ok(found) => Ok(Some(found)),
-                Err(Unusable::Unsuited) => Ok(None),
+            let found = search(&snapshot, transaction);
+            let read = snapshot.read.get();
+            match found {
+                Ok(found) => Ok((Some(found), read)),
+                Err(Unusable::Unsuited) => Ok((None, read)),
                 Err(Unusable::Damaged(error)) => {
                     let error = StoreError::record(index::INDEX_TABLES, "*", &error);
                     tracing::error!(%error, "an entry of the index of searches is damaged");
                     self.index.set_damaged(snapshot.state.generation);
-                    Ok(None)
+                    Ok((None, read))
                 }
                 Err(Unusable::Failed(cause)) => Err(cause),
             }
@@ -260,27 +269,43 @@ impl Snapshot {
         Ok(Some(Self { state, table, read: Cell::new(0) }))
     }
 
-    /// Returns the search with the fewest entries.
+    /// Returns the search with the fewest entries. One whose entries must not be counted is taken to have many.
     fn choose<'l>(&self, lookups: &'l [DeviceLookup]) -> Result<Option<Chosen<'l>>, Unusable> {
         let mut best: Option<(usize, Chosen<'_>)> = None;
-        for DeviceLookup { lookup, spans } in lookups {
+        for DeviceLookup { lookup, spans, is_confined } in lookups {
             let Some((number, path, below)) = self.state.find(&lookup.path) else { continue };
             let prefix = entry::prefix(number, path, below.iter().map(|key| &**key));
-            let mut entries = 0;
-            for range in &lookup.ranges {
-                let (from, to) = bounds(&prefix, range);
-                if from < to {
-                    entries += self.table.range(from.as_slice()..to.as_slice())?.take(COUNTED_MAX - entries).count();
-                }
-                if entries >= COUNTED_MAX {
-                    break;
-                }
-            }
+            let entries = match is_confined {
+                true if !lookup.ranges.iter().all(TermRange::is_single) => continue,
+                true => COUNTED_MAX,
+                false => self.count(&prefix, &lookup.ranges)?,
+            };
             if best.as_ref().is_none_or(|(fewest, _)| entries < *fewest) {
-                best = Some((entries, Chosen { number, prefix, ranges: &lookup.ranges, spans }));
+                let (ranges, is_confined) = (&lookup.ranges, *is_confined);
+                best = Some((entries, Chosen { number, prefix, ranges, spans, is_confined }));
             }
         }
         Ok(best.map(|(_, chosen)| chosen))
+    }
+
+    /// Returns the number of entries in the ranges, at most [`COUNTED_MAX`].
+    fn count(&self, prefix: &[u8], ranges: &[TermRange]) -> Result<usize, Unusable> {
+        let mut entries = 0;
+        for range in ranges {
+            let (from, to) = bounds(prefix, range);
+            if from < to {
+                entries += self.table.range(from.as_slice()..to.as_slice())?.take(COUNTED_MAX - entries).count();
+            }
+            if entries >= COUNTED_MAX {
+                break;
+            }
+        }
+        self.add_read(entries);
+        Ok(entries)
+    }
+
+    fn add_read(&self, entries: usize) {
+        self.read.set(self.read.get() + entries);
     }
 
     /// Returns devices with a term in the ranges, after `after`: about the first `limit` with false, or all with true.
@@ -291,12 +316,14 @@ impl Snapshot {
         limit: usize,
     ) -> Result<(BTreeSet<DeviceId>, bool), Unusable> {
         let spans: Vec<_> = chosen.spans.iter().filter(|span| after.is_none_or(|after| !span.ends_by(after))).collect();
-        match self.terms(chosen)? {
+        let terms = if chosen.is_confined { Some(chosen.single_terms()) } else { self.terms(chosen)? };
+        match terms {
             Some(terms) if terms.len() * spans.len() <= SOUGHT_MAX => {
                 let devices = self.merged(&terms, &spans, after, limit)?;
                 let is_all = devices.len() < limit;
                 Ok((devices, is_all))
             }
+            _ if chosen.is_confined => Err(Unusable::Unsuited),
             _ => Ok((self.collected(chosen, after)?, true)),
         }
     }
@@ -314,7 +341,7 @@ impl Snapshot {
                 let end = key.value().get(chosen.prefix.len()..).unwrap_or_default();
                 let (term, _) = entry::split(end)?;
                 let term = [chosen.prefix.as_slice(), term].concat();
-                self.read.set(self.read.get() + 1);
+                self.add_read(1);
                 // No shadow's key begins with this byte.
                 from = [term.as_slice(), &[0xFF]].concat();
                 terms.insert(term);
@@ -353,7 +380,7 @@ impl Snapshot {
                 && let Some(Reverse((name, index))) = heap.pop()
             {
                 devices.insert(device(&name)?);
-                self.read.set(self.read.get() + 1);
+                self.add_read(1);
                 if let Some((cursor, length)) = cursors.get_mut(index)
                     && let Some(item) = cursor.next()
                 {
@@ -380,7 +407,7 @@ impl Snapshot {
             for item in self.table.range(from.as_slice()..to.as_slice())? {
                 let (key, _) = item?;
                 read += 1;
-                self.read.set(self.read.get() + 1);
+                self.add_read(1);
                 if read > COLLECTED_MAX {
                     return Err(Unusable::Unsuited);
                 }
@@ -402,6 +429,7 @@ impl Snapshot {
         let (from, to) = (entry::any_value(number), [entry::any_value(number).as_slice(), &[0xFF]].concat());
         for item in self.table.range(from.as_slice()..to.as_slice())? {
             devices.insert(device(&name_of(item?.0.value(), from.len()))?);
+            self.add_read(1);
             if devices.len() > STALE_MAX {
                 return Err(Unusable::Unsuited);
             }
@@ -427,6 +455,7 @@ impl Snapshot {
         let (mut last, mut devices, mut first) = (Vec::new(), 0, 0);
         for item in self.table.range::<&[u8]>((Bound::Included(from.as_slice()), Bound::Excluded(to.as_slice())))? {
             let (key, value) = item?;
+            self.add_read(1);
             let end = key.value().get(prefix.len()..).unwrap_or_default();
             if term::is_second(end) {
                 break;
@@ -450,6 +479,14 @@ impl Snapshot {
             let _complete = visit(ValueGroup { values: &entry::values(&last)?, devices, first });
         }
         Ok(())
+    }
+}
+
+impl Chosen<'_> {
+    /// Returns the keys up to the end of the term, of each range with a single term, and of the entries that stand for any value.
+    fn single_terms(&self) -> BTreeSet<Vec<u8>> {
+        let terms = self.ranges.iter().map(|range| [self.prefix.as_slice(), &range.from].concat());
+        terms.chain([entry::any_value(self.number)]).collect()
     }
 }
 

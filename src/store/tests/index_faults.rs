@@ -123,7 +123,7 @@ fn an_unverified_index_is_neither_read_nor_written() {
         assert_eq!(stepped.writer.index.generation(), generation + u64::from(is_killed));
         assert_eq!(found(&stepped, 7).as_deref(), Some("new"));
         assert_eq!(found(&stepped, 8).as_deref(), Some("d01"));
-        let all = stepped.store.indexed_values(None, &mut |_| ControlFlow::Continue(())).unwrap().unwrap();
+        let all = stepped.store.indexed_values(None, &mut |_| ControlFlow::Continue(())).unwrap().0.unwrap();
         assert_eq!((all.devices, all.others.len()), (30, 0));
     }
 }
@@ -229,7 +229,7 @@ fn a_device_with_very_many_values_damages_no_index() {
         groups.push((group.values.to_vec(), group.devices));
         ControlFlow::Continue(())
     });
-    let found = found.unwrap().unwrap();
+    let found = found.unwrap().0.unwrap();
     assert_eq!((groups, found.devices), (vec![(vec![json!(7)], 1)], 1));
     assert_eq!(found.others, [DeviceId::new("a").unwrap()]);
     rest(&mut stepped);

@@ -246,13 +246,14 @@ fn check_searches(stepped: &Stepped, random: &mut Random, about: &str) -> usize 
         let query: Query = text.parse().unwrap();
         let lookups = query.lookups();
         assert!(!lookups.is_empty(), "{text}");
-        let spans = any_spans(random);
-        let lookups: Vec<_> = lookups.into_iter().map(|lookup| DeviceLookup { lookup, spans: spans.clone() }).collect();
+        let (spans, is_confined) = (any_spans(random), random.chance(3));
+        let lookups: Vec<_> =
+            lookups.into_iter().map(|lookup| DeviceLookup { lookup, spans: spans.clone(), is_confined }).collect();
         let (mut proposed, mut after) = (BTreeSet::new(), None);
         let limit = Some(1 + random.below(4) as usize).filter(|limit| *limit < 4);
         let is_used = loop {
-            let found = stepped.store.propose(&lookups, &spans, after.as_ref(), limit).unwrap();
-            let Some(Proposed { devices, next, .. }) = found else { break false };
+            let (found, _) = stepped.store.propose(&lookups, &spans, after.as_ref(), limit).unwrap();
+            let Some(Proposed { devices, next }) = found else { break false };
             assert!(devices.is_sorted(), "{about}: {text}");
             assert!(
                 devices.iter().all(|device| after.as_ref().is_none_or(|after| device > after)
@@ -325,7 +326,7 @@ fn check_aggregates(stepped: &Stepped, devices: &BTreeMap<DeviceId, Device>, fie
             aggregate.add_values(group.values, group.devices, group.first);
             ControlFlow::Continue(())
         });
-        let Some(found) = found.unwrap() else {
+        let (Some(found), _) = found.unwrap() else {
             is_used = false;
             continue;
         };
@@ -357,8 +358,8 @@ pub(super) fn propose<C: Send>(
 ) -> Result<Option<Proposed>, StoreError> {
     let lookups = query.parse::<Query>().unwrap().lookups();
     let all = || vec![DeviceSpan::All];
-    let lookups: Vec<_> = lookups.into_iter().map(|lookup| DeviceLookup { lookup, spans: all() }).collect();
-    store.propose(&lookups, &all(), after, limit)
+    let lookups = lookups.into_iter().map(|lookup| DeviceLookup { lookup, spans: all(), is_confined: false });
+    Ok(store.propose(&lookups.collect::<Vec<_>>(), &all(), after, limit)?.0)
 }
 
 pub(super) fn readiness(stepped: &Stepped) -> IndexReadiness {
@@ -498,7 +499,7 @@ fn a_path_is_built_in_the_background() {
     let found = propose(&stepped).unwrap();
     assert_eq!((found.devices.len(), found.next), (202, None));
     assert_eq!(readiness(&stepped), IndexReadiness::Complete);
-    let all = stepped.store.indexed_values(None, &mut |_| ControlFlow::Continue(())).unwrap().unwrap();
+    let all = stepped.store.indexed_values(None, &mut |_| ControlFlow::Continue(())).unwrap().0.unwrap();
     assert_eq!((all.devices, all.others.len()), (2000, 0));
     // Without the declaration, nothing is left of it.
     drop(stepped);

@@ -23,6 +23,7 @@ mod files;
 mod flushes;
 mod healing;
 mod index_faults;
+mod index_reads;
 mod indexes;
 mod keys;
 mod log_schedules;

@@ -5,24 +5,19 @@
 //! next page.
 //!
 //! The secret is random, and a row of the store: a cursor can be used after a restart. In a cluster, each node that has none proposes one in
-//! the log, and the first of them is that of all nodes: a cursor can be used at any. A proposal is a byte ([`KIND`]) and the secret.
-//!
-//! *Invariant:* what a proposal makes depends on the row and the proposal alone, so all nodes have the same row.
+//! the log, and the last of them is that of all nodes: a cursor can be used at any. A proposal is a byte ([`KIND`]) and the secret.
 
-use std::{
-    pin::pin,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
     hmac,
     rand::{SecureRandom, SystemRandom},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, time::sleep};
 
 use crate::{auth::Principal, engine::Service, shadow::DeviceId, store::RowEdit};
 
@@ -48,10 +43,9 @@ const PROPOSAL_INTERVAL: Duration = Duration::from_secs(5);
 type Secret = [u8; 32];
 
 /// The secret with which cursors are sealed and opened.
-#[derive(Debug)]
 pub struct Cursors {
     /// The secret of the store, once it has one.
-    agreed: OnceLock<Secret>,
+    agreed: Mutex<Option<Secret>>,
     /// The secret until then, which this node proposes.
     proposed: Secret,
 }
@@ -59,14 +53,15 @@ pub struct Cursors {
 impl Default for Cursors {
     /// Creates a random secret.
     fn default() -> Self {
-        Self { agreed: OnceLock::new(), proposed: random() }
+        Self { agreed: Mutex::default(), proposed: random() }
     }
 }
 
 impl Cursors {
     /// Takes the row of the store. Returns false for one of another kind, or a damaged one.
     pub fn take(&self, key: &[u8], value: &[u8]) -> bool {
-        key == ROW && value.try_into().is_ok_and(|secret| self.agreed.set(secret).is_ok())
+        let secret = Secret::try_from(value).ok().filter(|_| key == ROW);
+        secret.inspect(|secret| *self.agreed.lock() = Some(*secret)).is_some()
     }
 
     /// Returns true for a proposal in the log.
@@ -82,25 +77,41 @@ impl Cursors {
             tracing::error!("a secret of cursors cannot be read; it is of a later version");
             return Vec::new();
         };
-        if *self.agreed.get_or_init(|| secret) == secret { vec![row(&secret)] } else { Vec::new() }
+        *self.agreed.lock() = Some(secret);
+        vec![row(&secret)]
     }
 
     /// Gives the store a secret if it has none: writes it, or proposes it to the nodes of a cluster. Returns once the server is `closing`.
     pub async fn agree(self: Arc<Self>, service: Arc<Service>, mut closing: watch::Receiver<bool>) {
-        if !service.is_in_cluster() && self.agreed.set(self.proposed).is_ok() {
-            service.write_rows(vec![row(&self.proposed)], None);
+        let agreed = async {
+            while self.lacks_secret() {
+                self.propose(&service).await;
+                sleep(PROPOSAL_INTERVAL).await;
+            }
+            pending().await
+        };
+        tokio::select! {
+            () = agreed => {}
+            _ = closing.wait_for(|closing| *closing) => {}
         }
-        let mut closing = pin!(closing.wait_for(|closing| *closing));
-        while self.agreed.get().is_none() {
+    }
+
+    async fn propose(&self, service: &Service) {
+        if !service.is_in_cluster() {
+            *self.agreed.lock() = Some(self.proposed);
+            return service.write_rows(vec![row(&self.proposed)], None);
+        }
+        // There may be one that this node has not applied yet.
+        if service.reach_log_end("a secret of cursors may exist").await.is_ok() && self.lacks_secret() {
             let proposal = Bytes::from([&[KIND], &self.proposed[..]].concat());
             if let Some(permit) = service.reserve_broadcast(proposal.len()) {
                 service.broadcast_in_time(proposal, None, permit);
             }
-            if timeout(PROPOSAL_INTERVAL, &mut closing).await.is_ok() {
-                return;
-            }
         }
-        let _closed = closing.await;
+    }
+
+    fn lacks_secret(&self) -> bool {
+        self.agreed.lock().is_none()
     }
 
     /// Returns a cursor for `reader` that continues after `device`.
@@ -124,7 +135,8 @@ impl Cursors {
 
     /// Returns the key of the cursor with this salt.
     fn key(&self, salt: &[u8]) -> LessSafeKey {
-        let secret = hmac::Key::new(hmac::HMAC_SHA256, self.agreed.get().unwrap_or(&self.proposed));
+        let secret = self.agreed.lock().unwrap_or(self.proposed);
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, &secret);
         let key = UnboundKey::new(&AES_256_GCM, hmac::sign(&secret, salt).as_ref());
         LessSafeKey::new(key.expect("a key of AES-256 has as many bytes as SHA-256 returns"))
     }
@@ -189,20 +201,20 @@ mod tests {
 
     /// Each process had a secret of its own: the cursor of one node of a cluster was refused by the others, and none outlived a restart.
     #[test]
-    fn the_first_proposal_is_the_secret_of_all_nodes() {
+    fn the_last_proposal_is_the_secret_of_all_nodes() {
         let (device, reader) = (DeviceId::new("d").unwrap(), Principal::named("a").unwrap());
         let nodes = [Cursors::default(), Cursors::default(), Cursors::default()];
         let before = nodes[0].seal(&device, &reader);
         let proposals = nodes.each_ref().map(|node| [&[KIND], &node.proposed[..]].concat());
         let mut rows = Vec::new();
         for node in &nodes {
-            let edits: Vec<_> = [1, 0, 2, 1].into_iter().flat_map(|index| node.apply(&proposals[index])).collect();
+            let edits: Vec<_> = [2, 0, 1].into_iter().flat_map(|index| node.apply(&proposals[index])).collect();
             assert!(Cursors::is_message(&proposals[0]) && node.apply(&[KIND, 1]).is_empty());
             rows.push(edits);
         }
-        assert!(rows.iter().all(|edits| *edits == rows[0] && edits.len() == 2), "the first one, which came twice");
+        assert!(rows.iter().all(|edits| *edits == rows[0] && edits.len() == 3));
         let restored = Cursors::default();
-        let RowEdit::Put(key, value) = &rows[0][0] else { panic!("no row") };
+        let RowEdit::Put(key, value) = &rows[0][2] else { panic!("no row") };
         assert!(!restored.take(b"n", value) && !restored.take(key, b"short") && restored.take(key, value));
         let cursor = nodes[2].seal(&device, &reader);
         for node in nodes.iter().chain([&restored]) {

@@ -283,6 +283,21 @@ fn too_many_values_are_counted_as_in_a_scan() {
     assert_eq!(terms(None), by_scan);
 }
 
+/// What an aggregate kept was charged with the first device that was read for it, so one of an index alone cost no memory.
+#[test]
+fn an_aggregate_of_an_index_counts_as_memory() {
+    let site = open("[search]\nindexed = [\"reported.v\"]\n[[role]]\nrole = \"admin\"\nmemory = \"1MiB\"\n");
+    let values = |n: usize| (0..200).map(|i| json!(format!("{:030}x", n * 200 + i))).collect::<Vec<_>>();
+    site.write_many(45, |n| (format!("d{n:02}/shadow"), json!({"reported": {"v": values(n)}})));
+    wait_for(&site, "complete");
+    let before = uses(&site);
+    let refused = site.aggregate_at("web", &[("type", "terms"), ("field", "reported.v")]);
+    assert_eq!((refused.status, &refused.json()["error"]), (429, &json!("too-many-requests")), "{}", refused.text());
+    assert_eq!(uses(&site), before + 1.0, "by the index");
+    let count = site.aggregate_at("web", &[("field", "reported.v")]).json();
+    assert_eq!((&count["devices"], &count["withValue"]), (&json!(45), &json!(45)));
+}
+
 /// A restored backup has no index, and builds it again.
 #[test]
 fn a_restored_store_has_the_same_answers() {

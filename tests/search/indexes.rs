@@ -54,6 +54,13 @@ fn wait_for(site: &Site, state: &str) {
     eventually(&format!("the index to be {state}"), || (metric(site, &name) == 1.0).then_some(()));
 }
 
+/// Restarts the server, so that the index knows each device in its newest state.
+fn flush(site: &mut Site) {
+    site.0.stop();
+    site.0.restart();
+    wait_for(site, "complete");
+}
+
 /// The reads of the index for which it was used.
 fn uses(site: &Site) -> f64 {
     metric(site, "umbra_search_index_lookups_total{outcome=\"used\"}")
@@ -268,11 +275,11 @@ fn an_index_shows_nothing_hidden() {
 /// The values that `terms` counts by themselves were the least ones by the index, and those of the first devices without one.
 #[test]
 fn too_many_values_are_counted_as_in_a_scan() {
-    let site = open("[search]\nindexed = [\"reported.v\"]\n");
+    let mut site = open("[search]\nindexed = [\"reported.v\"]\n");
     // The greatest values first, and one that most devices have.
     let values = |n: i32| (0..500).map(|i| json!(-(n * 500 + i))).chain([json!("all")]).collect::<Vec<_>>();
     site.write_many(21, |n| (format!("d{n:02}/shadow"), json!({"reported": {"v": values(n as i32)}})));
-    wait_for(&site, "complete");
+    flush(&mut site);
     let terms = |query: Option<&str>| {
         let mut parameters = vec![("type", "terms"), ("field", "reported.v"), ("size", "1000")];
         parameters.extend(query.map(|query| ("q", query)));
@@ -286,10 +293,10 @@ fn too_many_values_are_counted_as_in_a_scan() {
 /// What an aggregate kept was charged with the first device that was read for it, so one of an index alone cost no memory.
 #[test]
 fn an_aggregate_of_an_index_counts_as_memory() {
-    let site = open("[search]\nindexed = [\"reported.v\"]\n[[role]]\nrole = \"admin\"\nmemory = \"1MiB\"\n");
+    let mut site = open("[search]\nindexed = [\"reported.v\"]\n[[role]]\nrole = \"admin\"\nmemory = \"1MiB\"\n");
     let values = |n: usize| (0..200).map(|i| json!(format!("{:030}x", n * 200 + i))).collect::<Vec<_>>();
     site.write_many(45, |n| (format!("d{n:02}/shadow"), json!({"reported": {"v": values(n)}})));
-    wait_for(&site, "complete");
+    flush(&mut site);
     let before = uses(&site);
     let refused = site.aggregate_at("web", &[("type", "terms"), ("field", "reported.v")]);
     assert_eq!((refused.status, &refused.json()["error"]), (429, &json!("too-many-requests")), "{}", refused.text());

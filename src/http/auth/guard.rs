@@ -150,7 +150,7 @@ pub(in crate::http) async fn guard(State(guard): State<Arc<Guard>>, request: Req
     match guard.check(&request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => {
-            tracing::debug!(%refusal, target = %request.uri(), "refused");
+            tracing::debug!(%refusal, path = request.uri().path(), "refused");
             refusal.problem(guard.clock.now()).into_response()
         }
     }

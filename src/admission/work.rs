@@ -48,6 +48,13 @@ pub const PREDICATES_PER_UNIT: u64 = 4;
 /// Steps of a search in an index per unit.
 pub const STEPS_PER_UNIT: u64 = 8;
 
+/// Returns the cost of finding `messages` retained messages for a list, with the rights to receive them, in `steps` steps of
+/// an index.
+#[must_use]
+pub fn retained(messages: usize, steps: u32) -> u64 {
+    times(messages, DELIVERY).saturating_add(u64::from(steps) / STEPS_PER_UNIT)
+}
+
 /// Returns the cost of parsing a payload that takes `weight` bytes of memory once it is parsed. That of small ones is in
 /// [`COMMAND`].
 #[must_use]

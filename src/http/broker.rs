@@ -53,6 +53,15 @@ pub struct RetainedMessage {
     pub user: Vec<(String, String)>,
 }
 
+/// Retained messages that were found together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetainedBatch {
+    /// The messages; may be empty although more follow.
+    pub messages: Vec<RetainedMessage>,
+    /// The units of work for finding them.
+    pub work: u64,
+}
+
 /// The reason that a message was not published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotPublished {
@@ -78,8 +87,13 @@ pub trait MessageBroker: Send + Sync {
     /// Returns the retained message of `topic`. The caller checks the right to receive it.
     fn retained(&self, topic: &str) -> Option<RetainedMessage>;
 
-    /// Returns at most `limit` retained messages of the topics after `topic`, or of the first topics.
-    fn retained_after(&self, topic: Option<&str>, limit: usize) -> Vec<RetainedMessage>;
+    /// Returns the retained messages that a client with `access` may receive, of the topics after `topic` or of all topics, in
+    /// batches. Each batch does work, for which its caller pays.
+    fn visible_retained<'a>(
+        &'a self,
+        access: &'a Access,
+        topic: Option<&str>,
+    ) -> Box<dyn Iterator<Item = RetainedBatch> + Send + 'a>;
 }
 
 /// The connections of principals, provided by the broker.

@@ -39,8 +39,8 @@ pub use crate::http::{
     auth::sessions::Sessions,
     broker::{
         FoundSessions, MessageBroker, Metrics, MqttConnection, MqttSession, MqttSessions, NoSession, NotPublished,
-        PrincipalEnded, Principals, PublishedMessage, RetainedMessage, RetainedSummary, SessionName, SessionPage,
-        SessionWithFilters,
+        PrincipalEnded, Principals, PublishedMessage, RetainedBatch, RetainedMessage, RetainedSummary, SessionName,
+        SessionPage, SessionWithFilters,
     },
     cursor::Cursors,
     router::router,

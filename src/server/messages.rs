@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     auth::Access,
-    http::{self, PublishedMessage, RetainedMessage},
+    http::{self, PublishedMessage, RetainedBatch, RetainedMessage},
     mqtt::{
         broker::external::{ExternalMessage, NotPublished},
         protocol::{
@@ -29,9 +29,16 @@ impl http::MessageBroker for Telemetry {
         Some(self.described(&message, at))
     }
 
-    fn retained_after(&self, topic: Option<&str>, limit: usize) -> Vec<RetainedMessage> {
-        let found = self.broker.router.retained_after(topic, limit);
-        found.iter().map(|(message, at)| self.described(message, *at)).collect()
+    fn visible_retained<'a>(
+        &'a self,
+        access: &'a Access,
+        topic: Option<&str>,
+    ) -> Box<dyn Iterator<Item = RetainedBatch> + Send + 'a> {
+        let batches = self.broker.router.visible_retained(access, topic);
+        Box::new(batches.map(|batch| RetainedBatch {
+            messages: batch.messages.iter().map(|(message, at)| self.described(message, *at)).collect(),
+            work: batch.work,
+        }))
     }
 }
 

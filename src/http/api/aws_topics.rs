@@ -4,7 +4,7 @@
 //! keeps the retained messages ([`super::MessageBroker`]); this module converts AWS's formats. Shadow topics are refused: a
 //! client updates a shadow with `UpdateThingShadow`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     extract::{FromRequestParts, RawPathParams, Request, State},
@@ -17,13 +17,14 @@ use base64::{
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use tokio::{task::yield_now, time::sleep};
 
 use crate::{
     admission::work,
     http::{
         api::{aws, query::Query},
         auth::{caller::Caller, sigv4},
-        broker::{NotPublished, PublishedMessage, RetainedMessage},
+        broker::{NotPublished, PublishedMessage, RetainedBatch, RetainedMessage},
         operation::{
             AWS_CONTENT_TYPE, AWS_CORRELATION_DATA, AWS_MAX_RESULTS, AWS_MESSAGE_EXPIRY, AWS_PAYLOAD_FORMAT, AWS_QOS,
             AWS_RESPONSE_TOPIC, AWS_RETAIN, AWS_TOPIC_TOKEN, AWS_USER_PROPERTIES, Operation,
@@ -36,9 +37,6 @@ use crate::{
 
 /// Default number of topics in a page.
 const PAGE: usize = 200;
-
-/// Retained messages read under one lock, so that other users of the table wait only for a batch.
-const BATCH: usize = 500;
 
 /// An authenticated request.
 struct ParsedCall {
@@ -104,22 +102,27 @@ pub(in crate::http) async fn list(State(api): State<Arc<Api>>, request: Request)
     let ParsedCall { caller, query, .. } = parse_call(&api, request).await?;
     let (limit, after) = page(&query).map_err(|bad| aws::invalid(&bad, &api))?;
     caller.charge(work::PAGE, &api).map_err(|rejection| aws::rejected_anywhere(&rejection, &api))?;
-    let _permit = caller.read_turn(&api).await;
-    let (mut found, mut from, mut more) = (Vec::new(), after, false);
+    let mut batches = api.messages.visible_retained(caller.access(), after.as_deref());
+    let (mut found, mut more) = (Vec::new(), false);
     while !more {
-        let batch = api.messages.retained_after(from.as_deref(), BATCH);
-        let Some(last) = batch.last() else { break };
-        from = Some(last.topic.clone());
-        let mut visible = batch.into_iter().filter(|message| caller.access().may_receive(&message.topic));
-        found.extend(visible.by_ref().take(limit + 1 - found.len()));
+        let turn = caller.read_turn(&api).await;
+        let Some(RetainedBatch { messages, work }) = batches.next() else { break };
+        drop(turn);
+        found.extend(messages);
         more = found.len() > limit;
+        match caller.quota(&api).charge_work(work, Instant::now()) {
+            Some(wait) if !more => sleep(wait).await,
+            _ => yield_now().await,
+        }
     }
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|message| BASE64_URL_SAFE_NO_PAD.encode(&message.topic));
     let topics: Vec<Value> = found.iter().map(summary).collect();
     let mut answer = Map::from_iter([("retainedTopics".to_owned(), topics.into())]);
     answer.extend(next.map(|next| ("nextToken".to_owned(), next.into())));
-    Ok(aws::answer(Value::from(answer).to_string().into()))
+    let response = aws::answer(Value::from(answer).to_string().into());
+    caller.charge_rendered(&response, &api);
+    Ok(response)
 }
 
 fn summary(message: &RetainedMessage) -> Value {

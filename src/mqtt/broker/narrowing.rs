@@ -38,24 +38,33 @@ pub(in crate::mqtt) fn narrowed(access: &Access, filter: &TopicFilter) -> Option
         both if is_reserved(both) => None,
         _ => Some(both),
     });
-    let mut narrowed: Vec<String> = Vec::new();
-    for both in of_shadows.chain(ordinary) {
-        if both == filter.as_str() {
-            return None;
-        }
-        if !narrowed.iter().any(|known| covers(known, &both)) {
-            narrowed.retain(|known| !covers(&both, known));
-            narrowed.push(both);
-        }
-        if narrowed.len() > FILTERS_MAX {
-            return None;
-        }
-    }
-    let is_deep = |filter: &String| filter.split('/').count() > LEVELS_MAX;
-    if narrowed.iter().any(is_deep) {
+    let narrowed = few(of_shadows.chain(ordinary))?;
+    let is_deep = |filter: &str| filter.split('/').count() > LEVELS_MAX;
+    if narrowed.iter().any(|both| both == filter.as_str() || is_deep(both)) {
         return None;
     }
     narrowed.iter().map(|text| TopicFilter::new(text).ok()).collect()
+}
+
+/// Returns filters that select every ordinary topic that a client with `access` may receive, and perhaps others; `None`
+/// if it may receive all, or if its rights need too many filters.
+pub(in crate::mqtt) fn outlines(access: &Access) -> Option<Vec<TopicFilter>> {
+    few(access.topics()?)?.iter().map(|text| TopicFilter::new(text).ok()).collect()
+}
+
+/// Returns `filters` without those that others cover; `None` if more than [`FILTERS_MAX`] are left.
+fn few(filters: impl IntoIterator<Item = String>) -> Option<Vec<String>> {
+    let mut few: Vec<String> = Vec::new();
+    for filter in filters {
+        if !few.iter().any(|known| covers(known, &filter)) {
+            few.retain(|known| !covers(&filter, known));
+            few.push(filter);
+        }
+        if few.len() > FILTERS_MAX {
+            return None;
+        }
+    }
+    Some(few)
 }
 
 /// Returns true if `filter` has wildcards.

@@ -41,7 +41,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 
-pub use self::retained::{Cursor, ListedRetained, RetainedPage};
+pub use self::retained::{Cursor, ListedRetained, RetainedBatch, RetainedPage, VisibleRetained};
 use self::{
     cluster_groups::{ClusterGroups, GroupReceivers},
     narrowed::NarrowedSubscriptions,
@@ -375,11 +375,11 @@ impl Router {
         self.retained.lock().on(topic, Instant::now())
     }
 
-    /// Returns at most `limit` retained messages of the topics after `topic`, or from the first topic on. The order is
-    /// only meaningful for the next call.
+    /// Returns the retained messages that a client with `access` may receive, of the topics after `topic`, or from the
+    /// first topic on. The order is only meaningful for the next call.
     #[must_use]
-    pub fn retained_after(&self, topic: Option<&str>, limit: usize) -> Vec<(Arc<Message>, u64)> {
-        self.retained.lock().after(topic, limit, Instant::now())
+    pub fn visible_retained<'a>(&'a self, access: &'a Access, topic: Option<&str>) -> VisibleRetained<'a> {
+        VisibleRetained::new(&self.retained, access, topic)
     }
 
     /// Returns at most `limit` retained messages of the topics that begin with `prefix`, after `topic`, for an operator. The

@@ -14,6 +14,7 @@
 //! Not here: shadow documents and presence, which are rendered on request.
 
 mod level_index;
+mod visible;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +22,8 @@ use std::{
     sync::Arc,
     time::Instant,
 };
+
+pub use self::visible::{RetainedBatch, VisibleRetained};
 
 use self::level_index::{Key, LEVELS_INDEXED, LevelIndex, Lookup, Place, SEPARATOR};
 
@@ -208,15 +211,6 @@ impl Retained {
         self.expire(now);
         let kept = self.messages.get(topic.replace('/', SEPARATOR).as_str())?;
         (!kept.message.is_expired(now)).then(|| (Arc::clone(&kept.message), kept.date_ms))
-    }
-
-    /// Returns the messages of the topics after `topic`, at most `limit`, and when they were stored.
-    pub(super) fn after(&mut self, topic: Option<&str>, limit: usize, now: Instant) -> Vec<(Arc<Message>, u64)> {
-        self.expire(now);
-        let from = topic.map_or_else(Place::default, |topic| Place::after(topic.replace('/', SEPARATOR).into()));
-        let kept = self.messages.range::<str, _>(from.on()).map(|(_, kept)| kept);
-        let kept = kept.filter(|kept| !kept.message.is_expired(now)).take(limit);
-        kept.map(|kept| (Arc::clone(&kept.message), kept.date_ms)).collect()
     }
 
     /// Returns at most `limit` messages of the topics that begin with `prefix`, after `topic`.

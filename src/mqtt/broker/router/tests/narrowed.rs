@@ -214,6 +214,43 @@ fn retained_lookups_are_narrowed_to_rights() {
     }
 }
 
+/// AWS's `ListRetainedMessages` once examined the messages of all others for a client that may receive few, at the price of a
+/// page.
+#[test]
+fn a_list_of_retained_messages_visits_those_of_its_client_and_reports_its_work() {
+    let router = router();
+    for device in 0..2_000 {
+        for topic in [format!("chat/d{device}/x"), format!("chat/d{device}/y"), format!("$other/d{device}")] {
+            assert_eq!(router.retain(&Arc::new(message(&topic, "x")), &publisher()), Ok(()));
+        }
+    }
+    let many: Vec<String> = (0..17).map(|number| format!("chat/d{number}/x")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let restricted = |topics: &[&str]| access("d1", "c", topics);
+    let all = Access::admin(Principal::named("a").unwrap());
+    for (access, after, expected, work_max) in [
+        (restricted(&["chat/{principal}/#", "news"]), None, 2, 4),
+        (restricted(&["chat/{principal}/#", "news"]), Some("chat/d1/x"), 1, 4),
+        (restricted(&["chat/{principal}/#", "news"]), Some("chat/d1/y"), 0, 4),
+        (restricted(&[]), None, 0, 0),
+        (restricted(&["chat/+/x"]), None, 2_000, 5_000),
+        // Rights without an outline cost what they examine.
+        (restricted(&many), None, 17, 7_000),
+        (restricted(&["$*/{principal}"]), None, 1, 7_000),
+        (all, None, 6_000, 7_000),
+    ] {
+        let batches: Vec<_> = router.visible_retained(&access, after).collect();
+        let topics: Vec<_> =
+            batches.iter().flat_map(|batch| &batch.messages).map(|(message, _)| &message.topic).collect();
+        assert_eq!(topics.len(), expected, "{topics:?}");
+        assert!(topics.iter().all(|topic| access.may_receive(topic.as_str())));
+        let work: u64 = batches.iter().map(|batch| batch.work).sum();
+        assert!(work <= work_max, "{work} units for {expected}");
+        assert!(work_max < 7_000 || work >= 6_000, "{work} units for all messages");
+        assert!(batches.iter().all(|batch| batch.work <= 600), "the lock is held for a bounded time");
+    }
+}
+
 /// Each SUBSCRIBE and UNSUBSCRIBE searched the narrowed filters of its session, and then for a number, once for each.
 #[test]
 fn a_narrowed_filter_is_not_compared_with_all_of_its_session() {

@@ -290,6 +290,11 @@ impl Authority {
         Err(refused)
     }
 
+    /// Counts and logs the refusal of a signed request from `address`.
+    pub fn note_refused(&self, address: IpAddr, error: AuthenticationError) {
+        self.state.login.note(address, error, None);
+    }
+
     /// Authenticates as [`Self::authenticate`] does, for a client that signed in before as `signed_in`. Without new
     /// credentials, the earlier login counts.
     ///

@@ -135,7 +135,7 @@ fn refuses_an_unauthenticated_request_before_its_body() {
         (put, String::new(), 401),
         (put, format!("\nAuthorization: {}", basic("lamp-9")), 401),
         (post, String::new(), 403),
-        (post, format!("\nAuthorization: {}", basic("lamp-9")), 403),
+        (post, format!("\nAuthorization: {}", basic("lamp-9")), 401),
         (post, signed("AKIDNOBODY"), 403),
         (post, "\nAuthorization: AWS4-HMAC-SHA256 Credential=AKIDLAMP".to_owned(), 403),
         ("POST /session", "\nX-Of: one that is too large".to_owned(), 413),
@@ -146,6 +146,49 @@ fn refuses_an_unauthenticated_request_before_its_body() {
         let reply = client.reply(false);
         assert_eq!(reply.status, status, "{request} {header}: {reply:?}");
     }
+}
+
+/// On AWS's paths each of these was a 403 `MissingAuthenticationTokenException`, also without a reason to log in anew or a time to
+/// wait.
+#[test]
+fn a_login_refused_on_the_paths_of_aws_has_its_own_exception() {
+    let mut server = site();
+    let long = format!("Bearer ey{}.x.y", "x".repeat(8_190));
+    let signed = "AWS4-HMAC-SHA256 Credential=AKIDNOBODY/20260101/eu-west-1/iotdata/aws4_request, \
+                  SignedHeaders=host;x-amz-date, Signature=00\nX-Amz-Date: 20260101T000000Z";
+    for (credentials, status, exception, message) in [
+        (String::new(), 403, "MissingAuthenticationTokenException", "Missing Authentication Token"),
+        (basic("lamp-9"), 401, "UnauthorizedException", "Unauthorized"),
+        ("Bearer x.y.z".to_owned(), 401, "UnauthorizedException", "Unauthorized"),
+        (long, 401, "UnauthorizedException", "Unauthorized: the token has 8196 bytes, and at most 8192 are read"),
+        (basic("ghost"), 403, "ForbiddenException", "Forbidden: this client has no role assigned"),
+        (signed.to_owned(), 403, "UnrecognizedClientException", ""),
+        (
+            format!("{}\nUmbra-Client: a b", basic("boss")),
+            400,
+            "InvalidRequestException",
+            "Invalid parameter 'Umbra-Client': must be 1 to 128 visible ASCII characters",
+        ),
+    ] {
+        let authorization =
+            if credentials.is_empty() { String::new() } else { format!("\nAuthorization: {credentials}") };
+        for path in ["/things/lamp-1/shadow", "/retainedMessage"] {
+            let head = format!("GET {path} HTTP/1.1{authorization}");
+            let reply = Http::connect(server.address_of("web")).send(&head, b"");
+            assert_eq!((reply.status, reply.header("x-amzn-errortype")), (status, Some(exception)), "{reply:?}");
+            let found = reply.json()["message"].clone();
+            assert!(message.is_empty() || found == json!(message), "{found}");
+            assert_eq!(reply.header("www-authenticate").is_some(), status == 401, "{reply:?}");
+        }
+    }
+    let guess = format!("GET /things/lamp-1/shadow HTTP/1.1\nAuthorization: {}", basic("viewer-9"));
+    let replies = (0..10).map(|_| Http::connect(server.address_of("web")).send(&guess, b""));
+    let limited = replies.into_iter().find(|reply| reply.status == 429).expect("more failures than are allowed");
+    assert_eq!(limited.header("x-amzn-errortype"), Some("ThrottlingException"), "{limited:?}");
+    assert!(limited.header("retry-after").is_some(), "{limited:?}");
+    // The missing credentials are not counted, since nothing was tried.
+    let log = server.stop().log;
+    assert!(log.contains("logins-without-role=2"), "{log}");
 }
 
 /// Over HTTP a user without a role was signed in and refused at the next request.
@@ -236,12 +279,17 @@ fn secrets_are_not_logged() {
             Http::connect(server.address_of("web")).send(&head, b"");
         }
     }
+    // A URL that is signed for one host was logged where it was refused for another.
+    let presigned = "GET /things/lamp-1/shadow?X-Amz-Signature=a-signature-in-a-URL HTTP/1.1\nHost: elsewhere.example";
+    assert_eq!(Http::connect(server.address_of("web")).send(presigned, b"").status, 403);
     let users = fs::read_to_string(server.directory().join("users")).unwrap();
     let hash = users.lines().find_map(|line| line.strip_prefix("lamp-1:")).unwrap();
     let log = server.log();
     assert!(log.contains("TRACE") || log.contains("DEBUG"), "nothing was logged that could have held one");
     let signature = token.rsplit_once('.').unwrap().1;
-    for secret in ["lamp-1-password", "a-wrong-password", "bGFtcC0xOm", TOKEN_SECRET, AWS_SECRET, signature, hash] {
+    assert!(log.contains("elsewhere.example"), "the refusal is logged");
+    let passwords = ["lamp-1-password", "a-wrong-password", "bGFtcC0xOm"];
+    for secret in passwords.into_iter().chain([TOKEN_SECRET, AWS_SECRET, signature, hash, "a-signature-in-a-URL"]) {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
 }

@@ -27,14 +27,15 @@ use crate::{
             target::Target,
         },
         auth::{
-            caller::{self, Caller},
+            caller::{self, Caller, NoCaller},
             sigv4::{self, SignatureError, Signed},
         },
         operation::{AWS_NAME, NEXT_TOKEN, Operation, PAGE_SIZE},
         parameter::{BadParameter, bad},
-        problem::RefusedByEngine,
+        problem::{CHALLENGE, RefusedByEngine},
         state::Api,
     },
+    net::Peer,
     shadow::{ClientToken, Command, Delete, DeviceId, Projection, Rejection, ShadowKey, ShadowName, Timestamp},
     wire::{self, Dialect, Refused, aws},
 };
@@ -171,35 +172,83 @@ async fn asked(api: &Arc<Api>, request: HttpRequest, operation: Operation) -> Re
 async fn caller(api: &Arc<Api>, parts: &mut Parts, body: Body, key: &ShadowKey) -> Result<(Caller, Bytes), Response> {
     caller::authorization(&parts.headers).map_err(|bad| invalid(&bad, api))?;
     let now = api.now();
-    let unverified = |error: SignatureError| refused(StatusCode::FORBIDDEN, error.exception(), &error.to_string(), now);
+    let unverified = |error: SignatureError| {
+        note_refused(AuthenticationError::Bad, parts, api);
+        refused(StatusCode::FORBIDDEN, error.exception(), &error.to_string(), now)
+    };
     let over = |rejection: Rejection| rejected(&rejection, key, api, None);
     let keys = api.authority.access_keys();
     let signed = Signed::of(parts);
     let claimed = signed.as_ref().map(|signed| signed.claims(&keys).map(|()| signed));
-    let otherwise = match claimed {
+    let unknown_key = match claimed {
         Some(Ok(signed)) => {
             let body = read(api, parts, body, key).await?;
             let keys = api.authority.access_keys(); // keys may have been reloaded while the body arrived
             let access_key = signed.verify(&body, &keys, now).map_err(unverified)?;
             let signed_in = Caller::signed(&access_key, parts, api);
-            let forbidden = |error: AuthenticationError| {
-                rejected(&Rejection::Forbidden { what: error.to_string() }, key, api, None)
-            };
-            let caller = signed_in.map_err(forbidden)?;
+            let caller = signed_in.map_err(|error| {
+                note_refused(error, parts, api);
+                login_refused(error, now)
+            })?;
             caller.admit_request(&parts.extensions, api).map_err(over)?;
             return Ok((caller, body));
         }
-        Some(Err(error @ SignatureError::UnknownKey)) => unverified(error),
+        // The client may still authenticate by certificate or be anonymous.
+        Some(Err(error @ SignatureError::UnknownKey)) => Some(error),
         Some(Err(error)) => return Err(unverified(error)),
-        None => {
-            let message = "Missing Authentication Token";
-            refused(StatusCode::FORBIDDEN, "MissingAuthenticationTokenException", message, now)
-        }
+        None => None,
     };
-    let caller = Caller::known(parts, api).await.map_err(|_| otherwise)?;
+    let caller = Caller::known(parts, api).await.map_err(|no_caller| match (no_caller, unknown_key) {
+        (NoCaller::Header(bad), _) => invalid(&bad, api),
+        (NoCaller::Login(AuthenticationError::Missing), Some(error)) => unverified(error),
+        (NoCaller::Login(error), _) => login_refused(error, now),
+    })?;
     caller.admit_request(&parts.extensions, api).map_err(over)?;
     let body = read(api, parts, body, key).await?;
     Ok((caller, body))
+}
+
+/// Counts and logs a refusal of a signature or of its principal, as other refused logins are.
+fn note_refused(error: AuthenticationError, parts: &Parts, api: &Api) {
+    if let Some(peer) = parts.extensions.get::<Peer>() {
+        api.authority.note_refused(peer.address.ip(), error);
+    }
+}
+
+/// Returns the response to a refused or missing login. AWS's SDKs raise its exception, and repeat a request after 429 and 503.
+fn login_refused(error: AuthenticationError, now: Timestamp) -> Response {
+    let (status, exception, message) = match error {
+        AuthenticationError::Missing => {
+            (StatusCode::FORBIDDEN, "MissingAuthenticationTokenException", "Missing Authentication Token".to_owned())
+        }
+        AuthenticationError::Bad => (StatusCode::UNAUTHORIZED, "UnauthorizedException", "Unauthorized".to_owned()),
+        AuthenticationError::LongToken { .. } => {
+            (StatusCode::UNAUTHORIZED, "UnauthorizedException", format!("Unauthorized: {error}"))
+        }
+        AuthenticationError::Banned | AuthenticationError::NoRole => {
+            (StatusCode::FORBIDDEN, "ForbiddenException", format!("Forbidden: {error}"))
+        }
+        AuthenticationError::TooMany { .. } => {
+            (StatusCode::TOO_MANY_REQUESTS, "ThrottlingException", error.to_string())
+        }
+        AuthenticationError::Busy => {
+            (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", error.to_string())
+        }
+    };
+    let mut response = refused(status, exception, &message, now);
+    let headers = response.headers_mut();
+    match error {
+        AuthenticationError::Bad | AuthenticationError::LongToken { .. } => {
+            headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
+        }
+        AuthenticationError::TooMany { retry_after } => {
+            let seconds = u64::try_from(retry_after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+            headers.insert(header::RETRY_AFTER, seconds.max(1).into());
+        }
+        AuthenticationError::Busy => _ = headers.insert(header::RETRY_AFTER, 1.into()),
+        AuthenticationError::Missing | AuthenticationError::Banned | AuthenticationError::NoRole => {}
+    }
+    response
 }
 
 /// Authenticates a request that concerns no shadow as [`caller`] does.
@@ -290,5 +339,39 @@ fn exception(rejection: &Rejection) -> &'static str {
         Rejection::TooManyRequests { .. } => "ThrottlingException",
         Rejection::Internal | Rejection::OutcomeUnknown => "InternalFailureException",
         Rejection::Unavailable(_) => "ServiceUnavailableException",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Each refused login was once a 403 `MissingAuthenticationTokenException`, which SDKs do not repeat.
+    #[test]
+    fn each_refused_login_has_its_exception() {
+        for (error, status, exception, retry_after, has_challenge) in [
+            (AuthenticationError::Missing, 403, "MissingAuthenticationTokenException", None, false),
+            (AuthenticationError::Bad, 401, "UnauthorizedException", None, true),
+            (AuthenticationError::LongToken { bytes: 9_000 }, 401, "UnauthorizedException", None, true),
+            (AuthenticationError::Banned, 403, "ForbiddenException", None, false),
+            (AuthenticationError::NoRole, 403, "ForbiddenException", None, false),
+            (
+                AuthenticationError::TooMany { retry_after: Duration::from_millis(1_001) },
+                429,
+                "ThrottlingException",
+                Some("2"),
+                false,
+            ),
+            (AuthenticationError::Busy, 503, "ServiceUnavailableException", Some("1"), false),
+        ] {
+            let response = login_refused(error, Timestamp(0));
+            let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+            assert_eq!(response.status(), status, "{error:?}");
+            assert_eq!(header("x-amzn-errortype"), Some(exception), "{error:?}");
+            assert_eq!(header("retry-after"), retry_after, "{error:?}");
+            assert_eq!(header("www-authenticate").is_some(), has_challenge, "{error:?}");
+        }
     }
 }

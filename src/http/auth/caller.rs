@@ -59,6 +59,15 @@ pub(in crate::http) struct Caller {
     generation: u64,
 }
 
+/// The reason that a request has no caller.
+#[derive(Debug)]
+pub(in crate::http) enum NoCaller {
+    /// A header that concerns the caller is invalid.
+    Header(BadParameter),
+    /// The login is refused, or missing.
+    Login(AuthenticationError),
+}
+
 /// The caller of a connection's last request. The server adds it to the extensions of all requests of a connection.
 #[derive(Clone, Debug, Default)]
 pub(in crate::http) struct LastCaller(Arc<Mutex<Last>>);
@@ -113,9 +122,9 @@ impl Caller {
     }
 
     /// Authenticates a request.
-    async fn authenticate(parts: &Parts, api: &Api) -> Result<Self, Problem> {
-        let client = client(&parts.headers, api)?;
-        let authorization = authorization(&parts.headers).map_err(|bad| api.invalid(&bad))?;
+    async fn authenticate(parts: &Parts, api: &Api) -> Result<Self, NoCaller> {
+        let client = client(&parts.headers).map_err(NoCaller::Header)?;
+        let authorization = authorization(&parts.headers).map_err(NoCaller::Header)?;
         if authorization.is_none()
             && let Some(caller) = Self::signed_in(parts, client, api)
         {
@@ -125,7 +134,7 @@ impl Caller {
         if let Some(caller) = last.and_then(|last| last.get(authorization, client, api)) {
             return Ok(caller);
         }
-        let peer = parts.extensions.get::<Peer>().ok_or_else(|| unauthorized(&parts.headers, api))?;
+        let peer = parts.extensions.get::<Peer>().ok_or(NoCaller::Login(AuthenticationError::Missing))?;
         let sent = AuthorizationHeader::read(authorization);
         let login = LoginRequest {
             address: peer.address.ip(),
@@ -135,7 +144,7 @@ impl Caller {
         };
         let (client, generation) = (Arc::<str>::from(client), api.authority.generation());
         let authenticated = api.authority.authenticate(login, &client).await;
-        let (auth_context, access) = authenticated.map_err(|error| login_problem(error, &parts.headers, api))?;
+        let (auth_context, access) = authenticated.map_err(NoCaller::Login)?;
         let caller = Self { access, client, auth_context, session: None, kick: None, generation };
         if let Some(last) = last {
             last.keep(authorization.cloned(), &caller);
@@ -149,7 +158,7 @@ impl Caller {
     }
 
     /// Authenticates a request, and has its body count against the budget of its principal. Charges no work.
-    pub(in crate::http) async fn known(parts: &Parts, api: &Api) -> Result<Self, Problem> {
+    pub(in crate::http) async fn known(parts: &Parts, api: &Api) -> Result<Self, NoCaller> {
         let caller = Self::authenticate(parts, api).await?;
         if let Some(peer) = parts.extensions.get::<Peer>() {
             match has_body(&parts.headers) {
@@ -395,7 +404,10 @@ impl FromRequestParts<Arc<Api>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        let caller = Self::known(parts, api).await?;
+        let caller = Self::known(parts, api).await.map_err(|refused| match refused {
+            NoCaller::Header(bad) => api.invalid(&bad),
+            NoCaller::Login(error) => login_problem(error, &parts.headers, api),
+        })?;
         let admitted = caller.admit_request(&parts.extensions, api);
         admitted.map_err(|rejection| Problem::general(&rejection, api.now()))?;
         Ok(caller)
@@ -499,9 +511,9 @@ pub(in crate::http) fn login_problem(login_error: AuthenticationError, headers: 
 }
 
 /// Returns the client name in the header, or the default.
-fn client<'h>(headers: &'h HeaderMap, api: &Api) -> Result<&'h str, Problem> {
+fn client(headers: &HeaderMap) -> Result<&str, BadParameter> {
     let Some(value) = headers.get(CLIENT_HEADER) else { return Ok(DEFAULT_CLIENT) };
     let fits = |name: &&str| (1..=CLIENT_BYTES_MAX).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
     let name = value.to_str().ok().filter(fits);
-    name.ok_or_else(|| Problem::parameter("Umbra-Client", "must be 1 to 128 visible ASCII characters", api.now()))
+    name.ok_or_else(|| bad("Umbra-Client", "must be 1 to 128 visible ASCII characters"))
 }

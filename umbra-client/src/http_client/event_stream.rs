@@ -36,3 +36,49 @@ impl EventStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        time::{Instant, sleep},
+    };
+
+    use crate::{DeviceId, Error, HttpClient};
+
+    /// `umbrad trace` asked for the next event once a second, between other questions, and each time waited anew for as long as a
+    /// dead connection may be silent.
+    #[tokio::test]
+    async fn cancelled_calls_do_not_extend_the_time_limit() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.expect("a request"));
+            }
+            let response = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nid: 1\n\n";
+            stream.write_all(response.as_bytes()).await.expect("the response is read");
+            // Silent, but open.
+            assert_eq!(stream.read_u8().await.map_err(|error| error.kind()), Err(std::io::ErrorKind::UnexpectedEof));
+        });
+        let http = HttpClient::new(&url).expect("a URL").timeout(Duration::from_millis(500));
+        let mut changes = http.changes(&DeviceId::new("lamp-1").expect("a device id")).await.expect("a stream");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let error = loop {
+            assert!(Instant::now() < deadline, "the stream never ends");
+            tokio::select! {
+                change = changes.try_next() => break change.expect_err("nothing is sent"),
+                () = sleep(Duration::from_millis(20)) => {}
+            }
+        };
+        let Error::Http { source, .. } = &error else { panic!("{error}") };
+        assert_eq!(source.to_string(), "no answer within 500ms");
+        drop(changes);
+        server.await.expect("the server sees the end");
+    }
+}

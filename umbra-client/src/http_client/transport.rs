@@ -16,7 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     task::JoinHandle,
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 
@@ -28,12 +28,15 @@ use crate::{error::Error, rejection::Rejection, tls::Tls};
 pub struct Body {
     settings: Arc<Settings>,
     incoming: Incoming,
+    /// The time at which the next part is late, once it is waited for. A call that is cancelled does not extend it.
+    late_at: Option<Instant>,
     /// Drives the connection, which is closed with this body.
     connection: JoinHandle<()>,
 }
 
 impl Body {
-    /// Returns the next part; `None` at the end.
+    /// Returns the next part; `None` at the end. A call that is cancelled loses nothing, and the next one goes on with the same
+    /// time limit.
     ///
     /// # Errors
     ///
@@ -48,9 +51,11 @@ impl Body {
     /// # }
     /// ```
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        let Self { settings, incoming, .. } = self;
+        let Self { settings, incoming, late_at, .. } = self;
         loop {
-            let frame = settings.in_time(async { incoming.frame().await.transpose() }).await?;
+            let until = *late_at.get_or_insert_with(|| Instant::now() + settings.timeout);
+            let frame = settings.until(until, async { incoming.frame().await.transpose() }).await?;
+            *late_at = None;
             match frame.map(hyper::body::Frame::into_data) {
                 None => return Ok(None),
                 Some(Ok(data)) => return Ok(Some(data)),
@@ -126,7 +131,8 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let response = settings.in_time(sender.send_request(request)).await?;
     let status = response.status();
     let incoming = response.into_body();
-    let mut body = Body { settings: settings.clone(), incoming, connection: connection.into_inner(settings)? };
+    let mut body =
+        Body { settings: settings.clone(), incoming, late_at: None, connection: connection.into_inner(settings)? };
     if status.is_success() {
         return Ok(body);
     }
@@ -189,7 +195,15 @@ impl Settings {
         &self,
         step: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Error> {
-        match timeout(self.timeout, step).await {
+        self.until(Instant::now() + self.timeout, step).await
+    }
+
+    async fn until<T, E: Into<Box<dyn StdError + Send + Sync>>>(
+        &self,
+        at: Instant,
+        step: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Error> {
+        match timeout_at(at, step).await {
             Ok(done) => done.map_err(|error| self.failed(error)),
             Err(_) => Err(self.failed(format!("no answer within {:?}", self.timeout))),
         }

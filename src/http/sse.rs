@@ -238,9 +238,10 @@ impl EventStream {
             }
             self.follow_visible();
             if let Some(change) = self.ready.pop_front() {
-                if let Some(event) = self.event(&change) {
-                    self.charge(work::DELIVERY + work::rendered(event.len() as u64));
-                    return Some(event);
+                let event = self.event(&change);
+                self.charge(work::DELIVERY + event.as_ref().map_or(0, |event| work::rendered(event.len() as u64)));
+                if event.is_some() {
+                    return event;
                 }
             } else if Instant::now() >= self.heartbeat_at {
                 return self.heartbeat();
@@ -259,9 +260,12 @@ impl EventStream {
                 match next {
                     Err(_) => return self.heartbeat(),
                     Ok(Next::Change(change)) => {
-                        if change.seq > self.position {
-                            self.position = change.seq;
-                            self.ready.extend(self.filter.selects(&change).then_some(change));
+                        let is_new = change.seq > self.position;
+                        self.position = self.position.max(change.seq);
+                        match is_new && self.filter.selects(&change) {
+                            true => self.ready.push_back(change),
+                            // It has woken this stream.
+                            false => self.charge(work::DELIVERY),
                         }
                     }
                     Ok(Next::Newest(_) | Next::Shadow(..)) => {} // only for others

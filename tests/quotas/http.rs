@@ -183,6 +183,52 @@ fn reading_far_back_is_work() {
     assert_met(&mut server, &["principal_work"]);
 }
 
+/// A stream whose paths no change met was woken by each, and paid for none.
+#[test]
+fn changes_that_a_stream_leaves_out_are_work() {
+    let listener = r#"
+[[listener]]
+name = "web"
+kind = "http"
+bind = "127.0.0.1:0"
+
+[[listener]]
+name = "watch"
+kind = "http"
+bind = "127.0.0.1:0"
+anonymous_role = "viewer"
+"#;
+    let limits = "requests_rate = \"1000000/s burst 1000000\"\npublishes_rate = \"10000000/s burst 5000\"\n\
+                  [[role]]\nrole = \"viewer\"\nwork = 100";
+    let server = Server::with(Setup { listener, limits, ..Setup::default() });
+    let mut follower = Http::connect(server.address_of("watch"));
+    follower.write("GET /v1/events?path=/desired/none HTTP/1.1\nUmbra-Client: follower", b"");
+    assert_eq!(follower.head().status, 200);
+    let mut writer = Client::connect(&server, V5, "writer");
+    for number in 0..4_000 {
+        writer.publish("shadow/lamp/update", format!("{{\"state\":{{\"desired\":{{\"n\":{number}}}}}}}"), 0);
+    }
+    wait_until_throttled(&server, "follower");
+}
+
+/// A page of devices that match none of its filters read two thousand documents at the price of any page.
+#[test]
+fn a_list_is_work_by_its_documents() {
+    let server = web("[[role]]\nrole = \"admin\"\nwork = 100");
+    let mut http = Http::connect(server.address_of("web"));
+    for number in 0..300 {
+        let head = format!(
+            "PUT /v1/devices/lamp-{number}/shadow?upsert=true HTTP/1.1\nUmbra-Client: writer-{}\n\
+             Content-Type: application/json",
+            number / 8
+        );
+        assert_eq!(http.send(&head, br#"{"reported": {"a": 1}}"#).status, 201);
+    }
+    let reply = ask(&server, "lister", "/v1/devices?drift=true").1;
+    assert_eq!((reply.status, &reply.json()["devices"]), (200, &json!([])), "{reply:?}");
+    wait_until_throttled(&server, "lister");
+}
+
 /// A session that came back read large entries of the journal at the price of small ones.
 #[test]
 fn missed_changes_are_work_by_their_size() {

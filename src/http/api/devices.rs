@@ -4,9 +4,13 @@
 //! may be short or empty and still have a next page. If it ends at a device that the caller may not see, its cursor is
 //! sealed ([`super::cursor`]).
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{extract::State, http::Uri, response::Response};
+use tokio::time::sleep;
 
 use crate::{
     admission::work,
@@ -38,6 +42,9 @@ const BATCH: usize = 200;
 
 /// Shadows after which a page ends with its current device.
 const EXAMINED_MAX: usize = 2_000;
+
+/// The longest pause before a page is sent, for the work of reading it.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The reason that a sealed cursor is refused.
 pub(super) const INVALID_CURSOR: &str =
@@ -72,6 +79,8 @@ struct DevicePage<'a> {
     last: Option<(DeviceId, bool)>,
     /// The number of examined shadows.
     examined: usize,
+    /// The number of documents that were read.
+    read: usize,
 }
 
 /// `GET /v1/devices`
@@ -79,13 +88,23 @@ pub(in crate::http) async fn list(State(api): State<Arc<Api>>, caller: Caller, u
     caller.admit(work::PAGE, &api)?;
     let list = ParsedList::read(&uri, &caller, &api).map_err(|bad| api.invalid(&bad))?;
     let next = uri.query().map(without_cursor).unwrap_or_default();
-    let _permit = caller.read_turn(&api).await;
-    let (now, found) = (api.now(), Vec::new());
-    let mut page = DevicePage { api: &api, caller: &caller, list, now, found, current: None, last: None, examined: 0 };
+    let permit = caller.read_turn(&api).await;
+    let mut page = DevicePage {
+        api: &api,
+        caller: &caller,
+        list,
+        now: api.now(),
+        found: Vec::new(),
+        current: None,
+        last: None,
+        examined: 0,
+        read: 0,
+    };
     let more = page.fill().await.map_err(|rejection| failed(&rejection, &api))?;
-    if let Some(query) = &page.list.query {
-        let _delays_the_next = caller.quota(&api).charge_work(scan_work(Some(query), page.examined), Instant::now());
-    }
+    drop(permit);
+    // A client that reads page after page is delayed rather than refused.
+    let wait = caller.quota(&api).charge_work(page.work(), Instant::now()).unwrap_or_default();
+    sleep(wait.min(PAUSE_MAX)).await;
     let cursor = page.last.as_ref().filter(|_| more).map(|(device, is_visible)| match is_visible {
         true => device.as_str().to_owned(),
         false => api.cursors.seal(device, caller.principal()),
@@ -152,7 +171,7 @@ fn after(query: &Query<'_>) -> Result<After, BadParameter> {
 }
 
 /// Returns at most `limit` existing shadows of `device` after `after` that `caller` may see, and true if there may be
-/// more.
+/// more. Charges the documents that it reads.
 pub(in crate::http) async fn of_device(
     api: &Api,
     caller: &Caller,
@@ -194,6 +213,7 @@ pub(in crate::http) async fn of_device(
 async fn shadow_entry(api: &Api, caller: &Caller, key: &ShadowKey) -> Result<Option<ShadowEntry>, Rejection> {
     let Some(projection) = caller.projection(key) else { return Ok(None) };
     let document = api.service.read(key).await?.document;
+    let _delays_the_next = caller.quota(api).charge_work(work::SCANNED_SHADOW, Instant::now());
     Ok(document.exists().then(|| ShadowEntry {
         name: key.name.clone(),
         version: document.version,
@@ -204,6 +224,12 @@ async fn shadow_entry(api: &Api, caller: &Caller, key: &ShadowKey) -> Result<Opt
 }
 
 impl DevicePage<'_> {
+    /// Returns the work of reading the documents, and of evaluating the query.
+    fn work(&self) -> u64 {
+        let query = self.list.query.as_ref();
+        scan_work(query, if query.is_some() { self.examined } else { self.read })
+    }
+
     /// Fills the page. Returns true if there may be another page.
     async fn fill(&mut self) -> Result<bool, Rejection> {
         let mut from = match &self.list.cursor {
@@ -264,6 +290,7 @@ impl DevicePage<'_> {
         if is_visible && self.list.may_match(&device, &keys, self.now) {
             for key in keys {
                 let document = self.api.service.read(&key).await?.document;
+                self.read += 1;
                 if document.exists() {
                     let needs = self.list.needs.shadow(key.name.as_ref());
                     add_shadow(&mut device, self.caller.access(), &key, &document, needs);

@@ -304,6 +304,9 @@ fn upsert_creates_or_changes() {
         ("PUT", "?upsert=true", "If-Match: *\nContent-Type: application/json", 400),
         ("PUT", "?upsert=true", "If-None-Match: *\nContent-Type: application/json", 400),
         ("PUT", "?upsert=true&on_conflict=rebase&base_version=1", json, 400),
+        // Was a write without any condition, though its sender asked for a rebase.
+        ("PUT", "?upsert=true&on_conflict=rebase", json, 400),
+        ("PATCH", "?upsert=true&on_conflict=rebase", json, 400),
         ("PUT", "?upsert=yes", json, 400),
     ] {
         let body = if method == "DELETE" { "" } else { r#"{"desired":{"n":1}}"# };

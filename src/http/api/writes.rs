@@ -287,6 +287,9 @@ impl ParsedWrite {
         if upsert && (base.is_some() || conditions.of_write().is_some()) {
             return Err(bad(UPSERT.name, "takes the place of If-Match, If-None-Match and base_version"));
         }
+        if upsert && on_conflict == OnConflict::Rebase {
+            return Err(bad(BASE_VERSION.name, "is missing: on_conflict=rebase needs it, and upsert has no base"));
+        }
         let preconditions = match (conditions.of_write(), base) {
             (None, None) if upsert => Preconditions::default(),
             (Some(_), Some(_)) => return Err(bad(BASE_VERSION.name, "takes the place of If-Match and If-None-Match")),

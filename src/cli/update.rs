@@ -1,11 +1,16 @@
 //! `umbrad update`
 
-use std::{fs, io::Read};
+use std::{
+    fs,
+    io::{self, Read},
+};
 
 use clap::Args;
 use serde_json::Value;
 
-use super::{Exit, connect_args::BrokerArgs, output::complain, request, shadow_args::ShadowArgs};
+use super::{
+    Exit, command_failure::CommandFailure, connect_args::BrokerArgs, output::complain, request, shadow_args::ShadowArgs,
+};
 
 /// Change the shadow of a device: objects merge, null removes, arrays are replaced whole.
 #[derive(Debug, Args)]
@@ -41,11 +46,11 @@ impl Update {
     pub(super) async fn run(self) -> Exit {
         match self.payload() {
             Ok(payload) => request::run(&self.broker, &self.shadow.topic("update"), payload).await,
-            Err(error) => complain(&error, Exit::Usage),
+            Err(failure) => complain(&failure, failure.exit),
         }
     }
 
-    fn payload(&self) -> Result<String, String> {
+    fn payload(&self) -> Result<String, CommandFailure> {
         let mut payload = format!("{{\"state\":{}", self.state()?);
         if let Some(version) = self.version {
             payload.push_str(&format!(",\"version\":{version}"));
@@ -59,13 +64,11 @@ impl Update {
 
     /// Returns the JSON of `state` in the user's own spelling. Its peculiarities (a duplicate key, a number beyond a
     /// double) are for the service to refuse, and must not be repaired on the way.
-    fn state(&self) -> Result<String, String> {
+    fn state(&self) -> Result<String, CommandFailure> {
         match self.state.as_deref() {
             Some("-") => checked("standard input", read_input()?),
             Some(text) => match text.strip_prefix('@') {
-                Some(path) => {
-                    checked(path, fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?)
-                }
+                Some(path) => checked(path, fs::read_to_string(path).map_err(|error| unreadable(path, &error))?),
                 None => checked("the state", text.to_owned()),
             },
             None => {
@@ -75,24 +78,28 @@ impl Update {
                     let value = checked(&format!("--{name}"), text.clone())?;
                     Ok(format!("\"{name}\":{value}"))
                 });
-                Ok(format!("{{{}}}", members.collect::<Result<Vec<_>, String>>()?.join(",")))
+                Ok(format!("{{{}}}", members.collect::<Result<Vec<_>, CommandFailure>>()?.join(",")))
             }
         }
     }
 }
 
-fn read_input() -> Result<String, String> {
+fn read_input() -> Result<String, CommandFailure> {
     let mut text = String::new();
-    let read = std::io::stdin().lock().read_to_string(&mut text);
-    read.map_err(|error| format!("cannot read standard input: {error}"))?;
+    let read = io::stdin().lock().read_to_string(&mut text);
+    read.map_err(|error| unreadable("standard input", &error))?;
     Ok(text)
 }
 
+fn unreadable(place: &str, error: &io::Error) -> CommandFailure {
+    CommandFailure::failed(format!("cannot read {place}: {error}"))
+}
+
 /// Returns `text` if it is one JSON value, so that it remains one inside the payload.
-fn checked(place: &str, text: String) -> Result<String, String> {
+fn checked(place: &str, text: String) -> Result<String, CommandFailure> {
     match serde_json::from_str::<Value>(&text) {
         Ok(_) => Ok(text),
-        Err(error) => Err(format!("{place} is not JSON: {error}")),
+        Err(error) => Err(CommandFailure::usage(format!("{place} is not JSON: {error}"))),
     }
 }
 
@@ -110,7 +117,8 @@ mod tests {
     /// Returns the payload of `umbrad update d ARGUMENTS`.
     fn payload(arguments: &[&str]) -> Result<String, String> {
         let line = ["update", "d"].iter().chain(arguments);
-        Line::try_parse_from(line).map_err(|error| error.kind().to_string())?.update.payload()
+        let parsed = Line::try_parse_from(line).map_err(|error| error.kind().to_string())?;
+        parsed.update.payload().map_err(|failure| failure.message)
     }
 
     #[test]
@@ -139,6 +147,15 @@ mod tests {
         for (arguments, expected) in table {
             let expected = expected.map(str::to_owned).map_err(str::to_owned);
             assert_eq!(payload(arguments), expected, "{arguments:?}");
+        }
+    }
+
+    /// A file that cannot be read once ended the command as wrong arguments do.
+    #[test]
+    fn an_unreadable_file_is_no_wrong_argument() {
+        for (state, exit) in [("@/nonexistent", Exit::Failed), ("@/dev", Exit::Failed), ("{", Exit::Usage)] {
+            let update = Line::try_parse_from(["update", "d", state]).expect("arguments").update;
+            assert_eq!(update.payload().expect_err("no payload").exit, exit, "{state}");
         }
     }
 }

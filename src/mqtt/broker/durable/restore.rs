@@ -296,7 +296,7 @@ impl Broker {
             }
         }
         // Their wills, and messages of their groups, are for all sessions that are restored.
-        over.into_iter().for_each(|ended| self.dispose_apart(ended));
+        over.into_iter().for_each(|ended: Box<ClosedSession>| self.dispose_apart(*ended));
         // Their sessions ended when the server stopped in the middle of it.
         for (session, orphans) in subscriptions {
             self.remove_rows_of(session, filters_of(orphans));
@@ -334,7 +334,7 @@ impl Broker {
         subscriptions: Vec<(Subscription, Option<u32>)>,
         queue: SessionQueue,
         now: Now,
-    ) -> Result<(), Option<ClosedSession>> {
+    ) -> Result<(), Option<Box<ClosedSession>>> {
         let Some((access, auth_context)) = login else {
             self.remove_rows_of(row.id, filters_of(subscriptions));
             return Err(None);
@@ -349,7 +349,7 @@ impl Broker {
         let Some(expires_in) = expires_in else {
             // A session ends with its will, however long that is delayed. [MQTT-3.1.2-8]
             let will = will.map(|(_, will)| will);
-            return Err(Some(ClosedSession::session(key, client, will)));
+            return Err(Some(Box::new(ClosedSession::session(key, client, will))));
         };
         self.set_absent(&client, &row);
         let expires = now.instant + expires_in;

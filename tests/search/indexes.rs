@@ -290,7 +290,7 @@ fn too_many_values_are_counted_as_in_a_scan() {
     assert_eq!(terms(None), by_scan);
 }
 
-/// What an aggregate kept was charged with the first device that was read for it, so one of an index alone cost no memory.
+/// The memory of an aggregate was charged with the first device that was read for it, so one of an index alone cost none.
 #[test]
 fn an_aggregate_of_an_index_counts_as_memory() {
     let mut site = open("[search]\nindexed = [\"reported.v\"]\n[[role]]\nrole = \"admin\"\nmemory = \"1MiB\"\n");

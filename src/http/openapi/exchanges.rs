@@ -390,6 +390,7 @@ fn with_common(mut responses: Vec<Response>) -> Vec<Response> {
 fn aws(id: &'static str, summary: &'static str, requests: Vec<Media>, mut responses: Vec<Response>) -> Exchange {
     responses.extend([
         exception(400, "InvalidRequestException"),
+        Response { headers: &["WWW-Authenticate"], ..exception(401, "UnauthorizedException") },
         exception(403, "The request is not signed with a known access key, or not allowed"),
         exception(404, "ResourceNotFoundException"),
         exception(429, "ThrottlingException"),

@@ -45,7 +45,7 @@ fn the_ids_of_bulk_changes_are_theirs() {
     let site = Site::open();
     let spec = json!({"devices": ["d1"], "patch": {"desired": {"v": 1}}});
     let refused = site.create("web", "bulk-0011223344556677", &spec);
-    assert_eq!(error(&refused), "400 invalid-parameter");
+    assert_eq!(error(&refused), "403 forbidden");
     assert!(refused.text().contains("must not begin with 'bulk-'"), "{}", refused.text());
     assert_eq!(site.create("web", "bulk", &spec).status, 201);
 }

@@ -155,7 +155,10 @@ pub(in crate::http) async fn bulk(
 /// Checks the id of a rollout that a client names.
 fn check_id(id: &str, api: &Api) -> Result<(), Problem> {
     if id.starts_with(BULK_PREFIX) {
-        return Err(api.invalid(&bad(ROLLOUT.name, "must not begin with 'bulk-', as the ids of bulk changes do")));
+        return Err(Problem::forbidden(
+            "ids of rollouts must not begin with 'bulk-', as those of bulk changes do",
+            api.now(),
+        ));
     }
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
     if (1..=64).contains(&id.len()) && id.bytes().all(is_allowed) {

@@ -71,7 +71,7 @@ const PARSED_BYTES_PER_UNIT: u64 = 512;
 /// small ones is in [`COMMAND`].
 #[must_use]
 pub fn journaled(bytes: usize) -> u64 {
-    u64::try_from(bytes.saturating_sub(SMALL_ENTRY_BYTES)).unwrap_or(u64::MAX).div_ceil(JOURNAL_BYTES_PER_UNIT)
+    beyond(SMALL_ENTRY_BYTES, bytes, JOURNAL_BYTES_PER_UNIT)
 }
 
 /// Bytes of a journal entry whose cost is in [`COMMAND`].
@@ -82,13 +82,18 @@ const JOURNAL_BYTES_PER_UNIT: u64 = 16;
 /// Returns the cost of writing a record of `bytes` for an idempotency key alone. That of small ones is in [`COMMAND`].
 #[must_use]
 pub fn recorded(bytes: usize) -> u64 {
-    u64::try_from(bytes.saturating_sub(SMALL_RECORD_BYTES)).unwrap_or(u64::MAX).div_ceil(RECORD_BYTES_PER_UNIT)
+    beyond(SMALL_RECORD_BYTES, bytes, RECORD_BYTES_PER_UNIT)
 }
 
 /// Bytes of a record whose cost is in [`COMMAND`].
 const SMALL_RECORD_BYTES: usize = 4 << 10;
 /// Bytes of a record that are encoded and written per unit beyond that.
 const RECORD_BYTES_PER_UNIT: u64 = 128;
+
+/// Returns one unit for each begun `bytes_per_unit` of what `bytes` have beyond `free`.
+fn beyond(free: usize, bytes: usize, bytes_per_unit: u64) -> u64 {
+    u64::try_from(bytes.saturating_sub(free)).unwrap_or(u64::MAX).div_ceil(bytes_per_unit)
+}
 
 /// Returns the cost of keeping a message of `bytes` for `sessions`, beyond that of a message that nobody keeps.
 #[must_use]

@@ -209,11 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Ok(reason) => return Err(EndReason::Server(reason)),
                 },
                 permit = awaited_permit(&mut self.awaiting_permit), if self.awaiting_permit.is_some() => self.resume_awaiting(permit),
-                turn = self.transport.turn(may_read) => match turn? {
-                    TransportEvent::Input => self.received(self.transport.input.len() - unread),
-                    TransportEvent::Flushed => {}
-                    TransportEvent::End => self.intake.ended = true,
-                },
+                turn = self.transport.turn(may_read) => self.note(turn?, unread),
                 () = outbox.ready() => {} // with unsent output, only to notice that the outbox is closed
                 () = &mut sleep => {}
                 () = tokio::task::yield_now(), if more => {}
@@ -234,6 +230,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if sent > 0 {
             self.broker.counters.bytes_sent.add(sent);
+        }
+    }
+
+    /// Notes the event of a turn, before which `unread` bytes of input were there.
+    fn note(&mut self, event: TransportEvent, unread: usize) {
+        match event {
+            TransportEvent::Input => self.received(self.transport.input.len() - unread),
+            TransportEvent::Flushed => {}
+            TransportEvent::End => self.intake.ended = true,
         }
     }
 
@@ -392,11 +397,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// There is nothing. [MQTT-3.1.2-22]
     async fn look_for_input(&mut self) -> Result<(), EndReason> {
         let unread = self.transport.input.len();
-        match self.transport.read_some().await? {
-            Some(TransportEvent::Input) => self.received(self.transport.input.len() - unread),
-            Some(TransportEvent::End) => self.intake.ended = true,
-            Some(TransportEvent::Flushed) | None => return Err(EndReason::Server(Reason::KEEP_ALIVE_TIMEOUT)),
-        }
+        let event = self.transport.read_some().await?.ok_or(EndReason::Server(Reason::KEEP_ALIVE_TIMEOUT))?;
+        self.note(event, unread);
         Ok(())
     }
 

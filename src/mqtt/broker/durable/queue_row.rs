@@ -195,8 +195,13 @@ pub(in crate::mqtt) fn read_delivery(
         filter => Some(Arc::new(TopicFilter::new(filter).ok()?)),
     };
     let rows = rows(number).unwrap_or_else(|| Arc::new(MessageRows::new(number, recorder, RowsState::default())));
-    let (is_further, packet_id_of) = (!further.is_empty(), AtomicU16::new(packet_id));
-    let row = DeliveryGuard { session, rows, value: without_id.into(), is_further, packet_id: packet_id_of };
+    let row = DeliveryGuard {
+        session,
+        rows,
+        value: without_id.into(),
+        is_further: !further.is_empty(),
+        packet_id: AtomicU16::new(packet_id),
+    };
     Some(RestoredDelivery {
         session,
         number,

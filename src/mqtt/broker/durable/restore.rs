@@ -296,7 +296,7 @@ impl Broker {
             }
         }
         // Their wills, and messages of their groups, are for all sessions that are restored.
-        over.into_iter().for_each(|ended: Box<ClosedSession>| self.dispose_apart(*ended));
+        over.into_iter().for_each(|ended| self.dispose_apart(*ended));
         // Their sessions ended when the server stopped in the middle of it.
         for (session, orphans) in subscriptions {
             self.remove_rows_of(session, filters_of(orphans));

@@ -7,7 +7,7 @@ use crate::{
     admission::{PrincipalQuota, Quotas},
     auth::Principal,
     config::{Limits, RoleLimits},
-    mqtt::protocol::message::Message,
+    mqtt::protocol::{message::Message, topic::TopicFilter},
 };
 
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
@@ -449,4 +449,26 @@ fn an_empty_outbox_is_small_and_a_drained_one_is_small_again() {
 fn message_of(delivery: &Delivery) -> Message {
     let message = &delivery.message;
     Message::new(message.topic.clone(), message.payload.clone(), message.qos, false, None, Instant::now())
+}
+
+/// A retained message for a new subscription was left out while the same message was queued for any other one: the client received it at a
+/// lower QoS, without its subscription identifier, or as a member of a group.
+#[test]
+fn a_queued_delivery_serves_for_another_with_its_options() {
+    let group = || Some(Arc::new(TopicFilter::new("$share/g/aa").unwrap()));
+    for (qos, ids, share, serves) in [
+        (1, &[7][..], None, true),
+        (2, &[7, 8], None, true),
+        (0, &[7], None, false),
+        (1, &[8], None, false),
+        (1, &[], None, false),
+        (1, &[7], group(), false),
+    ] {
+        let (outbox, _) = outbox();
+        let other = Delivery { subscription_ids: [7].into(), ..delivery("aa", 1) };
+        let queued = Delivery { qos: QOS[qos], subscription_ids: ids.into(), share, ..other.clone() };
+        outbox.push_ordinary(queued);
+        assert_eq!(outbox.has_ordinary(&other), serves, "QoS {qos}, {ids:?}");
+        assert!(!outbox.has_ordinary(&delivery("aa", 1)), "of another message");
+    }
 }

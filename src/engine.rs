@@ -58,8 +58,8 @@ use crate::{
     },
     shadow::{Rejection, ShadowKey, Timestamp},
     store::{
-        self, AppliedRecord, BroadcastPermit, CopyError, Health, LogEvent, MemberOptions, OnDurable, PurgedTombstones,
-        RowEdit, Seq, Store, StoreError, StoreOptions,
+        self, AppliedRecord, BroadcastPermit, CopyError, Health, Lineage, LogEvent, MemberOptions, OnDurable,
+        PurgedTombstones, RowEdit, Seq, Store, StoreError, StoreOptions,
     },
     wire::{RefusedEntry, Via},
 };
@@ -195,6 +195,18 @@ impl Service {
     #[must_use]
     pub fn head(&self) -> Seq {
         self.store.head()
+    }
+
+    /// Returns the lineage of the change at `seq`, which is not above the head, as [`Store::lineage_at`] does.
+    #[must_use]
+    pub fn lineage_at(&self, seq: Seq) -> Option<Lineage> {
+        self.store.lineage_at(seq)
+    }
+
+    /// Returns true if the change at `seq`, which is not above the head, is the one with this `lineage`, as [`Store::has_lineage_at`] does.
+    #[must_use]
+    pub fn has_lineage_at(&self, seq: Seq, lineage: Option<Lineage>) -> bool {
+        self.store.has_lineage_at(seq, lineage)
     }
 
     /// Writes a backup to `out`, as of one commit. It contains every update accepted before the call. Blocks until `out`

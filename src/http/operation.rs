@@ -382,7 +382,7 @@ pub(super) static LIVE_EVENT_ID: Parameter = header(
 );
 pub(super) static LAST_EVENT_ID: Parameter = header(
     "Last-Event-ID",
-    Kind::Text("^(j[0-9a-f]{1,15}|[0-9]{1,15})$"),
+    Kind::Text("^(j[0-9a-f]{1,15}(-[0-9a-f]{8})?|[0-9]{1,15})$"),
     "Resume after the event with this opaque id; 410 if the journal does not have the events after it",
 );
 

@@ -1,6 +1,7 @@
 //! Server-sent events: a stream of the changes that the caller may see, resumable after any event.
 //!
-//! The `id` of an event is its journal position, in a form that clients cannot mistake for a number ([`event_id`]).
+//! The `id` of an event is its journal position and the lineage of the entry there ([`EventId`]), in a form that clients cannot mistake
+//! for a number. An id of a history that the store does not have, since it was restored, is gone.
 //! Heartbeats advance it to the head of the journal even if the filter passes no changes. Otherwise a client with rare
 //! changes could only resume from entries that retention has removed. A stream first reads the journal after the
 //! client's last event, then continues with the change feed. A client that reads too slowly is disconnected. It
@@ -9,6 +10,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -40,7 +42,7 @@ use crate::{
     },
     search::StreamPermit,
     shadow::{DeviceId, Rejection, ShadowName},
-    store::{DeviceChanges, JournalEntry, JournalPage, Seq},
+    store::{DeviceChanges, JournalEntry, JournalPage, Lineage, Seq},
     wire,
 };
 
@@ -77,6 +79,14 @@ struct EventStream {
     _permit: StreamPermit,
 }
 
+/// The opaque id of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct EventId {
+    seq: Seq,
+    /// `None` for an event of a program that knew no lineages.
+    lineage: Option<Lineage>,
+}
+
 /// The positions of all changes of a few devices in a part of the journal, which need no other entry to be read.
 struct Backlog {
     /// The changes that were not read yet.
@@ -96,9 +106,10 @@ pub(super) async fn follow(
     let filter = parse_filter(&uri).map_err(|bad| api.invalid(&bad))?;
     let last = last_event(&headers).map_err(|bad| api.invalid(&bad))?;
     let permit = caller.stream_permit(&api)?;
-    if let Some(last) = last {
-        reach(&api, last).await?;
-    }
+    let last = match last {
+        None => None,
+        Some(last) => Some(reach(&api, last).await?),
+    };
     let following = subscribe(&api, &caller, &filter);
     let rights = caller.access().clone();
     // Checked before the response begins, so that a failure has a status.
@@ -161,12 +172,20 @@ fn subscribe(api: &Api, caller: &Caller, filter: &FeedFilter) -> FollowHandle {
     api.changes.follow(filter.clone(), visible, QueueContent::All { bytes_max: api.event_bytes_max })
 }
 
-/// Waits until this node has the event `last`, which another node of the cluster may have sent that has applied more.
-async fn reach(api: &Api, last: Seq) -> Result<(), Problem> {
-    if last > api.service.head() {
+/// Waits until this node has the event `last`, which another node of the cluster may have sent that has applied more. Returns its
+/// position.
+async fn reach(api: &Api, last: EventId) -> Result<Seq, Problem> {
+    let EventId { seq, lineage } = last;
+    if seq > api.service.head() {
         reach_log_end("the event Last-Event-ID is not at this node yet", api).await?;
     }
-    if last > api.service.head() { Err(gone("There is no event Last-Event-ID", api)) } else { Ok(()) }
+    if seq > api.service.head() {
+        return Err(gone("There is no event Last-Event-ID", api));
+    }
+    match api.service.has_lineage_at(seq, lineage) {
+        true => Ok(seq),
+        false => Err(gone("Another event has the position of Last-Event-ID since the store was restored", api)),
+    }
 }
 
 fn gone(why: &str, api: &Api) -> Problem {
@@ -229,7 +248,7 @@ impl EventStream {
         if !self.begun {
             // This sends the headers at once. A client that loses the connection before the first event can resume.
             self.begun = true;
-            return Some(format!("retry: {RETRY}\nid: {}\n\n", event_id(self.position)).into());
+            return Some(format!("retry: {RETRY}\nid: {}\n\n", self.id_at(self.position)).into());
         }
         loop {
             // Since the last event, rights may have been reloaded or a token may have expired.
@@ -299,7 +318,12 @@ impl EventStream {
     /// its cluster: the client comes back, and may reach another one.
     fn heartbeat(&mut self) -> Option<Bytes> {
         self.advance();
-        (!self.api.service.has_left()).then(|| format!(":\nid: {}\n\n", event_id(self.position)).into())
+        (!self.api.service.has_left()).then(|| format!(":\nid: {}\n\n", self.id_at(self.position)).into())
+    }
+
+    /// Returns the id of the event at `seq`.
+    fn id_at(&self, seq: Seq) -> EventId {
+        EventId { seq, lineage: self.api.service.lineage_at(seq) }
     }
 
     /// Charges work to the caller, also for changes that it may not see. The next ones wait while it is above its rate.
@@ -364,7 +388,7 @@ impl EventStream {
         }
         Some(change.rendered(&projection, |change| {
             let data = wire::change_entry(&change.entry(), &projection);
-            let mut event = format!("id: {}\nevent: change\ndata: ", event_id(change.seq)).into_bytes();
+            let mut event = format!("id: {}\nevent: change\ndata: ", self.id_at(change.seq)).into_bytes();
             // Line ends are escaped in JSON.
             event.extend_from_slice(&data);
             event.extend_from_slice(b"\n\n");
@@ -396,24 +420,38 @@ fn parse_filter(uri: &Uri) -> Result<FeedFilter, BadParameter> {
     })
 }
 
-/// Returns the id of the event at `seq`. It is opaque, and begins with a letter so that no client computes with it.
-fn event_id(seq: Seq) -> String {
-    format!("{ID_PREFIX}{:x}", seq.0)
+impl EventId {
+    const PREFIX: char = 'j';
+
+    /// Parses an id, or a plain number as older servers sent. Returns `None` for any other text.
+    fn parse(text: &str) -> Option<Self> {
+        let hex = |digits: &str| u64::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'));
+        let Some(id) = text.strip_prefix(Self::PREFIX) else {
+            let seq = text.parse().ok().filter(|_| !text.starts_with('+')).map(Seq)?;
+            return Some(Self { seq, lineage: None });
+        };
+        match id.split_once('-') {
+            None => Some(Self { seq: Seq(hex(id)?), lineage: None }),
+            Some((seq, lineage)) => {
+                let number = hex(lineage).filter(|_| lineage.len() == 8)?;
+                Some(Self { seq: Seq(hex(seq)?), lineage: Some(Lineage(u32::try_from(number).ok()?)) })
+            }
+        }
+    }
 }
 
-const ID_PREFIX: char = 'j';
-
-/// Parses an id, or a plain number as older servers sent. Returns `None` for any other text.
-fn read_event_id(text: &str) -> Option<Seq> {
-    let (digits, radix) = text.strip_prefix(ID_PREFIX).map_or((text, 10), |digits| (digits, 16));
-    u64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+')).map(Seq)
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:x}", Self::PREFIX, self.seq.0)?;
+        self.lineage.map_or(Ok(()), |lineage| write!(f, "-{:08x}", lineage.0))
+    }
 }
 
 /// Returns the client's last event. Browsers omit the header if they have none.
-fn last_event(headers: &HeaderMap) -> Result<Option<Seq>, BadParameter> {
+fn last_event(headers: &HeaderMap) -> Result<Option<EventId>, BadParameter> {
     let Some(value) = headers.get(LAST_EVENT_ID.name) else { return Ok(None) };
-    let seq = read_event_id(value.to_str().unwrap_or_default());
-    seq.map(Some).ok_or_else(|| bad(LAST_EVENT_ID.name, "must be the id of an event"))
+    let id = EventId::parse(value.to_str().unwrap_or_default());
+    id.map(Some).ok_or_else(|| bad(LAST_EVENT_ID.name, "must be the id of an event"))
 }
 
 #[cfg(test)]
@@ -422,14 +460,22 @@ mod tests {
 
     #[test]
     fn event_ids_round_trip_and_are_not_numbers() {
-        for seq in [0, 1, 9, 10, 0xe5, 4096, u64::MAX] {
-            let id = event_id(Seq(seq));
-            assert_eq!(read_event_id(&id), Some(Seq(seq)));
-            assert!(id.parse::<f64>().is_err(), "{id}");
-            assert_eq!(read_event_id(&seq.to_string()), Some(Seq(seq)), "as older servers sent it");
+        for seq in [0, 1, 9, 10, 0xe5, 4096, u64::MAX].map(Seq) {
+            for lineage in [None, Some(Lineage(0)), Some(Lineage(0xe5)), Some(Lineage(u32::MAX))] {
+                let (id, text) = (EventId { seq, lineage }, EventId { seq, lineage }.to_string());
+                assert_eq!(EventId::parse(&text), Some(id), "{text}");
+                assert!(text.parse::<f64>().is_err(), "{text}");
+            }
+            let former = Some(EventId { seq, lineage: None });
+            assert_eq!(EventId::parse(&seq.to_string()), former, "as older servers sent it");
         }
         for unknown in ["j", "+1", "j+1", "jg", "-1", "1.5", "x1", "99999999999999999999", "j11111111111111111"] {
-            assert_eq!(read_event_id(unknown), None, "{unknown}");
+            assert_eq!(EventId::parse(unknown), None, "{unknown}");
+        }
+        for unknown in
+            ["j1-", "j-00000001", "j1-1", "j1-000000001", "j1-+0000001", "j1-0000000g", "1-00000001", "j1-00000001-"]
+        {
+            assert_eq!(EventId::parse(unknown), None, "{unknown}");
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         error::StoreError,
         health::State,
         index::writing::{Budget, IndexCommit, StateTable},
-        journal::retention::TrimLimit,
+        journal::{entry::Seq, lineage::LINEAGES_KEY, retention::TrimLimit},
         pages::check::CheckedTable,
         reader::Shared,
         replication::{
@@ -185,14 +185,17 @@ impl<C> Writer<C> {
         let now = self.clock.now();
         let entries = &record.entries;
         let too_old = self.clock.begin_commit(now, self.progress.head.seq, !entries.is_empty());
-        let ages = self.clock.record(now);
         let rows = self.rows_commit(&mut progress, &record.rows);
         let removed = self.applied_position.as_mut().map(|applied| applied.trim_limit(&progress));
         let limit = match removed {
             Some(removed) if !self.is_deciding => removed,
             _ => TrimLimit::Sizes { too_old, added: entries.len() },
         };
-        let position = self.applied_position.as_ref().map(AppliedPosition::encode);
+        let facts = [
+            (AGES_KEY, self.clock.record(now)),
+            (APPLIED_KEY, self.applied_position.as_ref().map(AppliedPosition::encode)),
+            (LINEAGES_KEY, self.unwritten_lineages(entries)),
+        ];
         // A removal may merge pages, and must not merge damaged ones.
         let may_trim = self.shared.database.is_sound(CheckedTable::Journal);
         let budget = self.index_budget(entries.is_empty() && flushed.is_empty());
@@ -221,11 +224,8 @@ impl<C> Writer<C> {
             rows.write(transaction, &mut progress.rows)?;
             let mut meta = transaction.open_table(META_TABLE)?;
             meta.insert(PROGRESS_KEY, progress.encode().as_slice())?;
-            if let Some(ages) = &ages {
-                meta.insert(AGES_KEY, ages.as_slice())?;
-            }
-            if let Some(position) = &position {
-                meta.insert(APPLIED_KEY, position.as_slice())?;
+            for (key, fact) in facts {
+                fact.map(|fact| meta.insert(key, fact.as_slice()).map(drop)).transpose()?;
             }
             Ok::<_, AbortCause>((progress, index))
         });
@@ -239,9 +239,26 @@ impl<C> Writer<C> {
         }
         self.progress = progress;
         self.applied_position.iter_mut().for_each(AppliedPosition::written);
+        self.lineages_committed();
         self.trainer.next.take().into_iter().for_each(|next| self.shared.dictionaries.add(next));
         self.rows_committed();
         Ok(())
+    }
+
+    /// Returns the lineages of the journal with `entries`, if the file lacks one of them.
+    fn unwritten_lineages(&mut self, entries: &[(Seq, Vec<u8>)]) -> Option<Vec<u8>> {
+        // Those of a log were begun with each of its records.
+        if let (Some((first, _)), None) = (entries.first(), &self.applied_position) {
+            self.lineages.begin(*first, self.lineage);
+        }
+        self.lineages.unwritten()
+    }
+
+    /// Publishes the lineages that were committed.
+    fn lineages_committed(&mut self) {
+        if self.lineages.written() {
+            self.shared.lineages.write().clone_from(&self.lineages);
+        }
     }
 
     /// Returns true if the next commit must be on disk at once.

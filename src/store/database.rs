@@ -29,6 +29,7 @@ pub(super) use self::failure::{AbortCause, CommitFailure, OnFailure};
 use self::failure::{DiskFailure, guarded};
 use crate::store::{
     error::StoreError,
+    journal::lineage::{LINEAGES_KEY, Lineages},
     options::StoreOptions,
     pages::check::{self, CheckedTable, Obstacle, PageCheck},
     replication::applied_position::{APPLIED_KEY, AppliedPosition},
@@ -352,14 +353,26 @@ impl Database {
 
     /// Returns the ages of entries; `None` if no commit wrote them yet.
     pub(super) fn ages(&self) -> Result<Option<AgeRecord>, StoreError> {
-        let known = self.read(|transaction| Ok(transaction.open_table(META_TABLE)?.get(AGES_KEY)?.is_some()))?;
-        known.then(|| self.meta(AGES_KEY, AgeRecord::decode)).transpose()
+        self.meta_if_known(AGES_KEY, AgeRecord::decode)
     }
 
     /// Returns the position in the log of other nodes' batches; `None` if the store never followed one.
     pub(super) fn applied_position(&self) -> Result<Option<AppliedPosition>, StoreError> {
-        let known = self.read(|transaction| Ok(transaction.open_table(META_TABLE)?.get(APPLIED_KEY)?.is_some()))?;
-        known.then(|| self.meta(APPLIED_KEY, AppliedPosition::decode)).transpose()
+        self.meta_if_known(APPLIED_KEY, AppliedPosition::decode)
+    }
+
+    /// Returns the lineages of the entries; those of no entry if no commit wrote any.
+    pub(super) fn lineages(&self) -> Result<Lineages, StoreError> {
+        Ok(self.meta_if_known(LINEAGES_KEY, Lineages::decode)?.unwrap_or_default())
+    }
+
+    fn meta_if_known<T>(
+        &self,
+        key: &'static str,
+        decode: impl FnOnce(&[u8]) -> Result<T, crate::store::codec::DecodeError>,
+    ) -> Result<Option<T>, StoreError> {
+        let known = self.read(|transaction| Ok(transaction.open_table(META_TABLE)?.get(key)?.is_some()))?;
+        known.then(|| self.meta(key, decode)).transpose()
     }
 
     fn meta<T>(

@@ -24,6 +24,7 @@ use crate::{
         journal::{
             device_changes::DeviceChanges,
             entry::{JournalEntry, Seq},
+            lineage::Lineage,
         },
         options::COMMAND_OVERHEAD_BYTES,
         purging::{PurgeOrder, PurgedTombstones},
@@ -313,6 +314,18 @@ impl<C: Send + 'static> Store<C> {
     #[must_use]
     pub fn head(&self) -> Seq {
         Seq(self.inner.shared.head.load(Ordering::Acquire))
+    }
+
+    /// Returns the lineage of the entry at `seq`, which is not above the head; `None` if a program made it that knew none.
+    #[must_use]
+    pub fn lineage_at(&self, seq: Seq) -> Option<Lineage> {
+        self.inner.shared.lineages.read().at(seq)
+    }
+
+    /// Returns true if the entry at `seq`, which is not above the head, is known to be the one with this `lineage`.
+    #[must_use]
+    pub fn has_lineage_at(&self, seq: Seq, lineage: Option<Lineage>) -> bool {
+        self.inner.shared.lineages.read().has(seq, lineage)
     }
 
     /// Writes a backup to `out`, as of one commit. It contains everything reported before this call. Reads the whole

@@ -184,6 +184,7 @@ impl<C> Writer<C> {
         database.follow(self.shared.database.pages())?;
         database.check_writable()?;
         let (progress, applied_position) = (database.progress()?, database.applied_position()?);
+        let lineages = database.lineages()?;
         let landed = self.healer.has_landed(self.progress.head, progress.head, &self.unsynced);
         let path = || self.options.path.clone();
         let (landed, landed_counts) = landed.map_err(|detail| StoreError::Corrupt { path: path(), detail })?;
@@ -213,6 +214,8 @@ impl<C> Writer<C> {
         if !landed {
             self.pending_rows.put_back(rows);
         }
+        self.shared.lineages.write().clone_from(&lineages);
+        self.lineages = lineages;
         self.shared.head.store(progress.head.seq.0, Ordering::Release);
         Ok(landed)
     }

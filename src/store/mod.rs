@@ -64,6 +64,7 @@ pub use crate::store::backup::readable::{Lost, back_up_readable};
 pub use crate::store::backup::seed::{SeedError, SeedTarget, Seeded};
 pub use crate::store::journal::device_changes::{CHANGES_MAX, DeviceChanges};
 pub use crate::store::journal::entry::{JournalEntry, Seq};
+pub use crate::store::journal::lineage::Lineage;
 pub use crate::store::state::part::PartDecoder;
 pub use crate::store::state::record::StoredShadow;
 pub use batch::{Applied, Envelope, Outcome, QueuedCommand};

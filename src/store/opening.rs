@@ -23,9 +23,9 @@ use crate::{
         error::StoreError,
         handle::{BROADCAST_BYTES_MAX, Inner, Store},
         healing::{Healer, Reopen},
-        health::State,
+        health::{Health, State},
         index::{keeper::IndexKeeper, status::IndexStatus},
-        journal::{recovery, retention::Retention, unapplied},
+        journal::{lineage::Lineage, recovery, retention::Retention, unapplied},
         options::StoreOptions,
         pages::verifier,
         reader::{LoadTime, Shared},
@@ -90,7 +90,8 @@ fn open_as<C: Send + 'static>(
     let path = options.path.clone();
     let again = options.clone();
     let reopen = Box::new(move || Database::reopen(&again));
-    let (store, mut writer) = assemble(database, reopen, disk, options, Box::new(clock), Box::new(deliver))?;
+    let (clock, deliver) = (Box::new(clock), Box::new(deliver));
+    let (store, mut writer) = assemble(database, reopen, disk, options, Lineage::random(), clock, deliver)?;
     writer.join(member)?;
     let dirty = writer.dirty_set.keys();
     let started = verifier::start(Arc::clone(&store.inner.shared.database)).and_then(|verifier| {
@@ -102,12 +103,14 @@ fn open_as<C: Send + 'static>(
     Ok(store)
 }
 
-/// Recovers `database`, and returns the store and its writer, which does not run yet.
+/// Recovers `database`, and returns the store and its writer, which does not run yet. Its entries have `lineage`, unless it becomes
+/// a member of a cluster.
 pub(super) fn assemble<C: Send + 'static>(
     database: Database,
     reopen: Reopen,
     disk: FreeDisk,
     options: StoreOptions,
+    lineage: Lineage,
     clock: Source,
     deliver: Deliver<C>,
 ) -> Result<(Store<C>, Writer<C>), StoreError> {
@@ -116,16 +119,16 @@ pub(super) fn assemble<C: Send + 'static>(
     database.dictionaries.require(progress.dictionaries, &options.path)?;
     let clock = StoreClock::open(clock, database.ages()?, options.journal_age_max);
     let dirty_rows = tables::recover(&database, &progress.rows, options.row_lag_bytes_max)?;
-    let dictionaries = Arc::clone(&database.dictionaries);
-    let cache = DocumentCache::new(options.document_cache_bytes, Arc::clone(&dictionaries));
+    let cache = DocumentCache::new(options.document_cache_bytes, Arc::clone(&database.dictionaries));
     let recovered = recovery::recover(&database, &progress, options.document.path_tombstones_max, &cache)?;
     let index_status = Arc::new(IndexStatus::new(Arc::clone(&options.indexed)));
     let index = IndexKeeper::open(&database, Arc::clone(&index_status))?;
-    let shared = Shared {
+    let shared = Arc::new(Shared {
         counter: Mutex::new(ShadowCounter::open(&database, recovered.counts)?),
+        lineages: RwLock::new(database.lineages()?),
+        dictionaries: Arc::clone(&database.dictionaries),
         database: Arc::new(DatabaseSlot::new(database, options.path.clone())),
         cache,
-        dictionaries,
         fresh: RwLock::new(recovered.fresh),
         unflushed: Arc::default(),
         index: index_status,
@@ -133,14 +136,12 @@ pub(super) fn assemble<C: Send + 'static>(
         disk: Mutex::new(disk),
         sent_rows: SentRows::new(),
         row_backlog: Default::default(),
-        health: Default::default(),
+        health: Mutex::new(Health { recovered_entries: recovered.entries, ..Health::default() }),
         commits: CommitMetrics::default(),
         load_time: LoadTime::default(),
         has_foreign_rows: AtomicBool::new(false),
         absent: Arc::new(Document::absent()),
-    };
-    shared.health.lock().recovered_entries = recovered.entries;
-    let shared = Arc::new(shared);
+    });
     let (store, queue) = store(Arc::clone(&shared), options.queue_bytes_max);
     let writer = Writer {
         queue,
@@ -148,6 +149,7 @@ pub(super) fn assemble<C: Send + 'static>(
         clock,
         deliver,
         dirty_set: DirtySet::new(recovered.dirty, Arc::clone(&shared.unflushed), &progress, &options),
+        lineages: shared.lineages(),
         shared,
         dirty_rows,
         pending_rows: PendingRows::default(),
@@ -164,6 +166,7 @@ pub(super) fn assemble<C: Send + 'static>(
         healer: Healer::new(reopen),
         log: Box::new(FileLog),
         applied_position,
+        lineage,
         member: None,
         node: None,
         is_deciding: false,

@@ -26,7 +26,10 @@ use crate::{
         error::StoreError,
         health::Health,
         index::status::IndexStatus,
-        journal::entry::{JOURNAL, JournalEntry, Seq},
+        journal::{
+            entry::{JOURNAL, JournalEntry, Seq},
+            lineage::Lineages,
+        },
         pages::check::CheckedTable,
         rows::sent::SentRows,
         schema::{self, Checkpoint, JOURNAL_TABLE, META_TABLE, PROGRESS_KEY, STATE_TABLE},
@@ -65,6 +68,8 @@ pub(super) struct Shared {
     pub(super) index: Arc<IndexStatus>,
     /// The newest entry whose document is published. The writer sets it after publishing.
     pub(super) head: AtomicU64,
+    /// The lineages of the entries. The writer adds to them before it publishes the head.
+    pub(super) lineages: RwLock<Lineages>,
     /// The disk monitor, used by the writer before each batch and by health checks.
     pub(super) disk: Mutex<FreeDisk>,
     /// The edits of rows that the writer has not taken yet.
@@ -192,6 +197,11 @@ impl HistoryReader {
 }
 
 impl Shared {
+    /// Returns the lineages of the committed entries.
+    pub(super) fn lineages(&self) -> Lineages {
+        self.lineages.read().clone()
+    }
+
     /// Returns the newest committed document of `key` and the entry that made it.
     pub(super) fn newest(&self, key: &ShadowKey) -> Result<StoredShadow, StoreError> {
         match self.cache.get(key) {

@@ -5,6 +5,7 @@
 //! | `meta` | `store` | [`Created`]: the format of the whole file |
 //! | `meta` | `progress` | [`Checkpoint`]: the positions of journal and state table |
 //! | `meta` | `ages` | the running time and the ages of entries, `store_clock`; missing until a commit |
+//! | `meta` | `lineages` | the lineages of the entries, [`crate::store::journal::lineage`]; missing until an entry has one |
 //! | `state` | device, NUL, shadow name | a document, `record` |
 //! | `journal` | sequence | a change, `entry` |
 //! | `dictionaries`, `dictionary_copies` | number | a dictionary of records, twice; the tables exist once there is one |

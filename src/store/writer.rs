@@ -34,7 +34,11 @@ use crate::{
         healing::{Healer, UnknownCommit},
         health::State,
         index::keeper::IndexKeeper,
-        journal::{entry::Seq, retention::Retention},
+        journal::{
+            entry::Seq,
+            lineage::{Lineage, Lineages},
+            retention::Retention,
+        },
         options::StoreOptions,
         purging::PurgeOrder,
         reader::Shared,
@@ -133,6 +137,10 @@ pub(super) struct Writer<C> {
     pub(super) log: Box<dyn BatchLog>,
     /// The position in the log of other nodes' batches; `None` for a store that never followed one.
     pub(super) applied_position: Option<AppliedPosition>,
+    /// The lineage of the entries that a single node makes.
+    pub(super) lineage: Lineage,
+    /// The lineages, with those of entries that are not committed.
+    pub(super) lineages: Lineages,
     /// The part in a cluster; `None` for a single node, and while it is at work.
     pub(super) member: Option<Member<C>>,
     /// The number of this node of a cluster.

@@ -5,12 +5,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    cluster::Cluster,
+    cluster::{Cluster, NODES},
     eventually,
     http::{Http, Reply},
+    program::{ended, umbrad},
     proxy::Fault,
-    server::UNLIMITED,
+    server::{Server, UNLIMITED, store_path},
 };
+use crate::seeding::lose_disk;
 
 /// A reader of events at a node.
 struct Events {
@@ -58,6 +60,59 @@ fn follow_soon(cluster: &Cluster, node: usize, query: &str, last: &str) -> Optio
 /// Returns the problem with which a node refuses a stream.
 fn refusal(cluster: &Cluster, node: usize, last: &str) -> Option<(u16, Value)> {
     Events::follow(cluster, node, "", last).err().map(|reply| (reply.status, reply.json()))
+}
+
+/// The whole cluster goes back to a backup. The id of a lost change was taken for that of another one, as at a single node.
+#[test]
+fn the_id_of_a_change_that_the_cluster_has_lost_is_gone_at_each_node() {
+    let mut cluster = Cluster::start(UNLIMITED.limits);
+    let put = |cluster: &Cluster, n: u64| drop(cluster.put(0, "lamp", &json!({ "n": n })));
+    let run = |arguments: &[&str]| {
+        let (code, _, error) = ended(umbrad(arguments).output().unwrap());
+        assert_eq!(code, 0, "{error}");
+    };
+    (1..=3).for_each(|n| put(&cluster, n));
+    let mut stream = Events::follow(&cluster, 0, "", "j0").unwrap_or_else(|reply| panic!("{}", reply.text()));
+    let kept: Vec<_> = (0..3).map(|_| stream.next().0).collect();
+    let copy = cluster.nats.file("copy");
+    let copy = copy.to_str().unwrap();
+    run(&["backup", "--to", copy, "--url", &format!("http://{}", cluster.nodes[0].address_of("web"))]);
+    (4..=6).for_each(|n| put(&cluster, n));
+    let lost: Vec<_> = (0..3).map(|_| stream.next().0).collect();
+
+    cluster.nodes.iter_mut().for_each(Server::kill);
+    (0..NODES).for_each(|server| cluster.nats.kill(server));
+    (0..NODES).for_each(|server| cluster.nats.empty(server));
+    (0..NODES).for_each(|server| cluster.nats.launch(server));
+    (0..NODES).for_each(|node| lose_disk(&cluster, node));
+    let directory = cluster.nodes[0].directory().to_owned();
+    run(&["restore", copy, "--store", store_path(&directory).to_str().unwrap()]);
+    run(&["cluster", "restore-log", "--config", directory.join("broker.toml").to_str().unwrap()]);
+    (0..NODES).for_each(|node| cluster.nodes[node].restart());
+    (0..NODES).for_each(|node| cluster.wait_until_ready(node));
+    for n in 11..=16 {
+        put(&cluster, n);
+    }
+    let expected: Vec<_> = (0..NODES)
+        .map(|node| {
+            for id in &lost {
+                let (status, problem) = eventually("the log to answer", || {
+                    refusal(&cluster, node, id).filter(|(status, _)| *status != 503)
+                });
+                assert_eq!((status, &problem["error"]), (410, &json!("gone")), "node {node}: {problem}");
+            }
+            let mut stream = eventually("the log to answer", || follow_soon(&cluster, node, "", &kept[1]));
+            assert_eq!(stream.next(), (kept[2].clone(), 3));
+            (4..=9)
+                .map(|version| (stream.next(), version))
+                .map(|(event, version)| {
+                    assert_eq!(event.1, version);
+                    event
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(expected.iter().all(|events| *events == expected[0]), "the ids are the same at all nodes: {expected:?}");
 }
 
 /// A node that had not applied the last event of a client answered that it was gone, or sent it again.

@@ -106,6 +106,11 @@ impl NatsServers {
         }
     }
 
+    /// Removes what a server has stored, which has ended.
+    pub fn empty(&self, number: usize) {
+        fs::remove_dir_all(self.file(&format!("n{number}"))).expect("the directory of a server");
+    }
+
     /// Ends a server with SIGTERM, and waits for its end.
     pub fn terminate(&mut self, number: usize) {
         self.signal(number, Signal::TERM);

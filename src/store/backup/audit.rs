@@ -20,6 +20,7 @@ use crate::{
         error::StoreError,
         journal::{
             entry::{JOURNAL, JournalEntry, Seq},
+            lineage::{LINEAGES_KEY, Lineages},
             unapplied,
         },
         reader,
@@ -206,6 +207,8 @@ impl Audit {
             self.created = true;
         } else if key == APPLIED_KEY.as_bytes() {
             AppliedPosition::decode(value).map_err(broken)?;
+        } else if key == LINEAGES_KEY.as_bytes() {
+            Lineages::decode(value).map_err(broken)?;
         }
         Ok(())
     }

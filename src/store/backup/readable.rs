@@ -24,6 +24,7 @@ use crate::store::{
     error::StoreError,
     journal::{
         entry::{JournalEntry, Seq},
+        lineage::{LINEAGES_KEY, Lineages},
         recovery,
     },
     options::StoreOptions,
@@ -247,6 +248,8 @@ impl Readable {
         if let Some(ages) = &self.ages {
             writer.record(BackupTable::Meta, AGES_KEY.as_bytes(), &ages.encode())?;
         }
+        // Nobody who has seen the lost part can go on.
+        writer.record(BackupTable::Meta, LINEAGES_KEY.as_bytes(), &Lineages::anew(head.seq).encode())?;
         writer.record(BackupTable::Meta, PROGRESS_KEY.as_bytes(), &progress.encode())?;
         writer.record(BackupTable::Meta, CREATED_KEY.as_bytes(), &Created::now().encode())?;
         Ok(writer)

@@ -1,7 +1,8 @@
-//! The journal: entries, recovery from them, and retention.
+//! The journal: entries and their lineages, recovery from them, and retention.
 
 pub(super) mod device_changes;
 pub(super) mod entry;
+pub(super) mod lineage;
 pub(super) mod recovery;
 pub(super) mod retention;
 pub(super) mod unapplied;

@@ -6,9 +6,10 @@
 
 use crate::store::{
     codec::DecodeError,
+    journal::lineage::Lineage,
     replication::{
         batch_record::BatchRecord,
-        record::{self, Claim, Epoch, LogPosition, LogRecord, NodeId, RecordContent, ShardId},
+        record::{self, Claim, Epoch, LogPosition, LogRecord, NodeId, RecordContent, RecordDigest, ShardId},
     },
     schema::JournalPosition,
 };
@@ -62,6 +63,13 @@ pub(in crate::store) enum ChainError {
 }
 
 impl Chain {
+    /// Returns the lineage of the entries that are decided by the newest claim.
+    pub(in crate::store) fn lineage(&self) -> Lineage {
+        let numbers = [self.epoch.0, self.claim.node.0, self.claim.incarnation].map(u64::to_le_bytes);
+        let [a, b, c, d, ..] = RecordDigest::of(numbers.as_flattened()).0;
+        Lineage(u32::from_le_bytes([a, b, c, d]))
+    }
+
     /// Returns the encoded record that would follow, with `content` in `epoch`.
     pub(in crate::store) fn encode_next(&self, epoch: Epoch, content: &RecordContent) -> Vec<u8> {
         let LogPosition { number, digest } = self.position;

@@ -78,16 +78,26 @@ impl<C> Writer<C> {
         }
         let now = batch.now;
         self.clock.reach(now.running);
-        self.applied_position.get_or_insert_default().add(&batch);
+        self.note_decided(&batch);
         let Self { shared, dirty_set, names, options, .. } = self;
         let mut context = DecideContext { shared, dirty_set, names, limits: &options.document, now };
         if let Err(error) = group.add(batch, &mut context, requests) {
             // What was added to the position was not applied.
             let position = self.shared.database.get()?.applied_position()?;
             self.set_applied_position(position);
+            self.lineages = self.shared.lineages();
             return Err(error);
         }
         Ok(())
+    }
+
+    /// Notes how the entries of `batch`, the record that follows, were decided, and by which claim.
+    pub(in crate::store) fn note_decided(&mut self, batch: &BatchRecord) {
+        let position = self.applied_position.get_or_insert_default();
+        position.add(batch);
+        if let Some((first, _)) = batch.entries.first() {
+            self.lineages.begin(*first, position.chain.lineage());
+        }
     }
 
     fn apply_group(&mut self, group: Replay, requests: &mut impl ReplayedRequests) -> Result<(), StoreError> {

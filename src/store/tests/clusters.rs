@@ -447,6 +447,8 @@ impl Cluster {
             let (of_other, of_one) = (Dump::of(other), Dump::of(one));
             assert_eq!(of_other.state, of_one.state, "{about}: node {node}");
             assert_eq!(of_other.rows, of_one.rows, "{about}: node {node}");
+            let lineages = |stepped: &Stepped| stepped.writer.shared.database.get().unwrap().lineages().unwrap();
+            assert_eq!(lineages(other), lineages(one), "{about}: node {node}");
             assert_eq!(other.store.head(), one.store.head(), "{about}: node {node}");
             let removed = |stepped: &Stepped| stepped.writer.applied_position.as_ref().unwrap().removed;
             assert_eq!(removed(other), removed(one), "{about}: what node {node} may remove");

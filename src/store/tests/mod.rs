@@ -26,6 +26,7 @@ mod index_faults;
 mod index_reads;
 mod indexes;
 mod keys;
+mod lineages;
 mod log_schedules;
 mod memory_log;
 mod model;

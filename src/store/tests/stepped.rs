@@ -13,8 +13,8 @@ use super::sim_disk::SimDisk;
 use crate::{
     shadow::Timestamp,
     store::{
-        CommitReport, MemberOptions, Moment, Outcome, QueuedCommand, State, Store, StoreError, StoreOptions,
-        database::Database, disk::FreeDisk, opening, writer::Writer,
+        CommitReport, Lineage, MemberOptions, Moment, Outcome, QueuedCommand, Seq, State, Store, StoreError,
+        StoreOptions, database::Database, disk::FreeDisk, opening, writer::Writer,
     },
 };
 
@@ -59,12 +59,15 @@ impl Stepped {
         let date_ahead = Arc::new(Mutex::new(date_ahead));
         let (clock, ahead, sink) = (Arc::clone(&now), Arc::clone(&date_ahead), Arc::clone(&outcomes));
         let database = Database::open_backend(&options, disk.clone())?;
+        // Another one at each start, and the same in each run of a test.
+        let lineage = Lineage(database.lineages()?.at(Seq(u64::MAX)).map_or(1, |newest| newest.0.wrapping_add(1)));
         let (again, same) = (options.clone(), disk.clone());
         let (store, writer) = opening::assemble(
             database,
             Box::new(move || Database::open_backend(&again, same.clone())),
             FreeDisk::with_probe(Box::new(probe), options.free_disk_min),
             options,
+            lineage,
             Box::new(move || {
                 let now = *clock.lock();
                 let date = Timestamp(now.saturating_add_signed(*ahead.lock()));

@@ -143,9 +143,8 @@ impl<C> Writer<C> {
         if let ReadRecord::Batch(batch) = record.read {
             changes.record = *batch;
         }
-        let position = self.applied_position.get_or_insert_default();
-        position.add(&changes.record);
-        position.chain = record.chain;
+        self.note_decided(&changes.record);
+        self.applied_position.get_or_insert_default().chain = record.chain;
         let mut outcomes = outcomes.into_iter().peekable();
         for DecidedRequest { request, decision } in &changes.record.requests {
             if let RequestDecision::Broadcast(bytes) = decision {

@@ -33,7 +33,8 @@ use crate::{
 /// that was accepted before it began.
 #[derive(Debug, Args)]
 pub(super) struct Backup {
-    /// File for the backup. An existing file is replaced once the new one is complete.
+    /// File for the backup. An existing file is replaced once the new one is complete and sound; one with damaged records stays
+    /// beside it, with the ending ".part".
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
     #[command(flatten)]
@@ -71,11 +72,23 @@ pub(super) struct Check {
     file: PathBuf,
 }
 
+/// A complete backup.
+struct Taken {
+    report: Report,
+    lost: Lost,
+    /// The path at which it is.
+    path: PathBuf,
+}
+
 impl Backup {
     pub(super) async fn run(self) -> Exit {
         match self.take().await {
-            Ok((report, lost)) => {
-                let printed = print_report(&report, Some(&self.to), "the store is damaged, and so is its backup");
+            Ok(Taken { report, lost, path }) => {
+                let damaged = match path == self.to {
+                    true => "the store is damaged, and so is its backup",
+                    false => "the store is damaged, and so is its backup, which does not replace the former one",
+                };
+                let printed = print_report(&report, Some(&path), damaged);
                 if lost.is_nothing() { printed } else { print_lost(&lost) }
             }
             Err(failure) => {
@@ -88,7 +101,7 @@ impl Backup {
         }
     }
 
-    async fn take(&self) -> Result<(Report, Lost), BackupFailure> {
+    async fn take(&self) -> Result<Taken, BackupFailure> {
         // It holds every shadow and the name of everybody: for its owner alone.
         let part = Part::begin(&self.to).map_err(BackupFailure::Write)?;
         let taken = self.fill(&part).await;
@@ -98,7 +111,7 @@ impl Backup {
         taken
     }
 
-    async fn fill(&self, part: &Part) -> Result<(Report, Lost), BackupFailure> {
+    async fn fill(&self, part: &Part) -> Result<Taken, BackupFailure> {
         let keep_free = if self.is_on_another_disk(part) { 0 } else { self.keep_free };
         let out = BufWriter::new(part.file());
         let mut out = LeavesSpace::new(out, keep_free, || free_space::of(part.file()));
@@ -112,8 +125,11 @@ impl Backup {
             out.into_inner().into_inner().map_err(|error| error.into_error()).and_then(|file| file.sync_all());
         written.map_err(BackupFailure::Write)?;
         let report = store::check_backup(&StoreOptions::new(part.path()))?;
+        if !report.is_sound() && self.to.exists() {
+            return Ok(Taken { report, lost, path: part.path().to_owned() });
+        }
         part.keep(&self.to).map_err(BackupFailure::Write)?;
-        Ok((report, lost))
+        Ok(Taken { report, lost, path: self.to.clone() })
     }
 
     /// Returns true if the backup cannot take the space of the store.

@@ -97,7 +97,8 @@ fn the_id_of_a_change_that_the_cluster_has_lost_is_gone_at_each_node() {
         .map(|node| {
             for id in &lost {
                 let (status, problem) = eventually("the log to answer", || {
-                    refusal(&cluster, node, id).filter(|(status, _)| *status != 503)
+                    let refused = refusal(&cluster, node, id).unwrap_or_else(|| panic!("{id} goes on at node {node}"));
+                    (refused.0 != 503).then_some(refused)
                 });
                 assert_eq!((status, &problem["error"]), (410, &json!("gone")), "node {node}: {problem}");
             }

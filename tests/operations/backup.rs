@@ -3,10 +3,12 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
 };
 
+use redb::ReadableTable;
 use serde_json::{Value, json};
 
 use super::site::{LISTENERS, run, start, text, url};
@@ -193,6 +195,43 @@ fn the_readable_part_of_a_damaged_store_is_backed_up() {
     run(&["restore", text(&copy), "--store", text(&target)], 0);
     run(&["check", text(&target)], 0);
     run(&["backup", "--readable-part", "--to", text(&copy)], 2);
+}
+
+/// A backup with a damaged record took the place of the last sound one.
+#[test]
+fn a_backup_with_a_damaged_record_does_not_replace_a_former_one() {
+    let mut server = start();
+    for device in ["lamp", "pump"] {
+        let mut client = Requester::private(&server, "setter", &format!("shadow/{device}"));
+        client.update(json!({"state": {"desired": {"on": true}}}));
+    }
+    server.stop();
+    let store = store_path(server.directory());
+    let [copy, part, other] = ["copy", "copy.part", "other"].map(|name| server.directory().join(name));
+    let back_up = |to: &Path, code| run(&["backup", "--to", text(to), "--store", text(&store)], code);
+    back_up(&copy, 0);
+    let sound = fs::read(&copy).unwrap();
+    // The pages are sound, and the record is not.
+    let database = redb::Database::open(&store).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let mut state = transaction.open_table(redb::TableDefinition::<&[u8], &[u8]>::new("state")).unwrap();
+    let mut record = state.get(b"lamp\0".as_slice()).unwrap().unwrap().value().to_vec();
+    record[9] ^= 1;
+    state.insert(b"lamp\0".as_slice(), record.as_slice()).unwrap();
+    drop(state);
+    transaction.commit().unwrap();
+    drop(database);
+
+    let (output, error) = back_up(&copy, 4);
+    assert!(error.contains("lamp") && error.contains("does not replace the former one"), "{output} {error}");
+    assert_eq!(fs::read(&copy).unwrap(), sound, "the last sound one");
+    run(&["check", text(&part)], 4);
+    // Where there is none, it is better than nothing.
+    back_up(&other, 4);
+    run(&["check", text(&other)], 4);
+    fs::remove_file(&copy).unwrap();
+    back_up(&copy, 4);
+    assert!(!part.exists(), "the next one takes its place");
 }
 
 /// A file at FILE.part was written to as it was: through a link, readable by all, or while another backup wrote it.

@@ -192,6 +192,20 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    /// Returns a list: a count, and as many items.
+    pub(super) fn list<T>(
+        &mut self,
+        mut item: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let count = self.count()?;
+        // The count may be wrong: more room is made as the items come.
+        let mut items = Vec::with_capacity(count.min(16));
+        for _ in 0..count {
+            items.push(item(self)?);
+        }
+        Ok(items)
+    }
+
     /// Returns a number that does not count items of this value.
     pub(super) fn size(&mut self) -> Result<usize, DecodeError> {
         usize::try_from(self.u64()?).map_err(|_| DecodeError::Invalid("a size"))
@@ -245,7 +259,7 @@ impl<'a> Decoder<'a> {
                 .map(Value::Number)
                 .ok_or(DecodeError::Invalid("a number"))?,
             STRING => self.str()?.into(),
-            ARRAY => (0..self.count()?).map(|_| self.value_below(depth)).collect::<Result<Vec<_>, _>>()?.into(),
+            ARRAY => self.list(|decoder| decoder.value_below(depth))?.into(),
             OBJECT => (0..self.count()?)
                 .map(|_| Ok((self.str()?.to_owned(), self.value_below(depth)?)))
                 .collect::<Result<Map<_, _>, _>>()?
@@ -261,8 +275,7 @@ impl<'a> Decoder<'a> {
             2 => SectionName::Tags,
             _ => return Err(DecodeError::Invalid("a section")),
         };
-        let keys = (0..self.count()?).map(|_| self.str().map(Box::from)).collect::<Result<_, _>>()?;
-        Ok(Pointer { section, keys })
+        Ok(Pointer { section, keys: self.list(|decoder| decoder.str().map(Box::from))? })
     }
 }
 

@@ -2,9 +2,8 @@
 //!
 //! Two values have the same canonical form exactly if they are equal ([`crate::shadow::document::equality`]). This module writes
 //! the frequent cases itself. It writes strings and integers as serde_json does, which RFC 8785 requires, and members
-//! in the order of their UTF-16 code units. All other numbers go through `serde_json_canonicalizer`, which also serves
-//! as the oracle of the tests. That crate parses every key again: it took 22 µs for a state of 500 bytes, this module
-//! takes 2.6 µs.
+//! in the order of their UTF-16 code units. `ryu_js` writes all other numbers. `serde_json_canonicalizer` is the oracle
+//! of the tests. That crate parses every key again: it took 22 µs for a state of 500 bytes, this module takes 2.6 µs.
 
 use serde_json::{Map, Number, Value};
 
@@ -116,7 +115,7 @@ fn write_number(out: &mut Vec<u8>, number: &Number) {
     if integer > -EXACT && integer < EXACT && integer as f64 == double {
         serde_json::to_writer(out, &integer).expect("writing an integer to a Vec does not fail");
     } else {
-        serde_json_canonicalizer::to_writer(&double, out).expect("a JSON number is finite");
+        out.extend_from_slice(ryu_js::Buffer::new().format_finite(double).as_bytes());
     }
 }
 

@@ -170,7 +170,7 @@ impl JournalEntry {
             client: head.client.into(),
             previous: head.previous,
             bytes: framed.len(),
-            changes: (0..payload.count()?).map(|_| change(&mut payload)).collect::<Result<_, _>>()?,
+            changes: payload.list(change)?,
             remembered: None,
         };
         frame::extensions(payload, |tag, mut extension| match tag {

@@ -144,7 +144,7 @@ impl BatchRecord {
             removed: Seq(payload.u64()?),
             path_tombstones_max: payload.size()?,
             entries: framed(payload)?.into_iter().map(|(seq, framed)| (Seq(seq), framed)).collect(),
-            no_ops: (0..payload.count()?).map(|_| no_op(payload)).collect::<Result<_, _>>()?,
+            no_ops: payload.list(no_op)?,
             purged: (0..payload.count()?).map(|_| purge(payload)).collect::<Result<BTreeMap<_, _>, _>>()?,
             rows: framed(payload)?,
             requests: requests(payload)?,
@@ -218,7 +218,7 @@ fn put_requests(out: &mut Vec<u8>, requests: &[DecidedRequest]) {
 
 fn requests(payload: &mut Decoder<'_>) -> Result<Vec<DecidedRequest>, DecodeError> {
     let mut origins: Vec<Claim> = Vec::new();
-    let mut request = |payload: &mut Decoder<'_>| {
+    let request = |payload: &mut Decoder<'_>| {
         let place = payload.size()?;
         if place == origins.len() {
             origins.push(Claim { node: NodeId(payload.u64()?), incarnation: payload.u64()? });
@@ -244,7 +244,7 @@ fn requests(payload: &mut Decoder<'_>) -> Result<Vec<DecidedRequest>, DecodeErro
         };
         Ok(DecidedRequest { request, decision })
     };
-    (0..payload.count()?).map(|_| request(payload)).collect()
+    payload.list(request)
 }
 
 fn no_op(payload: &mut Decoder<'_>) -> Result<KeyedNoOp, DecodeError> {

@@ -100,7 +100,7 @@ fn put_paths(out: &mut Vec<u8>, paths: &Paths) {
 }
 
 fn paths(payload: &mut Decoder<'_>) -> Result<Paths, DecodeError> {
-    let pointers: Vec<_> = (0..payload.count()?).map(|_| payload.pointer()).collect::<Result<_, _>>()?;
+    let pointers = payload.list(Decoder::pointer)?;
     Ok(pointers.iter().collect())
 }
 
@@ -185,7 +185,7 @@ pub(super) fn command(payload: &mut Decoder<'_>) -> Result<Command, DecodeError>
         }
         PATCH => {
             let dry_run = is_set(payload)?;
-            let operations = (0..payload.count()?).map(|_| operation(payload)).collect::<Result<_, _>>()?;
+            let operations = payload.list(operation)?;
             let operations = JsonPatch::new(operations).ok_or(DecodeError::Invalid("the number of operations"))?;
             let (preconditions, keyed) = conditions(payload)?;
             Command::Patch(Patch { operations, preconditions, dry_run, keyed })
@@ -280,7 +280,7 @@ fn put_conditions(out: &mut Vec<u8>, preconditions: &Preconditions, keyed: Optio
 fn conditions(payload: &mut Decoder<'_>) -> Result<(Preconditions, Option<Keyed>), DecodeError> {
     let version = option(payload, |payload| payload.u64().map(Version))?;
     let etag = option(payload, |payload| etag_condition(payload, true))?;
-    let none_of = (0..payload.count()?).map(|_| etag_of(payload)).collect::<Result<_, _>>()?;
+    let none_of = payload.list(etag_of)?;
     let on_conflict = if is_set(payload)? { OnConflict::Rebase } else { OnConflict::Reject };
     let expectation = |payload: &mut Decoder<'_>| {
         let path = payload.pointer()?;
@@ -292,7 +292,7 @@ fn conditions(payload: &mut Decoder<'_>) -> Result<(Preconditions, Option<Keyed>
         };
         Ok(Expectation { path, holds })
     };
-    let expect = (0..payload.count()?).map(|_| expectation(payload)).collect::<Result<_, _>>()?;
+    let expect = payload.list(expectation)?;
     let keyed = option(payload, |payload| {
         let key = IdempotencyKey::new(payload.str()?).ok_or(DecodeError::Invalid("an idempotency key"))?;
         Ok(Keyed { key, digest: payload.array()? })

@@ -297,12 +297,15 @@ impl Router {
     fn publish_for(&self, publication: &impl Publication, kind: DeliveryKind, groups: GroupReceivers<'_>) -> usize {
         let filters = self.filters.read();
         let found = filters.matching(publication.topic());
-        let route = Route::new(publication, kind, found.is_one(), groups);
+        let route = Route::new(publication, kind, found.only().is_some(), groups);
         if let DeliveryKind::Private { to } = kind {
             // It is for the session whatever its rights, which its filters may have been narrowed to.
             let own = found.all().flat_map(|subscribers| subscribers.own_of(to));
             let own = own.chain(filters.narrowed.selecting(to, publication.topic()));
             return route.deliver_once_each(own) + route.deliver_to_groups(&found);
+        }
+        if let Some(one) = found.only() {
+            return one.map_or(0, |subscriber| route.deliver(&[subscriber]));
         }
         let absent = AbsentReceivers::of(kind, publication);
         if batches::are_many(&found, absent) {

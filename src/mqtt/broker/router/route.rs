@@ -47,9 +47,12 @@ impl<'a> MatchedFilters<'a> {
         self.more.is_empty()
     }
 
-    /// Returns true if there is at most one subscriber.
-    pub(super) fn is_one(&self) -> bool {
-        self.more.is_empty() && self.first.is_none_or(Subscribers::is_one)
+    /// Returns the subscriber if there is at most one, connected and outside groups; `None` if there may be others.
+    pub(super) fn only(&self) -> Option<Option<&'a Subscriber>> {
+        match self.first {
+            None => Some(None),
+            Some(first) => first.only().filter(|_| self.more.is_empty()),
+        }
     }
 }
 

@@ -117,9 +117,14 @@ impl Subscribers {
         self.own.is_empty() && self.groups.is_none() && self.absent.is_none()
     }
 
-    /// Returns true if there is at most one subscriber, and no group.
-    pub(super) fn is_one(&self) -> bool {
-        self.own.len() <= 1 && self.groups.is_none() && self.absent.is_none()
+    /// Returns the subscriber if there is at most one, connected and outside groups; `None` if there may be others.
+    pub(super) fn only(&self) -> Option<Option<&Subscriber>> {
+        let only = match &self.own {
+            SubscriberSet::None => None,
+            SubscriberSet::One(one) => Some(one),
+            SubscriberSet::Many(_) => return None,
+        };
+        (self.groups.is_none() && self.absent.is_none()).then_some(only)
     }
 
     /// Iterates over the connected subscribers outside groups, in the order of their session ids.

@@ -210,9 +210,11 @@ impl<C> Writer<C> {
         if let Some(until) = self.healer.next_attempt() {
             return self.take_until(messages, most, until);
         }
+        // Asked first: pages that are verified after this are seen by the second question.
+        let is_waiting = self.index.is_waiting(&self.shared.database);
         if !self.index_has_work() {
             // Building begins when the pages are known to be sound.
-            let verified = self.index.is_waiting(&self.shared.database).then(|| Instant::now() + VERIFIED_EVERY);
+            let verified = is_waiting.then(|| Instant::now() + VERIFIED_EVERY);
             let due = self.pending_rows.due().into_iter().chain(self.unsynced.due());
             if let Some(until) = due.chain(verified).chain(self.dirty_set.flush_from()).min() {
                 return self.take_until(messages, most, until);

@@ -5,14 +5,13 @@
 
 use std::{
     env, fs,
-    net::TcpListener,
     path::Path,
     process::{Command, Stdio},
 };
 
 use umbrad::config::{Arguments, Config};
 
-use crate::harness::program::program;
+use crate::harness::{nats::free_port, program::program};
 
 /// The blocks of code in one language, in order.
 fn blocks<'p>(page: &'p str, language: &str) -> Vec<&'p str> {
@@ -22,14 +21,11 @@ fn blocks<'p>(page: &'p str, language: &str) -> Vec<&'p str> {
 
 /// `page`, with free ports of loopback in the place of its own.
 fn moved(page: &str, ports: &[&str]) -> String {
-    let sockets: Vec<_> = ports.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let page = page.replace("0.0.0.0:", "127.0.0.1:");
     // In two steps, as a free port may hold the digits of one that is still to be replaced.
     let mark = |number: usize| format!("\u{1}{number}\u{2}");
     let marked = ports.iter().enumerate().fold(page, |page, (number, port)| page.replace(*port, &mark(number)));
-    sockets.iter().enumerate().fold(marked, |page, (number, socket)| {
-        page.replace(&mark(number), &socket.local_addr().unwrap().port().to_string())
-    })
+    (0..ports.len()).fold(marked, |page, number| page.replace(&mark(number), &free_port().to_string()))
 }
 
 /// Runs the commands of `page` in `directory`; what they said.

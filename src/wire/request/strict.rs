@@ -267,15 +267,15 @@ fn inexact_literal(text: &str, is_read: fn(&str) -> bool) -> Option<&str> {
             Some(b'}' | b']') => depth = depth.saturating_sub(1),
             Some(b'"') => {
                 rest = after_string(rest);
-                let key = token.strip_suffix(rest).filter(|_| depth == 1 && rest.trim_start().starts_with(':'));
-                if let Some(key) = key {
+                if depth == 1 && rest.trim_start().starts_with(':') {
+                    let key = before(token, rest);
                     is_member_read = serde_json::from_str::<String>(key).is_ok_and(|key| is_read(&key));
                 }
             }
             _ => {
                 let number = |c| matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E');
                 rest = token.trim_start_matches(number);
-                let literal = token.strip_suffix(rest).unwrap_or_default();
+                let literal = before(token, rest);
                 let is_integer = !literal.contains(['.', 'e', 'E']);
                 if is_member_read && is_integer && literal.parse().is_ok_and(|double| is_inexact(literal, double)) {
                     return Some(literal);
@@ -284,6 +284,12 @@ fn inexact_literal(text: &str, is_read: fn(&str) -> bool) -> Option<&str> {
         }
     }
     None
+}
+
+/// Returns the part of `text` before `rest`, which is its end.
+fn before<'t>(text: &'t str, rest: &str) -> &'t str {
+    // By their lengths: a comparison for each token would take the square of the text's length.
+    text.get(..text.len() - rest.len()).unwrap_or_default()
 }
 
 /// Returns true if the integer `literal` is refused; `double` is the nearest double.

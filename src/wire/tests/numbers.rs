@@ -157,3 +157,17 @@ proptest! {
         any_client_can_write_back(&literal)?;
     }
 }
+
+/// The text after each token was once compared with itself: a request of 1 MiB kept its thread for eight seconds.
+#[test]
+fn very_many_tokens_beside_a_large_number_are_checked() {
+    for tokens in ["0,", "\"\","] {
+        let payload =
+            |last: &str| format!(r#"{{"state":{{}},"x":[1e30,{}{last}]}}"#, tokens.repeat((1 << 20) / tokens.len()));
+        let parse =
+            |payload: String| parse_update(payload.as_bytes(), Dialect::Aws, &DocumentLimits::default()).is_ok();
+        assert!(parse(payload("0")), "of another member");
+        let in_state = |last| payload(last).replace("\"x\"", "\"expect\"");
+        assert!(!parse(in_state("18446744073709551617")));
+    }
+}

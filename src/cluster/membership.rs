@@ -295,7 +295,8 @@ async fn follow(log: NatsLog, from: u64, events: impl Fn(LogEvent) -> bool) {
     loop {
         let event = match follower.next().await {
             Ok((number, record)) => {
-                let bytes = u32::try_from(record.len()).unwrap_or(u32::MAX);
+                // More than there is would never be free.
+                let bytes = u32::try_from(record.len().min(UNAPPLIED_BYTES_MAX)).unwrap_or(u32::MAX);
                 let Ok(permit) = Arc::clone(&room).acquire_many_owned(bytes).await else { return };
                 LogEvent::Record { number, record, permit: Some(permit) }
             }

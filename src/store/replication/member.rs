@@ -356,6 +356,10 @@ impl<C> Member<C> {
     pub(in crate::store) fn take(&mut self, event: LogEvent) {
         let reaction = match (event, self.replica.action()) {
             (LogEvent::Record { number, record, permit }, _) => return self.take_record(number, &record, permit),
+            // It would ask for the next one, without an end if the log does not have it any more.
+            (LogEvent::Appended { .. } | LogEvent::Found { .. } | LogEvent::EndsAt(_), _) if self.latched.is_some() => {
+                return;
+            }
             (LogEvent::Appended { number, outcome }, Some(Action::Append { expected, .. }))
                 if expected + 1 == number =>
             {

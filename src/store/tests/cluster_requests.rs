@@ -1,6 +1,6 @@
 //! Requests of nodes whose messages were lost, and of nodes whose decider ends, in the cluster in memory of [`super::clusters`].
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     shadow::{Rejection, SizeLimit},
     store::{
-        LogEvent, RowEdit, Seq, State,
+        Appended, LogAction, LogEvent, RowEdit, Seq, State,
         codec::put_u64,
         frame,
         replication::{
@@ -52,6 +52,31 @@ fn a_node_that_has_left_goes_on_where_it_was_after_a_start() {
     cluster.nodes[left].restart(left, image);
     cluster.finish("after the start");
     cluster.compare("after the start");
+}
+
+/// A node whose log was trimmed while it was cut off asked for its next record and for the end of the log in turn, without
+/// a pause, until somebody started it again.
+#[test]
+fn a_node_that_has_left_asks_nothing_more_of_the_log() {
+    let mut cluster = Cluster::open(1);
+    let decider = cluster.decider();
+    cluster.now += Duration::from_secs(1);
+    let now = cluster.now;
+    cluster.event(decider, LogEvent::Tick(now));
+    let append = iter::from_fn(|| cluster.nodes[decider].take_sent(true)).find_map(|sent| match sent {
+        Sent::Action(LogAction::Append { expected, .. }) => Some(expected + 1),
+        _ => None,
+    });
+    let number = append.expect("a decider shows that it is there");
+    let node = &mut cluster.nodes[decider];
+    (node.events)(LogEvent::Trimmed { first: number + 1000 });
+    node.stepped.step();
+    assert!(node.latched().is_some());
+    while node.take_sent(true).is_some() {}
+    (node.events)(LogEvent::Appended { number, outcome: Appended::Refused });
+    node.stepped.step();
+    let asked = iter::from_fn(|| node.take_sent(true)).any(|sent| matches!(sent, Sent::Action(_)));
+    assert!(!asked);
 }
 
 /// A node whose disk takes no writes read on, until it no longer kept the records that it had to apply again.

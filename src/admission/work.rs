@@ -129,6 +129,16 @@ pub fn rendered(bytes: u64) -> u64 {
     bytes / RENDERED_BYTES_PER_UNIT
 }
 
+/// Returns the cost of the messages of a command or get, rendered in `bytes` for all their readers. That of small ones is in
+/// [`COMMAND`].
+#[must_use]
+pub fn rendered_messages(bytes: usize) -> u64 {
+    beyond(SMALL_MESSAGES_BYTES, bytes, RENDERED_BYTES_PER_UNIT)
+}
+
+/// Bytes of rendered messages whose cost is in [`COMMAND`].
+const SMALL_MESSAGES_BYTES: usize = 8 << 10;
+
 /// Returns the cost of `count` things that cost `each`.
 #[must_use]
 pub fn times(count: usize, each: u64) -> u64 {

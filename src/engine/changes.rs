@@ -203,15 +203,15 @@ impl Changes {
 }
 
 impl Notifier for Arc<Changes> {
-    fn notify(&mut self, Outcome { envelope, result }: Outcome<'_>, _: &dyn Requester) {
-        let Ok(applied) = result else { return };
-        let Some(seq) = applied.seq else { return };
+    fn notify(&mut self, Outcome { envelope, result }: Outcome<'_>, _: &dyn Requester) -> usize {
+        let Ok(applied) = result else { return 0 };
+        let Some(seq) = applied.seq else { return 0 };
         let mut followers = self.0.lock();
         followers.published = seq;
         let of_device = followers.of_device.get(&envelope.key.device);
         let mut followers = of_device.into_iter().flatten().chain(&followers.of_all).peekable();
         if followers.peek().is_none() {
-            return;
+            return 0;
         }
         let touched = |name| applied.changes.iter().any(|change| change.path.section == name);
         let sections = SectionName::ALL.map(|name| touched(name).then_some(name));
@@ -228,6 +228,7 @@ impl Notifier for Arc<Changes> {
                 }
             }
         }
+        0 // each follower renders it for itself
     }
 }
 

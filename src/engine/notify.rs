@@ -21,8 +21,9 @@ use crate::{
 
 /// A receiver of decided commands, such as the fan-out to MQTT subscribers.
 pub trait Notifier: Send {
-    /// Called for every decided command in the order of the journal, including no-ops and refusals.
-    fn notify(&mut self, outcome: Outcome<'_>, requester: &dyn Requester);
+    /// Called for every decided command in the order of the journal, including no-ops and refusals. Returns the bytes of the
+    /// messages that were rendered.
+    fn notify(&mut self, outcome: Outcome<'_>, requester: &dyn Requester) -> usize;
 
     /// Called for every broadcast of a cluster, in the same order on all nodes.
     fn broadcast(&mut self, _broadcast: &Broadcast) {}
@@ -30,9 +31,8 @@ pub trait Notifier: Send {
 
 /// Calls the first, then the second.
 impl<A: Notifier, B: Notifier> Notifier for (A, B) {
-    fn notify(&mut self, outcome: Outcome<'_>, requester: &dyn Requester) {
-        self.0.notify(outcome, requester);
-        self.1.notify(outcome, requester);
+    fn notify(&mut self, outcome: Outcome<'_>, requester: &dyn Requester) -> usize {
+        self.0.notify(outcome, requester) + self.1.notify(outcome, requester)
     }
 
     fn broadcast(&mut self, broadcast: &Broadcast) {
@@ -88,10 +88,12 @@ impl Outcomes {
                             refusals.note(key, entry);
                         }
                     }
-                    notifier.notify(Outcome { envelope: &envelope, result: result.as_ref() }, &*requester);
+                    let rendered =
+                        notifier.notify(Outcome { envelope: &envelope, result: result.as_ref() }, &*requester);
                     match (result, against) {
                         (Ok(applied), _) => {
-                            let units = work::journaled(applied.journal_bytes) + work::recorded(applied.record_bytes);
+                            let written = work::journaled(applied.journal_bytes) + work::recorded(applied.record_bytes);
+                            let units = written + work::rendered_messages(rendered);
                             if units > 0 {
                                 let _throttles_its_connection = principal.quota().charge_work(units, Instant::now());
                             }

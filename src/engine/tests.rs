@@ -165,6 +165,35 @@ fn the_bytes_of_journal_entries_are_work() {
     }
 }
 
+/// An update of one value of a large shadow costs its subscribers' messages, which are rendered on the thread that answers
+/// everybody. It cost its principal as much as one of a small shadow.
+#[test]
+fn rendered_messages_are_work() {
+    struct Rendering(usize);
+    impl Notifier for Rendering {
+        fn notify(&mut self, _: Outcome<'_>, _: &dyn Requester) -> usize {
+            self.0
+        }
+    }
+    // bytes, units
+    for (bytes, units) in [(8 << 10, 0), (400_000, (400_000 - 8192) / 512)] {
+        let directory = tempfile::tempdir().unwrap();
+        let options = StoreOptions { free_disk_min: 0, ..StoreOptions::new(directory.path().join("store")) };
+        let quotas = Arc::new(Quotas::new(&Limits::default()));
+        let (service, decided) = Service::open(options, quotas.clone(), Clock::system()).unwrap();
+        let limits = RoleLimits { work: 1, ..RoleLimits::UNLIMITED };
+        let quota = quotas.principals.of(&"one".into(), &limits, Instant::now());
+        let (sender, _outcomes) = mpsc::channel();
+        let reported = SectionPatch::Merge(serde_json::json!({"value": 1}).as_object().unwrap().clone());
+        let command = Command::Update(Update { reported, ..Update::default() });
+        service.try_reserve(&quota, 0).unwrap().send(Envelope { command, ..deletion() }, requester(&sender));
+        service.close();
+        decided.notify(Rendering(bytes));
+        let wait = quota.usage(Instant::now()).throttled_for.as_secs();
+        assert!((units.max(200) - 200..=units).contains(&wait), "{wait} s for {units}");
+    }
+}
+
 /// A change whose outcome was reported as unknown, and that is on the disk after all, once reached
 /// nobody until a restart.
 #[test]
@@ -311,5 +340,7 @@ fn a_queued_command_of_a_revoked_login_is_refused() {
 struct IgnoringNotifier;
 
 impl Notifier for IgnoringNotifier {
-    fn notify(&mut self, _: Outcome<'_>, _: &dyn Requester) {}
+    fn notify(&mut self, _: Outcome<'_>, _: &dyn Requester) -> usize {
+        0
+    }
 }

@@ -73,7 +73,9 @@ impl BroadcastRows for ClusterRows {
 pub(super) struct BrokerBroadcasts(pub(super) PeerBroadcasts);
 
 impl Notifier for BrokerBroadcasts {
-    fn notify(&mut self, _: Outcome<'_>, _: &dyn Requester) {}
+    fn notify(&mut self, _: Outcome<'_>, _: &dyn Requester) -> usize {
+        0
+    }
 
     fn broadcast(&mut self, broadcast: &Broadcast) {
         let is_of = [RolloutBroadcasts::is_message, NamedQueries::is_message, Cursors::is_message];

@@ -385,7 +385,9 @@ pub fn kind_of(bytes: &Bytes) -> BroadcastKind {
 pub struct PeerBroadcasts(pub Arc<Broker>);
 
 impl Notifier for PeerBroadcasts {
-    fn notify(&mut self, _: crate::engine::Outcome<'_>, _: &dyn crate::engine::Requester) {}
+    fn notify(&mut self, _: crate::engine::Outcome<'_>, _: &dyn crate::engine::Requester) -> usize {
+        0
+    }
 
     fn broadcast(&mut self, broadcast: &Broadcast) {
         self.0.receive_broadcast(broadcast);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    admission::{Admitted, QuotaKind},
+    admission::{Admitted, QuotaKind, work},
     auth::Access,
     engine::{self, IncomingRequest, Permit, RefusedRequest, Taken},
     mqtt::{
@@ -30,7 +30,7 @@ use crate::{
     },
     observability::logging::{Shortened, limited},
     search::named::QueryName,
-    shadow::{Rejection, ShadowKey, Timestamp},
+    shadow::{Document, Rejection, ShadowKey, Timestamp},
     store::RowEdit,
     wire::Dialect,
 };
@@ -230,17 +230,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return None;
         }
         match self.broker.service.cached(&received.request.key) {
-            Some(stored) => received.request.got(&stored.document, now),
+            Some(stored) => self.got(received, &stored.document, now),
             None => return Some(UnfinishedAction::Get(Box::new((received, admitted, now)))),
         }
         None
+    }
+
+    fn got(&self, received: ReceivedRequest, document: &Document, now: Timestamp) {
+        let units = work::rendered_messages(received.request.got(document, now));
+        if units > 0 {
+            let _pauses_its_connection = self.client.filters.quota().charge_work(units, Instant::now());
+        }
     }
 
     async fn get_from_disk(&mut self, (received, _admitted, now): (ReceivedRequest, Admitted, Timestamp)) {
         let request = &received.request;
         let read = self.broker.service.read_for(&request.key, self.client.filters.quota());
         match request.id.scope(read).await {
-            Ok(stored) => received.request.got(&stored.document, now),
+            Ok(stored) => self.got(received, &stored.document, now),
             Err(refusal) => self.refuse(RefusedRequest { request: received, refusal, is_over_quota: false }),
         }
     }

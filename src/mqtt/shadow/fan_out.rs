@@ -6,7 +6,12 @@
 //! with the same projection. The notifier thread, which calls [`Notifier::notify`](crate::engine::Notifier::notify) in the order of the journal, fixes
 //! the order between commands. [`FanOutPosition`] shows the outboxes how far it has come.
 
-use std::{any::Any, cell::RefCell, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::Bytes;
 
@@ -60,7 +65,7 @@ impl Events {
     }
 
     /// Publishes a reply without a change to all subscribers and to the requester, even if that has no subscription.
-    /// The requester may have asked for no `metadata`.
+    /// The requester may have asked for no `metadata`. Returns the bytes of the messages that were rendered.
     pub fn reply(
         &self,
         key: &ShadowKey,
@@ -68,10 +73,10 @@ impl Events {
         to: Option<SessionId>,
         metadata: bool,
         render: impl Fn(Dialect, &Projection, bool) -> Bytes,
-    ) {
+    ) -> usize {
         let kind = to.map_or(DeliveryKind::Ordinary { from: None }, |to| DeliveryKind::Reply { to, seq: None });
         let lean = to.filter(|_| !metadata);
-        self.publish(key, event, kind, lean, |dialect, reader, metadata| Some(render(dialect, reader, metadata)));
+        self.publish(key, event, kind, lean, |dialect, reader, metadata| Some(render(dialect, reader, metadata)))
     }
 
     /// Publishes a reply to the requester alone.
@@ -107,42 +112,46 @@ impl Events {
         self.router.publish(&Arc::new(message), kind);
     }
 
-    fn accepted(&self, accepted: &Accepted<'_>) {
+    /// Publishes the messages of an accepted command. Returns the bytes that were rendered.
+    fn accepted(&self, accepted: &Accepted<'_>) -> usize {
         let Accepted { key, command, applied, options, .. } = *accepted;
+        let mut bytes = 0;
         let lean = accepted.requester.filter(|_| !options.metadata);
         let (before, after) = (&*applied.before, &*applied.after);
         if let Some(Seq(seq)) = applied.seq
             && let Command::Update(_) = command
         {
             let kind = accepted.requester.map_or(DeliveryKind::Event { seq }, |by| DeliveryKind::Change { by, seq });
-            self.publish(key, Event::Delta, kind, lean, |dialect, reader, metadata| {
+            bytes += self.publish(key, Event::Delta, kind, lean, |dialect, reader, metadata| {
                 rendering::delta(dialect, after, reader, ReplyOptions { metadata, ..options })
             });
-            self.publish(key, Event::Documents, kind, lean, |dialect, reader, metadata| {
+            bytes += self.publish(key, Event::Documents, kind, lean, |dialect, reader, metadata| {
                 Some(rendering::documents(dialect, before, after, reader, ReplyOptions { metadata, ..options }))
             });
         }
         let kind = match (accepted.requester, applied.seq) {
             (Some(to), _) if applied.is_private() => DeliveryKind::Private { to },
-            (None, _) if applied.is_private() => return,
+            (None, _) if applied.is_private() => return bytes,
             (Some(to), seq) => DeliveryKind::Reply { to, seq: seq.map(|seq| seq.0) },
             (None, Some(Seq(seq))) => DeliveryKind::Event { seq },
             (None, None) => DeliveryKind::Ordinary { from: None },
         };
-        self.publish(key, accepted_event(command), kind, lean, |dialect, reader, metadata| {
+        bytes += self.publish(key, accepted_event(command), kind, lean, |dialect, reader, metadata| {
             Some(engine::accepted(dialect, command, applied, reader, ReplyOptions { metadata, ..options }))
         });
         if let Some(Seq(seq)) = applied.seq {
             let kind = DeliveryKind::Document { seq };
-            self.publish(key, Event::Document, kind, None, |_, reader, _| Some(rendering::document(after, reader)));
-            self.publish(key, Event::LeanDelta, kind, None, |_, reader, _| {
+            bytes +=
+                self.publish(key, Event::Document, kind, None, |_, reader, _| Some(rendering::document(after, reader)));
+            bytes += self.publish(key, Event::LeanDelta, kind, None, |_, reader, _| {
                 rendering::changed_delta(before, after, reader)
             });
         }
+        bytes
     }
 
     /// Publishes an event on its topics. `render` is called for each dialect and projection with a subscriber, and with
-    /// false for `lean`, the requester that wants no metadata.
+    /// false for `lean`, the requester that wants no metadata. Returns the bytes that were rendered.
     fn publish(
         &self,
         key: &ShadowKey,
@@ -150,14 +159,20 @@ impl Events {
         kind: DeliveryKind,
         lean: Option<SessionId>,
         render: impl Fn(Dialect, &Projection, bool) -> Option<Bytes>,
-    ) {
+    ) -> usize {
+        let bytes = Cell::new(0);
         for dialect in DIALECTS.into_iter().filter(|&dialect| rendering::has(dialect, event)) {
             let topic = event.topic(dialect, key);
-            let render = |reader: &Projection, metadata| render(dialect, reader, metadata);
+            let render = |reader: &Projection, metadata| {
+                let payload = render(dialect, reader, metadata);
+                bytes.update(|bytes| bytes + payload.as_ref().map_or(0, Bytes::len));
+                payload
+            };
             let privately = matches!(kind, DeliveryKind::Private { .. });
             let rendered = RefCell::default();
             self.router.publish(&FanOut { key, event, topic, privately, lean, render, rendered }, kind);
         }
+        bytes.get()
     }
 }
 
@@ -204,14 +219,14 @@ impl<F: Fn(&Projection, bool) -> Option<Bytes>> Publication for FanOut<'_, F> {
 }
 
 impl Notifier for Arc<Events> {
-    fn notify(&mut self, Outcome { envelope, result }: Outcome<'_>, requester: &dyn Requester) {
-        let Ok(applied) = result else { return };
+    fn notify(&mut self, Outcome { envelope, result }: Outcome<'_>, requester: &dyn Requester) -> usize {
+        let Ok(applied) = result else { return 0 };
         if let Some(Seq(seq)) = applied.seq {
             self.fan_out_position.begin(seq);
         }
         // A requester over MQTT receives its reply in order with the events, by its own session.
         let request = (requester as &dyn Any).downcast_ref::<Request>();
-        self.accepted(&Accepted {
+        let bytes = self.accepted(&Accepted {
             key: &envelope.key,
             command: &envelope.command,
             applied,
@@ -224,6 +239,7 @@ impl Notifier for Arc<Events> {
         if let Some(Seq(seq)) = applied.seq {
             self.fan_out_position.finish(seq);
         }
+        bytes
     }
 }
 

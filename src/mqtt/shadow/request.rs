@@ -300,17 +300,20 @@ impl Request {
         }
     }
 
-    /// Replies to a get with `document`.
-    pub(in crate::mqtt) fn got(self, document: &Document, now: Timestamp) {
+    /// Replies to a get with `document`. Returns the bytes of the messages that were rendered.
+    pub(in crate::mqtt) fn got(self, document: &Document, now: Timestamp) -> usize {
         if !document.exists() {
-            return self.reject(&Rejection::NotFound, now);
+            self.reject(&Rejection::NotFound, now);
+            return 0;
         }
         let payload = |dialect, reader: &Projection, metadata| {
             rendering::got(dialect, document, now, reader, ReplyOptions { token: self.client_token.as_ref(), metadata })
         };
-        self.events.reply(&self.key, Event::GetAccepted, self.session_id(), self.metadata, payload);
+        let bytes = self.events.reply(&self.key, Event::GetAccepted, self.session_id(), self.metadata, payload);
         let payload = self.response.as_ref().map(|_| payload(self.dialect, &self.reads, self.metadata));
+        let bytes = bytes + payload.as_ref().map_or(0, Bytes::len);
         self.answer(payload, AckResult::SUCCESS);
+        bytes
     }
 
     /// Returns the session of the requester; `None` for a will.

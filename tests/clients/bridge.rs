@@ -1,5 +1,6 @@
 //! A broker of mosquitto that is joined to the server by a bridge, which shows itself as one by a bit of the protocol
-//! level. Without that being understood each message comes back to where it was published.
+//! level, or over MQTT 5 by the options of its subscriptions. Without that being understood each message comes back to where it
+//! was published. Apart from its topics and address it has the default settings.
 
 use std::{fs, net::TcpListener};
 
@@ -24,7 +25,6 @@ fn run(version: &str) {
         &format!("address {}", server.address),
         "topic t/# both 1",
         "topic end both 1",
-        "notifications false",
         &format!("bridge_protocol_version {version}"),
         "restart_timeout 1",
     ];
@@ -60,6 +60,7 @@ fn run(version: &str) {
     assert_eq!(watcher.message().text(), "the end", "and nothing came back");
 }
 
+/// Its default settings leave a will on `$SYS/broker/connection/<id>/state`, and publish there. It was refused for the will.
 #[test]
 fn a_bridge_of_mosquitto_3_1_1() {
     run("mqttv311");
@@ -68,4 +69,9 @@ fn a_bridge_of_mosquitto_3_1_1() {
 #[test]
 fn a_bridge_of_mosquitto_3_1() {
     run("mqttv31");
+}
+
+#[test]
+fn a_bridge_of_mosquitto_5() {
+    run("mqttv50");
 }

@@ -148,7 +148,6 @@ fn bridge(version: &str) {
         "topic up/# out 2",
         "topic down/# in 2",
         "cleansession false",
-        "notifications false",
         &format!("bridge_protocol_version {version}"),
         "restart_timeout 1",
     ];

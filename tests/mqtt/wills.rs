@@ -124,6 +124,7 @@ fn an_invalid_will_is_refused() {
     let server = Server::start();
     for topic in [
         "$SYS/t",
+        "$SYS/broker/connection",
         "$aws/things/d1/shadow/update/accepted",
         "$aws/rules/r",
         "$share/g/t",
@@ -146,6 +147,25 @@ fn an_invalid_will_is_refused() {
     }
     for topic in ["will/t", "shadow/d1/update", "$aws/things/d1/shadow/update", "$other/t"] {
         Client::connect_as(&server, &Connect::new(V5, "mortal").will(Publish::new(topic, "{}"), 1)).0.disconnect();
+    }
+}
+
+/// A bridge of mosquitto in its default settings leaves this will, and was refused for it.
+#[test]
+fn the_state_of_a_bridge_is_a_will_that_is_dropped() {
+    let server = Server::start();
+    let mut watcher = Client::connect(&server, V5, "watcher");
+    watcher.subscribe(&[("will/t", 1)]);
+    assert_eq!(watcher.subscribe_with(&[("$SYS/#", 1)], &Properties::none()), [1]);
+    for protocol in BOTH {
+        let state = "$SYS/broker/connection/edge.cloud/state";
+        let will = Connect::new(protocol, "edge.cloud").will(Publish::new(state, "0").retain(), 1);
+        let (mut client, _) = Client::connect_as(&server, &will);
+        let published = client.publish_message(&Publish::new(state, "1").retain(), 1).code;
+        assert_eq!(published, if protocol == V5 { 0x90 } else { 0 });
+        client.abandon();
+        Client::connect_as(&server, &Connect::new(V5, "mortal").will(Publish::new("will/t", "end"), 1)).0.abandon();
+        assert_eq!(watcher.message().text(), "end", "after that of {protocol:?}");
     }
 }
 

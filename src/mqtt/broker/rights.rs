@@ -21,6 +21,9 @@ use crate::{
 
 /// Checks that a client with `access` may leave `will`. The will is checked again when it is published.
 ///
+/// The state of a bridge is accepted: mosquitto leaves it as a will in its default settings, and does not connect without
+/// it. As any message on a reserved topic it is dropped when it is due.
+///
 /// # Errors
 ///
 /// The reason code and reason string if the will could never be published.
@@ -29,12 +32,16 @@ pub(in crate::mqtt) fn check_will(access: &Access, will: Option<&Will>) -> Resul
     let allowed = match Destination::of(&will.topic) {
         Destination::Ordinary => access.may_publish(will.topic.as_str()),
         Destination::Request(key, operation, _) => access.admit_any(&key, operation.into()).is_ok(),
+        Destination::Reserved(_) if will.topic.as_str().starts_with(BRIDGE_STATES) => true,
         Destination::Reserved(reserved) => {
             return Err((Reason::TOPIC_NAME_INVALID, format!("will topic: {reserved}").into()));
         }
     };
     if allowed { Ok(()) } else { Err((Reason::NOT_AUTHORIZED, "this client may not publish its will".into())) }
 }
+
+/// The topics on which bridges publish if they are connected.
+const BRIDGE_STATES: &str = "$SYS/broker/connection/";
 
 /// Returns true if `filter` can select a topic that a client with `access` may receive.
 pub(in crate::mqtt) fn may_subscribe(access: &Access, filter: &TopicFilter) -> bool {

@@ -16,8 +16,13 @@ impl Inner {
 
     /// Returns true if the principal has memory for `more` bytes. The first delivery to a connected client always fits.
     pub(super) fn has_memory(&self, more: usize) -> bool {
-        let beyond = (self.queue.bytes() + more).saturating_sub(self.charge.bytes());
-        beyond == 0 || self.connected && self.queue.len() == 0 || self.charge.quota().check_memory(beyond).is_ok()
+        self.connected && self.queue.len() == 0 || self.has_memory_for(self.queue.bytes() + more)
+    }
+
+    /// Returns true if the principal has memory for a queue of `bytes`.
+    pub(super) fn has_memory_for(&self, bytes: usize) -> bool {
+        let beyond = bytes.saturating_sub(self.charge.bytes());
+        beyond == 0 || self.charge.quota().check_memory(beyond).is_ok()
     }
 
     /// Returns true if the log of a cluster has no such session any more.

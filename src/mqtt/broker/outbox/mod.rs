@@ -11,7 +11,8 @@
 //! for the replies queued before it.
 //!
 //! Above the limit, superseded events are dropped first (those whose topic has a later one in the queue), then the
-//! oldest ordinary messages, then all events. The journal has the events, so the session then *resyncs* from the
+//! oldest ordinary messages, then all events. The largest delivery counts as a quarter of the limit at most, so that a
+//! large message neither pushes out all others nor finds no room. The journal has the events, so the session then *resyncs* from the
 //! journal. A session without a connection always resyncs when it gets one. [`resync_cursor`] has the invariants that
 //! prevent the loss of a change.
 //!
@@ -71,8 +72,8 @@ pub struct SessionId(pub u64);
 /// Limits of one outbox.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
-    /// Bytes, each delivery counted with its topic, payload, properties and a fixed overhead. Replies may occupy as
-    /// much again.
+    /// Bytes, each delivery counted with its topic, payload, properties and a fixed overhead, the largest one as a
+    /// quarter of this limit at most. Replies may occupy as much again.
     pub bytes: usize,
     /// Bytes kept for a session that is not connected, counted in the same way.
     pub offline_bytes: usize,
@@ -342,8 +343,8 @@ impl Outbox {
     /// Queues an ordinary message. Without a connection only QoS 1 and 2 are kept, and none with an expiry interval of
     /// 0.
     ///
-    /// At a full queue the oldest ordinary messages are dropped, since the newest is the most useful. If the queue is
-    /// full of other messages, the message itself is dropped.
+    /// At a full queue the oldest ordinary messages are dropped, since the newest is the most useful. If that would not
+    /// make room, the message itself is dropped, and they stay.
     pub fn push_ordinary(&self, delivery: Delivery) {
         let entry = QueuedDelivery::new(DeliveryClass::Ordinary, delivery, 0);
         self.change(|inner| {
@@ -372,25 +373,6 @@ impl Outbox {
             }
             self.queue_ordinary(inner, entry)
         });
-    }
-
-    fn queue_ordinary(&self, inner: &mut Inner, mut entry: QueuedDelivery) -> bool {
-        let mut dropped_any = false;
-        while !self.fits(inner, entry.cost()) {
-            let dropped = inner.queue.drop_oldest_ordinary();
-            self.dropped(dropped.unwrap_or(entry.delivery.qos)).add(1);
-            if dropped.is_none() {
-                return dropped_any && inner.wake_always();
-            }
-            dropped_any = true;
-        }
-        let news = inner.is_news(&entry);
-        let delivery = &mut entry.delivery;
-        if entry.class == DeliveryClass::Ordinary && delivery.qos != QoS::AtMostOnce && inner.is_kept {
-            delivery.row = self.recorder.insert(delivery, self.id);
-        }
-        inner.queue.push(entry);
-        (dropped_any || news) && inner.wake_always() // the head may have been dropped
     }
 
     /// Queues the acknowledgement of a request of this session. The session's inbound window bounds their number.
@@ -498,24 +480,14 @@ impl Outbox {
     /// Returns the prospect of `message` if it were pushed now at `qos`.
     #[must_use]
     pub fn readiness(&self, message: &Message, qos: QoS) -> Readiness {
-        let inner = self.inner.lock();
-        match (self.fits(&inner, queue::cost(message)), inner.connected) {
+        let mut inner = self.inner.lock();
+        match (self.fits(&mut inner, queue::cost(message)), inner.connected) {
             _ if inner.closed.is_some() => Readiness::Never,
             (true, true) if inner.resync.since().is_none() && inner.has_window(qos) => Readiness::Now,
             (true, true) => Readiness::Waits,
             (true, false) if qos != QoS::AtMostOnce => Readiness::Later,
             _ => Readiness::Never,
         }
-    }
-
-    fn keeps_offline(&self, inner: &Inner, entry: &QueuedDelivery) -> bool {
-        entry.delivery.qos != QoS::AtMostOnce && self.fits(inner, entry.cost())
-    }
-
-    /// Returns true if `more` bytes fit into the queue.
-    fn fits(&self, inner: &Inner, more: usize) -> bool {
-        let limit = if inner.connected { self.limits.bytes } else { self.limits.offline_bytes };
-        inner.queue.fits(more, limit) && inner.has_memory(more)
     }
 
     fn close(&self, inner: &mut Inner, reason: Reason) {

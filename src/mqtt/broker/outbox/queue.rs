@@ -36,6 +36,12 @@ pub(super) struct Queue {
     /// Number of events and documents.
     journalled: usize,
     notices: usize,
+    /// Sum of the costs of ordinary messages and notices, which may be dropped.
+    droppable_bytes: usize,
+    /// The largest cost of an entry; an upper bound while `is_largest_gone`.
+    largest: usize,
+    /// True if an entry that had the largest cost was removed since it was last searched for.
+    is_largest_gone: bool,
     /// Number of entries at QoS 1 and 2.
     acknowledged: usize,
     /// Events and documents pushed since the last search for superseded ones.
@@ -121,6 +127,11 @@ impl QueuedDelivery {
         self.delivery.message.expires_at.is_some_and(|at| at <= Instant::now())
     }
 
+    /// Returns true if it is dropped when the queue is full.
+    fn is_droppable(&self) -> bool {
+        matches!(self.class, DeliveryClass::Ordinary | DeliveryClass::Notice)
+    }
+
     fn is_acknowledged(&self) -> bool {
         self.delivery.qos != QoS::AtMostOnce
     }
@@ -168,9 +179,33 @@ impl Queue {
         })
     }
 
-    /// Returns true if `more` bytes fit within `limit`. The first delivery always fits.
-    pub(super) fn fits(&self, more: usize, limit: usize) -> bool {
-        self.len() == 0 || self.bytes + more <= limit
+    /// Returns true if a delivery of `more` bytes fits within `limit`. The first one always fits.
+    pub(super) fn fits(&mut self, more: usize, limit: usize) -> bool {
+        self.bytes + more <= limit || self.counted(more, limit) <= limit
+    }
+
+    /// Returns the bytes of the queue and of a delivery of `more` bytes, of which the largest one counts as a quarter of
+    /// `limit` at most.
+    pub(super) fn counted(&mut self, more: usize, limit: usize) -> usize {
+        let part = limit / LARGEST_PART;
+        if self.is_largest_gone && self.largest > part {
+            self.largest = self.shadow.iter().chain(&self.ordinary).map(QueuedDelivery::cost).max().unwrap_or(0);
+            self.is_largest_gone = false;
+        }
+        self.bytes + more - self.largest.max(more).saturating_sub(part)
+    }
+
+    /// Returns true if a delivery of `more` bytes fits within `limit` once all ordinary messages and notices are dropped.
+    pub(super) fn may_fit(&self, more: usize, limit: usize) -> bool {
+        let (others, part) = (self.undroppable_bytes(), limit / LARGEST_PART);
+        let largest = || self.shadow.iter().filter(|entry| !entry.is_droppable()).map(QueuedDelivery::cost).max();
+        others + more.min(part) <= limit
+            || others + more - largest().unwrap_or(0).max(more).saturating_sub(part) <= limit
+    }
+
+    /// Returns the bytes that are left once all ordinary messages and notices are dropped.
+    pub(super) fn undroppable_bytes(&self) -> usize {
+        self.bytes - self.droppable_bytes
     }
 
     /// Returns true if `reply` and the queued replies fit within `limit` bytes. The first reply always fits.
@@ -181,6 +216,7 @@ impl Queue {
     pub(super) fn push(&mut self, mut entry: QueuedDelivery) {
         self.newest += 1;
         entry.number = self.newest;
+        self.unsearched += usize::from(entry.is_journalled());
         self.count_in(&entry);
         self.lane_mut(entry.lane()).push_back(entry);
     }
@@ -228,20 +264,19 @@ impl Queue {
 
     /// Replaces the queued document of the topic in place, or pushes the document if there is none.
     pub(super) fn push_document(&mut self, mut entry: QueuedDelivery) {
-        let same = |queued: &&mut QueuedDelivery| {
+        let same = |queued: &QueuedDelivery| {
             queued.class == DeliveryClass::Document
                 && queued.topic_hash == entry.topic_hash
                 && queued.topic() == entry.topic()
         };
-        match self.shadow.iter_mut().find(same) {
-            None => self.push(entry),
-            Some(queued) => {
-                self.bytes = self.bytes - queued.cost + entry.cost;
-                self.acknowledged -= usize::from(queued.is_acknowledged());
-                self.acknowledged += usize::from(entry.is_acknowledged());
-                entry.number = queued.number;
-                *queued = entry;
-            }
+        let at = self.shadow.iter().position(same);
+        let Some((at, number)) = at.and_then(|at| Some((at, self.shadow.get(at)?.number))) else {
+            return self.push(entry);
+        };
+        entry.number = number;
+        self.count_in(&entry);
+        if let Some(former) = self.shadow.get_mut(at).map(|queued| std::mem::replace(queued, entry)) {
+            self.count_out(&former);
         }
     }
 
@@ -258,19 +293,19 @@ impl Queue {
     }
 
     /// Drops events and documents that a later one of the same topic supersedes, oldest first, until at most `target`
-    /// bytes remain. Returns the number dropped.
-    pub(super) fn drop_superseded(&mut self, target: usize) -> usize {
+    /// bytes remain, as they count towards `limit`. Returns the number dropped.
+    pub(super) fn drop_superseded(&mut self, target: usize, limit: usize) -> usize {
         self.unsearched = 0;
         let mut newer = HashSet::with_capacity(self.journalled);
         let superseded: Vec<bool> =
             self.shadow.iter().rev().map(|entry| entry.is_journalled() && !newer.insert(entry.topic())).collect();
         drop(newer);
         let mut superseded = superseded.into_iter().rev();
-        let mut excess = self.bytes.saturating_sub(target);
+        let mut excess = self.counted(0, limit).saturating_sub(target);
         self.drop_where(Lane::Shadow, |entry| {
             let goes = superseded.next().unwrap_or(false) && excess > 0;
             if goes {
-                excess = excess.saturating_sub(entry.cost);
+                excess = excess.saturating_sub(entry.cost.min(limit / LARGEST_PART)); // it may be the largest
             }
             goes
         })
@@ -387,8 +422,11 @@ impl Queue {
         self.bytes += entry.cost;
         self.reply_bytes += if entry.class == DeliveryClass::Reply { entry.cost } else { 0 };
         self.journalled += usize::from(entry.is_journalled());
-        self.unsearched += usize::from(entry.is_journalled());
         self.notices += usize::from(entry.class == DeliveryClass::Notice);
+        self.droppable_bytes += if entry.is_droppable() { entry.cost } else { 0 };
+        if entry.cost >= self.largest {
+            (self.largest, self.is_largest_gone) = (entry.cost, false);
+        }
         self.acknowledged += usize::from(entry.is_acknowledged());
     }
 
@@ -397,6 +435,8 @@ impl Queue {
         self.reply_bytes -= if entry.class == DeliveryClass::Reply { entry.cost } else { 0 };
         self.journalled -= usize::from(entry.is_journalled());
         self.notices -= usize::from(entry.class == DeliveryClass::Notice);
+        self.droppable_bytes -= if entry.is_droppable() { entry.cost } else { 0 };
+        self.is_largest_gone |= entry.cost == self.largest;
         self.acknowledged -= usize::from(entry.is_acknowledged());
     }
 
@@ -446,6 +486,10 @@ const CAPACITY_KEPT: usize = 8;
 
 /// Deliveries one lane may have in a row while the other waits.
 pub(super) const TURN: u8 = 3;
+
+/// The part of the limit that the largest delivery counts as at most: one in so many. So a large message neither pushes out all
+/// others nor finds no room, and a queue has at most one that is larger than its limit.
+const LARGEST_PART: usize = 4;
 
 /// Searches for superseded events per turnover of the lane: one is due when a quarter of the lane is new.
 const SEARCHES_PER_LANE: usize = 4;

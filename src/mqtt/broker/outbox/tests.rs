@@ -432,7 +432,7 @@ fn members_of_a_group_are_ranked() {
 
 #[test]
 fn an_empty_outbox_is_small_and_a_drained_one_is_small_again() {
-    assert!(size_of::<Outbox>() <= 408, "{} bytes", size_of::<Outbox>());
+    assert!(size_of::<Outbox>() <= 424, "{} bytes", size_of::<Outbox>());
     let counters = Arc::new(DropCounters::default());
     let limits = QueueLimits { bytes: 1 << 20, ..LIMITS };
     let outbox = outbox_of(PrincipalQuota::unlimited("test"), limits, &counters);
@@ -471,4 +471,69 @@ fn a_queued_delivery_serves_for_another_with_its_options() {
         assert_eq!(outbox.has_ordinary(&other), serves, "QoS {qos}, {ids:?}");
         assert!(!outbox.has_ordinary(&delivery("aa", 1)), "of another message");
     }
+}
+
+/// Returns a delivery with a payload of `bytes`.
+fn large(topic: &str, bytes: usize) -> Delivery {
+    let small = delivery(topic, 1);
+    let message = Message { payload: vec![0; bytes].into(), ..message_of(&small) };
+    Delivery { message: Arc::new(message), ..small }
+}
+
+/// A message above the limit dropped all ordinary messages, and then itself.
+#[test]
+fn a_large_message_neither_empties_a_queue_nor_is_lost() {
+    let eight = "paa1 pbb1 pcc1 pdd1 pee1 pff1 pgg1 phh1";
+    // pushed before a message of many times the limit, pushed after it, popped, number dropped
+    for (before, after, popped, dropped) in [
+        ("", "", "LL", 0),
+        ("paa1", "pbb1", "aa LL bb", 0),
+        (eight, "", "cc dd ee ff gg hh LL", 2),
+        (eight, "pii1", "dd ee ff gg hh LL ii", 3),
+        ("", eight, "aa bb cc dd ee ff gg hh", 1),
+        ("", "eaa1 ebb1", "LL aa@1 bb@2", 0),
+        ("eaa1 ebb1 ecc1 edd1 eee1 eff1 egg1 pzz1", "", "aa@1 bb@2 cc@3 zz dd@4 ee@5 ff@6 gg@7", 1),
+        ("eaa1 eaa1 eaa1 eaa1 eaa1 pzz1", "eaa1 ebb1", "aa@4 aa@5 zz LL aa@1 bb@2", 0),
+    ] {
+        let (outbox, counters) = outbox();
+        push(&outbox, before);
+        outbox.push_ordinary(large("LL", 10_000));
+        push(&outbox, after);
+        let found = (drain(&outbox, true), counters.ordinary_guaranteed.get());
+        assert_eq!((found.0.as_str(), found.1), (popped, dropped), "{before} LL {after}");
+    }
+    let (outbox, counters) = outbox();
+    outbox.push_ordinary(large("L1", 10_000));
+    push(&outbox, "paa1");
+    outbox.push_ordinary(large("L2", 20_000));
+    assert_eq!((drain(&outbox, true).as_str(), counters.ordinary_guaranteed.get()), ("aa L2", 1), "one at a time");
+    push(&outbox, "paa1");
+    assert_eq!(outbox.readiness(&large("LL", 10_000).message, QoS::AtLeastOnce), Readiness::Now);
+}
+
+/// A large message was lost with its connection, and all before it.
+#[test]
+fn a_session_without_connection_keeps_a_large_message() {
+    let (outbox, _) = outbox();
+    push(&outbox, "paa1 pbb1 pcc1");
+    outbox.push_ordinary(large("L1", 10_000));
+    outbox.detach(&FanOutPosition::new(0));
+    assert_eq!(outbox.queued_count(), 3, "the oldest one is dropped");
+    push(&outbox, "pdd1");
+    assert_eq!(outbox.queued_count(), 3);
+    outbox.attach(u16::MAX);
+    assert_eq!(drain(&outbox, true), "cc L1 dd");
+}
+
+/// A message for which its principal has no memory dropped those for which it has.
+#[test]
+fn a_message_that_finds_no_memory_drops_no_other() {
+    let principals = Quotas::new(&Limits::default()).principals;
+    let role = RoleLimits { memory: 8 << 10, ..RoleLimits::UNLIMITED };
+    let quota = principals.of(&"p".into(), &role, Instant::now());
+    let counters = Arc::new(DropCounters::default());
+    let outbox = outbox_of(quota, QueueLimits { bytes: 1 << 20, offline_bytes: 1 << 20 }, &counters);
+    push(&outbox, "paa1 pbb1");
+    outbox.push_ordinary(large("LL", 10_000));
+    assert_eq!((drain(&outbox, true).as_str(), counters.ordinary_guaranteed.get()), ("aa bb", 1));
 }

@@ -67,6 +67,8 @@ pub struct RetainedBatch {
 pub enum NotPublished {
     /// The topic or response topic is invalid or reserved. The text follows the topic's name in a message.
     Topic(String),
+    /// The message has too many user properties. The text has their number and the limit.
+    UserProperties(String),
     /// The client may not publish to the topic.
     Forbidden,
     /// The named quota is exceeded.

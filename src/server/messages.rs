@@ -64,6 +64,7 @@ impl Telemetry {
             NotPublished::Unknown => http::NotPublished::Unknown,
             NotPublished::Forbidden => http::NotPublished::Forbidden,
             NotPublished::Quota(_) => http::NotPublished::Quota(error.to_string()),
+            NotPublished::UserProperties(_) => http::NotPublished::UserProperties(error.to_string()),
             error => http::NotPublished::Topic(error.to_string()),
         })
     }

@@ -1,12 +1,14 @@
 //! The topics under `$aws/` that accept a publication or subscription, and the order of replies.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::json;
 
 use crate::{
     harness::{
         client::Client,
+        http::Http,
         packet::Packet,
-        server::Server,
+        server::{Server, Setup},
         wire::{self, BOTH, Properties, Publish, V4, V5, Value, prop},
     },
     thing::Thing,
@@ -101,4 +103,37 @@ fn a_will() {
     client.abandon();
     let events = thing.reply();
     assert_eq!(events.last().unwrap().1["state"], json!({"reported": {"connected": false}}));
+}
+
+const WEB: &str = r#"
+[[listener]]
+name = "web"
+kind = "http"
+bind = "127.0.0.1:0"
+"#;
+
+/// A message with more user properties than a packet may have was accepted, and lost at the restart, since its row could not be
+/// read.
+#[test]
+fn user_properties_up_to_the_limit_survive_a_restart() {
+    let mut server = Server::with(Setup { listener: WEB, ..Setup::default() });
+    let publish = |server: &Server, topic: &str, count: usize| {
+        let pairs: Vec<_> = (0..count).map(|number| json!({ "n": number.to_string() })).collect();
+        let user = BASE64_STANDARD.encode(json!(pairs).to_string());
+        let head = format!("POST /topics/{topic}?qos=1&retain=true HTTP/1.1\nx-amz-mqtt5-user-properties: {user}");
+        Http::connect(server.address_of("web")).send(&head, b"kept")
+    };
+    let refused = publish(&server, "more", 257);
+    assert_eq!(refused.status, 400);
+    let text = refused.text();
+    assert!(text.contains("x-amz-mqtt5-user-properties has 257 user properties; the limit is 256"), "{text}");
+    assert_eq!(publish(&server, "most", 256).status, 200);
+    server.kill();
+    server.restart();
+    let mut client = Client::connect(&server, V5, "reader");
+    client.subscribe(&[("most", 1), ("more", 1)]);
+    client.publish("more", "end", 1);
+    let message = client.message();
+    assert_eq!((message.text(), message.properties.all(prop::USER).len()), ("kept", 256));
+    assert_eq!(client.message().text(), "end");
 }

@@ -59,6 +59,7 @@ pub(in crate::http) async fn publish(State(api): State<Arc<Api>>, request: Reque
     match api.messages.publish(caller.access(), message).await {
         Ok(()) => Ok(aws::answer(json!({ "message": "OK" }).to_string().into())),
         Err(NotPublished::Topic(reason)) => Err(aws::invalid(&bad("topic", reason), &api)),
+        Err(NotPublished::UserProperties(reason)) => Err(aws::invalid(&bad(AWS_USER_PROPERTIES.name, reason), &api)),
         Err(NotPublished::Forbidden) => Err(forbidden(&api)),
         Err(NotPublished::Unknown) => Err(aws::rejected_anywhere(&Rejection::OutcomeUnknown, &api)),
         Err(NotPublished::Quota(quota)) => {

@@ -11,9 +11,10 @@ use crate::{
     mqtt::{
         broker::{Broker, durable::DURABLE_TIMEOUT},
         protocol::{
+            codec::USER_PROPERTIES_MAX,
             message::Message,
             packet::{Properties, QoS},
-            topic::{TOPIC_BYTES_MAX, TopicError, TopicName},
+            topic::{TOPIC_BYTES_MAX, TopicError, TopicName, is_clean},
         },
         shadow::topics::Destination,
     },
@@ -48,6 +49,12 @@ pub enum NotPublished {
     /// The topic is reserved.
     #[error("is a reserved topic of shadows or of the service")]
     Reserved,
+    /// The message has more user properties than a packet may have.
+    #[error("has {0} user properties; the limit is {USER_PROPERTIES_MAX}")]
+    UserProperties(usize),
+    /// A property is one that a packet cannot have.
+    #[error("has a property with a control character, with a Unicode non-character, or of more than 65,535 bytes")]
+    Property,
     /// The publisher lacks the right.
     #[error("may not be published to")]
     Forbidden,
@@ -73,6 +80,7 @@ impl Broker {
             return Err(NotPublished::Forbidden);
         }
         let mut properties = external.properties;
+        properties.as_deref().map_or(Ok(()), check).inspect_err(|_| self.counters.publishes_refused.add(1))?;
         if let Some(response_topic) = external.response_topic {
             properties.get_or_insert_default().response_topic = Some(TopicName::new(response_topic)?);
         }
@@ -101,5 +109,53 @@ impl Broker {
         }
         let topic = TopicName::new(text)?;
         if Destination::of(&topic) == Destination::Ordinary { Ok(topic) } else { Err(NotPublished::Reserved) }
+    }
+}
+
+/// Checks that a packet may have `properties`. The rows of the store and the log of a cluster have a message as a packet:
+/// a restart, or another node, could not read one that clients may not send.
+fn check(properties: &Properties) -> Result<(), NotPublished> {
+    if properties.user.len() > USER_PROPERTIES_MAX {
+        return Err(NotPublished::UserProperties(properties.user.len()));
+    }
+    let user = properties.user.iter().flat_map(|(name, value)| [name, value]);
+    let is_fit = |text: &String| text.len() <= FIELD_BYTES_MAX && is_clean(text);
+    let is_short = properties.correlation_data.as_ref().is_none_or(|data| data.len() <= FIELD_BYTES_MAX);
+    if is_short && user.chain(&properties.content_type).all(is_fit) { Ok(()) } else { Err(NotPublished::Property) }
+}
+
+/// Bytes of a string or of binary data in a packet, whose length has two bytes.
+const FIELD_BYTES_MAX: usize = u16::MAX as usize;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message from outside with more user properties than the decoder takes was accepted, and lost at the restart: its
+    /// row could not be read.
+    #[test]
+    fn properties_that_a_packet_cannot_have_are_refused() {
+        let user = |count: usize, text: &str| Properties {
+            user: vec![(text.to_owned(), String::new()); count],
+            ..Properties::default()
+        };
+        let content = |text: String| Properties { content_type: Some(text), ..Properties::default() };
+        let data = |bytes: usize| Properties { correlation_data: Some(vec![0; bytes].into()), ..Properties::default() };
+        for (properties, error) in [
+            (user(256, "n"), None),
+            (user(257, "n"), Some("has 257 user properties; the limit is 256")),
+            (user(1, &"n".repeat(65_535)), None),
+            (user(1, &"n".repeat(65_536)), Some("has a property with")),
+            (user(1, "a\u{1}b"), Some("has a property with")),
+            (content("t".repeat(65_535)), None),
+            (content("t".repeat(65_536)), Some("has a property with")),
+            (content("\0".to_owned()), Some("has a property with")),
+            (data(65_535), None),
+            (data(65_536), Some("has a property with")),
+        ] {
+            let found = check(&properties).err().map(|error| error.to_string());
+            assert_eq!(found.is_some(), error.is_some(), "{found:?}, expected {error:?}");
+            assert!(found.zip(error).is_none_or(|(found, error)| found.starts_with(error)), "{error:?}");
+        }
     }
 }

@@ -28,6 +28,7 @@ pub use connect::{ConnectRefusal, bytes_max, decode_connect};
 pub use decode::decode;
 pub use encode::{TooLarge, encode};
 pub use frame::{Frame, FrameLimits, split_frame, whole_packet};
+pub use property::USER_PROPERTIES_MAX;
 
 #[cfg(test)]
 pub(crate) mod corpus;

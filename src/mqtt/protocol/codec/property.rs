@@ -108,4 +108,4 @@ const USER_PROPERTY: u8 = 0x26;
 const MAXIMUM_PACKET_SIZE: u8 = 0x27;
 
 /// User properties of one packet. Each is decoded to two strings, many times larger than its minimum of five bytes.
-const USER_PROPERTIES_MAX: usize = 256;
+pub const USER_PROPERTIES_MAX: usize = 256;

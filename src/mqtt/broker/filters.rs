@@ -78,12 +78,14 @@ impl Filters {
         self.grant(subscription);
     }
 
-    /// Removes `filter` if the session has it.
-    pub fn remove(&mut self, filter: &TopicFilter) {
-        if self.view.remove(filter) {
+    /// Removes `filter`. Returns true if the session had it.
+    pub fn remove(&mut self, filter: &TopicFilter) -> bool {
+        let existed = self.view.remove(filter);
+        if existed {
             self.bytes -= cost(filter);
             self.quota.remove_filters(1);
         }
+        existed
     }
 
     /// Returns the memory of the filters in bytes, here and in the router.
@@ -148,7 +150,8 @@ mod tests {
                 assert!(filters.contains(&filter(number)));
             }
             assert_eq!(filters.add(&filter(FILTERS), FILTERS), Err(QuotaKind::Subscriptions));
-            (0..FILTERS).for_each(|number| filters.remove(&filter(number)));
+            assert!((0..FILTERS).all(|number| filters.remove(&filter(number))));
+            assert!(!filters.remove(&filter(0)), "it has it no more");
         });
         assert!(compared <= 10 * FILTERS, "{compared} comparisons");
         assert_eq!((filters.bytes(), filters.iter().count()), (0, 0));

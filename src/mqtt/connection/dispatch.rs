@@ -14,6 +14,7 @@ use crate::{
             Published,
             durable::{received_row, subscription_row},
             presence, rights,
+            time_slice::TimeSlice,
         },
         connection::{Connection, EndReason},
         protocol::{
@@ -45,8 +46,8 @@ pub(in crate::mqtt) enum UnfinishedAction {
     /// The answer to a SUBSCRIBE. If the session outlives its connection, its subscriptions precede it on the disk, as do those
     /// to groups of a cluster (true), of which other nodes have to know.
     Subscribed(PacketId, Vec<Reason>, bool),
-    /// The answer to an UNSUBSCRIBE, as that to a SUBSCRIBE.
-    Unsubscribed(PacketId, Vec<Reason>),
+    /// An UNSUBSCRIBE. Its answer waits as that to a SUBSCRIBE does.
+    Unsubscribe(PacketId, Vec<Result<TopicFilter, Reason>>),
 }
 
 /// Waits until memory is reserved for `awaiting_permit`; forever if there is none.
@@ -78,9 +79,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             UnfinishedAction::Subscribed(id, reasons, false) if self.session_expiry == 0 => {
                 self.client.session.subscribed(id, reasons, self.transport.output());
             }
-            UnfinishedAction::Unsubscribed(id, reasons) if self.session_expiry == 0 => {
-                self.client.session.unsubscribed(id, reasons, self.transport.output());
-            }
             waits => return Some(waits),
         }
         None
@@ -94,8 +92,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.wait_until_durable().await?;
                 self.client.session.subscribed(id, reasons, self.transport.output());
             }
-            UnfinishedAction::Unsubscribed(id, reasons) => {
-                self.wait_until_durable().await?;
+            UnfinishedAction::Unsubscribe(id, filters) => {
+                let reasons = self.unsubscribe(filters).await;
+                if self.session_expiry > 0 {
+                    self.wait_until_durable().await?;
+                }
                 self.client.session.unsubscribed(id, reasons, self.transport.output());
             }
         }
@@ -381,31 +382,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(granted)
     }
 
-    /// Handles an UNSUBSCRIBE.
-    pub(in crate::mqtt) fn unsubscribe(
-        &mut self,
-        id: PacketId,
-        filters: Vec<Result<TopicFilter, Reason>>,
-    ) -> UnfinishedAction {
-        let reasons = filters
-            .into_iter()
-            .map(|filter| match filter {
-                Err(reason) => reason,
-                Ok(filter) => {
-                    self.client.filters.remove(&filter);
-                    self.client.resync.unsubscribed(&filter);
-                    if self.client.is_recorded {
-                        let row = subscription_row::remove(self.client.outbox.id(), &filter);
-                        self.broker.recorder.write(vec![row]);
-                    }
-                    match self.broker.router.unsubscribe(self.client.outbox.id(), &filter) {
-                        true => Reason::SUCCESS,
-                        false => Reason::NO_SUBSCRIPTION_EXISTED,
-                    }
-                }
-            })
-            .collect();
-        UnfinishedAction::Unsubscribed(id, reasons)
+    /// Handles an UNSUBSCRIBE, which may have any number of filters. Those that the session does not have cost no more than
+    /// the search for them.
+    async fn unsubscribe(&mut self, filters: Vec<Result<TopicFilter, Reason>>) -> Vec<Reason> {
+        let (mut slice, mut reasons) = (TimeSlice::begin(), Vec::with_capacity(filters.len()));
+        for filter in filters {
+            reasons.push(filter.map_or_else(|reason| reason, |filter| self.unsubscribe_one(&filter)));
+            slice.pause().await;
+        }
+        reasons
+    }
+
+    fn unsubscribe_one(&mut self, filter: &TopicFilter) -> Reason {
+        if !self.client.filters.remove(filter) {
+            return Reason::NO_SUBSCRIPTION_EXISTED;
+        }
+        self.client.resync.unsubscribed(filter);
+        if self.client.is_recorded {
+            let row = subscription_row::remove(self.client.outbox.id(), filter);
+            self.broker.recorder.write(vec![row]);
+        }
+        match self.broker.router.unsubscribe(self.client.outbox.id(), filter) {
+            true => Reason::SUCCESS,
+            false => Reason::NO_SUBSCRIPTION_EXISTED,
+        }
     }
 }
 

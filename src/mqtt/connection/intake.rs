@@ -158,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let unfinished = match action {
             Action::Publish(inbound) => self.publish(inbound),
             Action::Subscribe(subscribe) => Some(self.subscribe(subscribe)),
-            Action::Unsubscribe(id, filters) => Some(self.unsubscribe(id, filters)),
+            Action::Unsubscribe(id, filters) => Some(UnfinishedAction::Unsubscribe(id, filters)),
             Action::Save(unsaved) => {
                 self.save(unsaved);
                 None

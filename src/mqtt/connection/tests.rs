@@ -42,6 +42,7 @@ use crate::{
 
 mod ended_sessions;
 mod power_cuts;
+mod unsubscribes;
 
 pub(in crate::mqtt) const QUEUE_BYTES: usize = 4096;
 

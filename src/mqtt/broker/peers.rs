@@ -47,7 +47,7 @@ use crate::{
             durable::row_log::RowLog,
             outbox::SessionId,
             replicated::{Effect, Effects, ReplicatedSessions, numbers},
-            sessions::SessionKey,
+            sessions::{ClientSession, SessionKey},
         },
         protocol::{
             message::Message,
@@ -83,6 +83,9 @@ pub(in crate::mqtt) struct Peers {
     has_former: Notify,
     /// The sessions that this node has taken over, without a client that has opened them here.
     adopted: Mutex<HashSet<SessionId>>,
+    /// The sessions that came to this node for a connection that did not wait for them any more. Their rows go with them when they are
+    /// dropped, so each stays until the log has it under another id.
+    unclaimed: Mutex<Vec<ClientSession>>,
     /// Bytes of messages, and of openings, that may wait for the log. Edits have the rest of the memory for broadcasts.
     message_room: Arc<Semaphore>,
     opening_room: Arc<Semaphore>,
@@ -164,6 +167,7 @@ impl Broker {
             former: Mutex::default(),
             has_former: Notify::new(),
             adopted: Mutex::default(),
+            unclaimed: Mutex::default(),
             message_room: Arc::new(Semaphore::new(MESSAGE_BYTES_MAX)),
             opening_room: Arc::new(Semaphore::new(OPENING_BYTES_MAX)),
             is_cut_off: AtomicBool::new(false),

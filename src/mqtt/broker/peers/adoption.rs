@@ -19,6 +19,7 @@ use crate::{
             outbox::SessionId,
             peers::{Peers, SILENCE_MAX, message},
             replicated::Snapshot,
+            sessions::ClientSession,
         },
         protocol::packet::Reason,
     },
@@ -185,6 +186,7 @@ impl Broker {
     /// did not answer in time. Looks at a part of all at each call.
     fn missing_sessions(&self, peers: &Peers, watch: &mut Watch) -> Vec<SessionId> {
         let now = Instant::now();
+        Self::drop_unclaimed(peers);
         let looked = peers.replicated.sessions_of(peers.node, watch.last, AT_ONCE);
         watch.last = looked.last().copied();
         if watch.last.is_none() {
@@ -200,6 +202,13 @@ impl Broker {
             }
         }
         missing
+    }
+
+    /// Drops the sessions that nobody waited for, as far as the log has them under other ids: what they still write has no effect then.
+    pub(super) fn drop_unclaimed(peers: &Peers) {
+        let has_moved = |client: &mut ClientSession| peers.replicated.key_of(client.outbox.id()).is_none();
+        let moved: Vec<_> = peers.unclaimed.lock().extract_if(.., has_moved).collect();
+        drop(moved); // without the lock
     }
 
     /// Returns the nodes whose sessions this node has to take over.

@@ -29,16 +29,16 @@ pub(super) struct PendingOpenings {
     count: usize,
     /// The client has opened a session at another node since, so that must end the one here unless an opening follows.
     has_moved: bool,
-    waiting: Vec<WaitingOpening>,
+    pub(super) waiting: Vec<WaitingOpening>,
 }
 
 /// An opening that waits for the log.
-struct WaitingOpening {
+pub(super) struct WaitingOpening {
     /// The id of the session that comes to this node.
-    fresh: SessionId,
-    access: Access,
+    pub(super) fresh: SessionId,
+    pub(super) access: Access,
     /// Receives the session, unless the connection has the right one.
-    moved: oneshot::Sender<Option<Box<MovedSession>>>,
+    pub(super) moved: oneshot::Sender<Option<Box<MovedSession>>>,
 }
 
 /// The opening of a session at this node, from before the session has its connection. If dropped, it was refused.
@@ -63,7 +63,6 @@ impl Broker {
             let at = pending.waiting.iter().position(|waiting| waiting.fresh == opened.fresh)?;
             Some(pending.waiting.swap_remove(at))
         });
-        let waiting = waiting.filter(|waiting| !waiting.moved.is_closed());
         let Some(Effect::Moved(snapshot)) = effect else {
             if let Some(waiting) = waiting {
                 let _nobody_waits_any_more = waiting.moved.send(None);
@@ -77,7 +76,7 @@ impl Broker {
             Some(Ok(())) => return,
             Some(Err(Some(session))) => {
                 self.router.remove(session.client.outbox.id(), session.client.filters.iter());
-                mem::forget(session); // its rows stay
+                peers.unclaimed.lock().push(session.client);
             }
             Some(Err(None)) | None => {}
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    sync::oneshot,
     time::timeout,
 };
 
@@ -23,8 +24,10 @@ use crate::{
                 message_row::{self, Now},
                 presence_row, session_row, subscription_row,
             },
+            peers::opening::WaitingOpening,
             presence::LoggedPresence,
             replicated::ReplicatedRows,
+            rights::tests::access as rights_of,
             router::DeliveryKind,
         },
         connection::tests::{QUEUE_BYTES, broker, connect, connect_with, recording_broker},
@@ -96,9 +99,32 @@ async fn a_session_ends_by_an_opening_elsewhere_only_if_none_follows_here() {
 
 /// Has the log, and then the notifier, of this node receive a broadcast.
 fn receive(broker: &Arc<Broker>, number: u64, bytes: Bytes) {
+    receive_as(broker, false, number, bytes);
+}
+
+/// As [`receive`], of this node if `is_own`.
+fn receive_as(broker: &Arc<Broker>, is_own: bool, number: u64, bytes: Bytes) {
     let mut rows = ReplicatedRows(broker.peers.get().unwrap().replicated.clone());
     let _rows_of_the_commit = rows.apply(number, &bytes);
-    broker.receive_broadcast(&Broadcast { is_own: false, number, bytes });
+    broker.receive_broadcast(&Broadcast { is_own, number, bytes });
+}
+
+/// Has this node receive, as the broadcasts 1 and 2, that the session `c` is at node 2 as `former` and has subscribed to `a`.
+fn subscribe_at_other_node(broker: &Arc<Broker>, former: SessionId) {
+    let row = row(r#""expiry":60"#, None);
+    let (current, is_present, fresh) = (former, false, SessionId(former.0 + 1));
+    let opened =
+        Opened { node: 2, key: key(), current, is_present, fresh, clean_start: true, presence: None, row: Some(row) };
+    let mut subscribed = message::edited(2);
+    let subscription = Subscription {
+        filter: TopicFilter::new("a").unwrap(),
+        qos: QoS::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::DoNotSend,
+    };
+    message::put_edit(&subscription_row::put(former, &subscription, None), &mut subscribed);
+    (1..).zip([opened.encode(), subscribed.into()]).for_each(|(number, bytes)| receive(broker, number, bytes));
 }
 
 fn message(payload: &'static str) -> Bytes {
@@ -114,22 +140,10 @@ async fn a_session_that_is_taken_over_gets_earlier_and_later_messages_once_and_l
     let broker = broker(directory.path());
     broker.join_cluster(ReplicatedSessions::new(1, 100), 1 << 20, |_| true);
     let (former, id) = (SessionId(numbers::first(2, 0)), SessionId(numbers::first(1, 0) + 9));
-    let row = row(r#""expiry":60"#, None);
-    let (current, is_present, fresh) = (former, false, SessionId(former.0 + 1));
-    let opened =
-        Opened { node: 2, key: key(), current, is_present, fresh, clean_start: true, presence: None, row: Some(row) };
-    let mut subscribed = message::edited(2);
-    let subscription = Subscription {
-        filter: TopicFilter::new("a").unwrap(),
-        qos: QoS::AtLeastOnce,
-        no_local: false,
-        retain_as_published: false,
-        retain_handling: RetainHandling::DoNotSend,
-    };
-    message::put_edit(&subscription_row::put(former, &subscription, None), &mut subscribed);
+    subscribe_at_other_node(&broker, former);
     let adopted = message::adopted(1, former, id);
-    let all = [opened.encode(), subscribed.into(), message("1"), adopted, message("2")];
-    (1..).zip(all).for_each(|(number, bytes)| receive(&broker, number, bytes));
+    let all = [message("1"), adopted, message("2")];
+    (3..).zip(all).for_each(|(number, bytes)| receive(&broker, number, bytes));
     assert_eq!(broker.sessions.id_of(&key()), Some(id));
 
     let mut client = connect(&broker, 1).await;
@@ -192,6 +206,45 @@ async fn a_will_that_waits_for_the_engine_does_not_hold_what_other_nodes_send() 
     }
     drop(full);
     timeout(Duration::from_secs(60), broker.finish()).await.expect("the engine has space");
+}
+
+/// A session that came to this node for a connection that did not wait any more was never dropped, so that its rows stay: its memory and
+/// its filters counted for its principal until a restart.
+#[tokio::test]
+async fn a_session_that_nobody_waits_for_is_dropped_without_its_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = recording_broker(directory.path());
+    broker.join_cluster(ReplicatedSessions::new(1, 100), 1 << 20, |_| true);
+    let peers = broker.peers.get().unwrap();
+    let access = rights_of(&["none"], &[""], &["a"]);
+    let usage = || {
+        let usage = broker.quota(&access).usage(Instant::now());
+        (usage.filters, usage.memory > 0)
+    };
+    assert_eq!(usage(), (0, false));
+    let (former, fresh) = (SessionId(numbers::first(2, 0)), SessionId(numbers::first(1, 0) + 9));
+    subscribe_at_other_node(&broker, former);
+    receive(&broker, 3, message("1"));
+    let rows = peers.replicated.size_of(&key()).unwrap().1;
+
+    let (moved, _) = oneshot::channel();
+    let waiting = WaitingOpening { fresh, access: access.clone(), moved };
+    peers.opening.lock().entry(key()).or_default().waiting.push(waiting);
+    let (current, is_present, clean_start) = (SessionId(fresh.0 + 1), false, false);
+    let opened = Opened { node: 1, key: key(), current, is_present, fresh, clean_start, presence: None, row: None };
+    receive_as(&broker, true, 4, opened.encode());
+    Broker::drop_unclaimed(peers);
+    assert_eq!(usage(), (1, true), "it is there, with its rows");
+    assert_eq!(peers.rows.waiting(), [], "which stay");
+
+    let next = SessionId(fresh.0 + 2);
+    receive(&broker, 5, message::adopted(1, fresh, next));
+    Broker::drop_unclaimed(peers);
+    assert_eq!(usage(), (0, false));
+    let mut edited = message::edited(1);
+    peers.rows.waiting().iter().for_each(|edit| message::put_edit(edit, &mut edited));
+    receive(&broker, 6, edited.into());
+    assert_eq!(peers.replicated.size_of(&key()), Some((next, rows)), "it has them all under its other id");
 }
 
 #[tokio::test]
@@ -307,6 +360,30 @@ async fn a_message_that_may_miss_sessions_is_not_acknowledged() {
     client.write_all(&PUBLISH_A).await.unwrap();
     timeout(Duration::from_secs(60), client.read_to_end(&mut rest)).await.unwrap().unwrap();
     assert_eq!(rest, b"", "no PUBACK");
+}
+
+/// With MQTT 5 it is refused. Its outcome was taken for unknown then, as with 3.1.1, so that the resend of another message with its
+/// identifier was refused as well.
+#[tokio::test]
+async fn a_message_that_may_miss_sessions_is_refused_and_its_identifier_free() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = broker(directory.path());
+    broker.join_cluster(ReplicatedSessions::new(1, 100), 1 << 20, |_| true);
+    let connect = b"\x10\x0e\x00\x04MQTT\x05\x00\x00\x00\x00\x00\x01c";
+    let (mut client, answer) = connect_with(&broker, PeerCertificate::None, connect).await;
+    client.read_exact(&mut vec![0; usize::from(answer[1]) - 2]).await.unwrap();
+    let is_cut_off = |is| broker.peers.get().unwrap().is_cut_off.store(is, Ordering::Relaxed);
+    for (first_byte, cut_off, reason) in
+        [(0x34, true, Reason::QUOTA_EXCEEDED), (0x3c, false, Reason::NO_MATCHING_SUBSCRIBERS)]
+    {
+        is_cut_off(cut_off);
+        client.write_all(&[first_byte, 7, 0, 1, b'a', 0, 9, 0, b'x']).await.unwrap();
+        let mut head = [0; 2];
+        client.read_exact(&mut head).await.unwrap();
+        let mut pubrec = vec![0; usize::from(head[1])];
+        client.read_exact(&mut pubrec).await.unwrap();
+        assert_eq!((head[0], &pubrec[..3]), (0x50, &[0, 9, reason.0][..]));
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use crate::store::{
     health::{IndexHealth, IndexReadiness},
     index::{
         self,
-        state::{INDEX_KEY, IndexState},
+        state::{INDEX_KEY, IndexState, TERMS},
         status::IndexStatus,
         waiting::WaitingShadows,
         writing::{IndexChange, IndexCommit},
@@ -88,6 +88,13 @@ impl IndexKeeper {
                 None
             }
             None if expected == 0 => Some(IndexState::default()),
+            Some(Ok(state)) if state.terms != TERMS => {
+                tracing::info!(
+                    table = expected,
+                    "the index of searches has terms of another version; it is built anew"
+                );
+                None
+            }
             Some(Ok(state)) if state.generation == expected && !state.is_behind => Some(state),
             Some(Ok(state)) if state.is_behind => {
                 tracing::warn!(table = expected, "the index of searches lacks changes; it is built anew");

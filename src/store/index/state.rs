@@ -12,11 +12,24 @@ use crate::{
 /// The key of the record in the table `meta`.
 pub(in crate::store) const INDEX_KEY: &str = "index";
 
+/// The version of the terms that this program makes, and the version of Unicode by which it folds case: text may have other terms
+/// under other ones.
+pub(in crate::store) const TERMS: Terms =
+    [1, char::UNICODE_VERSION.0, char::UNICODE_VERSION.1, char::UNICODE_VERSION.2];
+
+/// The version of the terms in a table; zeros for one that was made before its record had any.
+pub(in crate::store) type Terms = [u8; 4];
+
+/// The extension with the version of the terms.
+const TERMS_TAG: u64 = 1;
+
 /// The state of an index; see the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct IndexState {
     /// The number of the table; 0 for none.
     pub(in crate::store) generation: u64,
+    /// The version of the terms in the table.
+    pub(in crate::store) terms: Terms,
     /// The number of the next path.
     next_number: u16,
     /// The paths that are complete.
@@ -59,7 +72,7 @@ impl Building {
 impl IndexState {
     /// Returns the state of an empty table for these paths, which have to be built.
     pub(in crate::store) fn empty(generation: u64, paths: &IndexedPaths) -> Self {
-        Self { generation, ..Self::default() }.declared(paths, generation)
+        Self { generation, terms: TERMS, ..Self::default() }.declared(paths, generation)
     }
 
     /// Returns the state after these paths were declared instead of those before. If it needs another table, that is `newest`
@@ -106,6 +119,16 @@ impl IndexState {
 
     /// Returns the framed value.
     pub(in crate::store) fn encode(&self) -> Vec<u8> {
+        self.framed(|out| frame::put_extension(out, TERMS_TAG, |out| out.extend_from_slice(&self.terms)))
+    }
+
+    /// Returns the framed value as programs wrote it before it had the version of the terms.
+    #[cfg(test)]
+    pub(in crate::store) fn encode_without_terms(&self) -> Vec<u8> {
+        self.framed(|_| ())
+    }
+
+    fn framed(&self, put_extensions: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
         frame::begin(&mut out);
         put_u64(&mut out, self.generation);
@@ -121,6 +144,7 @@ impl IndexState {
             put_str(&mut out, &building.cursor);
             put_optional(&mut out, building.devices);
         }
+        put_extensions(&mut out);
         frame::finish(&mut out, META, INDEX_KEY.as_bytes());
         out
     }
@@ -130,6 +154,7 @@ impl IndexState {
         let mut payload = frame::open(framed, META, INDEX_KEY.as_bytes())?;
         let mut state = Self {
             generation: payload.u64()?,
+            terms: Terms::default(),
             next_number: number(&mut payload)?,
             ready: paths(&mut payload)?,
             devices: optional(&mut payload)?,
@@ -141,7 +166,13 @@ impl IndexState {
             let (paths, cursor) = (paths(&mut payload)?, payload.str()?.to_owned());
             state.building = Some(Building { paths, cursor, devices: optional(&mut payload)? });
         }
-        frame::no_extensions(payload)?;
+        frame::extensions(payload, |tag, mut extension| {
+            if tag == TERMS_TAG {
+                let bytes = extension.bytes(size_of::<Terms>())?;
+                state.terms = bytes.try_into().map_err(|_| DecodeError::Truncated)?;
+            }
+            Ok(tag == TERMS_TAG)
+        })?;
         Ok(state)
     }
 }
@@ -206,7 +237,9 @@ mod tests {
         let done = complete(half.clone()).declared(&paths_of("tags.* reported.b.c"), 3);
         let behind = IndexState { is_behind: true, ..done.clone() };
         for state in [new, half, done, behind, IndexState::default()] {
-            assert_eq!(IndexState::decode(&state.encode()), Ok(state));
+            assert_eq!(IndexState::decode(&state.encode()), Ok(state.clone()));
+            let expected = IndexState { terms: [0; 4], ..state.clone() };
+            assert_eq!(IndexState::decode(&state.encode_without_terms()), Ok(expected));
         }
     }
 

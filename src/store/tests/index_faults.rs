@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redb::TableHandle;
+use redb::{ReadableTable, TableHandle};
 use serde_json::{Value, json};
 
 use super::{
@@ -28,7 +28,12 @@ use crate::{
     store::{
         IndexReadiness, State, StoreError, StoreOptions,
         database::AbortCause,
-        index::{self, keeper::OfTest},
+        index::{
+            self,
+            keeper::OfTest,
+            state::{INDEX_KEY, IndexState, TERMS},
+        },
+        schema::META_TABLE,
     },
 };
 
@@ -79,6 +84,51 @@ fn a_damaged_index_is_built_anew() {
         }
     }
     assert!(opened > 10 && with_all > 5, "{opened} {with_all}");
+}
+
+/// Title-case letters were not folded. An index from then had the terms of that, so that searches did not find such texts until their
+/// shadows were written again.
+#[test]
+fn an_index_with_terms_of_another_version_is_built_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("umbra.redb");
+    let indexed = || StoreOptions { free_disk_min: 0, indexed: declared("reported.v"), ..StoreOptions::new(&path) };
+    let find = |running: &Running| {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            match propose(&running.store, "reported.v:\u{1c6}ep", None, None).unwrap() {
+                Some(found) => break found.devices,
+                None => assert!(Instant::now() < until, "the index is not built"),
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let running = Running::open(indexed()).unwrap();
+    running.apply([queued(&key("d"), update(&json!({"reported": {"v": "\u{1c5}ep"}}), None), 0)]);
+    let expected = [key("d").device];
+    assert_eq!(find(&running), expected);
+    running.store.close();
+    drop(running);
+    for (written_by, terms) in [("a program without versions", None), ("one with other terms", Some([0, 1, 0, 0]))] {
+        let database = redb::Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut meta = transaction.open_table(META_TABLE).unwrap();
+        let mut state = IndexState::decode(meta.get(INDEX_KEY).unwrap().unwrap().value()).unwrap();
+        assert_eq!(state.terms, TERMS);
+        let table = index::table_name(state.generation);
+        let mut entries = transaction.open_table(index::table(&table)).unwrap();
+        entries.retain(|_, _| false).unwrap();
+        state.terms = terms.unwrap_or_default();
+        let record = if terms.is_some() { state.encode() } else { state.encode_without_terms() };
+        meta.insert(INDEX_KEY, record.as_slice()).unwrap();
+        drop((meta, entries));
+        transaction.commit().unwrap();
+        drop(database);
+        let running = Running::open(indexed()).unwrap();
+        assert_eq!(find(&running), expected, "{written_by}");
+        running.store.close();
+        drop(running);
+    }
 }
 
 /// A record that is flushed while the pages are not verified gets its entries afterwards, and no search uses the index before.

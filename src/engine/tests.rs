@@ -23,8 +23,8 @@ use crate::{
     config::{Limits, RoleLimits},
     observability::request_id::RequestId,
     shadow::{
-        Command, Delete, DeviceId, Disposition, Document, Revocable, SectionPatch, Sender, SenderLogin, Update,
-        Version, tests::sender,
+        Command, Delete, DeviceId, Disposition, Document, DocumentLimits, IdempotencyKey, Keyed, Revocable,
+        SectionPatch, Sender, SenderLogin, Update, Version, tests::sender,
     },
     store::{Applied, CommitReport, QueueReservation},
 };
@@ -191,6 +191,42 @@ fn rendered_messages_are_work() {
         decided.notify(Rendering(bytes));
         let wait = quota.usage(Instant::now()).throttled_for.as_secs();
         assert!((units.max(200) - 200..=units).contains(&wait), "{wait} s for {units}");
+    }
+}
+
+/// An update that changes nothing writes the record of its shadow if it has an idempotency key: a client could have a large one written
+/// again and again.
+#[test]
+fn the_bytes_of_a_record_for_an_idempotency_key_alone_are_work() {
+    const BYTES: usize = 200_000;
+    let directory = tempfile::tempdir().unwrap();
+    let document = DocumentLimits { document_bytes_max: 2 * BYTES, ..DocumentLimits::default() };
+    let path = directory.path().join("store");
+    let options = StoreOptions { free_disk_min: 0, document, ..StoreOptions::new(path) };
+    let quotas = Arc::new(Quotas::new(&Limits::default()));
+    let (service, decided) = Service::open(options, quotas.clone(), Clock::system()).unwrap();
+    let (sender, _outcomes) = mpsc::channel();
+    let units = (BYTES as u64 - 4096) / 128;
+    // the principal, its rate of work, the key, units
+    let updates =
+        [("first", u64::MAX, None, 0), ("unkeyed", 1, None, 0), ("keyed", 1, Some("k"), units), ("idle", 1, None, 0)];
+    let charged = updates.map(|(name, work, key, units)| {
+        let quota = quotas.principals.of(&name.into(), &RoleLimits { work, ..RoleLimits::UNLIMITED }, Instant::now());
+        let value = serde_json::json!({"value": "x".repeat(BYTES)});
+        let reported = SectionPatch::Merge(value.as_object().unwrap().clone());
+        let update = Update { reported, ..Update::default() };
+        let keyed = key.map(|key| Keyed::update(IdempotencyKey::new(key).unwrap(), &update));
+        let command = Command::Update(Update { keyed, ..update });
+        let permit = service.try_reserve(&quota, 0).expect("there is space");
+        permit.send(Envelope { command, ..deletion() }, requester(&sender));
+        (quota, units)
+    });
+    service.close();
+    decided.notify(IgnoringNotifier);
+    for (quota, units) in charged {
+        let wait = quota.usage(Instant::now()).throttled_for.as_secs();
+        // Ten units at once are free, the record has some more bytes than the value, and some minutes may have passed.
+        assert!((units.max(200) - 200..=units + 10).contains(&wait), "{}: {wait} s for {units}", quota.name());
     }
 }
 

@@ -102,7 +102,7 @@ impl CheckConfig {
     }
 }
 
-/// Logs the version, the origin of the configuration, and the listeners.
+/// Logs the version, the origin of the configuration, the listeners, and the memory that follows from `"auto"`.
 fn log_start(config: &Config, source: &Source) {
     let configuration = source.config.as_deref().map_or_else(|| "default configuration".to_owned(), absolute);
     let store = absolute(&config.store.path);
@@ -112,6 +112,8 @@ fn log_start(config: &Config, source: &Source) {
     });
     let listeners = listeners.collect::<Vec<_>>().join(", ");
     tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration, store, listeners, "umbrad starts");
+    let caches = config.store.page_cache_bytes + config.store.document_cache_bytes;
+    tracing::info!(store.memory = caches, limits.memory = config.limits.quotas.memory, "memory in bytes");
 }
 
 fn exit_of(error: &ServeError) -> Exit {

@@ -28,6 +28,8 @@ fn start_and_stop_are_logged() {
     for part in ["umbrad starts", &version, &configuration, "listeners=\"test mqtt 127.0.0.1:0\""] {
         assert!(first.contains(part), "{part}: {first}");
     }
+    // The values of "auto" are nowhere else.
+    assert_eq!(lines(&server, &["memory in bytes store.memory=", " limits.memory="]), 1, "{log}");
     let exit = server.stop();
     let last = exit.log.lines().last().unwrap();
     assert!(

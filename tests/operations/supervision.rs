@@ -6,7 +6,7 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     os::{fd::AsRawFd, unix::net::UnixDatagram},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -104,6 +104,39 @@ fn the_systemd_unit_has_the_documented_settings() {
     assert!(!unit.lines().any(|line| line.starts_with("ExecStartPre")), "{unit}");
     for line in ["Type=notify", "WatchdogSec=30s", "RestartPreventExitStatus=2 4", "Restart=on-failure"] {
         assert!(has(line), "{line}");
+    }
+}
+
+/// Returns the files below `folder`.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+/// The unit hid `/proc/meminfo` (`ProcSubset=pid`), from which the server took the memory of the machine: without an
+/// error, its limits were those of a machine with 1 GiB.
+#[test]
+fn the_systemd_unit_leaves_what_the_server_reads_of_the_kernel() {
+    let unit = include_str!("../../packaging/umbrad.service");
+    let has = |line: &str| unit.lines().any(|given| given == line);
+    for (hardening, left) in [
+        // Folders of processes; those of other users are hidden.
+        (["ProcSubset=pid", "ProtectProc=invisible"], "/proc/self/"),
+        // Files that cannot be written.
+        (["ProtectControlGroups=yes", "ProtectKernelTunables=yes"], "/sys/fs/cgroup"),
+    ] {
+        assert!(hardening.iter().all(|line| has(line)), "{hardening:?}");
+        let root = left.split_inclusive('/').take(2).collect::<String>();
+        let mut read = 0;
+        for path in files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+            let source = fs::read_to_string(&path).unwrap_or_default();
+            let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            for (at, _) in code.match_indices(&format!("\"{root}")) {
+                assert!(code[at + 1..].starts_with(left), "{}: {}", path.display(), code[at..].lines().next().unwrap());
+                read += 1;
+            }
+        }
+        assert!(read > 0, "{left}");
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    mem,
     path::{self, Path},
 };
 
@@ -28,6 +29,8 @@ pub(super) struct Layers {
     rules_file: Option<SourceFile>,
     /// The variable or argument that sets a key.
     named: BTreeMap<String, String>,
+    /// The variables of joined lists, which are set once [`Layers::join_rules`] has made these.
+    of_joined: Vec<(String, String)>,
     tree: Tree,
 }
 
@@ -41,14 +44,22 @@ impl Layers {
             builder = builder.add_source(File::from_str(&file.text, FileFormat::Toml));
         }
         let tree = builder.build().map_err(ours)?;
-        Ok(Self { known, file, rules_file: None, named: BTreeMap::new(), tree })
+        Ok(Self { known, file, rules_file: None, named: BTreeMap::new(), of_joined: Vec::new(), tree })
     }
 
-    /// Sets the values of variables that begin with [`PREFIX`].
+    /// Sets the values of variables that begin with [`PREFIX`]. The indices of a joined list are those of
+    /// [`Layers::merged`].
     pub(super) fn environment(&mut self, all: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
+        let ours = all.filter(|(name, _)| name.starts_with(PREFIX));
+        let (of_joined, others) = ours.partition(|(name, _)| is_of_joined(name));
+        self.of_joined = of_joined;
+        self.variables(others)
+    }
+
+    fn variables(&mut self, all: Vec<(String, String)>) -> Result<(), ConfigError> {
         let mut values = Vec::new();
         for (name, text) in all {
-            let Some(path) = name.strip_prefix(PREFIX) else { continue };
+            let path = name.strip_prefix(PREFIX).unwrap_or_default();
             let (key, value) = self.variable(path, text).map_err(|fault| fault.at(ValueSource::Named(name.clone())))?;
             self.named.insert(key.clone(), name);
             values.push((key, value));
@@ -78,6 +89,8 @@ impl Layers {
         self.complete("listener")?;
         self.anchor_paths()?;
         self.join_rules()?;
+        let of_joined = mem::take(&mut self.of_joined);
+        self.variables(of_joined)?;
         self.complete("role")?;
         self.tree.clone().try_deserialize().map_err(|error| match error {
             config::ConfigError::At { error, key: Some(key), .. } => {
@@ -246,6 +259,12 @@ const LISTENER_PATHS: [&str; 4] = ["tls_certificate", "tls_key", "tls_client_ca"
 
 /// The lists that files extend rather than replace.
 const JOINED: [&str; 3] = ["rule", "role", "grant"];
+
+/// Returns true if a variable, with its prefix, is one of a joined list.
+fn is_of_joined(name: &str) -> bool {
+    let list = name.strip_prefix(PREFIX).and_then(|path| path.split("__").next()).unwrap_or_default();
+    JOINED.contains(&list.to_lowercase().as_str())
+}
 
 /// Returns the role of a rule or grant.
 fn role(section: &Value) -> Option<String> {

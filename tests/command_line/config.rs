@@ -182,6 +182,56 @@ fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
     assert_eq!(binds.collect::<Vec<_>>(), [("127.0.0.1:9", 9), ("0.0.0.0:10", 10)]);
 }
 
+/// They were accepted and then dropped when the file had no section of the list, since the joined list was made of the
+/// shipped file again. They also were when the rules file had a section of the same role.
+#[test]
+fn variables_set_keys_of_rules_roles_and_grants() {
+    let folder = TempDir::new().unwrap();
+    let more = folder.path().join("more.toml");
+    let viewer = "[[rule]]\nrole = \"viewer\"\nread = [\"/tags\"]\n[[role]]\nrole = \"viewer\"\nwork = 1_000\n\
+                  [[grant]]\nrole = \"viewer\"\nprincipals = [\"file\"]\n";
+    fs::write(&more, viewer).unwrap();
+    let more = more.to_str().unwrap();
+    let app = viewer.replace("viewer", "app");
+    // Text of the file, path of the rules file; of each list: its length, the index and role of a section.
+    for (file, rules_file, [rule, role, grant]) in [
+        (None, "", [(5, 1, "device"), (4, 0, "app"), (1, 0, "admin")]),
+        (Some(""), "", [(5, 1, "device"), (4, 0, "app"), (1, 0, "admin")]),
+        (Some(&*app), "", [(5, 0, "app"), (4, 0, "app"), (2, 0, "app")]),
+        // Those shipped that the file leaves.
+        (Some(&*app), "", [(5, 2, "device"), (4, 3, "admin"), (2, 1, "admin")]),
+        (None, more, [(5, 0, "viewer"), (5, 0, "viewer"), (2, 0, "viewer")]),
+        (Some(&*app), more, [(5, 1, "viewer"), (5, 1, "viewer"), (3, 1, "viewer")]),
+        (Some(&*app), more, [(5, 3, "device"), (5, 3, "reporter"), (3, 2, "admin")]),
+    ] {
+        let names = [
+            format!("UMBRA__RULE__{}__READ", rule.1),
+            format!("UMBRA__ROLE__{}__SESSIONS", role.1),
+            format!("UMBRA__GRANT__{}__PRINCIPALS", grant.1),
+        ];
+        let mut variables =
+            vec![(&*names[0], "/reported"), (&*names[1], "7"), (&*names[2], "a, b"), ("UMBRA__RULES_FILE", rules_file)];
+        let config = load(file, &variables, &[]).unwrap();
+        let row = format!("{file:?} {rules_file:?}");
+        let lengths = [config.rules.len(), config.roles.len(), config.grants.len()];
+        assert_eq!(lengths, [rule.0, role.0, grant.0], "{row}");
+        let (of_rule, of_role, of_grant) = (&config.rules[rule.1], &config.roles[role.1], &config.grants[grant.1]);
+        assert_eq!((&*of_rule.role, &of_rule.read), (rule.2, &vec!["/reported".to_owned()]), "{row}");
+        assert_eq!((&*of_role.role, of_role.limits.sessions), (role.2, 7), "{row}");
+        assert_eq!((&*of_grant.role, &of_grant.principals), (grant.2, &vec!["a".to_owned(), "b".to_owned()]), "{row}");
+
+        // The variable is named, and the others keep the place where they are written.
+        variables[0].1 = "nowhere";
+        let error = load(file, &variables, &[]).unwrap_err();
+        assert!(matches!(&error.place, ValueSource::Named(name) if *name == names[0]), "{row}: {error}");
+        let past = format!("UMBRA__GRANT__{}__ROLE", grant.0);
+        let expected =
+            format!("{past}: 'grant[{0}].role' names none of the {0} sections [[grant]], numbered from 0", grant.0);
+        let variables = [(&*past, "viewer"), ("UMBRA__RULES_FILE", rules_file)];
+        assert_eq!(error_of(load(file, &variables, &[])), expected);
+    }
+}
+
 #[test]
 fn listeners_of_both_kinds() {
     let text = "[[listener]]\nname = \"a\"\n[[listener]]\nname = \"b\"\nkind = \"http\"\nbind = \"127.0.0.1:0\"\n\

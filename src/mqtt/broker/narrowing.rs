@@ -13,14 +13,13 @@ use crate::{
 /// Returns the filters to which the rights of a session narrow `filter`; `None` if it stays as it is.
 ///
 /// They select every topic that `filter` selects and the session may receive, and no topic that `filter` does not
-/// select. They may overlap.
+/// select. They may overlap. Those of a shared subscription are without its group.
 pub(in crate::mqtt) fn narrowed(access: &Access, filter: &TopicFilter) -> Option<Vec<TopicFilter>> {
     // The messages of a query are made for one session with its rights.
     if query_topics::is_of_queries(filter.as_str()) {
         return None;
     }
-    // The members of a shared subscription have to be at one filter, to take turns.
-    if !is_wildcard(filter) || filter.share().is_some() || access.is_everything() {
+    if !is_wildcard(filter) || access.is_everything() {
         return None;
     }
     let devices = access.devices(Operation::Subscribe, FILTERS_MAX)?;
@@ -142,7 +141,8 @@ mod tests {
             (&own, "news/#", "news news/t"),
             (&own, "chat/+", "chat/d1 chat/t"),
             (&own, "+/+", "shadow/d1 chat/d1 +/t"),
-            (&own, "$share/g/#", SAME),
+            (&own, "$share/g/#", "shadow/d1/# chat/d1/# news +/t"),
+            (&own, "$share/g/news", SAME),
             (&own, "news", SAME),
             (&two, "#", SAME),
             (&two, "shadow/#", "shadow/d1/# shadow/d2/# shadow"),

@@ -134,6 +134,12 @@ impl TopicFilter {
         self.share.as_deref()
     }
 
+    /// Returns the filter without its group.
+    #[must_use]
+    pub fn without_share(&self) -> Self {
+        Self { text: Arc::clone(&self.text), share: None }
+    }
+
     /// Returns true if the filter selects `topic`. A leading wildcard does not select `$…` topics.
     #[must_use]
     pub fn matches(&self, topic: &TopicName) -> bool {

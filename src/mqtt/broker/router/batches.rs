@@ -46,7 +46,7 @@ impl<P: Publication> Route<'_, P> {
             let (delivered, last) = self.deliver_batch(&found, absent, after);
             receivers += delivered;
             if last.is_none() {
-                return receivers + self.deliver_to_groups(&found);
+                return receivers + self.deliver_to_groups(&filters, &found);
             }
             after = last;
             RwLockReadGuard::bump(&mut filters);

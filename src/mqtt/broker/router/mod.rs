@@ -44,9 +44,10 @@ use parking_lot::{Mutex, RwLock};
 pub use self::retained::{Cursor, ListedRetained, RetainedBatch, RetainedPage, VisibleRetained};
 use self::{
     cluster_groups::{ClusterGroups, GroupReceivers},
-    narrowed::NarrowedSubscriptions,
+    narrowed::{NarrowedSubscriptions, within},
     retained::Retained,
     route::{AbsentReceivers, MatchedFilters, OrphanedMessage, Route},
+    shared::Group,
     subscribers::{Subscriber, Subscribers},
     trie::Trie,
 };
@@ -195,11 +196,9 @@ impl Router {
     pub(in crate::mqtt) fn has_kept_subscriber(&self, topic: &str) -> bool {
         let filters = self.filters.read();
         let found = filters.matching(topic);
-        let mut kept = found.all().flat_map(|subscribers| {
-            let members = subscribers.groups().flat_map(shared::Group::members);
-            subscribers.own().chain(subscribers.absent_after(None)).chain(members)
-        });
+        let mut kept = found.all().flat_map(|subscribers| subscribers.own().chain(subscribers.absent_after(None)));
         kept.any(|subscriber| subscriber.outbox.is_kept())
+            || found.all().flat_map(Subscribers::groups).any(Group::has_kept_member)
     }
 
     /// Retains a message that a row of the store has, since the date `date_ms`, of the principal with the quota `by`.
@@ -239,8 +238,8 @@ impl Router {
         let outbox = subscriber;
         let subscriber = Subscriber::new(outbox, subscription, subscription_id);
         let existed = loop {
-            let access = is_wildcard(filter).then(|| outbox.access());
-            let within = access.clone().and_then(|access| narrowed(&access, filter).map(|within| (access, within)));
+            let access = (is_wildcard(filter) || filter.share().is_some()).then(|| outbox.access());
+            let within = access.clone().and_then(|access| within(&access, filter).map(|within| (access, within)));
             let mut filters = self.filters.write();
             // Rights that change after this narrow the filter again.
             if access.is_none_or(|access| outbox.with_access(|now| now.is_same(&access))) {
@@ -258,7 +257,7 @@ impl Router {
     }
 
     /// Marks the subscriptions of a session with these filters as connected or not. Until it is connected again, events
-    /// pass it over.
+    /// pass it over, and the other members of its groups come first.
     ///
     /// A session is marked as connected before its resync begins, and as not connected after its outbox was detached.
     pub fn set_connected(
@@ -267,7 +266,7 @@ impl Router {
         filters: impl IntoIterator<Item = impl Borrow<TopicFilter>>,
         connected: bool,
     ) {
-        for filter in filters.into_iter().filter(|filter| filter.borrow().share().is_none()) {
+        for filter in filters {
             self.filters.write().set_connected(session, filter.borrow(), connected); // one lock per filter, as above
         }
     }
@@ -302,7 +301,7 @@ impl Router {
             // It is for the session whatever its rights, which its filters may have been narrowed to.
             let own = found.all().flat_map(|subscribers| subscribers.own_of(to));
             let own = own.chain(filters.narrowed.selecting(to, publication.topic()));
-            return route.deliver_once_each(own) + route.deliver_to_groups(&found);
+            return route.deliver_once_each(own) + route.deliver_as_member(&filters, to);
         }
         if let Some(one) = found.only() {
             return one.map_or(0, |subscriber| route.deliver(&[subscriber]));
@@ -313,7 +312,7 @@ impl Router {
         }
         let own = found.all().flat_map(|subscribers| subscribers.own().chain(absent.among(subscribers)));
         let own = if found.is_one_filter() { route.deliver_in_order(own) } else { route.deliver_once_each(own) };
-        own + route.deliver_to_groups(&found)
+        own + route.deliver_to_groups(&filters, &found)
     }
 
     /// Queues an unacknowledged `delivery` of a shared subscription for another member of its group, after its session
@@ -329,15 +328,9 @@ impl Router {
         let filters = self.filters.read();
         let kind = DeliveryKind::Ordinary { from: None };
         let route = Route::new(publication, kind, false, GroupReceivers::All);
-        let mut receivers = 0;
-        let _ = filters.visit(publication.topic(), |subscribers| {
-            let mut groups = subscribers.groups().filter(|group| group.filter() == filter);
-            groups.next().map_or(ControlFlow::Continue(()), |group| {
-                receivers = route.deliver_to_one(group);
-                ControlFlow::Break(())
-            })
-        });
-        receivers > 0
+        let found = filters.matching(publication.topic());
+        let parts: Vec<&Group> = found.all().filter_map(|subscribers| subscribers.group(filter)).collect();
+        route.deliver_to_one(&filters, &parts) > 0
     }
 
     /// Returns a page of the retained messages that `filter` selects and `subscriber` may receive, from `from` on.
@@ -413,17 +406,17 @@ impl Filters {
         self.exact.entry(Arc::clone(filter.text())).or_default()
     }
 
-    /// Removes a subscriber from `filter`, of the session's narrowed subscription with this number. Returns true if it
-    /// was there.
-    fn remove(&mut self, session: SessionId, filter: &TopicFilter, narrowed: u8) -> bool {
-        let take = |subscribers: &mut Subscribers| subscribers.remove(filter.share(), session, narrowed);
-        if is_wildcard(filter) {
-            return self.wildcard.remove(filter, take);
+    /// Removes the subscriber with the filter `sent` by its client from the filter `at`, of the session's narrowed
+    /// subscription with this number. Returns true if it was there.
+    fn remove(&mut self, session: SessionId, at: &TopicFilter, sent: &TopicFilter, narrowed: u8) -> bool {
+        let take = |subscribers: &mut Subscribers| subscribers.remove(sent, session, narrowed);
+        if is_wildcard(at) {
+            return self.wildcard.remove(at, take);
         }
-        let Some(subscribers) = self.exact.get_mut(filter.as_str()) else { return false };
+        let Some(subscribers) = self.exact.get_mut(at.as_str()) else { return false };
         let removed = take(subscribers);
         if subscribers.is_empty() {
-            self.exact.remove(filter.as_str());
+            self.exact.remove(at.as_str());
             shrink(&mut self.exact);
         }
         removed

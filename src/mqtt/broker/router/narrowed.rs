@@ -1,8 +1,12 @@
-//! The subscriptions whose filters are narrowed to the rights of their session ([`crate::mqtt::broker::narrowing`]).
+//! The subscriptions whose filters are narrowed to the rights of their session ([`crate::mqtt::broker::narrowing`]), and
+//! all shared ones.
 //!
 //! The router has each under the filters it was narrowed to, with a number that separates these from other subscriptions of
 //! the session, so that a message which two of them select counts as one of this subscription. All else, from SUBACK to
 //! UNSUBSCRIBE, knows only the filter as the client sent it.
+//!
+//! A shared subscription makes its session a member of its group at each of these filters, or at the one that the client
+//! sent. It is here in any case, since a group has the rights of its members ([`super::shared`]), which may change.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -21,11 +25,11 @@ use crate::{
     },
 };
 
-/// The narrowed subscriptions by session; most sessions have none.
+/// These subscriptions by session; most sessions have none.
 #[derive(Debug, Default)]
 pub(super) struct NarrowedSubscriptions(HashMap<SessionId, OfSession>);
 
-/// The narrowed subscriptions of one session.
+/// The subscriptions of one session that are here.
 #[derive(Debug, Default)]
 struct OfSession {
     /// By the filter as the client sent it.
@@ -33,7 +37,7 @@ struct OfSession {
     numbers: Numbers,
 }
 
-/// The numbers in use, a bit each; 0 is that of subscriptions that are not narrowed.
+/// The numbers in use, a bit each; 0 is that of shared subscriptions, and of those that are not narrowed.
 #[derive(Debug)]
 struct Numbers([u64; 4]);
 
@@ -44,6 +48,7 @@ struct NarrowedSubscription {
     /// The rights they were made with.
     access: Access,
     subscriber: Subscriber,
+    is_connected: bool,
     /// The memory of `within`.
     charge: Charge,
 }
@@ -53,10 +58,29 @@ impl NarrowedSubscriptions {
         self.0.is_empty()
     }
 
-    /// Returns the subscriptions of `session` whose filters, as the client sent them, select `topic`.
+    /// Returns the subscriptions of `session` outside groups whose filters, as the client sent them, select `topic`.
     pub(super) fn selecting(&self, session: SessionId, topic: &str) -> impl Iterator<Item = &Subscriber> {
+        let all = self.all_selecting(session, topic);
+        all.filter(|(filter, _)| filter.share().is_none()).map(|(_, subscriber)| subscriber)
+    }
+
+    /// Returns the groups of `session` whose filters, as the client sent them, select `topic`, and it as their member.
+    pub(super) fn groups_selecting(
+        &self,
+        session: SessionId,
+        topic: &str,
+    ) -> impl Iterator<Item = (&TopicFilter, &Subscriber)> {
+        self.all_selecting(session, topic).filter(|(filter, _)| filter.share().is_some())
+    }
+
+    fn all_selecting(&self, session: SessionId, topic: &str) -> impl Iterator<Item = (&TopicFilter, &Subscriber)> {
         let all = self.0.get(&session).into_iter().flat_map(|of_session| &of_session.subscriptions);
-        all.filter(move |(filter, _)| filter.selects(topic)).map(|(_, one)| &one.subscriber)
+        all.filter(move |(filter, _)| filter.selects(topic)).map(|(filter, one)| (filter, &one.subscriber))
+    }
+
+    /// Returns true if `session` is a member of the group with this filter, as the client sent it.
+    pub(super) fn has_member(&self, session: SessionId, filter: &TopicFilter) -> bool {
+        self.0.get(&session).is_some_and(|of_session| of_session.subscriptions.contains_key(filter))
     }
 
     #[cfg(test)]
@@ -64,21 +88,30 @@ impl NarrowedSubscriptions {
         self.0.get(&session).map_or(0, |of_session| of_session.subscriptions.len())
     }
 
-    /// Returns the filters that `filter` of `session` was narrowed to, and their number.
-    fn within(&self, session: SessionId, filter: &TopicFilter) -> Option<(Vec<TopicFilter>, u8)> {
-        let known = self.0.get(&session)?.subscriptions.get(filter)?;
+    /// Marks the subscription as that of a connected session or not. Returns the filters that `filter` was narrowed to, and
+    /// their number.
+    fn set_connected(
+        &mut self,
+        session: SessionId,
+        filter: &TopicFilter,
+        connected: bool,
+    ) -> Option<(Vec<TopicFilter>, u8)> {
+        let known = self.0.get_mut(&session)?.subscriptions.get_mut(filter)?;
+        known.is_connected = connected;
         Some((known.within.clone(), known.subscriber.narrowed))
     }
 
     /// Takes a number for another subscription of `session`, if there is one left.
-    fn take_number(&mut self, session: SessionId) -> Option<u8> {
-        self.0.entry(session).or_default().numbers.take()
+    fn take_number(&mut self, session: SessionId, filter: &TopicFilter) -> Option<u8> {
+        if filter.share().is_some() { Some(0) } else { self.0.entry(session).or_default().numbers.take() }
     }
 
     fn take(&mut self, session: SessionId, filter: &TopicFilter) -> Option<NarrowedSubscription> {
         let of_session = self.0.get_mut(&session)?;
         let taken = of_session.subscriptions.remove(filter)?;
-        of_session.numbers.put_back(taken.subscriber.narrowed);
+        if filter.share().is_none() {
+            of_session.numbers.put_back(taken.subscriber.narrowed);
+        }
         shrink(&mut of_session.subscriptions);
         if of_session.subscriptions.is_empty() {
             self.0.remove(&session);
@@ -110,8 +143,8 @@ impl Numbers {
 }
 
 impl Filters {
-    /// Adds or replaces the subscription with `filter`, narrowed to `within` by `access` if there is such. Returns true if
-    /// one was replaced.
+    /// Adds or replaces the subscription with `filter`, narrowed to `within` by `access` if there is such, as that of a
+    /// connected session. Returns true if one was replaced.
     pub(super) fn subscribe(
         &mut self,
         filter: &TopicFilter,
@@ -121,40 +154,47 @@ impl Filters {
         let session = subscriber.outbox.id();
         let existed = self.unsubscribe_narrowed(session, filter);
         if let Some((access, within)) = within
-            && let Some(number) = self.narrowed.take_number(session)
+            && let Some(number) = self.narrowed.take_number(session, filter)
         {
-            let existed = self.remove(session, filter, 0) || existed;
+            let existed = self.remove(session, filter, filter, 0) || existed;
             let subscriber = Subscriber { narrowed: number, ..subscriber };
-            within.iter().for_each(|narrow| _ = self.entry(narrow).insert(narrow, subscriber.clone()));
-            let charge = Charge::new(subscriber.outbox.quota(), bytes(&within));
-            let subscription = NarrowedSubscription { within, access, subscriber, charge };
+            within.iter().for_each(|narrow| self.add(narrow, filter, subscriber.clone(), &access));
+            let charge = Charge::new(subscriber.outbox.quota(), bytes(filter, &within));
+            let subscription = NarrowedSubscription { within, access, subscriber, is_connected: true, charge };
             self.narrowed.0.entry(session).or_default().subscriptions.insert(filter.clone(), subscription);
             return existed;
         }
-        self.entry(filter).insert(filter, subscriber) || existed
+        self.entry(filter).insert(subscriber) || existed
+    }
+
+    /// Adds or replaces the subscriber with the filter `sent` by its client at the filter `at`.
+    fn add(&mut self, at: &TopicFilter, sent: &TopicFilter, subscriber: Subscriber, access: &Access) {
+        let subscribers = self.entry(at);
+        if sent.share().is_some() {
+            subscribers.join(sent, subscriber, access);
+        } else {
+            subscribers.insert(subscriber);
+        }
     }
 
     /// Marks the existing subscription with `filter` as that of a connected session or not.
     pub(super) fn set_connected(&mut self, session: SessionId, filter: &TopicFilter, connected: bool) {
-        match self.narrowed.within(session, filter) {
-            None => self.entry(filter).set_connected(session, 0, connected),
-            Some((within, number)) => {
-                within.iter().for_each(|narrow| self.entry(narrow).set_connected(session, number, connected));
-            }
-        }
+        let narrowed = self.narrowed.set_connected(session, filter, connected);
+        let (within, number) = narrowed.unwrap_or_else(|| (vec![filter.clone()], 0));
+        within.iter().for_each(|narrow| self.entry(narrow).set_connected(filter, session, number, connected));
     }
 
     /// Removes the subscription with `filter`. Returns true if it existed.
     pub(super) fn unsubscribe(&mut self, session: SessionId, filter: &TopicFilter) -> bool {
-        self.unsubscribe_narrowed(session, filter) || self.remove(session, filter, 0)
+        self.unsubscribe_narrowed(session, filter) || self.remove(session, filter, filter, 0)
     }
 
     fn unsubscribe_narrowed(&mut self, session: SessionId, filter: &TopicFilter) -> bool {
-        if self.narrowed.is_empty() || filter.share().is_some() {
+        if self.narrowed.is_empty() {
             return false;
         }
         let Some(taken) = self.narrowed.take(session, filter) else { return false };
-        taken.within.iter().for_each(|narrow| _ = self.remove(session, narrow, taken.subscriber.narrowed));
+        taken.within.iter().for_each(|narrow| _ = self.remove(session, narrow, filter, taken.subscriber.narrowed));
         true
     }
 
@@ -163,14 +203,18 @@ impl Filters {
         let of_session = self.narrowed.0.get_mut(&session);
         let Some(known) = of_session.and_then(|all| all.subscriptions.get_mut(filter)) else { return };
         let (subscriber, former) = (known.subscriber.clone(), std::mem::replace(&mut known.within, within.clone()));
+        let is_connected = known.is_connected;
         known.access = access.clone();
-        known.charge.resize(bytes(&within));
-        // A filter of both stays where it is.
-        for narrow in within.iter().filter(|narrow| !former.contains(narrow)) {
-            self.entry(narrow).insert(narrow, subscriber.clone());
+        known.charge.resize(bytes(filter, &within));
+        // A filter of both stays where it is, except that a group has the rights of its members.
+        for narrow in within.iter().filter(|narrow| filter.share().is_some() || !former.contains(narrow)) {
+            self.add(narrow, filter, subscriber.clone(), access);
+            if !is_connected {
+                self.entry(narrow).set_connected(filter, session, subscriber.narrowed, false);
+            }
         }
         for narrow in former.iter().filter(|narrow| !within.contains(narrow)) {
-            self.remove(session, narrow, subscriber.narrowed);
+            self.remove(session, narrow, filter, subscriber.narrowed);
         }
     }
 }
@@ -191,11 +235,10 @@ impl Router {
     pub fn narrow_session_again(&self, session: SessionId) {
         while let Some((outbox, filters)) = self.outdated(session) {
             let access = outbox.access();
-            let within =
-                |filter: TopicFilter| (narrowed(&access, &filter).unwrap_or_else(|| vec![filter.clone()]), filter);
-            let anew: Vec<_> = filters.into_iter().map(within).collect();
-            let mut filters = self.filters.write();
-            anew.into_iter().for_each(|(within, filter)| filters.narrow_again(session, &filter, within, &access));
+            for filter in filters {
+                let within = narrowed(&access, &filter).unwrap_or_else(|| vec![filter.without_share()]);
+                self.filters.write().narrow_again(session, &filter, within, &access); // one lock per filter
+            }
         }
     }
 
@@ -211,7 +254,15 @@ impl Router {
     }
 }
 
-/// Returns the memory of a subscription that was narrowed to `within`.
-fn bytes(within: &[TopicFilter]) -> usize {
-    2 * size_of::<(TopicFilter, NarrowedSubscription)>() + within.iter().map(filters::cost).sum::<usize>()
+/// Returns the filters that the router has for `filter` of a client with `access`; `None` if it has that one, outside
+/// groups.
+pub(super) fn within(access: &Access, filter: &TopicFilter) -> Option<Vec<TopicFilter>> {
+    narrowed(access, filter).or_else(|| filter.share().map(|_| vec![filter.without_share()]))
+}
+
+/// Returns the memory of a subscription with `filter` that was narrowed to `within`. The price of a filter includes that the
+/// router has it as it is.
+fn bytes(filter: &TopicFilter, within: &[TopicFilter]) -> usize {
+    let others = within.iter().filter(|narrow| narrow.as_str() != filter.as_str());
+    2 * size_of::<(TopicFilter, NarrowedSubscription)>() + others.map(filters::cost).sum::<usize>()
 }

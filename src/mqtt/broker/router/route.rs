@@ -8,9 +8,9 @@ use crate::{
         broker::{
             outbox::{Outbox, SessionId},
             router::{
-                DeliveryKind, Publication,
+                DeliveryKind, Filters, Publication,
                 cluster_groups::GroupReceivers,
-                shared,
+                shared::{self, Group, Prospect},
                 subscribers::{Subscriber, Subscribers},
             },
         },
@@ -178,15 +178,21 @@ impl<'a, P: Publication> Route<'a, P> {
     }
 
     /// Delivers to one member of each group. Returns the number of receivers.
-    pub(super) fn deliver_to_groups(&self, found: &MatchedFilters<'_>) -> usize {
-        let groups = found.all().flat_map(Subscribers::groups).filter(|group| self.groups.contain(group.filter()));
-        groups.map(|group| self.deliver_to_one(group)).sum()
+    pub(super) fn deliver_to_groups(&self, filters: &Filters, found: &MatchedFilters<'_>) -> usize {
+        let mut parts: Vec<&Group> = found.all().flat_map(Subscribers::groups).collect();
+        if !found.is_one_filter() {
+            parts.sort_by(|a, b| a.filter().cmp(b.filter()));
+        }
+        let groups = parts.chunk_by(|a, b| a.filter() == b.filter());
+        let chosen = groups.filter(|parts| parts.first().is_some_and(|part| self.groups.contain(part.filter())));
+        chosen.map(|parts| self.deliver_to_one(filters, parts)).sum()
     }
 
-    /// Delivers to one member of `group`. Returns the number of receivers, 0 or 1.
-    pub(super) fn deliver_to_one(&self, group: &shared::Group) -> usize {
+    /// Delivers to one member of the group with these parts. Returns the number of receivers, 0 or 1.
+    pub(super) fn deliver_to_one(&self, filters: &Filters, parts: &[&Group]) -> usize {
+        let Some(filter) = parts.first().map(|part| part.filter()) else { return 0 };
         if let DeliveryKind::Others { than } = self.kind
-            && group.has(than)
+            && filters.narrowed.has_member(than, filter)
         {
             return 0; // that member got the reply for the whole group
         }
@@ -200,8 +206,24 @@ impl<'a, P: Publication> Route<'a, P> {
             }
             kind @ (DeliveryKind::Ordinary { .. } | DeliveryKind::Private { .. } | DeliveryKind::Others { .. }) => kind,
         };
-        let message_for = |outbox: &Outbox| outbox.with_access(|access| self.message_for(outbox, access));
-        group.pick(message_for).map_or(0, |member| self.deliver_as(&[member], kind, Some(group.filter())))
+        let member = shared::pick(parts, |outbox, of_others| self.prospect(outbox, of_others));
+        member.map_or(0, |member| self.deliver_as(&[&member], kind, Some(filter)))
+    }
+
+    /// Delivers to one session as a member of its groups, whatever its rights. Returns the number of receivers.
+    pub(super) fn deliver_as_member(&self, filters: &Filters, session: SessionId) -> usize {
+        let groups = filters.narrowed.groups_selecting(session, self.topic());
+        groups.map(|(filter, member)| self.deliver_as(&[member], self.kind, Some(&Arc::new(filter.clone())))).sum()
+    }
+
+    /// Returns the message for a member of a group, whose rights were those `of_others` when it became one.
+    fn prospect(&self, outbox: &Outbox, of_others: Option<&Access>) -> Prospect {
+        outbox.with_access(|access| match self.message_for(outbox, access) {
+            Some(message) => Prospect::Message(message),
+            None if self.publication.is_individual(outbox.id()) => Prospect::NotForMember,
+            None if of_others.is_some_and(|rights| rights.decides_as(access)) => Prospect::NotForRights,
+            None => Prospect::NotForMember,
+        })
     }
 
     /// Queues the message for the one session that has these subscriptions. Returns the number of receivers, 0 or 1.

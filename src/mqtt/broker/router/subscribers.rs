@@ -1,7 +1,7 @@
 //! The subscribers of one filter: sessions on their own, and shared groups.
 //!
 //! A session is there once for its subscription with this filter, and once for each subscription that was narrowed to
-//! this filter ([`super::narrowed`]).
+//! this filter ([`super::narrowed`]). A group is there for all its members whose subscriptions were narrowed to this filter.
 //!
 //! Sessions without a connection are apart. They look up what they missed, from the journal and the table of presence, when
 //! they return, so events pass them over: a session that nobody comes back for costs publishers nothing.
@@ -16,12 +16,17 @@ use std::{
     sync::Arc,
 };
 
-use crate::mqtt::broker::router::shared::Group;
-use crate::mqtt::{
-    broker::outbox::{Outbox, SessionId},
-    protocol::{
-        packet::{QoS, Subscription},
-        topic::TopicFilter,
+use crate::{
+    auth::Access,
+    mqtt::{
+        broker::{
+            outbox::{Outbox, SessionId},
+            router::shared::Group,
+        },
+        protocol::{
+            packet::{QoS, Subscription},
+            topic::TopicFilter,
+        },
     },
 };
 
@@ -30,7 +35,7 @@ use crate::mqtt::{
 pub(super) struct Subscribers {
     own: SubscriberSet,
     #[expect(clippy::box_collection, reason = "nearly always none, and there is one for each filter")]
-    groups: Option<Box<BTreeMap<Box<str>, Group>>>,
+    groups: Option<Box<BTreeMap<Arc<TopicFilter>, Box<Group>>>>,
     absent: Option<Box<SubscriberSet>>,
 }
 
@@ -84,28 +89,35 @@ impl Subscriber {
 }
 
 impl Subscribers {
-    /// Adds a subscriber to `filter`, on its own or in its group, and replaces that of the same session [MQTT-3.8.4-3].
-    /// Returns true if one was replaced.
-    pub(super) fn insert(&mut self, filter: &TopicFilter, subscriber: Subscriber) -> bool {
-        let Some(name) = filter.share() else {
-            let was_absent = self.take_absent(subscriber.key()).is_some();
-            return self.own.insert(subscriber) || was_absent;
-        };
-        let groups = self.groups.get_or_insert_default();
-        groups.entry(name.into()).or_insert_with(|| Group::new(filter)).insert(subscriber)
+    /// Adds a subscriber outside groups, and replaces that of the same session [MQTT-3.8.4-3]. Returns true if one was
+    /// replaced.
+    pub(super) fn insert(&mut self, subscriber: Subscriber) -> bool {
+        let was_absent = self.take_absent(subscriber.key()).is_some();
+        self.own.insert(subscriber) || was_absent
     }
 
-    /// Removes the subscriber of the session, of its narrowed subscription with this number. Returns true if there was
-    /// one.
-    pub(super) fn remove(&mut self, share: Option<&str>, session: SessionId, narrowed: u8) -> bool {
-        let Some(name) = share else {
+    /// Adds or replaces a member, which has `access`, of the group with the filter that its client sent.
+    pub(super) fn join(&mut self, filter: &TopicFilter, subscriber: Subscriber, access: &Access) {
+        let groups = self.groups.get_or_insert_default();
+        if let Some(group) = groups.get_mut(filter) {
+            return group.insert(subscriber, access);
+        }
+        let mut group = Box::new(Group::new(filter));
+        group.insert(subscriber, access);
+        groups.insert(Arc::clone(group.filter()), group);
+    }
+
+    /// Removes the subscriber of the session with the filter that its client sent, of its narrowed subscription with this
+    /// number. Returns true if there was one.
+    pub(super) fn remove(&mut self, filter: &TopicFilter, session: SessionId, narrowed: u8) -> bool {
+        if filter.share().is_none() {
             return self.own.remove((session, narrowed)) || self.take_absent((session, narrowed)).is_some();
-        };
+        }
         let Some(groups) = &mut self.groups else { return false };
-        let Some(group) = groups.get_mut(name) else { return false };
+        let Some(group) = groups.get_mut(filter) else { return false };
         let removed = group.remove(session);
         if group.is_empty() {
-            groups.remove(name);
+            groups.remove(filter);
         }
         if groups.is_empty() {
             self.groups = None;
@@ -163,8 +175,12 @@ impl Subscribers {
         self.absent.iter().flat_map(move |absent| absent.of(session))
     }
 
-    /// Marks the subscriber of the session as connected or not.
-    pub(super) fn set_connected(&mut self, session: SessionId, narrowed: u8, connected: bool) {
+    /// Marks the subscriber of the session with the filter that its client sent as connected or not.
+    pub(super) fn set_connected(&mut self, filter: &TopicFilter, session: SessionId, narrowed: u8, connected: bool) {
+        if filter.share().is_some() {
+            let group = self.groups.as_mut().and_then(|groups| groups.get_mut(filter));
+            return group.into_iter().for_each(|group| group.set_connected(session, connected));
+        }
         let key = (session, narrowed);
         if connected {
             if let Some(subscriber) = self.take_absent(key) {
@@ -186,7 +202,12 @@ impl Subscribers {
 
     /// Iterates over the shared groups.
     pub(super) fn groups(&self) -> impl Iterator<Item = &Group> {
-        self.groups.iter().flat_map(|groups| groups.values())
+        self.groups.iter().flat_map(|groups| groups.values()).map(|group| &**group)
+    }
+
+    /// Returns the shared group with the filter that its clients sent.
+    pub(super) fn group(&self, filter: &TopicFilter) -> Option<&Group> {
+        self.groups.as_ref()?.get(filter).map(|group| &**group)
     }
 }
 

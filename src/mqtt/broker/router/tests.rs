@@ -2,6 +2,7 @@
 
 mod batches;
 mod narrowed;
+mod shared;
 
 use std::{
     collections::BTreeSet,

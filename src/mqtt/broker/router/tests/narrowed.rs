@@ -6,7 +6,7 @@ use super::*;
 use crate::mqtt::protocol::topic::comparisons;
 
 /// Returns the rights to receive the ordinary topics that match `topics`, as the principal `name`.
-fn access(name: &str, client: &str, topics: &[&str]) -> Access {
+pub(super) fn access(name: &str, client: &str, topics: &[&str]) -> Access {
     let rule = RuleConfig {
         role: "r".into(),
         devices: vec!["{principal}".into()],
@@ -76,7 +76,7 @@ fn a_filter_is_found_only_for_topics_that_its_session_may_receive() {
     assert!(is_empty(&router));
 }
 
-fn is_empty(router: &Router) -> bool {
+pub(super) fn is_empty(router: &Router) -> bool {
     let filters = router.filters.read();
     filters.wildcard.is_empty() && filters.exact.is_empty() && filters.narrowed.is_empty()
 }

@@ -385,6 +385,12 @@ impl ChangeEvent {
         }
     }
 
+    /// Returns the approximate memory of the change and of its rendering.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Returns the change for rendering.
     #[must_use]
     pub fn entry(&self) -> ChangeEntry<'_> {

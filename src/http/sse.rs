@@ -26,7 +26,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::time::{sleep_until, timeout_at};
 
 use crate::{
-    admission::work,
+    admission::{Charge, work},
     auth::{self, Access},
     engine::{
         ENTRIES_PER_LOOKUP,
@@ -68,6 +68,8 @@ struct EventStream {
     rights: Access,
     /// Events that were read and not sent yet.
     ready: VecDeque<Arc<ChangeEvent>>,
+    /// The memory of those that were read from the journal for this stream alone.
+    held: Charge,
     /// The journal position up to which changes were read.
     position: Seq,
     backlog: Option<Backlog>,
@@ -119,7 +121,7 @@ pub(super) async fn follow(
     };
     let now = Instant::now();
     let (heartbeat_at, throttled_until) = (now + HEARTBEAT, now);
-    let ready = VecDeque::new();
+    let (ready, held) = (VecDeque::new(), Charge::new(caller.quota(&api), 0));
     let events = EventStream {
         api,
         caller,
@@ -127,6 +129,7 @@ pub(super) async fn follow(
         filter,
         following,
         ready,
+        held,
         position,
         backlog,
         begun: false,
@@ -257,6 +260,9 @@ impl EventStream {
             }
             self.follow_visible();
             if let Some(change) = self.ready.pop_front() {
+                let held = self.held.bytes().saturating_sub(change.bytes());
+                // The account counts in steps.
+                self.held.resize(if self.ready.is_empty() { 0 } else { held });
                 let event = self.event(&change);
                 self.charge(work::DELIVERY + event.as_ref().map_or(0, |event| work::rendered(event.len() as u64)));
                 if event.is_some() {
@@ -350,17 +356,32 @@ impl EventStream {
             return None;
         }
         self.charge(work::PAGE + read_work(&page.entries));
+        let begin = self.position;
         for entry in page.entries {
             if entry.seq > self.following.since {
                 break;
             }
-            self.position = entry.seq;
-            let change = ChangeEvent::from(entry);
-            if self.filter.selects(&change) {
-                self.ready.push_back(Arc::new(change));
+            let seq = entry.seq;
+            if !self.hold(ChangeEvent::from(entry)) {
+                break;
             }
+            self.position = seq;
         }
-        Some(())
+        // Without memory for one change, the stream ends. The client comes back as if its connection had failed.
+        (self.position > begin).then_some(())
+    }
+
+    /// Keeps a change that was read from the journal, if the stream selects it. Returns false if the caller has no memory for it.
+    fn hold(&mut self, change: ChangeEvent) -> bool {
+        if !self.filter.selects(&change) {
+            return true;
+        }
+        let bytes = self.held.bytes() + change.bytes();
+        let has_memory = self.api.service.quotas().grow(&mut self.held, bytes).is_ok();
+        if has_memory {
+            self.ready.push_back(Arc::new(change));
+        }
+        has_memory
     }
 
     /// Reads the next changes of the backlog. Returns `None` if the stream must end.
@@ -370,14 +391,21 @@ impl EventStream {
         // As in `read_journal`.
         let entries = self.api.service.entries_at(page).await.ok()??;
         self.charge(work::PAGE + read_work(&entries));
+        let mut read = 0;
+        for entry in entries {
+            let seq = entry.seq;
+            if !self.hold(ChangeEvent::from(entry)) {
+                break;
+            }
+            (self.position, read) = (seq, read + 1);
+        }
         let backlog = self.backlog.as_mut()?;
-        backlog.positions.drain(..entries.len());
-        let through = backlog.positions.is_empty().then_some(backlog.through);
-        self.position = through.or(entries.last().map(|last| last.seq)).unwrap_or(self.position);
-        self.backlog.take_if(|backlog| backlog.positions.is_empty());
-        let changes = entries.into_iter().map(ChangeEvent::from).filter(|change| self.filter.selects(change));
-        self.ready.extend(changes.map(Arc::new));
-        Some(())
+        backlog.positions.drain(..read);
+        if backlog.positions.is_empty() {
+            self.position = backlog.through;
+            self.backlog = None;
+        }
+        (read > 0 || self.backlog.is_none()).then_some(())
     }
 
     /// Returns the event for a change, as far as the caller may see it now; `None` if it may see nothing of it.

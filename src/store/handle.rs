@@ -137,7 +137,7 @@ impl<C: Send + 'static> Store<C> {
         &self.inner.shared
     }
 
-    /// Returns the entries after `after`; at most `limit`, at most 1,000 and about 4 MiB. Reads the disk.
+    /// Returns the entries after `after`; at most `limit`, at most 1,000 and about 512 KiB. Reads the disk.
     ///
     /// # Errors
     ///
@@ -148,7 +148,7 @@ impl<C: Send + 'static> Store<C> {
 
     /// Returns the changes of `key` that made versions below `before` (all if `None`), newest first, from the newest or the
     /// entry `from` of it; at most `limit`, at most 1,000. `None`: `from` is no entry of `key`. Reads the disk, one
-    /// place per entry, at most 10,000 and about 4 MiB of them: the rest is on the next page.
+    /// place per entry, at most 10,000 and about 512 KiB of them: the rest is on the next page.
     ///
     /// # Errors
     ///

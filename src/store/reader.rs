@@ -48,8 +48,9 @@ use crate::{
 /// Most entries or shadows in one result.
 const PAGE_MAX: usize = 1000;
 
-/// Most bytes of entries in one result; the last entry may exceed it.
-pub(super) const PAGE_BYTES_MAX: usize = 4 << 20;
+/// Most bytes of entries in one result; the last entry may exceed it. In memory, entries of very many small changes take some
+/// fifteen times as much.
+pub(super) const PAGE_BYTES_MAX: usize = 512 << 10;
 
 /// Most entries that one history lookup walks back.
 const HISTORY_STEPS_MAX: usize = 10_000;

@@ -1,6 +1,6 @@
 //! Server-sent events: in order, without a gap, and only what was asked for.
 
-use std::{collections::VecDeque, fs};
+use std::{collections::VecDeque, fs, thread, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -271,6 +271,40 @@ fn a_stream_of_one_device_resumes_after_many_changes_of_others() {
     let live = whole.next().unwrap();
     assert_eq!(live.data["changes"][0]["value"], json!(9));
     assert_eq!([resumed.next().unwrap().id, again.next().unwrap().id], [live.id.clone(), live.id]);
+}
+
+/// What was read from the journal for a client that does not read was charged to nobody. Changes of very many small values take
+/// fifteen times as much memory as in the journal, so a few streams of one credential held hundreds of megabytes.
+#[test]
+fn what_a_stream_holds_for_a_slow_reader_is_charged() {
+    let site = Site::open();
+    let memory = || {
+        let metrics = site.client().send("GET /metrics HTTP/1.1", b"").text().to_owned();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("umbra_client_memory_bytes "));
+        line.unwrap_or_else(|| panic!("{metrics}")).parse::<f64>().unwrap()
+    };
+    let (devices, versions) = (8, 12);
+    for version in 0..versions {
+        for device in 0..devices {
+            let values: serde_json::Map<_, _> = (0..800).map(|key| (format!("k{key:03}"), json!(version))).collect();
+            site.put(&path(&format!("d{device}")), json!({"reported": values}));
+        }
+    }
+    let before = memory();
+    let mut stream = Stream::open(&site, "", BEGINNING).unwrap_or_else(|head| panic!("{head:?}"));
+    // A page is held as soon as the sockets are full.
+    while memory() < before + 2e6 {
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(memory() < before + 4e7, "one page");
+    for event in 0..versions * devices {
+        let Event { data, .. } = stream.next().unwrap();
+        assert_eq!(data["device"], json!(format!("d{}", event % devices)));
+        assert_eq!(data["version"], json!(event / devices + 1));
+    }
+    while memory() > before + 2e5 {
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A reader that stays away, comes back, is cut off for being slow and comes back again misses nothing and sees nothing

@@ -135,7 +135,7 @@ fn the_history_goes_as_far_back_as_the_journal() {
 #[test]
 fn a_page_of_history_is_bounded_in_bytes() {
     const CHANGES: usize = 700;
-    const PAGE_BYTES: usize = 4 << 20;
+    const PAGE_BYTES: usize = 512 << 10;
     let (_, mut stepped) = opened();
     let value = |n: usize| update(&json!({"reported": {"n": format!("{n:07000}")}}), None);
     for first in (0..CHANGES).step_by(100) {
@@ -151,9 +151,9 @@ fn a_page_of_history_is_bounded_in_bytes() {
         assert!((PAGE_BYTES..PAGE_BYTES + 20_000).contains(&page.bytes), "{}", page.bytes);
         from = Some(next);
     }
-    assert_eq!((entries, pages), (CHANGES, 3));
+    assert_eq!((entries, pages), (CHANGES, 19));
     let passed_over = stepped.store.history(&key("d"), None, Some(Version(1)), 1000).unwrap().unwrap();
-    assert!(passed_over.entries.is_empty() && passed_over.skipped > 200, "{passed_over:?}");
+    assert!(passed_over.entries.is_empty() && passed_over.skipped > 30, "{passed_over:?}");
 }
 
 /// A reader of one device got the answer that events were gone when only those of others were, and read all others.

@@ -25,7 +25,7 @@ fn connect(router: &Router, outbox: &Outbox, filters: &[&str]) {
 
 /// Returns sessions with the ids in `ids` that are blocked by `block` after they became members.
 fn blocked(router: &Router, ids: RangeInclusive<u64>, block: fn(&Router, &Outbox)) -> Vec<Arc<Outbox>> {
-    let all: Vec<_> = ids.map(|id| session_with(id, 300, Access::admin(Principal::anonymous("test")))).collect();
+    let all: Vec<_> = ids.map(|id| session_with(id, 2000, Access::admin(Principal::anonymous("test")))).collect();
     for outbox in &all {
         subscribe(router, outbox, "$share/g/#");
         block(router, outbox);
@@ -34,8 +34,10 @@ fn blocked(router: &Router, ids: RangeInclusive<u64>, block: fn(&Router, &Outbox
 }
 
 fn fill(outbox: &Outbox) {
-    let long = Arc::new(message("a", &"x".repeat(300)));
-    outbox.push_ordinary(Selection { qos: QOS[1], ..Selection::default() }.deliver(long));
+    let one = Arc::new(message("a", "x"));
+    while outbox.readiness(&one, QOS[1]) != Readiness::Never && outbox.queued_bytes() < 1900 {
+        outbox.push_ordinary(Selection { qos: QOS[1], ..Selection::default() }.deliver(Arc::clone(&one)));
+    }
 }
 
 type Block = (&'static str, fn(&Router, &Outbox));
@@ -116,7 +118,7 @@ fn a_message_is_kept_after_others_were_dropped() {
 
     // Members that have no room for a long message come before absent ones with a small one.
     let connected = blocked(&router, 201..=300, |_, _| {});
-    (0..100).for_each(|_| assert_eq!(publish(&router, "a"), 1));
+    (0..1300).for_each(|_| assert_eq!(publish(&router, "a"), 1));
     let queued = || connected.iter().map(|outbox| outbox.queued_bytes()).sum::<usize>();
     let before = queued();
     let long = Arc::new(message("a", &"x".repeat(200)));

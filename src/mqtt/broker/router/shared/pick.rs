@@ -1,11 +1,11 @@
 //! The choice of the member that gets a message.
 //!
 //! Each member that is visited costs a lock of its outbox and a check of its rights. One that is not ready is put among those
-//! that are not, once; from there one or two return with each message, if they are ready again. If nobody is ready, a few of the others
+//! that are not, once; from there up to two return with each message, if they are ready again. If nobody is ready, a few of the others
 //! are visited, and all only if these would drop the message. If all would, the message is dropped, and so are others like it for
 //! 100 ms, unless a few visits find a member that takes it.
 //!
-//! Of many members with the same rights, one is visited for a topic that these do not cover. More than 16 different rights
+//! One of many members with the same rights is visited for a topic that these do not cover. More than 16 different rights
 //! at one filter are not kept apart, and their members are visited one by one until one may read.
 
 use std::{sync::Arc, time::Instant};

@@ -12,6 +12,7 @@ use std::{
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use serde_json::{Value, json};
+use umbrad::config::{Arguments, Config, Host, ListenerKind};
 
 use super::metrics::{metrics_of_all_kinds, names_in};
 use crate::harness::{
@@ -149,6 +150,8 @@ fn promtool(what: &str, file: &str) {
 }
 
 /// Nobody runs a cluster for a test; what is in the manifest is read, and the server says what it thinks of its own part.
+///
+/// The annotations had Prometheus scrape the pod, whose address was none of the hosts: it got 403.
 #[test]
 fn the_kubernetes_manifest_fits_the_server() {
     const READ: &str = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(sys.stdin))))";
@@ -170,7 +173,23 @@ fn the_kubernetes_manifest_fits_the_server() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("umbra.toml");
     fs::write(&file, text).unwrap();
-    let config = umbrad::config::Config::load(Some(&file), [], &umbrad::config::Arguments::default()).unwrap();
+    // The kubelet replaces a variable that is defined further up.
+    let [pod, hosts] = container["env"].as_array().unwrap().as_slice() else { panic!("{container}") };
+    assert_eq!(pod, &json!({"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}));
+    let value = hosts["value"].as_str().unwrap();
+    assert!(value.contains("$(POD_IP)"), "{value}");
+    let load = |address: &str| {
+        let variable = (hosts["name"].as_str().unwrap().to_owned(), value.replace("$(POD_IP)", address));
+        Config::load(Some(&file), [variable], &Arguments::default()).unwrap()
+    };
+    for address in ["10.1.2.3", "fd00::7"] {
+        let ListenerKind::Http(http) = &load(address).listeners[1].kind else { panic!("{address}") };
+        let hosts = ["umbra.example.com", address].map(|host| Host::parse(host).unwrap());
+        assert_eq!((&*http.hosts, http.metrics), (&hosts[..], true));
+    }
+    let config = load("10.1.2.3");
+    let scraped = &of_kind("StatefulSet")["spec"]["template"]["metadata"]["annotations"]["prometheus.io/port"];
+    assert_eq!(*scraped, config.listeners[1].bind.port().to_string());
     let ports: Vec<_> = config.listeners.iter().map(|listener| json!(listener.bind.port())).collect();
     let exposed: Vec<_> =
         container["ports"].as_array().unwrap().iter().map(|port| port["containerPort"].clone()).collect();

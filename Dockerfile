@@ -3,7 +3,10 @@
 # the store is path = "/var/lib/umbra/umbra.redb", or omitted:
 #
 #   docker build -t umbra .
-#   docker run --rm -p 1883:1883 -v umbra:/var/lib/umbra -v ./umbra.toml:/etc/umbra/umbra.toml:ro umbra
+#   docker run --rm --stop-timeout 60 -p 1883:1883 -v umbra:/var/lib/umbra -v ./umbra.toml:/etc/umbra/umbra.toml:ro umbra
+#
+# A shutdown waits up to 10 s for clients, and flushes the documents that only the journal has. Docker kills after 10 s in
+# all unless --stop-timeout is longer.
 #
 # 127.0.0.1 is the container itself, so listeners must bind 0.0.0.0. For an anonymous listener this requires
 # allow_anonymous_anywhere = true.

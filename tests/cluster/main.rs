@@ -24,6 +24,7 @@ mod pauses;
 mod presence;
 mod purging;
 mod queries;
+mod recipe;
 mod rollouts;
 mod seeding;
 mod session_lists;

@@ -84,6 +84,13 @@ impl NatsServers {
         all
     }
 
+    /// Servers that are not launched yet, with their ports and configurations, which are files in `directory`.
+    #[allow(dead_code, reason = "not all tests have configurations of their own")]
+    pub fn of(directory: TempDir, servers: impl IntoIterator<Item = (u16, PathBuf)>) -> Self {
+        let server = |(port, configuration)| NatsServer { port, configuration, child: None };
+        Self { servers: servers.into_iter().map(server).collect(), directory }
+    }
+
     /// Starts a server, with the files that it had.
     pub fn launch(&mut self, number: usize) {
         let server = &mut self.servers[number];

@@ -15,7 +15,7 @@ import { History } from "./history.jsx";
 import { ask, mayWrite, shadowPath } from "./http.js";
 import { JsonView } from "./json_view.jsx";
 import { prefix, shadowOf } from "./live.js";
-import { at, fields, isObject, leaves } from "./state.js";
+import { at, fields, isObject, leaves, Newest } from "./state.js";
 
 const TABS = { state: "State", history: "History", charts: "Charts", json: "JSON", activity: "Activity" };
 const FEED_MAX = 300;
@@ -37,7 +37,10 @@ export function DeviceView({ device, name, params, session, live, drafts }) {
   const sequence = useRef(0);
   const now = useNow(5000);
 
-  const take = (next) => setShadow((held) => (next && held && held.version > next.version ? held : next));
+  const [newest] = useState(() => new Newest());
+  const take = (next) => {
+    if (newest.accepts(next)) setShadow(next);
+  };
   useEffect(() => {
     const load = () =>
       ask("GET", shadowPath(device, name))
@@ -68,9 +71,11 @@ export function DeviceView({ device, name, params, session, live, drafts }) {
     };
     const topics = prefix(device, name);
     const offs = [
+      // A store that was restored meanwhile has lower versions.
+      live.onResume(() => newest.forget()),
       live.onResume(load),
       live.onResume(() => setGaps((count) => count + 1)),
-      live.on(`${topics}/document`, (_, message) => (message ? take(message) : setShadow(null))),
+      live.on(`${topics}/document`, (_, message) => take(message)),
       live.on(`shadow/${device}/presence`, presence),
       ...["accepted", "rejected"].flatMap((kind) => [live.on(`shadow/${device}/update/${kind}`, note(kind)), live.on(`shadow/${device}/name/+/update/${kind}`, note(kind))]),
     ];
@@ -135,7 +140,7 @@ export function DeviceView({ device, name, params, session, live, drafts }) {
         {tab === "activity" && <Activity key={gaps} device={device} name={name} events={events} />}
         {shadow && tab === "json" && <JsonView device={device} name={name} shadow={shadow} needsName={needsName} />}
       </div>
-      {dialog === "delete" && <DeleteDevice device={device} name={name} version={shadow?.version} names={names} onClose={() => setDialog("")} onDone={() => (location.hash = fleetAddress())} />}
+      {dialog === "delete" && <DeleteDevice device={device} name={name} names={names} onClose={() => setDialog("")} onDone={() => (location.hash = fleetAddress())} />}
       {dialog === "create" && <CreateDevice device={device} onClose={() => setDialog("")} />}
     </section>
   );

@@ -1,10 +1,10 @@
 // A device is created with what is desired of it, and deleted with its shadows.
 
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 
 import { deviceAddress } from "./address.js";
 import { Dialog } from "./dialog.jsx";
-import { plural } from "./format.js";
+import { count, plural } from "./format.js";
 import { ask, shadowPath } from "./http.js";
 import { astray } from "./json.js";
 import { isObject } from "./state.js";
@@ -56,38 +56,57 @@ function parsed(title, text) {
   return value;
 }
 
-/** Deletes one shadow, or all. `names`: of the device's shadows. What was changed since the dialog was opened is not deleted. */
-export function DeleteDevice({ device, name, version, names, onClose, onDone }) {
+/**
+ * Deletes one shadow, or all. `names`: of the device's shadows. They are deleted as they were when the dialog was opened: one that
+ * was changed since is kept.
+ */
+export function DeleteDevice({ device, name, names, onClose, onDone }) {
   const [whole, setWhole] = useState(false);
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
+  /** By name, the version and etag of each shadow; `undefined`: not read yet. */
+  const [found, setFound] = useState(undefined);
+  useEffect(() => {
+    const all = [...new Set([name, ...names])];
+    Promise.all(all.map((each) => asItIs(device, each))).then((read) => setFound(new Map(read.flat())), (error) => setProblem(error.message));
+  }, []);
   const remove = async (event) => {
     event.preventDefault();
     setBusy(true);
     setProblem("");
-    try {
-      for (const each of whole ? names : [name]) {
-        const { etag, version: current } = await ask("GET", shadowPath(device, each));
-        if (each === name && current !== version) throw new Error(`The shadow has changed: it is at version ${current} now, not ${version}.`);
-        await ask("DELETE", shadowPath(device, each), undefined, { "If-Match": etag });
-      }
-      onDone();
-    } catch (error) {
-      setProblem(error.status === 412 ? "The shadow was changed at this moment. Nothing of it was deleted." : error.message);
+    const wanted = whole ? [...found] : [...found].filter(([each]) => each === name);
+    const kept = [];
+    for (const [each, { etag }] of wanted) {
+      await ask("DELETE", shadowPath(device, each), undefined, { "If-Match": etag }).catch((error) => {
+        if (error.status !== 404) kept.push(`${each || "The classic shadow"}: ${error.status === 412 ? "it was changed since this question was asked." : error.message}`);
+      });
     }
     setBusy(false);
+    if (kept.length === 0) return onDone();
+    setProblem(`${wanted.length > 1 ? `${count(wanted.length - kept.length)} of ${plural(wanted.length, "shadow")} deleted. ` : ""}Not deleted: ${kept.join(" ")}`);
   };
   return (
     <Dialog title={name ? `Delete the shadow ${name} of ${device}?` : `Delete the shadow of ${device}?`} onCancel={onClose}>
       <form class="form" onSubmit={remove}>
-        <p>What is desired, reported and tagged at version {version} is removed. The device creates a new shadow when it reports again. Versions go on counting, and the history stays as long as it is kept.</p>
-        {names.length > 1 && <label class="check"><input type="checkbox" checked={whole} onChange={(event) => setWhole(event.target.checked)} />Delete {plural(names.length, "shadow")}: the whole device</label>}
+        <p>What is desired, reported and tagged{found?.has(name) && ` at version ${count(found.get(name).version)}`} is removed. The device creates a new shadow when it reports again. Versions go on counting, and the history stays as long as it is kept.</p>
+        {found?.size > 1 && <label class="check"><input type="checkbox" checked={whole} onChange={(event) => setWhole(event.target.checked)} />Delete {plural(found.size, "shadow")}: the whole device</label>}
         <p class="problem" role="alert">{problem}</p>
         <div class="actions">
-          <button class="danger" disabled={busy}>{busy ? "Deleting…" : "Delete"}</button>
+          <button class="danger" disabled={busy || !found}>{busy ? "Deleting…" : "Delete"}</button>
           <button type="button" onClick={onClose}>Keep</button>
         </div>
       </form>
     </Dialog>
   );
+}
+
+/** The shadow's name with its version and etag, in a list; an empty one if there is no shadow. */
+async function asItIs(device, name) {
+  try {
+    const { version, etag } = await ask("GET", shadowPath(device, name));
+    return [[name, { version, etag }]];
+  } catch (error) {
+    if (error.status === 404) return [];
+    throw error;
+  }
 }

@@ -73,6 +73,8 @@ export function Editor({ draft, device, name, shadow, needsName, onText, onClose
   };
   const save = (event) => {
     event.preventDefault();
+    // The keys save when the button could not.
+    if (busy || error || list.length === 0) return;
     send(list, draft.version, draft.base);
   };
 

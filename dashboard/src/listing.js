@@ -60,6 +60,7 @@ export class Listing extends Changes {
 
   rest() {
     this.stop?.abort();
+    this.streaming?.abort();
     clearTimeout(this.watching);
     this.watch([]);
   }
@@ -134,8 +135,6 @@ export class Listing extends Changes {
     this.streaming?.abort();
     if (document.hidden || this.loading || this.problem || !this.mayBeLive || this.total > LIVE_MAX || this.stop.signal.aborted) return;
     const streaming = (this.streaming = new AbortController());
-    const { stop } = this;
-    stop.signal.addEventListener("abort", () => streaming.abort(), { once: true });
     const path = `/v1/search/live?${new URLSearchParams(this.wanted.q && { q: this.wanted.q })}`;
     let incoming = null;
     const onEvent = (name, data) => {

@@ -80,6 +80,8 @@ function Signed({ session, drafts, look, onOut }) {
   }), []);
   const listing = useMemo(() => new Listing(live), []);
   const tester = useMemo(() => new TestClient(), []);
+  /** The reason why one could not sign out. */
+  const [problem, setProblem] = useState("");
   /** On a phone, the navigation is behind a button. */
   const [menu, setMenu] = useState(false);
   const vocabulary = useMemo(() => new Vocabulary(), []);
@@ -122,8 +124,13 @@ function Signed({ session, drafts, look, onOut }) {
   }, []);
 
   const signOut = async () => {
+    try {
+      await ask("DELETE", "/session");
+    } catch (error) {
+      // Without a session there is nothing to end. Otherwise the cookie still is that of the session.
+      if (error.status !== 401) return setProblem(`You are still signed in: ${error.message}`);
+    }
     live.end();
-    await ask("DELETE", "/session").catch(() => {});
     onOut();
   };
   const [device, name = ""] = route.parts;
@@ -147,6 +154,7 @@ function Signed({ session, drafts, look, onOut }) {
         {hasCookie && <button class="quiet" onClick={signOut}>Sign out</button>}
       </header>
       <main tabIndex={-1}>
+        {problem && <p class="problem" role="alert">{problem}</p>}
         {route.view === "fleet" && <FleetView fleet={fleet} listing={listing} vocabulary={vocabulary} params={route.params} session={session} />}
         {route.view === "feed" && <FeedView fleet={fleet} live={live} />}
         {route.view === "rollouts" && <RolloutsView key={route.parts[0]} parts={route.parts} params={route.params} vocabulary={vocabulary} />}

@@ -5,6 +5,7 @@ import mqtt from "mqtt";
 import { Changes } from "./changes.js";
 import { webSocketUrl } from "./command.jsx";
 import { CLIENT } from "./http.js";
+import { briefText } from "./payload.js";
 
 const MESSAGES_MAX = 500;
 
@@ -17,7 +18,7 @@ export class TestClient extends Changes {
     this.problem = "";
     /** By filter: the granted QoS, or the reason why there is none. */
     this.filters = new Map();
-    /** Newest first: `{key, at, direction, topic, payload, qos, retain, note}`. */
+    /** Newest first: `{key, at, direction, topic, text, qos, retain, note}`. Payloads may be large, so only their texts are kept, which are not.. */
     this.messages = [];
     this.sequence = 0;
   }
@@ -44,7 +45,7 @@ export class TestClient extends Changes {
       this.set("on");
       this.note(`connected as ${clientId}${sessionPresent ? ", to the session that was there" : ""}`);
     }));
-    client.on("message", own((topic, payload, { qos, retain, dup }) => this.add({ direction: "in", topic, payload, qos, retain, note: dup ? "sent again" : "" })));
+    client.on("message", own((topic, payload, { qos, retain, dup }) => this.add({ direction: "in", topic, text: briefText(payload), qos, retain, note: dup ? "sent again" : "" })));
     client.on("disconnect", own(({ reasonCode, properties }) => (this.problem = `The service ended the connection: ${properties?.reasonString ?? `reason ${reasonCode}`}`)));
     client.on("error", own((error) => (this.problem = error.message)));
     client.on("close", own(() => {
@@ -83,7 +84,7 @@ export class TestClient extends Changes {
 
   /** Resolves when the service has acknowledged, for QoS 0 when it was sent. */
   async publish(topic, payload, qos, retain) {
-    const entry = this.add({ direction: "out", topic, payload: new TextEncoder().encode(payload), qos, retain, note: qos > 0 ? "waiting" : "sent" });
+    const entry = this.add({ direction: "out", topic, text: briefText(new TextEncoder().encode(payload)), qos, retain, note: qos > 0 ? "waiting" : "sent" });
     try {
       await this.client.publishAsync(topic, payload, { qos, retain });
       this.change(entry, qos > 0 ? "acknowledged" : "sent");
@@ -111,7 +112,7 @@ export class TestClient extends Changes {
   }
 
   note(text) {
-    this.add({ direction: "note", topic: "", payload: new Uint8Array(), note: text });
+    this.add({ direction: "note", topic: "", text: "", note: text });
   }
 
   set(status, problem = "") {

@@ -5,7 +5,7 @@ import { useState } from "preact/hooks";
 import { webSocketUrl } from "./command.jsx";
 import { clock, plural } from "./format.js";
 import { useChanges } from "./frames.js";
-import { filterProblem, payloadText, topicProblem } from "./payload.js";
+import { filterProblem, topicProblem } from "./payload.js";
 
 const QOS = [0, 1, 2];
 
@@ -133,15 +133,15 @@ function Messages({ client }) {
 
 const KINDS = { in: ["received", "good"], out: ["published", ""], note: ["connection", "warn"] };
 
-function Line({ at, direction, topic, payload, qos, retain, note }) {
-  const [text, tone] = KINDS[direction];
+function Line({ at, direction, topic, text, qos, retain, note }) {
+  const [kind, tone] = KINDS[direction];
   return (
     <li>
       <time class="muted">{clock(at)}</time>
-      <span class={`badge ${tone}`}>{text}</span>
+      <span class={`badge ${tone}`}>{kind}</span>
       <span class="what">
         {topic && <b>{topic}</b>}
-        {direction !== "note" && <code class="payload">{payloadText(payload).text || <em>empty</em>}</code>}
+        {direction !== "note" && <code class="payload">{text || <em>empty</em>}</code>}
         {note && <span class="muted">{note}</span>}
       </span>
       {qos !== undefined && <span class="muted num">QoS {qos}{retain && ", retained"}</span>}

@@ -25,6 +25,27 @@ export function payloadText(bytes) {
   }
 }
 
+/** The bytes of a payload beyond which a log of messages has only its beginning. */
+const BRIEF_MAX = 65_536;
+/** The characters that white space may make of them. */
+const BRIEF_TEXT_MAX = 4 * BRIEF_MAX;
+
+/** Returns a text of limited length for a payload. */
+export function briefText(bytes) {
+  if (bytes.length > BRIEF_MAX) return `${beginning(bytes.subarray(0, BRIEF_MAX))} … and ${bytes.length - BRIEF_MAX} more bytes`;
+  const { text } = payloadText(bytes);
+  return text.length > BRIEF_TEXT_MAX ? UTF8.decode(bytes) : text;
+}
+
+/** A character may be cut in two at the end. */
+function beginning(bytes) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes, { stream: true });
+  } catch {
+    return hex(bytes);
+  }
+}
+
 function hex(bytes) {
   const shown = [...bytes.subarray(0, HEX_MAX)].map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
   return bytes.length > HEX_MAX ? `${shown} … and ${bytes.length - HEX_MAX} more` : shown;

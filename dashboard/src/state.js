@@ -167,3 +167,20 @@ export function numbers({ state, metadata, version, timestamp }, section = "repo
   }
   return found;
 }
+
+/** The order of the documents of one shadow, which come over HTTP and over MQTT: one is older than what is shown if its version is lower. */
+export class Newest {
+  version = 0;
+
+  /** Returns true if `document`, which is `null` where there is no shadow, is to be shown. */
+  accepts(document) {
+    if (document && document.version < this.version) return false;
+    this.version = document?.version ?? this.version;
+    return true;
+  }
+
+  /** Has the next document accepted whatever its version, since the versions may have gone back. */
+  forget() {
+    this.version = 0;
+  }
+}

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { samples } from "../src/metrics.js";
-import { bytesOf, filterProblem, payloadText, topicProblem } from "../src/payload.js";
+import { briefText, bytesOf, filterProblem, payloadText, topicProblem } from "../src/payload.js";
 
 const bytes = (text) => new TextEncoder().encode(text);
 
@@ -19,6 +19,23 @@ test("a payload is shown as what it is", () => {
     [new Uint8Array(600).fill(255), "bytes", `${"ff ".repeat(512)}… and 88 more`],
   ]) {
     assert.deepEqual(payloadText(payload), { kind, text });
+  }
+});
+
+// The page of the MQTT client kept 500 payloads of up to 16 MiB, and made the text of each anew with every message.
+test("a log keeps the beginning of a large payload", () => {
+  const large = 16 * 1024 * 1024;
+  for (const [payload, text] of [
+    [bytes('{"a":1}'), '{\n  "a": 1\n}'],
+    [bytes("a".repeat(65_536)), "a".repeat(65_536)],
+    [bytes("a".repeat(large)), `${"a".repeat(65_536)} … and ${large - 65_536} more bytes`],
+    // A character that is cut in two is left out.
+    [bytes(`a${"ö".repeat(40_000)}`), `a${"ö".repeat(32_767)} … and 14465 more bytes`],
+    [new Uint8Array(large).fill(255), `${"ff ".repeat(512)}… and 65024 more … and ${large - 65_536} more bytes`],
+    // White space would make it two thousand times as long.
+    [bytes("[".repeat(2000) + "]".repeat(2000)), "[".repeat(2000) + "]".repeat(2000)],
+  ]) {
+    assert.equal(briefText(payload), text);
   }
 });
 

@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { explained } from "../src/format.js";
 import { astray } from "../src/json.js";
-import { collisions, edits, equal, fields, leaves, numbers, patchOf, sides, withoutNulls, withPoints } from "../src/state.js";
+import { collisions, edits, equal, fields, leaves, Newest, numbers, patchOf, sides, withoutNulls, withPoints } from "../src/state.js";
 
 /** RFC 7396, as the service does it. */
 function merged(target, patch) {
@@ -147,4 +147,13 @@ test("keys that are there twice and numbers that would change are found", () => 
     assert.doesNotThrow(() => JSON.parse(text), text);
     assert.equal(astray(text), expected, text);
   }
+});
+
+// A page that was open while the store was restored went on to show the former state, as all versions were lower.
+test("an older document does not replace a newer one, unless versions went back", () => {
+  const newest = new Newest();
+  const accepted = (...versions) => versions.map((version) => newest.accepts(version && { version }));
+  assert.deepEqual(accepted(4, 3, 4, null, 3, 5), [true, false, true, true, false, true]);
+  newest.forget();
+  assert.deepEqual(accepted(2, 1, 3), [true, false, true]);
 });

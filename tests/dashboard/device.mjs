@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 
-import { read, write } from "./api.mjs";
+import { call, read, write } from "./api.mjs";
 import { DEADLINE_MS, require } from "./browser.mjs";
 import { looks } from "./looks.mjs";
 
@@ -111,6 +111,24 @@ async function commands(browser, page, origin) {
   await sh(copied.replace("curl", "curl --silent --show-error --fail"));
   assert.equal((await read(origin, "pump-1")).state.desired.note, "it's");
   await page.getByRole("button", { name: "Discard" }).click();
+  await keys(page, origin);
+}
+
+/** Ctrl+Enter with a mistake closed the editor, and what was typed was lost. */
+async function keys(page, origin) {
+  const { version } = await read(origin, "pump-1");
+  const text = page.getByLabel("Desired state as JSON");
+  await page.getByRole("button", { name: "Edit desired" }).click();
+  await text.press("Control+Enter");
+  await page.getByText("No changes yet").waitFor();
+  await text.fill('{"flow": 6,, "mode": "off"}');
+  await text.press("Control+Enter");
+  await page.getByText(/This is not JSON yet/).waitFor();
+  assert.equal(await text.inputValue(), '{"flow": 6,, "mode": "off"}');
+  await text.fill(`{"flow": 6, "mode": "on", "note": "it's", "keys": true}`);
+  await text.press("Control+Enter");
+  await page.locator(`[data-version='${version + 1}']`).waitFor();
+  await text.waitFor({ state: "detached" });
 }
 
 async function names(page) {
@@ -128,7 +146,20 @@ async function remove(page, origin) {
   await page.getByRole("dialog").waitFor({ state: "detached" });
   await page.getByRole("button", { name: "Delete" }).click();
   await page.getByLabel("Delete 2 shadows: the whole device").check();
-  await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+  // What changes after the question is kept: it read each shadow only when it was answered, and deleted it as it was then.
+  const dialog = page.getByRole("dialog");
+  const answer = () => dialog.getByRole("button", { name: "Delete" }).click();
+  await write(origin, "pump-1", { desired: { flow: 8 } });
+  await answer();
+  await dialog.getByText("1 of 2 shadows deleted. Not deleted: The classic shadow: it was changed since this question was asked.").waitFor();
+  assert.equal((await read(origin, "pump-1")).state.desired.flow, 8);
+  await dialog.getByRole("button", { name: "Keep" }).click();
+  // One that is gone already is deleted.
+  await page.evaluate(() => (location.hash = "#/device/pump-1"));
+  await page.getByRole("button", { name: "Delete" }).click();
+  await dialog.getByText(/at version/).waitFor();
+  await call(origin, "DELETE", "/v1/devices/pump-1/shadow", undefined, { "If-Match": "*" });
+  await answer();
   await page.getByRole("heading", { name: "Connect the first device" }).waitFor();
   for (const path of ["shadow", "shadows/wifi"]) assert.equal((await fetch(`${origin}/v1/devices/pump-1/${path}`)).status, 404);
 }

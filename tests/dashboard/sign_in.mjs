@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 
 export async function signIn(browser, { origin }) {
-  const refused = (text) => text.includes("401") || text.includes("403");
+  const refused = (text) => ["401", "403", "503"].some((status) => text.includes(status));
   const page = await browser.tab("/", refused);
   await page.getByLabel("Name").and(page.locator(":focus")).waitFor();
   await browser.audit(page, "sign-in");
@@ -57,6 +57,13 @@ export async function signIn(browser, { origin }) {
   await other.getByText("You may read this, not change it.").waitFor();
   assert.equal(await text.count(), 0, "an edit of somebody else");
 
+  // It looked like signing out also where it failed, with the session as it was.
+  const fail = (route) => (route.request().method() === "DELETE" ? route.fulfill({ status: 503, contentType: "application/problem+json", body: '{"message":"Not now"}' }) : route.fallback());
+  await other.route("**/session", fail);
+  await other.getByRole("button", { name: "Sign out" }).click();
+  await other.getByText("You are still signed in: Not now").waitFor();
+  assert.equal(await other.getByLabel("Name").count(), 0);
+  await other.unroute("**/session", fail);
   await other.getByRole("button", { name: "Sign out" }).click();
   await other.getByLabel("Name").waitFor();
   const answer = await other.evaluate(() => fetch("/v1/devices", { headers: { "Umbra-Client": "dashboard" } }).then((response) => response.status));

@@ -148,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.broker.after_kept(published, move || outbox.push_ack(ack_id, result));
             }
             // The connection of a 3.1.1 client ends instead: it must not believe that the message is kept.
-            (Some(ack_id), Err(QuotaKind::Disk)) if self.protocol == Protocol::V4 => {
+            (Some(ack_id), Err(QuotaKind::Disk)) => {
                 self.client.outbox.push_ack(ack_id, AckResult { unknown: true, ..result });
             }
             (ack_id, published) => {

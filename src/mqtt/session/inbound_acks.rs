@@ -7,14 +7,11 @@
 //! |---|---|---|
 //! | no result yet | waits for the result | waits for the result |
 //! | result, not acknowledged (the connection had ended) | gets the result | gets the result |
-//! | acknowledged | is a new request [MQTT-4.3.2-5] | gets the same PUBREC until PUBREL |
-//! | refused by the PUBREC of MQTT 5 | | is a new request [MQTT-4.3.3-9] |
+//! | acknowledged | is a new request [MQTT-4.3.2-5] | gets the same PUBREC until PUBREL, or while the refusal is kept |
 //!
-//! At QoS 2 an equal identifier makes a PUBLISH a resend [MQTT-4.3.3-10], until PUBREL or a refusal frees it. After a
-//! refusal the DUP flag says nothing: it may belong to another message with the identifier, of which only the resend
-//! arrived. A refused message had no effect, so it may be decided again. The exception is one whose outcome is unknown:
-//! its resend with DUP gets the same PUBREC, which is no false answer to another message either. At QoS 1 the DUP flag
-//! decides: a client that has lost its session reuses identifiers, and its new message must not be mistaken for the old one.
+//! At QoS 2 an equal identifier makes a PUBLISH a resend [MQTT-4.3.3-10]. The exception is a refused message, whose
+//! identifier is free for a PUBLISH without DUP. At QoS 1 the DUP flag decides: a client that has lost its session
+//! reuses identifiers, and its new message must not be mistaken for the old one.
 //!
 //! In a session that outlives the server, a QoS 2 identifier has a row in the store, which is removed at PUBREL. PUBCOMP
 //! waits until that is on disk: the client may use the identifier for another message then, which a restart must not take
@@ -70,8 +67,8 @@ pub(crate) struct InboundAcks {
     unreleased: Vec<Unreleased>,
     /// The number of first entries of `unreleased` that are from earlier connections.
     unreleased_earlier: usize,
-    /// The last [`UNKNOWN_MAX`] QoS 2 messages whose PUBREC ended the exchange with an unknown outcome.
-    unknown: VecDeque<(PacketId, AckResult)>,
+    /// The last [`REFUSALS_MAX`] QoS 2 messages that a PUBREC refused.
+    refused: VecDeque<(PacketId, AckResult)>,
     /// Identifiers whose rows are being removed.
     releasing: Vec<Releasing>,
     last_ack_id: u32,
@@ -188,9 +185,7 @@ impl InboundAcks {
             if ends_the_exchange(protocol, result.reason) {
                 // A refused request has no row, and the client may use the identifier at once.
                 row.iter().for_each(|row| if result.unknown { row.remove() } else { row.forget() });
-                if result.unknown {
-                    self.remember_unknown(id, result.clone());
-                }
+                self.refuse(id, result.clone());
             } else {
                 self.unreleased.push(Unreleased { id, reason: result.reason, row });
             }
@@ -266,14 +261,15 @@ impl InboundAcks {
             if ends_the_exchange(protocol, result.reason) {
                 let refused = self.take_unreleased(id);
                 refused.and_then(|refused| refused.row).iter().for_each(|row| row.forget());
+                self.refuse(id, result.clone());
             }
             return Some(result);
         }
-        let at = self.unknown.iter().position(|(unknown, _)| *unknown == id)?;
+        let at = self.refused.iter().position(|(refused, _)| *refused == id)?;
         if dup {
-            return self.unknown.get(at).map(|(_, result)| result.clone());
+            return self.refused.get(at).map(|(_, result)| result.clone());
         }
-        self.unknown.remove(at);
+        self.refused.remove(at);
         None
     }
 
@@ -300,12 +296,12 @@ impl InboundAcks {
         kept
     }
 
-    fn remember_unknown(&mut self, id: PacketId, result: AckResult) {
-        self.unknown.retain(|(unknown, _)| *unknown != id);
-        if self.unknown.len() == UNKNOWN_MAX {
-            self.unknown.pop_front();
+    fn refuse(&mut self, id: PacketId, result: AckResult) {
+        self.refused.retain(|(refused, _)| *refused != id);
+        if self.refused.len() == REFUSALS_MAX {
+            self.refused.pop_front();
         }
-        self.unknown.push_back((id, result));
+        self.refused.push_back((id, result));
     }
 }
 
@@ -314,8 +310,8 @@ fn ends_the_exchange(protocol: Protocol, reason: Reason) -> bool {
     protocol == Protocol::V5 && reason.is_failure()
 }
 
-/// QoS 2 messages with an unknown outcome that are remembered for their resend.
-const UNKNOWN_MAX: usize = 16;
+/// Refused QoS 2 messages that are remembered for their resend.
+const REFUSALS_MAX: usize = 16;
 
 /// QoS 2 identifiers that a session keeps in use, over all its connections.
 const QOS_2_PENDING_MAX: usize = 1024;

@@ -157,41 +157,24 @@ fn without_dup_a_reused_qos_1_identifier_is_a_new_request() {
     assert_eq!(peer.decide(new, Reason::SUCCESS), bytes("40 02 00 01"));
 }
 
-/// A refusal was kept for a resend. A client that had received it used the identifier for its next message, lost its connection
-/// before that arrived, and resent it: it got the refusal of the former message, and its own was never looked at.
 #[test]
-fn after_a_refusal_the_identifier_is_that_of_a_new_message_with_dup_too() {
+fn a_refused_qos_2_message_is_refused_again_or_requested_anew() {
     let mut peer = Peer::new(V5);
+    let refused = bytes("50 03 00 07 83");
     let ack_id = peer.request(2, false, 7);
-    assert_eq!(peer.decide(ack_id, Reason::IMPLEMENTATION_SPECIFIC), bytes("50 03 00 07 83"));
+    assert_eq!(peer.decide(ack_id, Reason::IMPLEMENTATION_SPECIFIC), refused);
     peer.reconnect();
-    let ack_id = peer.request(2, true, 7);
-    assert!(peer.resend(2, 7).is_empty(), "a resend of the new one waits");
-    assert_eq!(peer.decide(ack_id, Reason::NOT_AUTHORIZED), bytes("50 03 00 07 87"));
-    let ack_id = peer.request(2, true, 7);
-    assert_eq!(peer.decide(ack_id, Reason::SUCCESS), bytes("50 02 00 07"), "on the same connection, too");
-    assert_eq!(peer.resend(2, 7), bytes("50 02 00 07"));
-}
-
-#[test]
-fn a_resend_of_a_message_with_an_unknown_outcome_is_not_decided_again() {
-    let mut peer = Peer::new(V5);
-    let unknown = AckResult { reason: Reason::IMPLEMENTATION_SPECIFIC, unknown: true, ..AckResult::SUCCESS };
-    for id in [7, 10] {
-        let ack_id = peer.request(2, false, id);
-        peer.session.complete(ack_id, unknown.clone(), &mut Vec::new());
-    }
-    peer.reconnect();
-    assert_eq!(peer.resend(2, 7), bytes("50 03 00 07 83"), "a resend");
-    assert_eq!(peer.resend(2, 7), bytes("50 03 00 07 83"), "and another");
+    assert_eq!(peer.resend(2, 7), refused, "a resend");
+    assert_eq!(peer.resend(2, 7), refused, "and another");
     let ack_id = peer.request(2, false, 7);
     assert_eq!(peer.decide(ack_id, Reason::SUCCESS), bytes("50 02 00 07"), "a new one");
-    // The number of those that are remembered is bounded.
-    for id in 20..40 {
+    assert_eq!(peer.resend(2, 7), bytes("50 02 00 07"));
+    // The number of remembered refusals is bounded.
+    for id in 10..40 {
         let ack_id = peer.request(2, false, id);
-        peer.session.complete(ack_id, unknown.clone(), &mut Vec::new());
+        peer.decide(ack_id, Reason::NOT_AUTHORIZED);
     }
-    assert_eq!(peer.resend(2, 39), bytes("50 03 00 27 83"));
+    assert_eq!(peer.resend(2, 39), bytes("50 03 00 27 87"));
     peer.request(2, true, 10);
 }
 
@@ -215,7 +198,8 @@ fn a_refusal_sent_to_a_client_that_changed_to_mqtt_5_frees_the_identifier() {
     peer.connect(V5);
     let refused = bytes("50 03 00 07 87");
     assert_eq!(peer.resend(2, 7), refused);
-    peer.request(2, true, 7);
+    assert_eq!(peer.resend(2, 7), refused, "that resend again");
+    peer.request(2, false, 7);
 }
 
 #[test]

@@ -273,7 +273,7 @@ fn a_stream_of_one_device_resumes_after_many_changes_of_others() {
     assert_eq!([resumed.next().unwrap().id, again.next().unwrap().id], [live.id.clone(), live.id]);
 }
 
-/// What was read from the journal for a client that does not read was charged to nobody. Changes of very many small values take
+/// A client that does not read was charged nothing for what was read from the journal for it. Changes of very many small values take
 /// fifteen times as much memory as in the journal, so a few streams of one credential held hundreds of megabytes.
 #[test]
 fn what_a_stream_holds_for_a_slow_reader_is_charged() {

@@ -362,30 +362,6 @@ async fn a_message_that_may_miss_sessions_is_not_acknowledged() {
     assert_eq!(rest, b"", "no PUBACK");
 }
 
-/// With MQTT 5 it is refused. Its outcome was taken for unknown then, as with 3.1.1, so that the resend of another message with its
-/// identifier was refused as well.
-#[tokio::test]
-async fn a_message_that_may_miss_sessions_is_refused_and_its_identifier_free() {
-    let directory = tempfile::tempdir().unwrap();
-    let broker = broker(directory.path());
-    broker.join_cluster(ReplicatedSessions::new(1, 100), 1 << 20, |_| true);
-    let connect = b"\x10\x0e\x00\x04MQTT\x05\x00\x00\x00\x00\x00\x01c";
-    let (mut client, answer) = connect_with(&broker, PeerCertificate::None, connect).await;
-    client.read_exact(&mut vec![0; usize::from(answer[1]) - 2]).await.unwrap();
-    let is_cut_off = |is| broker.peers.get().unwrap().is_cut_off.store(is, Ordering::Relaxed);
-    for (first_byte, cut_off, reason) in [(0x34, true, Reason::QUOTA_EXCEEDED), (0x3c, false, Reason::SUCCESS)] {
-        is_cut_off(cut_off);
-        client.write_all(&[first_byte, 7, 0, 1, b'a', 0, 9, 0, b'x']).await.unwrap();
-        let mut head = [0; 2];
-        client.read_exact(&mut head).await.unwrap();
-        let mut pubrec = vec![0; usize::from(head[1])];
-        client.read_exact(&mut pubrec).await.unwrap();
-        // Success has no byte of its own.
-        let answered = pubrec.get(2).copied().unwrap_or(Reason::SUCCESS.0);
-        assert_eq!((head[0], &pubrec[..2], answered), (0x50, &[0, 9][..], reason.0), "{pubrec:?}");
-    }
-}
-
 #[tokio::test]
 async fn a_session_that_ends_elsewhere_leaves_its_messages_to_its_group() {
     let directory = tempfile::tempdir().unwrap();
